@@ -1,0 +1,50 @@
+# Every target is one thing a person does; `make help` lists them.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+DEMO   ?= demo
+READY  := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-fast check format docs bench clean
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup: $(READY) ## Make a virtual environment in .venv with the tested versions
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(READY) ## The main job on real video: data, sweep, confirmation, promotion, report
+	$(BIN)/lam data demo $(DEMO)/data
+	$(BIN)/lam sweep launch configs/sweeps/demo.yaml --storage $(DEMO)/runs
+	$(BIN)/lam sweep confirm $(DEMO)/runs/demo --top 1 --seeds 2
+	$(BIN)/lam promote $(DEMO)/runs/demo -o $(DEMO)/production.yaml
+	$(BIN)/lam report $(DEMO)/runs/demo -o $(DEMO)/report.html -o $(DEMO)/report.md
+
+test: $(READY) ## Every test
+	$(BIN)/python -m pytest
+
+test-fast: $(READY) ## The tests that take less than five seconds each
+	$(BIN)/python -m pytest -m 'not slow'
+
+check: $(READY) ## Lint, types, import contracts, generated pages
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m lam.docs --check
+
+format: $(READY) ## Sort imports and mend what the linter can
+	$(BIN)/ruff check --fix .
+
+docs: $(READY) ## Write the generated pages (docs/metrics.md, docs/config.md)
+	$(BIN)/python -m lam.docs
+
+bench: $(READY) ## Run the benchmarks; each prints ratios within one run
+	for file in benchmarks/bench_*.py; do $(BIN)/python $$file; done
+
+clean: ## Delete the environment and what the demonstration made
+	rm -rf $(VENV) $(DEMO) build *.egg-info

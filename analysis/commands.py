@@ -1,0 +1,62 @@
+"""The commands `report` and `promote`. Only typer at the top: `lam --help` loads this file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of `analysis` to `app`."""
+    app.command()(report)
+    app.command()(promote)
+
+
+def report(
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="A sweep, a run, or several of either.")],
+    output: Annotated[list[Path] | None, typer.Option(
+        "--output", "-o", metavar="FILE", help="Where to write: FILE.html, .md or .json; repeat for several.")] = None,
+    baseline: Annotated[str | None, typer.Option(
+        metavar="RUN", help="A trial of these, or a run's folder, to compare against.")] = None,
+) -> None:
+    """Compare trials: who won and why, curves, codebooks, pictures."""
+    from analysis.render import check_target, write
+    from analysis.report import build_report
+
+    default = (paths[0] if len(paths) == 1 else Path()) / "report.html"
+    targets = [check_target(target) for target in output or [default]]
+    made = build_report(list(paths), baseline)
+    write(made, targets)
+    typer.echo(made.verdict.sentence)
+    for caution in made.verdict.cautions:
+        typer.echo(f"Note: {caution}")
+    for target in targets:
+        typer.echo(f"Wrote {target}")
+
+
+def promote(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The sweep's folder.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The production YAML to write.")],
+    trial: Annotated[str | None, typer.Option(metavar="ID", help="Which trial; default: the winner.")] = None,
+    waive: Annotated[list[str] | None, typer.Option(
+        metavar="GATE", help="Let a failed gate pass; needs --because.")] = None,
+    because: Annotated[list[str] | None, typer.Option(
+        metavar="REASON", help="Why, one for each --waive, in the same order.")] = None,
+    json_output: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Check the gates and write the best trial's config as a production YAML."""
+    import json
+
+    from analysis.promote import promote as run
+    from analysis.promote import refusal, waivers
+    from lam.errors import AnswerIsNo
+
+    result = run(folder, output, trial, waivers(waive or [], because or []))
+    if json_output:
+        typer.echo(json.dumps(result.as_dict(), indent=2, allow_nan=False))
+    if not result.promoted:
+        raise AnswerIsNo(refusal(result))
+    if not json_output:
+        typer.echo(result.summary())

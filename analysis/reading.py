@@ -1,0 +1,295 @@
+"""From folders to records: sweeps and runs as one frozen `Study`, or as DataFrames.
+
+A path may be a sweep folder, a run folder, or several of either. Nothing here judges; see
+`analysis.ranking`. A half-written last line of a record is left out, as docs/records.md says.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis.sources import epoch_records, flat, is_sweep, journal, read_json, record_folder
+from analysis.text import finite, printable
+from lam import yamlio
+from lam.errors import BadInput
+from lam.metrics import RECORD_KEYS, TABLE
+from lam.records import RunFolder
+
+STATES = ("suggested", "started", "stopped", "completed", "failed", "interrupted")
+FINISHED = ("completed", "stopped")
+_RUN_STATES = {"running": "started", "finished": "completed", "failed": "failed", "interrupted": "interrupted"}
+Paths = str | Path | Sequence[str | Path]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What one run left on disk.
+
+    Attributes:
+        label: what a report calls it; unique in its study.
+        id: its id inside the sweep, or the run's id.
+        state: the last of its journal events (`STATES`); a run of its own is mapped to the same words.
+        params: what the sampler chose; for runs of their own the config keys in which they differ.
+        config: the complete config, dotted keys; empty before the trial has started.
+        records: epoch records in order.
+        reason: why it was stopped or failed (rule, sentence, ...), empty otherwise.
+    """
+
+    label: str
+    id: str
+    path: Path
+    state: str
+    params: dict[str, Any] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
+    identity: dict[str, Any] = field(default_factory=dict)
+    records: tuple[dict[str, Any], ...] = ()
+    reason: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def validated(self) -> tuple[dict[str, Any], ...]:
+        """The records that hold a validation."""
+        return tuple(record for record in self.records if any(key.startswith("val/") for key in record))
+
+    @property
+    def last_epoch(self) -> int:
+        """Epochs trained so far."""
+        return int(self.records[-1]["epoch"]) if self.records else 0
+
+    @property
+    def num_epochs(self) -> int | None:
+        """The full budget of epochs."""
+        return self.config.get("num_epochs")
+
+
+@dataclass(frozen=True)
+class Study:
+    """Trials that are looked at together.
+
+    Attributes:
+        objective: key of the metric that ranks them, from `lam.metrics.TABLE`.
+        objectives: every objective that was asked for; the first one ranks.
+        knobs: the swept keys in order of appearance.
+        sweep: sweep.json where the study is one sweep, else empty.
+        stops: the trials that were stopped early, with their reasons.
+        confirm: label -> entry of confirm.json (seeds, values, mean, low, high, live).
+        differences: paired differences over fresh seeds (a, b, mean, low, high), a and b being labels.
+    """
+
+    name: str
+    objective: str
+    trials: tuple[Trial, ...]
+    knobs: tuple[str, ...]
+    sources: tuple[Path, ...]
+    sweep: dict[str, Any] = field(default_factory=dict)
+    confirm: dict[str, dict[str, Any]] = field(default_factory=dict)
+    differences: tuple[dict[str, Any], ...] = ()
+    objectives: tuple[str, ...] = ()
+
+    @property
+    def stops(self) -> tuple[Trial, ...]:
+        return tuple(trial for trial in self.trials if trial.state == "stopped")
+
+    def trial(self, name: str) -> Trial | None:
+        """The trial with this label or id; None where there is none."""
+        return next((trial for trial in self.trials if name in (trial.label, trial.id)), None)
+
+
+def read_study(paths: Paths) -> Study:
+    """Read sweeps and runs.
+
+    Raises:
+        BadInput: a path is missing or holds neither; a record is damaged; a sweep has no finished trial.
+    """
+    named = [paths] if isinstance(paths, (str, Path)) else paths
+    folders = list(dict.fromkeys(record_folder(path) for path in named))
+    if not folders:
+        raise BadInput("no path given", remedy="name a sweep folder, a run folder, or several of either")
+    if len(folders) == 1 and is_sweep(folders[0]):
+        return _read_sweep(folders[0], prefix="")
+    parts = [_read_sweep(f, prefix=f"{printable(f.name)}/") if is_sweep(f) else _read_single(f) for f in folders]
+    return _merge(parts)
+
+
+def load(paths: Paths) -> pd.DataFrame:
+    """One row a trial: who, how it ended, its knobs, its metrics at the kept and at the last validation.
+
+    Columns: trial, source, state, status, rank, stop_rule, stop_reason, epochs, num_epochs, best_epoch, value,
+    then `params.<knob>`, `best.<metric>` (the epoch whose checkpoint is kept) and `final.<metric>`.
+    """
+    from analysis.ranking import kept_record, rank
+
+    study = read_study(paths)
+    places = {standing.label: standing for standing in rank(study)}
+    rows = []
+    for trial in study.trials:
+        standing = places[trial.label]
+        row: dict[str, Any] = {
+            "trial": trial.label, "source": str(trial.path), "state": trial.state, "status": standing.status,
+            "rank": standing.rank, "stop_rule": trial.reason.get("rule"), "stop_reason": trial.reason.get("sentence"),
+            "epochs": trial.last_epoch, "num_epochs": trial.num_epochs, "best_epoch": standing.epoch,
+            "value": standing.value,
+        }
+        row |= {f"params.{knob}": trial.params.get(knob) for knob in study.knobs}
+        row |= _metrics("best", kept_record(trial, study.objective) or {})
+        row |= _metrics("final", trial.validated[-1] if trial.validated else {})
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def curves(paths: Paths) -> pd.DataFrame:
+    """Long form: trial, epoch, step, seconds, metric, value; NaN where a metric is not defined."""
+    rows = [
+        (trial.label, record["epoch"], record.get("step"), record.get("seconds"), key, finite(record[key]))
+        for trial in read_study(paths).trials
+        for record in trial.records
+        for key in record
+        if key not in RECORD_KEYS and not isinstance(record[key], (str, list))
+    ]
+    frame = pd.DataFrame(rows, columns=["trial", "epoch", "step", "seconds", "metric", "value"])
+    return frame.astype({"value": "float64"})
+
+
+def _metrics(prefix: str, record: dict[str, Any]) -> dict[str, Any]:
+    return {f"{prefix}.{key}": value for key, value in record.items()
+            if key not in RECORD_KEYS and not isinstance(value, list)}
+
+
+def _read_trial(path: Path, label: str, state: str | None = None, **known: Any) -> Trial:
+    """A run folder as a trial; `state` where a journal knows better than run.json."""
+    run = RunFolder(path)
+    identity = read_json(run.identity_file) if run.exists() else {}
+    config = flat(yamlio.load_mapping(run.config_file)) if run.config_file.exists() else {}
+    reason = known.pop("reason", None) or _as_reason(identity.get("reason"))
+    return Trial(
+        label=printable(label), id=printable(known.pop("id", label)), path=path,
+        state=state or _RUN_STATES.get(str(identity.get("state")), "started"),
+        config=config, identity=identity, records=epoch_records(run), reason=reason, **known,
+    )
+
+
+def _as_reason(reason: Any) -> dict[str, Any]:
+    if not reason:
+        return {}
+    return dict(reason) if isinstance(reason, dict) else {"rule": "failed", "sentence": str(reason)}
+
+
+def _read_single(folder: Path) -> Study:
+    identity = read_json(folder / "run.json")
+    name = printable(str(identity.get("run_id") or folder.name))
+    trial = _read_trial(folder, name)
+    return Study(name=name, objective="val/objective", trials=(trial,), knobs=(), sources=(folder,))
+
+
+def _read_sweep(folder: Path, prefix: str) -> Study:
+    sweep = read_json(folder / "sweep.json")
+    states = _trial_states(journal(folder))
+    trials = tuple(
+        _read_trial(folder / "trials" / name, prefix + name, event["state"], id=name,
+                    params=event["params"], reason=event["reason"])
+        for name, event in states.items()
+    )
+    _need_a_finished_trial(folder, trials)
+    objectives = _objectives(sweep, folder)
+    confirm, differences = _confirm(folder, prefix)
+    return Study(
+        name=printable(str(sweep.get("name") or folder.name)), objective=objectives[0], trials=trials,
+        knobs=_ordered(knob for trial in trials for knob in trial.params), sources=(folder,), sweep=sweep,
+        confirm=confirm, differences=differences, objectives=objectives,
+    )
+
+
+def _trial_states(events: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """trial id -> {state, params, reason}, in order of suggestion."""
+    states: dict[str, dict[str, Any]] = {}
+    for event in events:
+        if event["event"] not in STATES:
+            continue
+        name = str(event.get("trial"))
+        if Path(name).name != name:
+            raise BadInput(f"got trial {name!r}, expected a plain name", source="journal",
+                           remedy="this folder was not written by a sweep; do not trust it")
+        entry = states.setdefault(name, {"params": {}, "reason": {}})
+        entry["state"] = event["event"]
+        entry["params"] = event.get("params", entry["params"])
+        entry["reason"] = _as_reason(event.get("reason"))
+    return states
+
+
+def _need_a_finished_trial(folder: Path, trials: Sequence[Trial]) -> None:
+    if any(trial.state in FINISHED for trial in trials):
+        return
+    counts = ", ".join(f"{sum(trial.state == state for trial in trials)} {state}" for state in STATES
+                       if any(trial.state == state for trial in trials))
+    failure = next((trial for trial in trials if trial.state == "failed"), None)
+    first = f"; the first failure: {failure.reason.get('sentence', 'no reason recorded')}" if failure else ""
+    raise BadInput(f"no trial has finished ({counts or 'none was suggested'}{first})", source=folder,
+                   remedy=f"wait, or see 'lam sweep status {folder}'")
+
+
+def _objectives(sweep: dict[str, Any], folder: Path) -> tuple[str, ...]:
+    asked = sweep.get("spec", {}).get("objective") or "val/objective"
+    keys = (asked,) if isinstance(asked, str) else tuple(asked)
+    for key in keys:
+        if key not in TABLE or TABLE[key].direction == "none":
+            raise BadInput(f"got {key!r}, expected a metric that has a better direction", source=folder / "sweep.json",
+                           key="spec.objective", remedy="restore sweep.json from a copy")
+    return keys
+
+
+def _confirm(folder: Path, prefix: str) -> tuple[dict[str, dict[str, Any]], tuple[dict[str, Any], ...]]:
+    """confirm.json: its entries by label, and the paired differences between them."""
+    path = folder / "confirm.json"
+    found = read_json(path) if path.exists() else {}
+    needed = {"trial", "seeds", "values", "mean", "live"}
+    if not all(needed <= set(entry) for entry in found.get("trials", [])):
+        raise BadInput(f"an entry lacks one of {', '.join(sorted(needed))}", source=path, key="trials",
+                       remedy="run 'lam sweep confirm' again")
+    pairs = ({**pair, "a": prefix + printable(pair["a"]), "b": prefix + printable(pair["b"])}
+             for pair in found.get("differences", []))
+    return {prefix + printable(entry["trial"]): entry for entry in found.get("trials", [])}, tuple(pairs)
+
+
+def _ordered(keys: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(keys))
+
+
+def _merge(parts: Sequence[Study]) -> Study:
+    """Several studies as one; runs of their own get the config keys in which they differ as params."""
+    trials = _unique_labels([trial for part in parts for trial in part.trials])
+    objectives = _ordered(part.objective for part in parts)
+    if len(objectives) > 1:
+        raise BadInput(f"they were ranked by different metrics ({', '.join(objectives)})",
+                       source=", ".join(str(part.sources[0]) for part in parts), remedy="report them one by one")
+    knobs = _ordered([knob for part in parts for knob in part.knobs] + _differing(trials))
+    return Study(
+        name=" and ".join(part.name for part in parts) if len(parts) < 4 else f"{len(parts)} runs and sweeps",
+        objective=objectives[0], objectives=objectives, knobs=knobs,
+        trials=tuple(_with_params(trial, knobs) for trial in trials),
+        sources=tuple(source for part in parts for source in part.sources),
+        confirm={label: entry for part in parts for label, entry in part.confirm.items()},
+        differences=tuple(pair for part in parts for pair in part.differences),
+    )
+
+
+def _differing(trials: Sequence[Trial]) -> list[str]:
+    """Config keys whose values are not the same in every trial."""
+    keys = _ordered(key for trial in trials for key in trial.config)
+    return [key for key in keys if len({json.dumps(trial.config.get(key)) for trial in trials if trial.config}) > 1]
+
+
+def _with_params(trial: Trial, knobs: Sequence[str]) -> Trial:
+    chosen = {knob: trial.config[knob] for knob in knobs if knob in trial.config} | trial.params
+    return Trial(**{**vars(trial), "params": chosen})
+
+
+def _unique_labels(trials: Sequence[Trial]) -> list[Trial]:
+    """Trials whose labels name one of them each: the path stands in where two share a label."""
+    labels = [trial.label for trial in trials]
+    return [trial if labels.count(trial.label) == 1 else Trial(**{**vars(trial), "label": printable(str(trial.path))})
+            for trial in trials]

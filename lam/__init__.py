@@ -1,0 +1,27 @@
+"""Latent action models: one run, from a folder of latents to a judged checkpoint.
+
+The Python interface is `lam.train(config)` and `lam.load_config(path)`; both load lazily, so that
+importing this package, and the command line's help, need no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "train": ("lam.training", "train"),
+    "evaluate": ("lam.evaluation", "evaluate"),
+    "load_config": ("lam.config", "load"),
+    "RunConfig": ("lam.config", "RunConfig"),
+}
+__all__ = ["RunConfig", "evaluate", "load_config", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        module, attribute = _PUBLIC[name]
+        return getattr(import_module(module), attribute)
+    raise AttributeError(f"module 'lam' has no attribute {name!r}")

@@ -1,0 +1,61 @@
+"""The command `lam`: collects the packages' commands and turns errors into one message and an exit code.
+
+Commands come from the entry points of the group `lam.commands`, so that `lam` need not know
+`sweeps` or `analysis`. Their modules import only typer at the top: help costs neither torch nor ray.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib.metadata import entry_points
+
+import typer
+
+from lam.errors import EnvironmentFailed, LamError
+
+app = typer.Typer(
+    name="lam",
+    help="Train, sweep, compare and promote latent action models.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Start with: lam data demo data/demo, then lam init.",
+)
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: bool = typer.Option(False, "--version", help="Print the version and leave.")) -> None:
+    if version:
+        from lam import __version__
+
+        typer.echo(f"lamsweep {__version__}")
+        raise typer.Exit
+
+
+def build() -> typer.Typer:
+    """The application with every installed package's commands."""
+    for point in sorted(entry_points(group="lam.commands"), key=lambda point: point.name):
+        point.load()(app)
+    return app
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    try:
+        build()()
+    except LamError as error:
+        _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        _fail("interrupted; the same command resumes where this one stopped", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except OSError as error:
+        _fail(str(EnvironmentFailed(f"the system refused: {error}; make room or mend it and run the same command again")),
+              EnvironmentFailed.exit_code)
+
+
+def _fail(message: str, code: int) -> None:
+    print(f"lam: {message}", file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,50 @@
+"""Commands about one run: `lam init`, `lam train`, `lam evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    app.command("init")(init)
+    app.command("train")(train)
+    app.command("evaluate")(evaluate)
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(help="Where to write; made if missing.")] = Path(),
+    data_dir: Annotated[str, typer.Option("--data", help="Folder of .h5 latents.")] = "data/demo",
+) -> None:
+    """Write a commented run.yaml and sweep.yaml, with JSON schemas for editors."""
+    from lam import scaffold
+
+    for path in scaffold.write(folder, data_dir):
+        typer.echo(f"wrote {path}")
+    typer.echo(f"next: lam train {folder / 'run.yaml'}   or   lam sweep launch {folder / 'sweep.yaml'}")
+
+
+def train(
+    config_file: Annotated[Path, typer.Argument(metavar="CONFIG", help="A run YAML, or a promoted production YAML.")],
+    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; repeatable.")] = None,
+    run_dir: Annotated[Path | None, typer.Option(help="Folder of the run; default: runs/<name of CONFIG>.")] = None,
+) -> None:
+    """Train one model. The same command again resumes."""
+    from lam import config, console
+
+    console.train(config.load(config_file, overrides), run_dir or Path("runs") / config_file.stem)
+
+
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    split: Annotated[str, typer.Option(help="train, validation or test.")] = "validation",
+    checkpoint: Annotated[str, typer.Option(help="Which kept weights: best, last or epoch-N.")] = "best",
+    json_output: Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")] = False,
+) -> None:
+    """Measure a trained run on a split, with a probe of the codes for the true actions."""
+    from lam import console
+
+    console.evaluate(run, split, checkpoint, json_output)

@@ -1,0 +1,180 @@
+"""The run config: everything that one training run depends on, as one frozen, validated object.
+
+Names and defaults are those of the LAM training guide (docs/references.md), except `quantizer`,
+whose default is `ema` because the guide's gradient codebook collapsed on every game tried. The
+guide's exact setting is `configs/seed.yaml`. This module is light: importing it loads no torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from lam import yamlio
+from lam.errors import BadInput
+from lam.validation import Strict, build
+
+Count = Annotated[int, Field(ge=1)]
+Whole = Annotated[int, Field(ge=0)]
+Weight = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class HealthConfig(Strict):
+    """When a collapsed codebook ends a run early inside a sweep."""
+
+    grace_epochs: Whole | None = Field(
+        None, description="epochs before collapse is judged; default: see docs/decisions/0004-collapse-grace.md")
+    patience: Count = Field(2, description="validations in a row that must show collapse")
+
+
+class RunConfig(Strict):
+    """One run. Build it with `load`, `from_mapping` or by keyword; it cannot be changed afterwards."""
+
+    # data
+    data_dir: str = Field("data", description="folder of .h5 latents")
+    manifest_path: str | None = Field(None, description="split file; default: data_dir/manifest.json")
+    sequence_length: int = Field(8, ge=3, description="latent frames in one sequence")
+    window_stride: Count = Field(1, description="latent frames between the starts of two training sequences")
+    cache: bool = Field(True, description="decode the files once into a memory-mapped cache shared by all processes")
+
+    # model
+    embed_dim: int = Field(512, ge=8, description="transformer width")
+    encoder_depth: Count = Field(3, description="encoder blocks")
+    decoder_depth: Count = Field(3, description="decoder blocks")
+    head_dim: Count = Field(64, description="width of one attention head; must divide embed_dim or exceed it")
+    patch_dim: Count = Field(256, description="channels of a patch after the convolutional adapter")
+    patch_size: Count = Field(4, description="kernel and stride of the adapters, in latent cells")
+    num_codes: Count = Field(3, description="code slots of one action")
+    num_embeddings: Count = Field(12, description="codes in the shared codebook (K)")
+    codebook_dim: Count = Field(128, description="width of one code")
+    quantizer: Literal["ema", "vq", "none"] = Field("ema", description="how actions become discrete")
+    commitment_weight: Weight = Field(0.25, description="weight of the commitment loss")
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(0.99, description="decay of the ema codebook's averages")
+    vq_refresh_interval: Whole = Field(100, description="optimizer steps between revivals of dead codes; 0 = never")
+    revive_below: Weight = Field(0.1, description="a code is dead below this share of uniform use (units of 1/K)")
+    codebook_init: Literal["kmeans", "uniform"] = Field(
+        "kmeans", description="first codes: centres of the first batch, or uniform in ±1/K")
+    normalize_codes: bool = Field(True, description="layer-normalise the encoder's output before it is quantised")
+    predict_residual: bool = Field(True, description="the decoder predicts the change from the last frame")
+
+    # loss
+    reconstruction_weight: Weight = Field(1.0, description="weight of the reconstruction term")
+    rollout_horizon: Count = Field(2, description="frames predicted in a rollout, the first one included")
+    rollout_prob: Share = Field(1.0, description="share of batches with a rollout")
+    rollout_weight: Weight = Field(1.0, description="weight of the rollout term")
+    rollout_detach: bool = Field(True, description="no gradient through the rollout's first prediction")
+
+    # optimisation
+    num_epochs: Count = Field(100, description="epochs to train")
+    steps_per_epoch: Count | None = Field(None, description="steps of one epoch; default: every sequence once")
+    batch_size: Count = Field(32, description="sequences in one step")
+    learning_rate: Positive = Field(1e-4, description="AdamW's peak learning rate")
+    weight_decay: Weight = Field(0.01, description="AdamW's weight decay")
+    warmup_steps: Whole = Field(100, description="steps of linear warmup")
+    lr_decay_epochs: Count | None = Field(None, description="epochs over which a cosine brings the rate to a tenth")
+    grad_clip: Positive = Field(1.0, description="largest global gradient norm")
+    seed: Whole = Field(0, description="seed of the weights, the batch order and the revivals")
+    threads: Whole = Field(0, description="CPU threads; 0 = torch decides")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto = a GPU where there is one")
+
+    # evaluation
+    eval_batch_size: Count = Field(64, description="sequences evaluated at a time; changes no number")
+    eval_sequences: Count = Field(512, description="at most so many sequences of a split are scored")
+    eval_seed: Whole = Field(0, description="seed of the random and flipped codes")
+    val_every: Count = Field(1, description="epochs between two validations; the last epoch is always validated")
+    objective_preset: Literal["control_health", "dsnr_health", "mse"] = Field(
+        "control_health", description="what val/objective ranks by")
+    perplexity_target: Positive | None = Field(
+        None, description="per-slot perplexity of full health; default: max(2, num_embeddings / 4)")
+    health: HealthConfig = Field(default_factory=HealthConfig)
+
+    # records
+    keep: Literal["best", "last", "all"] = Field("best", description="checkpoints kept when the run has finished")
+    checkpoint_every: Count | None = Field(None, description="also keep the weights of every N-th epoch")
+    sample_count: Whole = Field(4, description="picture strips written at each validation, where the data has a codec")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> RunConfig:
+        if self.embed_dim % min(self.head_dim, self.embed_dim):
+            raise ValueError(f"embed_dim {self.embed_dim} is not divisible by head_dim {self.head_dim}")
+        if self.rollout_horizon > self.sequence_length - 1:
+            raise ValueError(f"rollout_horizon {self.rollout_horizon} needs sequence_length of at least "
+                             f"{self.rollout_horizon + 1}, got {self.sequence_length}")
+        if self.lr_decay_epochs is not None and self.lr_decay_epochs > 10 * self.num_epochs:
+            raise ValueError(f"lr_decay_epochs {self.lr_decay_epochs} is over ten times num_epochs {self.num_epochs}")
+        return self
+
+    @property
+    def manifest(self) -> Path:
+        """Path of the split file."""
+        return Path(self.manifest_path) if self.manifest_path else Path(self.data_dir) / "manifest.json"
+
+    @property
+    def full_health_perplexity(self) -> float:
+        """P*, the per-slot perplexity at which codebook health reaches 1."""
+        return self.perplexity_target or max(2.0, self.num_embeddings / 4)
+
+    def replace(self, **changes: Any) -> RunConfig:
+        """A copy with some fields changed, validated again."""
+        return from_mapping(self.model_dump() | changes, source="config")
+
+    def mapping(self) -> dict[str, Any]:
+        """Plain values of every field, in the schema's order."""
+        return self.model_dump(mode="json")
+
+    def fingerprint(self) -> str:
+        """Twelve hex digits that name this exact config."""
+        return hashlib.sha256(json.dumps(self.mapping(), sort_keys=True).encode()).hexdigest()[:12]
+
+
+# Sections of a production YAML that describe where a config came from; they configure nothing.
+PRODUCTION_SECTIONS = ("provenance", "gates", "alerts")
+
+
+def from_mapping(values: dict[str, Any], source: str | Path) -> RunConfig:
+    """Validate a mapping; the sections that promotion adds are accepted and left out."""
+    return build(RunConfig, {key: value for key, value in values.items() if key not in PRODUCTION_SECTIONS}, source)
+
+
+def load(path: str | Path, overrides: list[str] | None = None) -> RunConfig:
+    """Read a run YAML, with ``key=value`` overrides on top.
+
+    Raises:
+        BadInput: naming file, key, value and remedy.
+    """
+    values = yamlio.load_mapping(path)
+    for text in overrides or []:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise BadInput(f"got {text!r}, expected key=value", source="--set", remedy="for example --set seed=1")
+        _assign(values, key.strip().split("."), yamlio.parse_mapping(f"v: {value}", source=f"--set {key}")["v"])
+    return from_mapping(values, source=path)
+
+
+def _assign(values: dict[str, Any], path: list[str], value: Any) -> None:
+    for part in path[:-1]:
+        values = values.setdefault(part, {})
+    values[path[-1]] = value
+
+
+def relative_paths_from(config: RunConfig, folder: Path) -> RunConfig:
+    """The config with data paths that exist only relative to `folder` made absolute.
+
+    A config is usually run from the folder that its paths are relative to; a promoted or sweep
+    config may be read from elsewhere, so the absolute path is what records keep.
+    """
+    changes: dict[str, Any] = {"data_dir": str(_resolve(config.data_dir, folder))}
+    if config.manifest_path:
+        changes["manifest_path"] = str(_resolve(config.manifest_path, folder))
+    return config.replace(**changes)
+
+
+def _resolve(path: str, folder: Path) -> Path:
+    beside = folder / path
+    return (beside if not Path(path).exists() and beside.exists() else Path(path)).absolute()

@@ -1,0 +1,117 @@
+"""Real Atari gameplay as uninterrupted clips with the true action of every latent frame.
+
+A random player holds each action for exactly one latent frame (four emulated frames), so that the
+action of a latent frame is one well-defined thing. Nothing is sticky and no frame is skipped.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from ale_py import Action, ALEInterface, LoggerMode, roms
+from numpy.typing import NDArray
+from PIL import Image
+
+from lam.data.codec import BLOCK_FRAMES
+from lam.errors import BadInput
+from lam.validation import suggest
+
+# Actions that differ on the screen. What a game treats alike is merged: Pong's FIRE is its NOOP.
+ACTIONS: dict[str, tuple[str, ...]] = {
+    "pong": ("NOOP", "RIGHT", "LEFT"),
+    "boxing": ("NOOP", "FIRE", "UP", "RIGHT", "LEFT", "DOWN"),
+    "skiing": ("NOOP", "RIGHT", "LEFT"),
+    "battle_zone": ("NOOP", "RIGHT", "LEFT"),
+    "riverraid": ("NOOP", "FIRE", "UP", "RIGHT", "LEFT", "DOWN"),
+    "tennis": ("NOOP", "UP", "RIGHT", "LEFT", "DOWN"),
+    "enduro": ("FIRE", "RIGHTFIRE", "LEFTFIRE", "DOWN"),
+    "ice_hockey": ("NOOP", "UP", "RIGHT", "LEFT", "DOWN"),
+    "freeway": ("NOOP", "UP", "DOWN"),
+    "space_invaders": ("NOOP", "FIRE", "RIGHT", "LEFT"),
+}
+STARTUP_FRAMES = (60, 120)  # emulated frames of NOOP before a clip begins, drawn uniformly
+REWIND_FRAMES = (8, 24)  # latent frames that play goes back after a loss, drawn uniformly
+MOST_LOSSES = 200
+
+
+@dataclass(frozen=True)
+class Clip:
+    """An uninterrupted stretch of play.
+
+    Attributes:
+        frames: uint8 [4n, size, size, 3].
+        actions: int64 [n], the number in the action table held during the four frames of a latent frame,
+            so the action that led into it.
+    """
+
+    frames: NDArray[np.uint8]
+    actions: NDArray[np.int64]
+
+
+def game_actions(game: str) -> list[str]:
+    """Names of the actions that the player draws from.
+
+    Raises:
+        BadInput: no such game.
+    """
+    known = sorted(roms.get_all_rom_ids())
+    if game not in known:
+        raise BadInput(f"got {game!r}, no such game", key="--game",
+                       remedy=suggest(game, known) if len(game) > 2 else f"for example {', '.join(sorted(ACTIONS))}")
+    if game in ACTIONS:
+        return list(ACTIONS[game])
+    return list(dict.fromkeys(action.name for action in _emulator(game, 0).getMinimalActionSet()))
+
+
+def play(game: str, latent_frames: int, size: int, seed: tuple[int, ...]) -> Clip:
+    """One clip of `latent_frames` latent frames; the same arguments give the same clip.
+
+    A clip must not jump, so no life is lost and no game ends in it: where that happens, play goes back
+    some latent frames, further each time, and draws other actions from there.
+
+    Raises:
+        BadInput: random play never lasts that long in this game.
+    """
+    random = np.random.default_rng(seed)
+    codes = [getattr(Action, name) for name in game_actions(game)]
+    emulator = _emulator(game, int(random.integers(2**31)))
+    for _ in range(int(random.integers(*STARTUP_FRAMES))):
+        emulator.act(Action.NOOP)
+    states = [emulator.cloneState()]  # states[t]: before latent frame t
+    actions = np.zeros(latent_frames, np.int64)
+    frames = np.empty((latent_frames, BLOCK_FRAMES, size, size, 3), np.uint8)
+    losses = 0
+    while (now := len(states) - 1) < latent_frames:
+        actions[now] = random.integers(len(codes))
+        if _hold(emulator, codes[actions[now]], frames[now]):
+            states.append(emulator.cloneState())
+            continue
+        losses += 1
+        if losses > MOST_LOSSES:
+            raise BadInput(f"got {latent_frames}, and random play of {game} does not last that long",
+                           key="--length", remedy="take a smaller --length or another --game")
+        del states[max(1, len(states) - int(random.integers(*REWIND_FRAMES)) * (1 + losses // 10)):]
+        emulator.restoreState(states[-1])
+    return Clip(frames.reshape(-1, size, size, 3), actions)
+
+
+def _emulator(game: str, seed: int) -> ALEInterface:
+    ALEInterface.setLoggerMode(LoggerMode.Error)
+    emulator = ALEInterface()
+    emulator.setInt("random_seed", seed)
+    emulator.setFloat("repeat_action_probability", 0.0)
+    emulator.setInt("frame_skip", 1)
+    emulator.loadROM(roms.get_rom_path(game))
+    return emulator
+
+
+def _hold(emulator: ALEInterface, action: Action, frames: NDArray[np.uint8]) -> bool:
+    """Hold `action` while `frames` [4, size, size, 3] are filled; False when a life is lost or the game ends."""
+    screen = np.empty((*emulator.getScreenDims(), 3), np.uint8)
+    lives, size = emulator.lives(), frames.shape[1]
+    for frame in frames:
+        emulator.act(action)
+        emulator.getScreenRGB(screen)
+        frame[...] = Image.fromarray(screen).resize((size, size), Image.Resampling.BOX)
+    return not emulator.game_over() and emulator.lives() >= lives

@@ -1,0 +1,80 @@
+"""Commands about data: `lam data demo`, `lam data manifest`, `lam data inspect`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the group `data` to the application."""
+    group = typer.Typer(help="Make, split and check folders of latents.", no_args_is_help=True)
+    group.command("demo")(demo)
+    group.command("manifest")(manifest)
+    group.command("inspect")(inspect)
+    app.add_typer(group, name="data")
+
+
+def demo(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to write; made if missing.")],
+    game: Annotated[str, typer.Option(help="An Atari game, such as pong, boxing or skiing.")] = "pong",
+    episodes: Annotated[int, typer.Option(help="Clips, one file each; at least 3.")] = 40,
+    length: Annotated[int, typer.Option(help="Latent frames of a clip, four video frames each; even.")] = 120,
+    size: Annotated[int, typer.Option(help="Pixels of a side; the latent grid has an eighth. A multiple of 8.")] = 128,
+    seed: Annotated[int, typer.Option(help="Seed of the play, the split and the codec.")] = 0,
+) -> None:
+    """Play a real Atari game at random and write it as latents with true actions.
+
+    The same command again does nothing, or finishes what was interrupted.
+    """
+    from lam.data.demo import Demo, make
+
+    made = make(folder, Demo(game, episodes, length, size, seed))
+    if made.written == 0:
+        typer.echo(f"{folder} already holds this demonstration; nothing to do")
+        return
+    typer.echo(f"wrote {made.written} clips of {game} to {folder}")
+    typer.echo(f"the codec explains {made.explained_variance:.1%} of what differs from the mean picture")
+    typer.echo(f"next: lam data inspect {folder}")
+
+
+def manifest(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of .h5 latents.")],
+    train_ratio: Annotated[float, typer.Option(help="Share of the files for training.")] = 0.8,
+    val_ratio: Annotated[float, typer.Option(help="Share for validation.")] = 0.1,
+    test_ratio: Annotated[float, typer.Option(help="Share for the test at promotion.")] = 0.1,
+    seed: Annotated[int, typer.Option(help="Seed of the split.")] = 42,
+) -> None:
+    """Split a folder's files into training, validation and test, and write DIR/manifest.json."""
+    from lam.data.manifest import SPLITS, Ratios, read_manifest, write_manifest
+
+    path = write_manifest(folder, Ratios(train_ratio, val_ratio, test_ratio), seed)
+    splits = read_manifest(path, folder)
+    typer.echo(f"wrote {path}: " + ", ".join(f"{split} {len(splits.of(split))}" for split in SPLITS) + " files")
+
+
+def inspect(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of .h5 latents.")],
+    batches: Annotated[int, typer.Option(min=0, help="Training batches to read and time; 0 = none.")] = 20,
+    cached: Annotated[bool, typer.Option("--cached", help="Time the decoded cache, building it first.")] = False,
+    json_output: Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")] = False,
+) -> None:
+    """Show shapes, ranges, splits and per-channel statistics; name every file that cannot be used.
+
+    Ends with exit code 1 when a file cannot be used.
+    """
+    from lam.data import inspect as inspection
+    from lam.errors import AnswerIsNo
+    from lam.files import jsonable
+
+    found = inspection.inspect(folder, batches, cached)
+    if json_output:
+        typer.echo(json.dumps(jsonable(found.mapping()), indent=2, allow_nan=False))
+    else:
+        inspection.show(found)
+    if found.problems:
+        total = len(found.problems) + len(found.files)
+        raise AnswerIsNo(f"{folder}: {len(found.problems)} of {total} files cannot be used")

@@ -1,0 +1,245 @@
+"""Reading one H5 file of latents: what it must hold, and one clear error where it does not.
+
+A file is one video: dataset `embeddings` [N_chunks, C, T_latent, H, W] of floats, optional `actions`
+[N_chunks * T_latent] of integers (the action that led into each latent frame). Data that lies
+outside the file (external links, external raw storage, virtual datasets) is refused, never read: such
+a file would read anything on the machine, or silently read zeros.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from lam.errors import BadInput
+from lam.validation import Strict
+
+EMBEDDINGS = "embeddings"
+ACTIONS = "actions"
+CODEC = "codec"
+UNKNOWN_ACTION = -1
+EXPECTED = "expected [N_chunks, C, T_latent, H, W] of floats"
+
+
+class FileInfo(Strict):
+    """What the header of a file says.
+
+    Attributes:
+        chunks, channels, chunk_frames, height, width: the shape of `embeddings`.
+        actions: whether the file holds true actions.
+        codec: whether it holds what decoding to pixels needs.
+        action_names: names of the actions, by number; empty where the file does not say.
+    """
+
+    chunks: int
+    channels: int
+    chunk_frames: int
+    height: int
+    width: int
+    actions: bool
+    codec: bool
+    action_names: tuple[str, ...] = ()
+
+    @property
+    def latent_frames(self) -> int:
+        """Latent frames of the video."""
+        return self.chunks * self.chunk_frames
+
+    @property
+    def frame_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of one latent frame."""
+        return self.channels, self.height, self.width
+
+
+def list_files(folder: str | Path) -> list[str]:
+    """Names of the .h5 files of a folder, sorted.
+
+    Raises:
+        BadInput: no such folder, or it holds none.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        what = "is a file, expected a folder of .h5 files" if folder.exists() else "no such folder"
+        raise BadInput(what, source=folder, remedy="check the path, or make a demonstration with 'lam data demo'")
+    names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".h5") and entry.name[0] != ".")
+    if not names:
+        raise BadInput("holds no .h5 file", source=folder,
+                       remedy="name the folder with the latents, or make a demonstration with 'lam data demo'")
+    return names
+
+
+@contextmanager
+def open_file(path: str | Path) -> Iterator[h5py.File]:
+    """Open an H5 file for reading.
+
+    Raises:
+        BadInput: missing, a folder, empty, truncated, or no H5 file.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise BadInput("no such file", source=path, remedy="check the path or the manifest")
+    if path.is_dir():
+        raise BadInput("is a folder, expected an H5 file", source=path, remedy="take it out of the data folder")
+    if path.stat().st_size == 0:
+        raise BadInput("has 0 bytes", source=path, remedy="copy or encode it again")
+    try:
+        file = h5py.File(path, "r", locking="best-effort")
+    except OSError as error:
+        raise BadInput(f"cannot be opened as an H5 file ({_reason(error)})", source=path,
+                       remedy="copy or encode it again, or take it out of the data folder") from None
+    with file:
+        yield file
+
+
+def _reason(error: OSError) -> str:
+    """HDF5's own words, without what it wraps around them."""
+    text = str(error)
+    for known, words in (("truncated file", "truncated"), ("file signature not found", "not an H5 file"),
+                         ("unable to lock file", "another program is writing it"),
+                         ("Permission denied", "no permission to read it")):
+        if known in text:
+            return words
+    return text
+
+
+def read_info(path: str | Path) -> FileInfo:
+    """Check the header of one file; reads no latents.
+
+    Raises:
+        BadInput: naming the file, the dataset and the remedy.
+    """
+    with open_file(path) as file:
+        data = dataset(file, EMBEDDINGS, path)
+        _check_embeddings(data, path)
+        frames = data.shape[0] * data.shape[2]
+        has_actions = ACTIONS in file
+        if has_actions:
+            _check_actions(dataset(file, ACTIONS, path), frames, path)
+        chunks, channels, chunk_frames, height, width = data.shape
+        return FileInfo(chunks=chunks, channels=channels, chunk_frames=chunk_frames, height=height, width=width,
+                        actions=has_actions, codec=CODEC in file, action_names=_action_names(file, path))
+
+
+def dataset(file: h5py.File | h5py.Group, name: str, path: str | Path) -> h5py.Dataset:
+    """The dataset `name`, if its data lies inside the file and can be read.
+
+    Raises:
+        BadInput: missing, a group, a link, stored outside the file, behind an unknown filter, or not written.
+    """
+    item = hard_link(file, name, path)
+    if not isinstance(item, h5py.Dataset):
+        raise BadInput("is a group, expected a dataset", source=path, key=name, remedy=f"{EXPECTED}; write it again")
+    if item.is_virtual:
+        raise BadInput("is a virtual dataset, whose data lies in other files", source=path, key=name,
+                       remedy="copy the data into the file")
+    if item.external:
+        raise BadInput(f"keeps its data outside the file ({item.external[0][0]!r})", source=path, key=name,
+                       remedy="copy the data into the file")
+    _check_filters(item, path)
+    _check_written(item, path)
+    return item
+
+
+def hard_link(file: h5py.File | h5py.Group, name: str, path: str | Path) -> Any:
+    """The object that `name` is a hard link to; links to elsewhere are refused before they are followed."""
+    link = file.get(name, getlink=True) if name in file.keys() else None  # noqa: SIM118 - "in file" follows links
+    if link is None:
+        held = ", ".join(sorted(file.keys())) or "nothing"
+        raise BadInput("dataset is missing", source=path, key=name, remedy=f"the file holds: {held}")
+    if not isinstance(link, h5py.HardLink):
+        where = f"{link.filename}:{link.path}" if isinstance(link, h5py.ExternalLink) else link.path
+        raise BadInput(f"is a link to {where!r}, expected data in the file itself", source=path, key=name,
+                       remedy="copy the data into the file")
+    return file[name]
+
+
+def _check_filters(data: h5py.Dataset, path: str | Path) -> None:
+    plist = data.id.get_create_plist()
+    for number in range(plist.get_nfilters()):
+        code, _, _, name = plist.get_filter(number)
+        if not h5py.h5z.filter_avail(code):
+            title = name.decode(errors="replace") or "no name"
+            raise BadInput(f"is compressed with filter {code} ({title}), which this h5py cannot read", source=path,
+                           key=data.name.lstrip("/"), remedy="write it again with gzip or without compression")
+
+
+def _check_written(data: h5py.Dataset, path: str | Path) -> None:
+    """Refuse a shape with less data behind it: HDF5 would make up zeros for the rest."""
+    if data.shape is None or data.size == 0:
+        return
+    if data.chunks:
+        expected = math.prod(math.ceil(size / chunk) for size, chunk in zip(data.shape, data.chunks, strict=True))
+        written = data.id.get_num_chunks()
+        complete = written == expected
+        detail = f"{written:,} of {expected:,} storage chunks"
+    else:
+        stored, expected = data.id.get_storage_size(), data.size * data.dtype.itemsize
+        complete = stored >= expected
+        detail = f"{stored:,} of {expected:,} bytes"
+    if not complete:
+        raise BadInput(f"claims shape {list(data.shape)} but only {detail} were written", source=path,
+                       key=data.name.lstrip("/"), remedy="write the file again, it is incomplete")
+
+
+def _check_embeddings(data: h5py.Dataset, path: str | Path) -> None:
+    shape = list(data.shape) if data.shape is not None else None
+    if shape is None or len(shape) != 5:
+        raise BadInput(f"got shape {shape}, {EXPECTED}", source=path, key=EMBEDDINGS, remedy="write it with five axes")
+    if data.dtype.kind != "f":
+        raise BadInput(f"got type {data.dtype}, {EXPECTED}", source=path, key=EMBEDDINGS, remedy="write it as float32")
+    if 0 in shape:
+        raise BadInput(f"got shape {shape}, which holds no data", source=path, key=EMBEDDINGS,
+                       remedy="encode the video again, or take the file out of the data folder")
+
+
+def _check_actions(data: h5py.Dataset, frames: int, path: str | Path) -> None:
+    if data.shape != (frames,) or data.dtype.kind not in "iu":
+        raise BadInput(f"got shape {list(data.shape or ())} of {data.dtype}, expected [{frames}] of integers, one for "
+                       "each latent frame", source=path, key=ACTIONS, remedy="write it again, or leave it out")
+
+
+def _action_names(file: h5py.File, path: str | Path) -> tuple[str, ...]:
+    text = file.attrs.get("action_names")
+    if text is None:
+        return ()
+    try:
+        names = json.loads(text)
+        if isinstance(names, list) and all(isinstance(name, str) for name in names):
+            return tuple(names)
+    except (TypeError, ValueError):
+        names = text
+    raise BadInput(f"got {names!r:.80}, expected a JSON list of words", source=path, key="attribute action_names",
+                   remedy='for example ["NOOP", "LEFT", "RIGHT"]')
+
+
+def check_same_shape(infos: dict[str, FileInfo]) -> None:
+    """All files must agree in channels, chunk frames and grid.
+
+    Raises:
+        BadInput: naming the first file that differs from the first one.
+    """
+    first_name, first = next(iter(infos.items()))
+    for name, info in infos.items():
+        for key, words in (("channels", "channels"), ("chunk_frames", "latent frames a chunk"),
+                           ("height", "rows of latent cells"), ("width", "columns of latent cells")):
+            got, expected = getattr(info, key), getattr(first, key)
+            if got != expected:
+                raise BadInput(f"got {got} {words}, but {first_name} has {expected}", source=name, key=EMBEDDINGS,
+                               remedy="encode all videos alike, or keep the others in a folder of their own")
+
+
+def read_frames(data: h5py.Dataset, first: int, count: int) -> NDArray[np.float32]:
+    """Latent frames first .. first+count-1 of `embeddings` as float32 [count, C, H, W]."""
+    _, channels, chunk_frames, height, width = data.shape
+    chunk, offset = divmod(first, chunk_frames)
+    last = (first + count - 1) // chunk_frames
+    block = data[chunk:last + 1].astype(np.float32, copy=False)
+    return block.transpose(0, 2, 1, 3, 4).reshape(-1, channels, height, width)[offset:offset + count]

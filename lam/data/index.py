@@ -1,0 +1,222 @@
+"""What is known about the files of a data folder, so that each is read in full only once.
+
+The index holds a content hash, the header and per-channel statistics of every file, keyed by the file's
+size and times. A file whose size and times did not change is not read again; that is what makes a
+fingerprint fast the second time, and it is also its limit: damage that changes neither goes unseen.
+NaN and infinite latents are found here, before anything trains on them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import h5py
+import numpy as np
+from filelock import FileLock
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from lam import files
+from lam.data.h5 import ACTIONS, EMBEDDINGS, UNKNOWN_ACTION, FileInfo, dataset, open_file, read_info
+from lam.errors import BadInput
+from lam.progress import track
+from lam.validation import Strict
+
+log = logging.getLogger(__name__)
+
+FOLDER = ".cache"
+INDEX = "index.json"
+VERSION = 1
+READ_BYTES = 32 << 20  # latents decoded at a time while a file is scanned
+
+
+class FileRecord(Strict):
+    """One scanned file.
+
+    Attributes:
+        size, mtime_ns, ctime_ns: what the file system said when it was scanned.
+        sha256: hash of the file's bytes.
+        info: its header.
+        mean, std, low, high: [C] statistics of the latents, std over the population.
+    """
+
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    sha256: str
+    info: FileInfo
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+    @property
+    def constant(self) -> bool:
+        """Whether every channel has one value throughout the video."""
+        return self.low == self.high
+
+    def describes(self, stat: os.stat_result) -> bool:
+        """Whether the file still is the one that was scanned."""
+        return (self.size, self.mtime_ns, self.ctime_ns) == (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+
+
+class Scan(NamedTuple):
+    """Records of the files that can be used, and what is wrong with the others."""
+
+    records: dict[str, FileRecord]
+    problems: dict[str, BadInput]
+
+
+def cache_folder(data_dir: str | Path) -> Path:
+    """Where the index and the decoded latents lie: beside the data, else in the user's cache folder."""
+    beside = Path(data_dir) / FOLDER
+    try:
+        beside.mkdir(exist_ok=True)
+        if os.access(beside, os.W_OK):
+            return beside
+    except OSError:
+        log.debug("%s cannot be made; the user's cache folder is used", beside)
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    name = hashlib.sha256(str(Path(data_dir).resolve()).encode()).hexdigest()[:16]
+    folder = home / "lamsweep" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def locked(folder: Path) -> FileLock:
+    """The lock under which the index and the cache of `folder` are written."""
+    return FileLock(folder / "lock")
+
+
+def scan(data_dir: str | Path, names: Sequence[str]) -> Scan:
+    """Records of `names`, from the index where it is up to date, else by reading the files in full."""
+    data_dir, folder = Path(data_dir), cache_folder(data_dir)
+    known = _current(data_dir, names, _load(folder))
+    if len(known) == len(names):
+        return Scan(known, {})
+    with locked(folder):
+        stored = _load(folder)  # another process may have scanned them while we waited
+        known = _current(data_dir, names, stored)
+        fresh, problems = _scan_all(data_dir, [name for name in names if name not in known])
+        if fresh:
+            kept = {name: record for name, record in stored.items() if (data_dir / name).exists()}
+            _store(folder, kept | fresh)
+    found = known | fresh
+    return Scan({name: found[name] for name in names if name in found}, problems)
+
+
+def _current(data_dir: Path, names: Sequence[str], stored: dict[str, FileRecord]) -> dict[str, FileRecord]:
+    return {name: stored[name] for name in names
+            if name in stored and (data_dir / name).exists() and stored[name].describes((data_dir / name).stat())}
+
+
+def _scan_all(data_dir: Path, names: list[str]) -> Scan:
+    result = Scan({}, {})
+    for name in track(names, len(names), f"reading {data_dir}"):
+        try:
+            result.records[name] = scan_file(data_dir / name)
+        except BadInput as error:
+            result.problems[name] = error
+    return result
+
+
+def scan_file(path: Path) -> FileRecord:
+    """Read one file in full.
+
+    Raises:
+        BadInput: it cannot be used; for NaN, infinite or unreadable latents the first such chunk is named.
+    """
+    info = read_info(path)
+    before = path.stat()
+    with open(path, "rb") as raw:
+        digest = hashlib.file_digest(raw, "sha256").hexdigest()
+    with open_file(path) as file:
+        statistics = _statistics(dataset(file, EMBEDDINGS, path), path)
+        if info.actions:
+            _check_values(dataset(file, ACTIONS, path)[:], info, path)
+    after = path.stat()
+    record = FileRecord(size=before.st_size, mtime_ns=before.st_mtime_ns, ctime_ns=before.st_ctime_ns, sha256=digest,
+                        info=info, **{key: tuple(map(float, values)) for key, values in statistics.items()})
+    if not record.describes(after):
+        raise BadInput("changed while it was read", source=path, remedy="wait until it is complete, then try again")
+    if record.constant:
+        log.warning("%s: every channel of %s is constant; nothing can be learned from it", path, EMBEDDINGS)
+    return record
+
+
+def blocks(data: h5py.Dataset, path: Path) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """(first chunk, float32 [k, C, T, H, W]) over a file, each block of bounded size.
+
+    Raises:
+        BadInput: the storage of a block is damaged.
+    """
+    per_chunk = 4 * int(np.prod(data.shape[1:]))
+    at_once = max(1, READ_BYTES // per_chunk)
+    for first in range(0, data.shape[0], at_once):
+        try:
+            yield first, data[first:first + at_once].astype(np.float32, copy=False)
+        except OSError as error:
+            raise BadInput(f"chunks {first} to {min(first + at_once, data.shape[0]) - 1} cannot be read ({error})",
+                           source=path, key=EMBEDDINGS, remedy="the file is damaged; copy or encode it again") from None
+
+
+def _statistics(data: h5py.Dataset, path: Path) -> dict[str, NDArray[np.float64]]:
+    """mean, std, low and high of each channel, [C]; sums are taken around the first block's mean, in float64."""
+    count, channels = 0, data.shape[1]
+    centre = total = squares = np.zeros(channels)
+    low, high = np.full(channels, np.inf), np.full(channels, -np.inf)
+    for first, block in blocks(data, path):
+        _check_finite(block, first, path)
+        values = block.transpose(1, 0, 2, 3, 4).reshape(channels, -1)
+        if count == 0:
+            centre = values.mean(axis=1, dtype=np.float64)
+        shifted = values - centre[:, None].astype(np.float32)
+        count += values.shape[1]
+        total = total + shifted.sum(axis=1, dtype=np.float64)
+        squares = squares + np.einsum("cn,cn->c", shifted, shifted, dtype=np.float64)
+        low, high = np.minimum(low, values.min(axis=1)), np.maximum(high, values.max(axis=1))
+    centre = centre.astype(np.float32).astype(np.float64)
+    variance = np.clip(squares / count - (total / count) ** 2, 0, None)
+    return {"mean": centre + total / count, "std": np.sqrt(variance), "low": low, "high": high}
+
+
+def _check_finite(block: NDArray[np.float32], first: int, path: Path) -> None:
+    finite = np.isfinite(block).all(axis=(1, 2, 3, 4))
+    if not finite.all():
+        bad = int(finite.argmin())
+        kind = "NaN" if np.isnan(block[bad]).any() else "infinity"
+        raise BadInput(f"holds {kind} in chunk {first + bad}", source=path, key=EMBEDDINGS,
+                       remedy="encode the video again, or take the file out of the data folder")
+
+
+def _check_values(actions: NDArray[np.integer], info: FileInfo, path: Path) -> None:
+    most = len(info.action_names) - 1 if info.action_names else np.iinfo(np.int64).max
+    low, high = int(actions.min()), int(actions.max())
+    if low < UNKNOWN_ACTION or high > most:
+        raise BadInput(f"holds {low if low < UNKNOWN_ACTION else high}, expected {UNKNOWN_ACTION} (unknown) to {most}",
+                       source=path, key=ACTIONS, remedy="number the actions from 0, in the order of action_names")
+
+
+def _load(folder: Path) -> dict[str, FileRecord]:
+    """The stored index; one that cannot be read counts as empty, because it can be made again."""
+    try:
+        values = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        if values["version"] != VERSION:
+            return {}
+        return {name: FileRecord.model_validate(record) for name, record in values["files"].items()}
+    except FileNotFoundError:
+        return {}
+    except (ValueError, KeyError, TypeError, AttributeError, ValidationError) as error:
+        log.warning("%s: cannot be used (%s); the files are read again", folder / INDEX, type(error).__name__)
+        return {}
+
+
+def _store(folder: Path, records: dict[str, FileRecord]) -> None:
+    values = {name: record.model_dump(mode="json") for name, record in sorted(records.items())}
+    files.write_json(folder / INDEX, {"version": VERSION, "files": values})

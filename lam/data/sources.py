@@ -1,0 +1,191 @@
+"""Two ways to the same latents: the H5 files themselves, or a decoded memory-mapped copy of them.
+
+Both answer the same two questions, about `count` latent frames of one file, and give the same bits.
+Both open files lazily and forget them when pickled or forked, so that every process has its own.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any, Generic, Protocol, TypeVar
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from lam import files
+from lam.data.h5 import ACTIONS, EMBEDDINGS, UNKNOWN_ACTION, dataset, open_file, read_frames
+from lam.data.index import FileRecord, blocks, cache_folder, locked
+from lam.errors import BadInput, EnvironmentFailed
+from lam.progress import track
+
+OPEN_FILES = 64  # H5 files that one process keeps open
+RETRY_SECONDS = (0.1, 0.5, 2.0)
+Opened = TypeVar("Opened")
+
+
+class Source(Protocol):
+    """Latents and actions of numbered files."""
+
+    def frames(self, file: int, first: int, count: int) -> NDArray[np.float32]:
+        """[count, C, H, W] latent frames."""
+
+    def actions(self, file: int, first: int, count: int) -> NDArray[np.int64]:
+        """[count] actions that led into these frames; -1 where unknown."""
+
+
+class _PerProcess(Generic[Opened]):
+    """The most recently used opened things, by file number, of this process only."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.process = os.getpid()
+        self.opened: OrderedDict[int, Opened] = OrderedDict()
+
+    def get(self, number: int, make: Callable[[], Opened]) -> Opened:
+        if self.process != os.getpid():  # forked: the parent's handles are not ours to use
+            self.__init__(self.most)  # type: ignore[misc]
+        if number not in self.opened:
+            self.opened[number] = make()
+            if len(self.opened) > self.most:
+                self.opened.popitem(last=False)
+        self.opened.move_to_end(number)
+        return self.opened[number]
+
+    def drop(self, number: int) -> None:
+        self.opened.pop(number, None)
+
+    def __reduce__(self) -> tuple[type, tuple[int]]:
+        return type(self), (self.most,)
+
+
+class Direct:
+    """Reads the H5 files. A file that stops being readable is tried again for a moment, then named."""
+
+    def __init__(self, folder: Path, names: tuple[str, ...], records: tuple[FileRecord, ...]) -> None:
+        self.paths = [folder / name for name in names]
+        self.records = records
+        self._open: _PerProcess[h5py.File] = _PerProcess(OPEN_FILES)
+
+    def frames(self, file: int, first: int, count: int) -> NDArray[np.float32]:
+        return self._read(file, lambda opened: read_frames(opened[EMBEDDINGS], first, count))
+
+    def actions(self, file: int, first: int, count: int) -> NDArray[np.int64]:
+        if not self.records[file].info.actions:
+            return np.full(count, UNKNOWN_ACTION, np.int64)
+        return self._read(file, lambda opened: opened[ACTIONS][first:first + count].astype(np.int64))
+
+    def _read(self, number: int, read: Callable[[h5py.File], NDArray[Any]]) -> NDArray[Any]:
+        problem: Exception | None = None
+        for pause in (*RETRY_SECONDS, None):
+            try:
+                return read(self._open.get(number, lambda: self._opened(number)))
+            except OSError as error:
+                problem = error
+            self._open.drop(number)
+            if pause is not None:
+                time.sleep(pause)
+        raise EnvironmentFailed(f"{self.paths[number]}: can no longer be read ({problem}); put the file back, "
+                                "then run the same command again")
+
+    def _opened(self, number: int) -> h5py.File:
+        path, record = self.paths[number], self.records[number]
+        if not record.describes(path.stat()):
+            raise OSError("it changed since it was checked")
+        return h5py.File(path, "r", locking="best-effort", rdcc_nbytes=16 << 20)
+
+
+class Cached:
+    """Reads the decoded copies that `build_cache` made."""
+
+    def __init__(self, folder: Path, records: tuple[FileRecord, ...]) -> None:
+        self.paths = [(entry(folder, record), _actions_entry(folder, record)) for record in records]
+        self.records = records
+        self._open: _PerProcess[tuple[NDArray[np.float32], NDArray[np.int64]]] = _PerProcess(1 << 14)
+
+    def frames(self, file: int, first: int, count: int) -> NDArray[np.float32]:
+        return self._arrays(file)[0][first:first + count]
+
+    def actions(self, file: int, first: int, count: int) -> NDArray[np.int64]:
+        return self._arrays(file)[1][first:first + count]
+
+    def _arrays(self, number: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        def load() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+            latents, actions = self.paths[number]
+            try:
+                return np.load(latents, mmap_mode="r"), np.load(actions)
+            except (OSError, ValueError) as error:
+                raise EnvironmentFailed(f"{latents.parent}: the cache of decoded latents is damaged ({error}); remove "
+                                        "that folder, then run the same command again") from None
+
+        return self._open.get(number, load)
+
+
+def entry(folder: Path, record: FileRecord) -> Path:
+    """Decoded latents of one file, named by its content: float32 [frames, C, H, W]."""
+    return folder / f"{record.sha256[:32]}.latents.npy"
+
+
+def _actions_entry(folder: Path, record: FileRecord) -> Path:
+    return folder / f"{record.sha256[:32]}.actions.npy"
+
+
+def build_cache(data_dir: Path, records: dict[str, FileRecord]) -> Path:
+    """Decode the files that are not in the cache yet; returns the cache's folder.
+
+    Any number of processes may ask at once: one builds, the others wait and find it done.
+
+    Raises:
+        EnvironmentFailed: the disk has not enough room.
+        BadInput: a file cannot be read.
+    """
+    folder = cache_folder(data_dir)
+    if all(_complete(folder, record) for record in records.values()):
+        return folder
+    with locked(folder):
+        missing = {name: record for name, record in records.items() if not _complete(folder, record)}
+        _check_room(folder, sum(_bytes(record) for record in missing.values()))
+        for name in track(missing, len(missing), f"decoding {data_dir}"):
+            _decode(data_dir / name, folder, records[name])
+    return folder
+
+
+def _bytes(record: FileRecord) -> int:
+    return 4 * record.info.latent_frames * int(np.prod(record.info.frame_shape))
+
+
+def _complete(folder: Path, record: FileRecord) -> bool:
+    latents = entry(folder, record)
+    return latents.exists() and latents.stat().st_size > _bytes(record) and _actions_entry(folder, record).exists()
+
+
+def _check_room(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < needed * 1.02:
+        raise EnvironmentFailed(f"{folder}: the cache of decoded latents needs {needed / 1e9:.1f} GB, "
+                                f"{free / 1e9:.1f} GB are free; make room, or set cache: false")
+
+
+def _decode(path: Path, folder: Path, record: FileRecord) -> None:
+    with open_file(path) as file:
+        if not record.describes(path.stat()):
+            raise BadInput("changed since it was checked", source=path, remedy="run the same command again")
+        actions = np.full(record.info.latent_frames, UNKNOWN_ACTION, np.int64)
+        if record.info.actions:
+            actions[:] = dataset(file, ACTIONS, path)[:]
+        data = dataset(file, EMBEDDINGS, path)
+        files.write_atomic(_actions_entry(folder, record), lambda out: np.save(out, actions))
+        files.write_atomic(entry(folder, record), lambda out: _write_latents(out, data, path, record))
+
+
+def _write_latents(out: IO[bytes], data: h5py.Dataset, path: Path, record: FileRecord) -> None:
+    """An .npy file, written block by block so that no video has to fit the memory."""
+    header = {"descr": "<f4", "fortran_order": False, "shape": (record.info.latent_frames, *record.info.frame_shape)}
+    np.lib.format.write_array_header_1_0(out, header)
+    for _, block in blocks(data, path):
+        out.write(np.ascontiguousarray(block.transpose(0, 2, 1, 3, 4), "<f4").data)

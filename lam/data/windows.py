@@ -1,0 +1,169 @@
+"""What training reads: windows of consecutive latent frames, in batches.
+
+A window is `sequence_length` latent frames of one file; windows start every `window_stride` frames.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import h5py
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lam.config import RunConfig
+from lam.data.codec import ARRAYS, Codec
+from lam.data.h5 import CODEC, EMBEDDINGS, check_same_shape, dataset, hard_link, open_file
+from lam.data.index import FileRecord, scan
+from lam.data.manifest import SPLITS, SplitName, Splits, read_manifest
+from lam.data.sources import Cached, Direct, Source, build_cache
+from lam.errors import BadInput
+
+
+class Batch(NamedTuple):
+    """B windows of T latent frames.
+
+    Attributes:
+        latents: float32 [B, T, C, H, W].
+        actions: int64 [B, T], the true action that led into each frame; -1 where the file has none.
+        file: int64 [B], number of the file in `Windows.files`.
+        start: int64 [B], first latent frame of the window.
+    """
+
+    latents: torch.Tensor
+    actions: torch.Tensor
+    file: torch.Tensor
+    start: torch.Tensor
+
+
+class Windows:
+    """The windows of one split. Pickles and forks safely: every process opens its own files.
+
+    Attributes:
+        files: names of the split's files.
+        latent_shape: (C, H, W) of one latent frame.
+        chunk_frames: latent frames that were encoded together (T_latent).
+        sequence_length: latent frames of a window.
+        starts: int64 [N, 2], file number and first latent frame of every window, in order.
+    """
+
+    def __init__(self, names: tuple[str, ...], records: tuple[FileRecord, ...], source: Source, sequence_length: int,
+                 stride: int) -> None:
+        self.files = list(names)
+        self.latent_shape = records[0].info.frame_shape
+        self.chunk_frames = records[0].info.chunk_frames
+        self.sequence_length = sequence_length
+        self.starts = window_starts([record.info.latent_frames for record in records], sequence_length, stride)
+        self._source = source
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def batch(self, index: NDArray[np.integer]) -> Batch:
+        """The windows with these numbers, in this order.
+
+        Raises:
+            IndexError: no such window.
+            EnvironmentFailed: a file can no longer be read.
+        """
+        rows = self.starts[np.asarray(index)]
+        length = self.sequence_length
+        latents = np.empty((len(rows), length, *self.latent_shape), np.float32)
+        actions = np.empty((len(rows), length), np.int64)
+        for number, (file, start) in enumerate(rows.tolist()):
+            latents[number] = self._source.frames(file, start, length)
+            actions[number] = self._source.actions(file, start, length)
+        return Batch(*map(torch.from_numpy, (latents, actions, rows[:, 0].copy(), rows[:, 1].copy())))
+
+
+def window_starts(frames: list[int], sequence_length: int, stride: int) -> NDArray[np.int64]:
+    """[N, 2] file number and first frame of every whole window, file by file."""
+    parts = [np.arange(0, count - sequence_length + 1, stride) for count in frames]
+    numbers = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+    return np.stack([numbers, np.concatenate(parts)], axis=1).astype(np.int64)
+
+
+def open_split(config: RunConfig, split: SplitName, *, stride: int | None = None) -> Windows:
+    """The windows of a split; the first call for a folder reads every file once and fills the cache.
+
+    Raises:
+        BadInput: the manifest or a file cannot be used, or the split is empty.
+        EnvironmentFailed: no room for the cache.
+    """
+    splits, records = _checked(config)
+    names, folder = splits.of(split), Path(config.data_dir)
+    if not names:
+        raise BadInput("names no file", source=config.manifest, key=f"splits.{split}",
+                       remedy=f"write the manifest again with 'lam data manifest {folder}'")
+    chosen = tuple(records[name] for name in names)
+    source: Source
+    if config.cache:
+        source = Cached(build_cache(folder, {name: records[name] for name in names}), chosen)
+    else:
+        source = Direct(folder, names, chosen)
+    return Windows(names, chosen, source, config.sequence_length, stride or config.window_stride)
+
+
+def data_fingerprint(config: RunConfig) -> str:
+    """Twelve hex digits that name the data: the split, name, size and content of every file."""
+    splits, records = _checked(config)
+    lines = [[split, name, records[name].size, records[name].sha256] for split in SPLITS for name in
+             sorted(splits.of(split))]
+    return hashlib.sha256(json.dumps(lines).encode()).hexdigest()[:12]
+
+
+def summary(config: RunConfig) -> dict[str, Any]:
+    """The data in four numbers: files, channels, grid [H, W] and latent_frames over all splits."""
+    _, records = _checked(config)
+    first = next(iter(records.values())).info
+    return {"files": len(records), "channels": first.channels, "grid": [first.height, first.width],
+            "latent_frames": sum(record.info.latent_frames for record in records.values())}
+
+
+def load_codec(config: RunConfig) -> Codec | None:
+    """The codec that the first training file carries; None where it carries none.
+
+    Raises:
+        BadInput: the codec is damaged.
+    """
+    splits, records = _checked(config)
+    name = splits.train[0]
+    if not records[name].info.codec:
+        return None
+    path = Path(config.data_dir) / name
+    with open_file(path) as file:
+        group = hard_link(file, CODEC, path)
+        try:
+            if not isinstance(group, h5py.Group):
+                raise ValueError("is a dataset, expected a group")
+            for key in ARRAYS:
+                dataset(group, key, path)
+            return Codec.load(group)
+        except ValueError as error:
+            raise BadInput(str(error), source=path, key=CODEC, remedy="write the file again") from None
+
+
+def action_names(config: RunConfig) -> list[str]:
+    """Names of the true actions, by number, as the first training file has them; empty where it has none."""
+    splits, records = _checked(config)
+    return list(records[splits.train[0]].info.action_names)
+
+
+def _checked(config: RunConfig) -> tuple[Splits, dict[str, FileRecord]]:
+    """The splits and the record of every file; raises where anything keeps a run from using them."""
+    splits = read_manifest(config.manifest, config.data_dir)
+    result = scan(config.data_dir, splits.all())
+    if result.problems:
+        raise next(iter(result.problems.values()))
+    check_same_shape({name: record.info for name, record in result.records.items()})
+    for name, record in result.records.items():
+        frames = record.info.latent_frames
+        if frames < config.sequence_length:
+            raise BadInput(f"has {frames} latent frames, fewer than sequence_length {config.sequence_length}",
+                           source=Path(config.data_dir) / name, key=EMBEDDINGS,
+                           remedy=f"set sequence_length to {frames} or less, or take the file out of the manifest")
+    return splits, result.records

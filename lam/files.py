@@ -1,0 +1,86 @@
+"""Files that are either whole or absent: atomic replacement, JSON with NaN as null, torn-line reading."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+
+def write_atomic(path: str | Path, write: Callable[[IO[bytes]], object]) -> Path:
+    """Call `write` on a temporary file beside `path`, fsync it, and rename it over `path`."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return path
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_text(path: str | Path, text: str) -> Path:
+    """Atomically replace `path` with UTF-8 text."""
+    return write_atomic(path, lambda file: file.write(text.encode("utf-8")))
+
+
+def write_json(path: str | Path, value: Any) -> Path:
+    """Atomically replace `path` with indented JSON; NaN and infinities become null."""
+    return write_text(path, json.dumps(jsonable(value), indent=2, allow_nan=False) + "\n")
+
+
+def json_line(value: Any) -> str:
+    """One compact JSON line, newline included; NaN and infinities become null."""
+    return json.dumps(jsonable(value), separators=(",", ":"), allow_nan=False) + "\n"
+
+
+def jsonable(value: Any) -> Any:
+    """`value` with numpy scalars and arrays made plain and non-finite floats made None."""
+    if isinstance(value, dict):
+        return {str(key): jsonable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [jsonable(item) for item in value]
+    if hasattr(value, "tolist"):
+        return jsonable(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Path):
+        return str(value)
+    return value
+
+
+def read_json_lines(path: str | Path) -> Iterator[dict[str, Any]]:
+    """The JSON objects of a file, one a line; a half-written last line is left out.
+
+    Raises:
+        ValueError: a line other than the last is not JSON (the file was damaged, not interrupted).
+    """
+    path = Path(path)
+    if not path.exists():
+        return
+    lines = path.read_bytes().split(b"\n")
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            yield json.loads(line)
+        except ValueError:
+            if number == len(lines):
+                return
+            raise ValueError(f"{path}:{number}: not JSON: {line[:80]!r}") from None

@@ -1,0 +1,134 @@
+"""Codebook health and the objective: the arithmetic that decides whether a run is alive and how it ranks.
+
+Pure functions of plain numbers and NumPy arrays; no torch. Sources: docs/decisions/0002-objective.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+COLLAPSED_SLOT_PERPLEXITY = 1.5
+COLLAPSED_JOINT_PERPLEXITY = 2.0
+
+
+def perplexity(counts: NDArray[Any]) -> float:
+    """exp(entropy) of a histogram of counts; NaN for an empty one."""
+    total = counts.sum()
+    if total == 0:
+        return math.nan
+    shares = counts[counts > 0] / total
+    return float(np.exp(-(shares * np.log(shares)).sum()))
+
+
+@dataclass(frozen=True)
+class CodebookHealth:
+    """Health of a codebook over one split; see `lam.metrics` for the meaning of each number."""
+
+    histogram: list[int]
+    unique: int
+    perplexity_slot: float
+    perplexity_joint: float
+    entropy_ratio: float
+    health: float
+    collapsed: bool
+
+
+def codebook_health(codes: NDArray[np.integer], num_embeddings: int, full_health: float) -> CodebookHealth:
+    """Judge the codes of a split.
+
+    Args:
+        codes: [N, S] code of each slot of each action.
+        num_embeddings: K.
+        full_health: per-slot perplexity P* at which health reaches 1.
+    """
+    slots = [np.bincount(slot, minlength=num_embeddings) for slot in codes.T]
+    histogram = np.sum(slots, axis=0)
+    per_slot = np.array([perplexity(slot) for slot in slots])
+    slot_mean = float(np.exp(np.log(per_slot).mean()))
+    _, joint_counts = np.unique(codes, axis=0, return_counts=True)
+    joint = perplexity(joint_counts)
+    spread = math.log(num_embeddings)
+    return CodebookHealth(
+        histogram=[int(count) for count in histogram],
+        unique=int((histogram > 0).sum()),
+        perplexity_slot=slot_mean,
+        perplexity_joint=joint,
+        entropy_ratio=float(np.log(per_slot).mean() / spread) if spread > 0 else 0.0,
+        health=health_of(slot_mean, full_health),
+        collapsed=is_collapsed(slot_mean, joint),
+    )
+
+
+def health_of(perplexity_slot: float, full_health: float) -> float:
+    """clip((P - 1)/(P* - 1), 0, 1)."""
+    return min(1.0, max(0.0, (perplexity_slot - 1) / (full_health - 1)))
+
+
+def is_collapsed(perplexity_slot: float, perplexity_joint: float) -> bool:
+    """Whether the codes carry next to nothing; a constant tuple such as (1, 5, 9) counts as collapsed."""
+    return not (perplexity_slot >= COLLAPSED_SLOT_PERPLEXITY and perplexity_joint >= COLLAPSED_JOINT_PERPLEXITY)
+
+
+Preset = Literal["control_health", "dsnr_health", "mse"]
+
+
+def objective(record: Mapping[str, Any], preset: Preset = "control_health") -> float:
+    """The number that ranks runs, higher is better; NaN where the losses are not finite.
+
+    A live run scores above 0. Every other run scores -mse/(mse + mse_copy), in (-1, 0), so that
+    failures are ordered by how well they predict and lie below every live run.
+
+    Args:
+        record: an epoch record with `val/*` keys.
+        preset: control_health = control * health; dsnr_health = dsnr/(1 + dsnr) * health;
+            mse = -mse/(mse + mse_copy) for every run.
+    """
+    mse, copy = _number(record, "val/mse_loss"), _number(record, "val/mse_copy")
+    if not (math.isfinite(mse) and math.isfinite(copy)):
+        return math.nan
+    floor = -mse / (mse + copy) if mse + copy > 0 else 0.0
+    if preset == "mse" or not is_live(record):
+        return floor
+    if preset == "dsnr_health":
+        dsnr = _number(record, "val/dsnr")
+        strength = dsnr / (1 + dsnr) if dsnr > 0 else 0.0
+    else:
+        strength = _number(record, "val/control")
+    return strength * _number(record, "val/codebook_health")
+
+
+def is_live(record: Mapping[str, Any]) -> bool:
+    """Not collapsed, DSNR defined, and the lower 95 % bound of control above 0."""
+    return (
+        record.get("val/collapsed") == 0
+        and record.get("val/dsnr_status") == "ok"
+        and _number(record, "val/control_low") > 0
+    )
+
+
+def verdict(record: Mapping[str, Any]) -> str:
+    """One word for the state of a validated record: nonfinite, collapsed, no_codes, actions_ignored or live."""
+    if not all(math.isfinite(_number(record, key)) for key in ("val/mse_loss", "train/loss") if key in record):
+        return "nonfinite"
+    if record.get("val/collapsed") is None:
+        return "no_codes"
+    if record["val/collapsed"]:
+        return "collapsed"
+    return "live" if is_live(record) else "actions_ignored"
+
+
+def collapse_grace(max_epochs: int, steps_per_epoch: int, revive_interval: int, asha_grace: int) -> int:
+    """Epochs before collapse is judged: see docs/decisions/0004-collapse-grace.md."""
+    revivals = math.ceil(2 * revive_interval / max(1, steps_per_epoch))
+    return min(max(asha_grace, math.ceil(0.3 * max_epochs), revivals), max(1, max_epochs // 2))
+
+
+def _number(record: Mapping[str, Any], key: str) -> float:
+    value = record.get(key)
+    return math.nan if value is None else float(value)

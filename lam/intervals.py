@@ -1,0 +1,76 @@
+"""Ratios of sums with intervals clustered by video: the statistics behind control and DSNR.
+
+Transitions of one video are not independent, so a standard error that treats them as such is too
+small. The unit is the video; where a split has fewer than MIN_CLUSTERS of them, consecutive blocks
+of each video stand in, which is the most such a split can say. Method: linearised variance of a
+ratio estimator over clusters (Cochran, Sampling Techniques, 3rd ed., ch. 6), Student's t bounds.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+MIN_CLUSTERS = 5
+BLOCKS = 10
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its standard error and 95 % bounds; the last three are NaN with fewer than 2 clusters."""
+
+    value: float
+    se: float
+    low: float
+    high: float
+
+
+def clusters(files: NDArray[Any]) -> NDArray[np.int64]:
+    """Cluster number of each sample: its video, or a block of its video where there are few videos.
+
+    Args:
+        files: [N] video number of each sample, samples of a video in temporal order.
+    """
+    names, numbers = np.unique(files, return_inverse=True)
+    if len(names) >= MIN_CLUSTERS:
+        return numbers.astype(np.int64)
+    blocks = np.zeros(len(files), dtype=np.int64)
+    per_file = math.ceil(BLOCKS / max(1, len(names)))
+    for number in range(len(names)):
+        members = np.flatnonzero(numbers == number)
+        blocks[members] = number * per_file + np.arange(len(members)) * per_file // max(1, len(members))
+    return blocks
+
+
+def ratio(numerator: NDArray[Any], denominator: NDArray[Any], cluster: NDArray[Any]) -> Estimate:
+    """sum(numerator)/sum(denominator) with a cluster-robust interval; NaN where the denominator is 0."""
+    count, (top, bottom) = _cluster_sums(cluster, numerator, denominator)
+    total = bottom.sum()
+    if total == 0 or not np.isfinite(total):
+        return Estimate(math.nan, math.nan, math.nan, math.nan)
+    value = float(top.sum() / total)
+    return _estimate(value, (top - value * bottom) / total, count)
+
+
+def mean(values: NDArray[Any], cluster: NDArray[Any]) -> Estimate:
+    """Mean over samples with a cluster-robust interval."""
+    return ratio(values, np.ones(len(values)), cluster)
+
+
+def _cluster_sums(cluster: NDArray[Any], *columns: NDArray[Any]) -> tuple[int, list[NDArray[np.float64]]]:
+    _, numbers = np.unique(cluster, return_inverse=True)
+    count = int(numbers.max()) + 1 if len(numbers) else 0
+    return count, [np.bincount(numbers, weights=column.astype(np.float64), minlength=count) for column in columns]
+
+
+def _estimate(value: float, residuals: NDArray[np.float64], count: int) -> Estimate:
+    if count < 2:
+        return Estimate(value, math.nan, math.nan, math.nan)
+    se = math.sqrt(count / (count - 1) * float((residuals**2).sum()))
+    reach = float(stats.t.ppf(0.975, count - 1)) * se
+    return Estimate(value, se, value - reach, value + reach)

@@ -1,0 +1,67 @@
+"""The loss: a dict of terms, a dict of weights, one line for the total. Keys as in lam.metrics."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lam.config import RunConfig
+from lam.model.lam import LatentActionModel, Output
+
+
+def weights(config: RunConfig) -> dict[str, float]:
+    """Weight of each term that is back-propagated."""
+    return {
+        "mse_loss": config.reconstruction_weight,
+        "vq_loss": 1.0,
+        "rollout_loss": config.rollout_weight,
+    }
+
+
+def terms(model: LatentActionModel, latents_BTCHW: Tensor, output: Output, anchor: int | None) -> dict[str, Tensor]:
+    """Every loss of one batch, each sample's own value: tensors of shape [B].
+
+    Args:
+        anchor: last true frame before the rollout; None = no rollout, whose losses are then 0.
+    """
+    error = output.prediction - latents_BTCHW[:, 1:]
+    mse, mae = error.pow(2).flatten(1).mean(1), error.abs().flatten(1).mean(1)
+    codebook = output.quantized.codebook_loss
+    commitment = model.config.commitment_weight * output.quantized.commitment_loss
+    rollout_mse, rollout_mae = _rollout_errors(model, latents_BTCHW, output, anchor)
+    return {
+        "mse_loss": mse,
+        "recon_loss": mse,
+        "mae_loss": mae,
+        "codebook_loss": codebook,
+        "commitment_loss": commitment,
+        "vq_loss": codebook + commitment,
+        "rollout_loss": rollout_mse,
+        "rollout_loss_mae": rollout_mae,
+    }
+
+
+def total(values: dict[str, Tensor], weight: dict[str, float]) -> Tensor:
+    """The loss that is back-propagated."""
+    return torch.stack([weight[name] * values[name].mean() for name in weight]).sum()
+
+
+def total_mae(values: dict[str, Tensor], config: RunConfig) -> Tensor:
+    """The monitoring total: absolute errors in place of squared ones."""
+    return (
+        config.reconstruction_weight * values["mae_loss"].mean()
+        + values["vq_loss"].mean()
+        + config.rollout_weight * values["rollout_loss_mae"].mean()
+    )
+
+
+def _rollout_errors(
+    model: LatentActionModel, latents_BTCHW: Tensor, output: Output, anchor: int | None
+) -> tuple[Tensor, Tensor]:
+    """Squared and absolute error [B] of the same rollout."""
+    if anchor is None or model.config.rollout_horizon == 1:
+        zero = latents_BTCHW.new_zeros(len(latents_BTCHW))
+        return zero, zero
+    steps = model.config.rollout_horizon - 1
+    error = model.rollout(latents_BTCHW, output, anchor) - latents_BTCHW[:, anchor + 2 : anchor + 2 + steps]
+    return error.pow(2).flatten(1).mean(1), error.abs().flatten(1).mean(1)

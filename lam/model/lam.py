@@ -1,0 +1,147 @@
+"""The latent action model: encoder -> codes -> decoder, between two convolutional adapters.
+
+The encoder sees frames up to t+1 for the action of transition t and nothing later; the decoder
+predicts frame t+1 from the frames and the actions up to t.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lam.config import RunConfig
+from lam.errors import BadInput
+from lam.model import quantizers
+from lam.model.blocks import Positions, SpaceTimeBlock
+from lam.model.quantizers import Quantized
+
+
+class Output(NamedTuple):
+    """One teacher-forced pass: prediction of frames 1..T-1 [B, T-1, C, H, W], z_e [B, T-1, S, Q], its codes."""
+
+    prediction: Tensor
+    z_e: Tensor
+    quantized: Quantized
+
+
+class Encoder(nn.Module):
+    """Patches of T frames -> one embedding per code slot and transition: [B, T, P, D] -> [B, T-1, S, Q]."""
+
+    def __init__(self, config: RunConfig, patches: int) -> None:
+        super().__init__()
+        E = config.embed_dim
+        self.normalize = config.normalize_codes
+        self.embed = nn.Linear(config.patch_dim, E)
+        self.positions = Positions(config.sequence_length, patches, E)
+        self.blocks = nn.ModuleList(SpaceTimeBlock(E, config.head_dim) for _ in range(config.encoder_depth))
+        self.norm = nn.LayerNorm(E)
+        self.queries_SE = nn.Parameter(torch.randn(config.num_codes, E) / math.sqrt(E))
+        self.keys, self.values = nn.Linear(E, E), nn.Linear(E, E)
+        self.head = nn.Linear(E, config.codebook_dim)
+
+    def forward(self, patches_BTPD: Tensor) -> Tensor:
+        x_BTPE = self.positions(self.embed(patches_BTPD))
+        for block in self.blocks:
+            x_BTPE = block(x_BTPE)
+        z_e = self.head(self._pool(self.norm(x_BTPE)[:, 1:]))
+        return F.layer_norm(z_e, z_e.shape[-1:]) if self.normalize else z_e
+
+    def _pool(self, x_BTPE: Tensor) -> Tensor:
+        """Each slot's query gathers the patches of its frame: [B, T, P, E] -> [B, T, S, E]."""
+        B, T, _, E = x_BTPE.shape
+        queries = self.queries_SE.expand(B, T, -1, E)
+        return F.scaled_dot_product_attention(queries, self.keys(x_BTPE), self.values(x_BTPE))
+
+
+class Decoder(nn.Module):
+    """Patches of frames 0..L-1 and the actions after each -> patches of frames 1..L."""
+
+    def __init__(self, config: RunConfig, patches: int) -> None:
+        super().__init__()
+        E = config.embed_dim
+        self.embed = nn.Linear(config.patch_dim, E)
+        self.action = nn.Linear(config.num_codes * config.codebook_dim, E)
+        self.positions = Positions(config.sequence_length - 1, patches, E)
+        self.blocks = nn.ModuleList(SpaceTimeBlock(E, config.head_dim) for _ in range(config.decoder_depth))
+        self.norm = nn.LayerNorm(E)
+        self.head = nn.Linear(E, config.patch_dim)
+
+    def forward(self, patches_BLPD: Tensor, actions_BLSQ: Tensor) -> Tensor:
+        action_BL1E = self.action(actions_BLSQ.flatten(2)).unsqueeze(2)
+        x_BLPE = self.positions(self.embed(patches_BLPD)) + action_BL1E
+        for block in self.blocks:
+            x_BLPE = block(x_BLPE)
+        return self.head(self.norm(x_BLPE))
+
+
+class LatentActionModel(nn.Module):
+    """The whole model for latents of shape [B, T, C, H, W].
+
+    Raises:
+        BadInput: the grid is not divisible by `patch_size`.
+    """
+
+    def __init__(self, config: RunConfig, latent_shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        C, H, W = latent_shape
+        size, D = config.patch_size, config.patch_dim
+        if H % size or W % size:
+            raise BadInput(f"got {size}, which does not divide the latents' grid {H}x{W}", source="config",
+                           key="patch_size", remedy="choose a divisor of both sides")
+        self.config = config
+        self.grid = (H // size, W // size)
+        patches = self.grid[0] * self.grid[1]
+        self.adapter_in = nn.Conv2d(C, D, size, size)
+        self.encoder = Encoder(config, patches)
+        self.quantizer = quantizers.make(config)
+        self.decoder = Decoder(config, patches)
+        self.adapter_out = nn.ConvTranspose2d(D, C, size, size)
+        if config.predict_residual:
+            _zero(self.adapter_out)  # training starts at the copy-last-frame baseline
+
+    def forward(self, latents_BTCHW: Tensor) -> Output:
+        patches_BTPD = self.patches(latents_BTCHW)
+        z_e = self.encoder(patches_BTPD)
+        quantized = self.quantizer(z_e)
+        prediction = self._predict(latents_BTCHW[:, :-1], patches_BTPD[:, :-1], quantized.z_q)
+        return Output(prediction, z_e, quantized)
+
+    def decode(self, frames_BLCHW: Tensor, actions_BLSQ: Tensor) -> Tensor:
+        """Predict the frame after each given one: [B, L, C, H, W] -> the same shape, one frame later."""
+        return self._predict(frames_BLCHW, self.patches(frames_BLCHW), actions_BLSQ)
+
+    def rollout(self, latents_BTCHW: Tensor, output: Output, anchor: int) -> Tensor:
+        """Predictions of frames anchor+2 .. anchor+rollout_horizon, each fed back as the next input.
+
+        The first prediction, of frame anchor+1, is the teacher-forced one of `output`.
+
+        Returns:
+            [B, rollout_horizon - 1, C, H, W]
+        """
+        first = output.prediction[:, anchor]
+        frames = [latents_BTCHW[:, : anchor + 1], (first.detach() if self.config.rollout_detach else first)[:, None]]
+        for step in range(1, self.config.rollout_horizon):
+            history = torch.cat(frames, dim=1)
+            frames.append(self.decode(history, output.quantized.z_q[:, : anchor + 1 + step])[:, -1:])
+        return torch.cat(frames[2:], dim=1)
+
+    def patches(self, latents_BTCHW: Tensor) -> Tensor:
+        """[B, T, C, H, W] -> [B, T, P, D]."""
+        B, T = latents_BTCHW.shape[:2]
+        return self.adapter_in(latents_BTCHW.flatten(0, 1)).flatten(2).transpose(1, 2).unflatten(0, (B, T))
+
+    def _predict(self, frames_BLCHW: Tensor, patches_BLPD: Tensor, actions_BLSQ: Tensor) -> Tensor:
+        B, L = frames_BLCHW.shape[:2]
+        x_NDP = self.decoder(patches_BLPD, actions_BLSQ).flatten(0, 1).transpose(1, 2)
+        change = self.adapter_out(x_NDP.unflatten(2, self.grid)).unflatten(0, (B, L))
+        return frames_BLCHW + change if self.config.predict_residual else change
+
+
+def _zero(layer: nn.ConvTranspose2d) -> None:
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)

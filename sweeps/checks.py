@@ -1,0 +1,124 @@
+"""What can be wrong with a sweep although each of its keys is well-formed. All of it is BadInput."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from lam.config import RunConfig
+from lam.errors import BadInput
+from lam.validation import suggest
+from sweeps.space import corners, draws
+from sweeps.spec import Sweep
+
+RANDOM_POINTS = 200
+
+# Fields that a sweep may not vary, and why.
+_NOT_A_KNOB = {
+    "num_epochs": "the scheduler's max_epochs sets it",
+    "threads": "resources.cpu sets it",
+    "health": "it judges trials, so they could not be compared",
+    **dict.fromkeys(("objective_preset", "perplexity_target", "eval_seed", "eval_sequences", "val_every"),
+                    "it changes what is measured, so trials could not be compared"),
+    **dict.fromkeys(("eval_batch_size", "cache", "keep", "checkpoint_every", "sample_count"), "it changes no result"),
+}
+
+# Where a knob can reach the loss at all; a knob that never can is refused.
+_Reach = tuple[Callable[[RunConfig], bool], str]
+_ROLLOUT: _Reach = (lambda config: config.rollout_horizon > 1, "rollout_horizon above 1")
+_CODES: _Reach = (lambda config: config.quantizer != "none", "a quantizer other than none")
+_REVIVAL: _Reach = (lambda config: config.quantizer != "none" and config.vq_refresh_interval > 0,
+                    "a quantizer and vq_refresh_interval above 0")
+_REACHES: dict[str, _Reach] = {
+    "ema_decay": (lambda config: config.quantizer == "ema", "quantizer ema"),
+    "commitment_weight": _CODES, "num_embeddings": _CODES, "normalize_codes": _CODES,
+    "revive_below": _REVIVAL,
+    "rollout_weight": (lambda config: config.rollout_horizon > 1 and config.rollout_prob > 0,
+                       "rollout_horizon above 1 and rollout_prob above 0"),
+    "rollout_prob": (lambda config: config.rollout_horizon > 1 and config.rollout_weight > 0,
+                     "rollout_horizon above 1 and rollout_weight above 0"),
+    "rollout_detach": _ROLLOUT,
+}
+
+# Objectives that the quantizer `none` does not have.
+_NEEDS_CODES = ("val/dsnr", "val/codebook", "val/perplexity", "val/code_", "val/dead_codes", "val/quantization",
+                "val/collapsed")
+
+
+def check(sweep: Sweep, given: Mapping[str, Any]) -> None:
+    """Check the space against the run schema, the base and itself.
+
+    Args:
+        given: the keys that the base config states itself.
+    """
+    for name in sweep.spec.space:
+        _check_knob(sweep, given, name)
+    configs = _every_corner(sweep)
+    for name in sweep.spec.space:
+        _check_reach(sweep, name, configs)
+    _check_objective(sweep, configs)
+
+
+def warnings(sweep: Sweep) -> list[str]:
+    """Things that are allowed and probably not meant."""
+    return [f"{sweep.source}:space.{name}: has one value only, {knob.extremes()[0]!r}"
+            for name, knob in sweep.spec.space.items() if len(knob.extremes()) == 1]
+
+
+def _check_knob(sweep: Sweep, given: Mapping[str, Any], name: str) -> None:
+    fields = RunConfig.model_fields
+
+    def bad(what: str, remedy: str, key: str = f"space.{name}") -> BadInput:
+        return BadInput(what, source=sweep.source, key=key, remedy=remedy)
+
+    if name not in fields:
+        raise bad("is no key of a run config", suggest(name, list(fields)))
+    if name in _NOT_A_KNOB:
+        raise bad(f"cannot be swept: {_NOT_A_KNOB[name]}", "take it out of the space")
+    if name in given and given[name] != fields[name].default:
+        raise bad(f"is swept, and the base config fixes it at {given[name]!r}",
+                  f"take {name} out of the base config or out of the space")
+    earlier = list(sweep.spec.space)[: list(sweep.spec.space).index(name)]
+    for other in sweep.spec.space[name].when or {}:
+        if other not in fields:
+            raise bad(f"{other!r} is no key of a run config", suggest(other, list(fields)), f"space.{name}.when")
+        if other in sweep.spec.space and other not in earlier:
+            raise bad(f"{other!r} is chosen after {name}", f"write {other} above {name}", f"space.{name}.when")
+
+
+def _every_corner(sweep: Sweep) -> list[tuple[dict[str, Any], RunConfig]]:
+    """Configs of the corners and of random points; the first one that is no valid config is refused."""
+    base = sweep.base.mapping()
+    points = [*corners(sweep.spec.space, base), *draws(sweep.spec.space, base, RANDOM_POINTS)]
+    return [(params, _valid(sweep, params)) for params in points]
+
+
+def _valid(sweep: Sweep, params: dict[str, Any]) -> RunConfig:
+    try:
+        return sweep.config(params)
+    except BadInput as error:
+        values = ", ".join(f"{name}={value!r}" for name, value in params.items())
+        raise BadInput(f"the point {values} is no valid run ({error})", source=sweep.source, key="space",
+                       remedy="narrow the range, give it a step, or make a knob conditional with 'when'") from None
+
+
+def _check_reach(sweep: Sweep, name: str, points: list[tuple[dict[str, Any], RunConfig]]) -> None:
+    active = [config for params, config in points if name in params]
+    if not active:
+        raise BadInput("is never active: its 'when' holds nowhere in this space", source=sweep.source,
+                       key=f"space.{name}", remedy="correct 'when', or take the knob out")
+    if name in _REACHES:
+        reaches, needs = _REACHES[name]
+        if not any(reaches(config) for config in active):
+            raise BadInput(f"changes nothing in this space: it needs {needs}", source=sweep.source,
+                           key=f"space.{name}", remedy="change the base config, or take the knob out")
+
+
+def _check_objective(sweep: Sweep, points: list[tuple[dict[str, Any], RunConfig]]) -> None:
+    objective = sweep.spec.objective
+    needs_codes = objective.startswith(_NEEDS_CODES) or (
+        objective == "val/objective" and sweep.base.objective_preset != "mse")
+    if needs_codes and any(config.quantizer == "none" for _, config in points):
+        raise BadInput(f"got none among the quantizers of a sweep ranked by {objective}, which needs codes",
+                       source=sweep.source, key="space.quantizer",
+                       remedy="train the 'none' arm as a run of its own, or rank by val/mse_loss")

@@ -1,0 +1,108 @@
+"""`lam sweep ...`: launch, plan, status, explain, confirm."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Folder = Annotated[Path, typer.Argument(help="Folder of a sweep, for example runs/vq.")]
+SpecFile = Annotated[Path, typer.Argument(help="The sweep's YAML.")]
+Address = Annotated[str | None, typer.Option(help="A Ray cluster's address; default: a Ray of its own.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Show only the result.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the sub-app `sweep`."""
+    sweep = typer.Typer(help="Train many runs: search, stop early, resume, confirm.", no_args_is_help=True)
+    sweep.command("launch")(launch)
+    sweep.command("plan")(plan)
+    sweep.command("status")(status)
+    sweep.command("explain")(explain)
+    sweep.command("confirm")(confirm)
+    app.add_typer(sweep, name="sweep")
+
+
+def launch(
+    spec: SpecFile,
+    storage: Annotated[str | None, typer.Option(help="Folder that holds sweeps; default: the YAML's.")] = None,
+    address: Address = None,
+    quiet: Quiet = False,
+) -> None:
+    """Run a sweep; the same command again resumes it."""
+    from sweeps.launching import Options
+    from sweeps.launching import launch as run
+
+    run(spec, storage, Options(address=address, quiet=quiet, again=_this_command()))
+
+
+def plan(spec: SpecFile) -> None:
+    """Check a sweep's YAML and say what it would do; starts nothing."""
+    from sweeps.planning import plan as describe
+
+    for line in describe(spec):
+        typer.echo(line)
+
+
+def status(folder: Folder, as_json: AsJson = False) -> None:
+    """Where a sweep stands."""
+    from lam import files
+    from sweeps import folders, summary
+
+    sweep, state = folders.open_sweep(folder)
+    if as_json:
+        typer.echo(json.dumps(files.jsonable(summary.status(sweep, state)), indent=2))
+        return
+    from rich.console import Console
+
+    from sweeps.display import table
+
+    Console().print(table(sweep, state))
+    for line in [*summary.totals_lines(state), summary.best_sentence(sweep, state)]:
+        typer.echo(line)
+
+
+def explain(
+    folder: Folder,
+    trial: Annotated[str | None, typer.Argument(help="One trial, for example t0003; default: all.")] = None,
+) -> None:
+    """Why each trial ended, in a sentence; and what early stopping saved."""
+    from lam.errors import BadInput
+    from lam.validation import suggest
+    from sweeps import folders, summary
+
+    sweep, state = folders.open_sweep(folder)
+    if trial is not None and trial not in state.trials:
+        raise BadInput(f"has no trial {trial!r}", source=folder, remedy=suggest(trial, list(state.trials)))
+    for line in summary.explain(sweep, state, trial):
+        typer.echo(line)
+
+
+def confirm(
+    folder: Folder,
+    top: Annotated[int, typer.Option(help="How many of the best trials.")] = 1,
+    seeds: Annotated[int, typer.Option(help="Fresh seeds for each.")] = 3,
+    address: Address = None,
+    quiet: Quiet = False,
+) -> None:
+    """Train the best trials again on fresh seeds; the same command does only what is missing."""
+    from sweeps.confirm import confirm as run
+    from sweeps.display import number
+    from sweeps.launching import Options
+
+    found = run(folder, top, seeds, Options(address=address, quiet=quiet, again=_this_command()))
+    for row in found["trials"]:
+        typer.echo(f"{row['trial']}: {found['objective']} {number(row['mean'])} [{number(row['low'])}, "
+                   f"{number(row['high'])}] over {len(row['seeds'])} fresh seeds, {row['live']} of them live")
+    for row in found["differences"]:
+        typer.echo(f"{row['a']} - {row['b']}: {number(row['mean'])} [{number(row['low'])}, {number(row['high'])}]")
+    typer.echo(f"wrote {folder / 'confirm.json'}")
+
+
+def _this_command() -> str:
+    return shlex.join(["lam", *sys.argv[1:]])

@@ -1,0 +1,116 @@
+"""The sweep folder: where it is, who it belongs to, and what sweep.json says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from lam import config as config_module
+from lam import files
+from lam.errors import BadInput
+from lam.validation import build
+from sweeps.journal import read, segments
+from sweeps.spec import Sweep, SweepSpec
+from sweeps.state import SweepState, replay
+
+SCHEMA = 1
+
+
+def sweep_folder(sweep: Sweep, storage: str | Path | None = None) -> Path:
+    """Folder of a sweep under `storage` (default: the spec's)."""
+    return (Path(storage) if storage is not None else Path(sweep.spec.storage)).absolute() / sweep.spec.name
+
+
+def check_same(sweep: Sweep, folder: Path) -> None:
+    """Refuse a folder that holds another sweep, or something that is no sweep.
+
+    Raises:
+        BadInput: with the keys that differ.
+    """
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise BadInput("is a file, expected the sweep's folder", source=folder, remedy=_remedy())
+    if not (folder / "sweep.json").exists():
+        foreign = sorted(path.name for path in folder.iterdir() if path.name not in ("driver.lock", "ray.log"))
+        if foreign:
+            raise BadInput(f"is no sweep (sweep.json is missing) and holds {', '.join(foreign[:3])}",
+                           source=folder, remedy=_remedy())
+        return
+    there = json.loads((folder / "sweep.json").read_text())
+    if there["fingerprint"] != sweep.fingerprint():
+        lines = "\n".join(f"  {text}" for text in difference(there["asked"], sweep.asked()))
+        raise BadInput(f"holds another sweep named {sweep.spec.name!r}; what differs (there -> here):\n{lines}\n",
+                       source=folder, remedy=_remedy())
+
+
+def _remedy() -> str:
+    return "give this sweep another name, or another folder with --storage"
+
+
+def difference(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
+    """Lines ``key: there -> here`` of the leaves that differ."""
+    a, b = dict(_leaves(there)), dict(_leaves(here))
+    return [f"{key}: {json.dumps(a[key]) if key in a else 'absent'} -> {json.dumps(b[key]) if key in b else 'absent'}"
+            for key in [*a, *(key for key in b if key not in a)] if a.get(key, _ABSENT) != b.get(key, _ABSENT)]
+
+
+_ABSENT = object()
+
+
+def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict) and value:
+        for key, item in value.items():
+            yield from _leaves(item, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, value
+
+
+def write_identity(sweep: Sweep, folder: Path, data_fingerprint: str) -> None:
+    """Write sweep.yaml and sweep.json at the first launch; later launches leave them.
+
+    Raises:
+        BadInput: the data is not what the sweep began with.
+    """
+    file = folder / "sweep.json"
+    if file.exists():
+        known = json.loads(file.read_text())["data_fingerprint"]
+        if known != data_fingerprint:
+            raise BadInput(f"was begun with data {known}, the data is now {data_fingerprint}", source=folder,
+                           remedy="restore the data, or give this sweep another name")
+        return
+    from lam import identity
+
+    files.write_text(folder / "sweep.yaml", sweep.text)
+    files.write_json(file, {
+        "schema": SCHEMA, "name": sweep.spec.name, "spec": sweep.spec.model_dump(mode="json", by_alias=True),
+        "base": sweep.base.mapping(), "asked": sweep.asked(), "fingerprint": sweep.fingerprint(),
+        "data_fingerprint": data_fingerprint, "versions": identity.versions(),
+        "git_commit": identity.git_commit(),
+        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    })
+
+
+def open_sweep(folder: str | Path) -> tuple[Sweep, SweepState]:
+    """The sweep that a folder holds, and its state.
+
+    Raises:
+        BadInput: the folder holds no sweep.
+    """
+    file = Path(folder) / "sweep.json"
+    if not file.exists():
+        raise BadInput("holds no sweep (sweep.json is missing)", source=folder,
+                       remedy="name the folder that 'lam sweep launch' wrote, for example runs/vq")
+    known = json.loads(file.read_text())
+    # The space is rebuilt from what was asked, since the plain dump also writes the kinds that are null.
+    values = {**known["spec"], "space": known["asked"]["space"]}
+    sweep = Sweep(build(SweepSpec, values, file), config_module.from_mapping(known["base"], file), str(file), "")
+    return sweep, replay(read(folder))
+
+
+def has_journal(folder: Path) -> bool:
+    """Whether a sweep has begun here."""
+    return bool(segments(folder))

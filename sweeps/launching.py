@@ -1,0 +1,183 @@
+"""Run or resume a sweep: `launch` is what `lam sweep launch` does.
+
+The same call again resumes. Everything that can be refused is refused before a trial starts; what
+can fail later leaves the journal as the state to go on from.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from lam.config import RunConfig
+from lam.errors import AnswerIsNo, EnvironmentFailed, Interrupted
+from sweeps import checks, display, folders, scheduler, spec, summary
+from sweeps.journal import Journal, Lock
+from sweeps.signals import Signals
+from sweeps.space import corners
+from sweeps.spec import Resources, Sweep
+from sweeps.state import SweepState
+
+if TYPE_CHECKING:
+    from sweeps.engine import Jobs
+
+TRAIN = "lam.training:train"
+
+Prepare = Callable[[list[RunConfig]], str]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a command runs its trials; nothing here changes what is computed.
+
+    Attributes:
+        address: a Ray cluster's address, None for an embedded Ray.
+        quiet: show nothing while trials run.
+        train: dotted path ``module:function`` of ``train(config, run_dir)``; a seam for tests.
+        prepare: checks the data of these configs, builds its cache, and returns the first one's data fingerprint.
+        again: the command that resumes the work, for messages.
+    """
+
+    address: str | None = None
+    quiet: bool = False
+    train: str = TRAIN
+    prepare: Prepare | None = None
+    again: str | None = None
+
+
+def launch(path: str | Path, storage: str | Path | None = None, options: Options | None = None,
+           console: Console | None = None) -> SweepState:
+    """Run a sweep until its budget is spent, or resume it.
+
+    Args:
+        path: the sweep YAML.
+        storage: folder that holds sweeps; default: the spec's.
+
+    Raises:
+        BadInput: the spec, the data or the sweep folder is wrong, or another driver is at work.
+        AnswerIsNo: the sweep is over and no trial has finished.
+        EnvironmentFailed: disk or Ray failed; the same call resumes.
+        Interrupted: a signal came; the same call resumes.
+    """
+    options, console = options or Options(), console or Console(file=sys.stdout)
+    sweep = spec.load(path)
+    folder = folders.sweep_folder(sweep, storage)
+    folders.check_same(sweep, folder)
+    for warning in checks.warnings(sweep):
+        console.print(f"warning: {warning}", markup=False, soft_wrap=True)
+    fingerprint = (options.prepare or prepare_data)(data_configs(sweep))
+    with Lock(folder):
+        folders.check_same(sweep, folder)
+        folders.write_identity(sweep, folder, fingerprint)
+        with contextlib.closing(Journal(folder)) as journal:
+            if not is_over(sweep, journal.state):
+                _run(sweep, journal, options, console)
+            return conclude(sweep, journal, console)
+
+
+def data_configs(sweep: Sweep) -> list[RunConfig]:
+    """The base, and one config for each different reading of the data in the space."""
+    base = sweep.base.mapping()
+    configs = [sweep.base, *(sweep.config(params) for params in corners(sweep.spec.space, base))]
+    readings = {(config.data_dir, config.manifest_path, config.sequence_length): config for config in configs}
+    return list(readings.values())
+
+
+def prepare_data(configs: list[RunConfig]) -> str:
+    """Check the data and build the cache that all trials share; the fingerprint of the first config's data."""
+    from lam.data import windows
+
+    for config in configs:
+        for split in ("train", "validation"):
+            windows.open_split(config, split)
+    return windows.data_fingerprint(configs[0])
+
+
+def is_over(sweep: Sweep, state: SweepState) -> bool:
+    """Whether there is nothing left to do."""
+    return not state.unfinished and scheduler.spent_budget(sweep.spec.budget, state) is not None
+
+
+def _run(sweep: Sweep, journal: Journal, options: Options, console: Console) -> None:
+    with trial_machinery(options, journal.folder, sweep) as (signals, fitting, scratch):
+        from sweeps.driver import SweepDriver, session_event
+
+        driver_display = display.display_for(console, sweep, journal.state, options.quiet)
+        driver = SweepDriver(sweep, journal, options.train, sweep.spec.concurrency or fitting,
+                             driver_display.event, lambda: signals.received is not None)
+        journal.append("sweep_resumed" if journal.state.seq else "sweep_started", **session_event(sweep))
+        with driver_display:
+            try:
+                run_jobs(driver, sweep.spec.resources, journal.folder, scratch)
+            finally:
+                driver.release()
+        if signals.received is not None:
+            journal.append("sweep_interrupted", reason=f"signal {signals.received}")
+            raise interrupted(signals, journal.folder, options.again)
+        spent = scheduler.spent_budget(sweep.spec.budget, journal.state)
+        journal.append("sweep_finished", reason=f"budget spent: {spent}")
+
+
+@contextlib.contextmanager
+def trial_machinery(options: Options, folder: Path, sweep: Sweep) -> Iterator[tuple[Signals, int, Path]]:
+    """Ray and the signal handlers for the length of a with-block.
+
+    Yields:
+        the signals, the trials that fit at a time, and a folder for what is temporary.
+    """
+    from sweeps import ray_session
+
+    with ray_session.session(options.address, folder / "ray.log") as scratch, Signals() as signals:
+        yield signals, ray_session.concurrency(sweep.spec.resources, sweep.source), scratch
+
+
+def run_jobs(jobs: Jobs, resources: Resources, folder: Path, scratch: Path) -> None:
+    """Run the engine; what Ray raises becomes one message.
+
+    Raises:
+        EnvironmentFailed: Ray failed.
+    """
+    from ray.exceptions import RayError
+    from ray.tune.error import TuneError
+
+    from sweeps import engine
+
+    try:
+        engine.run(jobs, resources, scratch)
+    except (RayError, TuneError, ConnectionError) as error:
+        text = str(error).strip().splitlines()[0][:300]
+        raise EnvironmentFailed(f"{folder}: Ray failed ({text}); see ray.log there, then run the same command again"
+                                ) from error
+
+
+def interrupted(signals: Signals, folder: Path, again: str | None) -> Interrupted:
+    """The error of a signal, with its exit code and the command that goes on."""
+    error = Interrupted(f"interrupted; all results so far are in {folder}; resume with: "
+                        f"{again or 'the same command'}")
+    error.exit_code = signals.exit_code
+    return error
+
+
+def conclude(sweep: Sweep, journal: Journal, console: Console) -> SweepState:
+    """Print what the sweep came to.
+
+    Raises:
+        AnswerIsNo: no trial completed.
+    """
+    state = journal.state
+    lines = [*summary.totals_lines(state), summary.best_sentence(sweep, state), f"sweep folder: {journal.folder}"]
+    for text in lines:
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+    if not state.with_status("completed"):
+        reasons = [trial.reason["sentence"] for trial in state.with_status("failed", "stopped") if trial.reason]
+        seen = "; ".join(itertools.islice(dict.fromkeys(reasons), 3))
+        raise AnswerIsNo(f"{journal.folder}: no trial completed ({seen or 'none was started'}); "
+                         f"'lam sweep explain {journal.folder}' tells each one's story")
+    return state

@@ -1,0 +1,60 @@
+"""What a sweep would do, without doing it: the space, the ladder of rungs, and bounds on what it may spend."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from sweeps import checks, launching, ray_session, rungs, spec
+from sweeps.spec import Sweep
+
+
+def plan(path: str | Path, prepare: launching.Prepare | None = None) -> list[str]:
+    """Validate a sweep and its data, and describe it in lines.
+
+    Raises:
+        BadInput: what `launch` would refuse before it starts Ray.
+    """
+    sweep = spec.load(path)
+    (prepare or launching.prepare_data)(launching.data_configs(sweep))
+    return [*checks.warnings(sweep), *_space(sweep), *_ladder(sweep), *_cost(sweep)]
+
+
+def _space(sweep: Sweep) -> list[str]:
+    return [f"{len(sweep.spec.space)} knobs, every corner is a valid run:",
+            *(f"  {name}: {knob}" for name, knob in sweep.space_mapping().items())]
+
+
+def _ladder(sweep: Sweep) -> list[str]:
+    asha = sweep.spec.asha
+    if asha is None:
+        return [f"no early stopping; each trial trains {sweep.max_epochs} epochs"]
+    ladder = rungs.levels(asha.grace_epochs, asha.max_epochs, asha.reduction_factor)
+    return [f"rungs at epochs {', '.join(map(str, ladder))} of {asha.max_epochs}; the best 1 in "
+            f"{asha.reduction_factor:g} goes on at each"]
+
+
+def _cost(sweep: Sweep) -> list[str]:
+    budget, cpus = sweep.spec.budget, ray_session.cpus()
+    limits = ", ".join(f"{value:g} {name}" for name, value in budget.model_dump(exclude_none=True).items())
+    lines = [f"budget: {limits}; the first one spent ends the sweep"]
+    if budget.trials is not None:
+        least, most = epochs_bounds(sweep, budget.trials)
+        lines.append(f"epochs: at least {least} (every rung stops all it may) and at most {most}")
+    at_a_time = math.floor(cpus / sweep.spec.resources.cpu)
+    if not sweep.spec.resources.gpu:
+        lines.append(f"{sweep.spec.concurrency or at_a_time} trials at a time on this machine ({cpus} CPUs)")
+    return lines
+
+
+def epochs_bounds(sweep: Sweep, trials: int) -> tuple[int, int]:
+    """(fewest, most) epochs that `trials` trials train when none fails."""
+    asha = sweep.spec.asha
+    if asha is None:
+        return trials * sweep.max_epochs, trials * sweep.max_epochs
+    ladder = [*rungs.levels(asha.grace_epochs, asha.max_epochs, asha.reduction_factor), asha.max_epochs]
+    spent, alive, before = 0, trials, 0
+    for rung in ladder:
+        spent += alive * (rung - before)
+        alive, before = math.ceil(alive / asha.reduction_factor), rung
+    return spent, trials * sweep.max_epochs

@@ -1,0 +1,40 @@
+"""Ctrl-C and SIGTERM: the first asks for an orderly end, the second leaves at once. Both leave the sweep resumable."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any
+
+EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
+
+
+class Signals:
+    """While entered, remembers the first signal; `received` is its number."""
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Signals:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._handle) for number in EXIT_CODES}
+        return self
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None:
+            os._exit(EXIT_CODES[signal.Signals(number)])
+        self.received = number
+        os.write(2, b"\nstopping the trials; once more leaves at once\n")
+
+    @property
+    def exit_code(self) -> int:
+        """Exit code of the signal that came."""
+        return EXIT_CODES[signal.Signals(self.received)] if self.received is not None else 0
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)

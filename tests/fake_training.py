@@ -1,0 +1,78 @@
+"""A stand-in for `lam.training.train`: curves computed from the config, real records on disk, no torch.
+
+The knobs steer it: `weight_decay` is the quality of a trial (0 best), `seed` how it fares:
+    seed % 10 == 7   the loss is NaN from epoch 2 on
+    seed % 10 == 8   raises at epoch 2
+    seed % 10 == 9   the codebook is collapsed throughout
+    seed % 10 == 6   its process kills itself at epoch 2, once
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from lam import health
+from lam.config import RunConfig
+from lam.records import RunFolder
+
+EPOCH_SECONDS = float(os.environ.get("FAKE_EPOCH_SECONDS", "0.01"))
+
+
+def prepare(configs: list[RunConfig]) -> str:
+    """In place of reading data."""
+    return "fake-data"
+
+
+def train(config: RunConfig, run_dir: str | Path) -> Iterator[dict[str, Any]]:
+    """Epoch records; resumes after the last recorded epoch, as the real one does."""
+    folder = RunFolder(run_dir)
+    if not folder.exists():
+        folder.start(config, {"run_id": folder.path.name, "state": "running"})
+    done = len(folder.metrics())
+    _note(folder, "open", after=done)
+    try:
+        for epoch in range(done + 1, config.num_epochs + 1):
+            time.sleep(EPOCH_SECONDS)
+            _misbehave(config, epoch, folder)
+            record = make_record(config, epoch)
+            folder.append(record)
+            yield record
+        folder.update_identity(state="finished")
+    finally:
+        _note(folder, "close", after=len(folder.metrics()))
+
+
+def _note(folder: RunFolder, what: str, **more: Any) -> None:
+    with open(folder.path / "calls.jsonl", "a", encoding="utf-8") as file:
+        file.write(json.dumps({"what": what, "pid": os.getpid(), **more}) + "\n")
+
+
+def _misbehave(config: RunConfig, epoch: int, folder: RunFolder) -> None:
+    kind = config.seed % 10
+    if kind == 8 and epoch == 2:
+        print("about to raise")
+        raise RuntimeError("the encoder exploded")
+    if kind == 6 and epoch == 2 and not (folder.path / "died").exists():
+        (folder.path / "died").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def make_record(config: RunConfig, epoch: int) -> dict[str, Any]:
+    """The record of one epoch."""
+    kind = config.seed % 10
+    mse = math.nan if kind == 7 and epoch >= 2 else 0.1 + config.weight_decay / epoch
+    collapsed = float(kind == 9)
+    record: dict[str, Any] = {
+        "epoch": epoch, "step": 10 * epoch, "seconds": 0.1 * epoch, "train_seconds": 0.1, "total_tflops": 0.5 * epoch,
+        "train/loss": mse, "val/mse_loss": mse, "val/mse_copy": 1.0, "val/dsnr": 2.0, "val/dsnr_status": "ok",
+        "val/collapsed": collapsed, "val/perplexity_slot": 1.0 if collapsed else 6.0, "val/codebook_health": 1.0,
+        "val/control": max(0.0, 0.9 - config.weight_decay) * (1 - 0.5**epoch), "val/control_low": 0.01,
+    }
+    return {**record, "val/objective": health.objective(record)}

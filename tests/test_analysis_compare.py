@@ -1,0 +1,169 @@
+"""The comparison, the ledgers, importance and text: info objects compared by equality."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from build_records import PLANTED, Planted, write_run, write_sweep
+
+from analysis.compare import Cell, Row, choose_columns, compare
+from analysis.importance import importance
+from analysis.ledger import Assessment, Compute, Stop, assess, compute_ledger, stop_ledger
+from analysis.ranking import rank
+from analysis.reading import Study, read_study
+from analysis.text import count, finite, interval, number, printable, share, value_text
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    return read_study(write_sweep(tmp_path_factory.mktemp("compare") / "pong"))
+
+
+def _row(study: Study, title: str) -> Row:
+    sections = compare(study, rank(study)).sections
+    return next(row for section in sections for row in section.rows if row.title == title)
+
+
+def test_columns_are_the_leaders_and_a_collapsed_one_for_contrast(study: Study) -> None:
+    assert choose_columns(rank(study)) == ["t0005", "t0001", "t0003", "t0007", "t0002"]
+    assert choose_columns(rank(study)[:3]) == ["t0005", "t0001", "t0003"]
+
+
+def test_the_sections_are_those_of_a_four_way_comparison(study: Study) -> None:
+    assert [section.title for section in compare(study, rank(study)).sections] == [
+        "Completion and stability", "Losses", "Action quality", "Codebook health"]
+
+
+def test_a_collapsed_run_with_the_largest_dsnr_wins_no_row(study: Study) -> None:
+    rows = [row for section in compare(study, rank(study)).sections for row in section.rows]
+    assert not any("t0002" in row.winners or "t0007" in row.winners for row in rows)
+    assert _row(study, "DSNR, kept") == Row(
+        "DSNR, kept", "val/dsnr", tuple(Cell(value, text, "ok") for value, text in [
+            (2.6, "2.60"), (2.6, "2.60"), (2.6, "2.60"), (2.6, "2.60"), (7.7, "7.70")]),
+        (), "all 3 tie", "gates; never ranks")
+
+
+def test_a_row_names_its_winner_by_the_tables_direction(study: Study) -> None:
+    mse = _row(study, "Validation MSE, kept")
+    assert (mse.winners, mse.verdict) == (("t0005",), "t0005")
+    assert [cell.value for cell in mse.cells] == pytest.approx([0.013, 0.02, 0.04, 0.001, 0.05])
+    epochs = _row(study, "Epochs trained")
+    assert epochs.winners == ("t0005", "t0001")
+    assert epochs.cells[2] == Cell(0.3, "3/10", "30 %")
+    assert _row(study, "Validation MSE, start").verdict == "–"
+
+
+def test_codebook_use_shows_start_fewest_and_end(study: Study) -> None:
+    ends = [(_row(study, f"Codes in use, {when}").cells[4].text) for when in ("start", "fewest", "end")]
+    assert ends == ["3/12", "1/12", "1/12"]
+
+
+def test_rows_that_nobody_measured_are_left_out(study: Study) -> None:
+    titles = {row.title for section in compare(study, rank(study)).sections for row in section.rows}
+    assert not titles & {"Probe accuracy, kept", "Rollout loss, end", "Mean over fresh seeds"}
+
+
+def test_the_largest_rise_is_between_two_validations(study: Study) -> None:
+    trial = study.trial("t0001")
+    assert trial is not None
+    records = tuple({**record, "val/mse_loss": mse} for record, mse in zip(
+        trial.records, [0.08, 0.04, 0.06, None, 0.03, 0.03, 0.02, 0.02, 0.02, 0.02], strict=True))
+    bumpy = replace(study, trials=(replace(trial, records=records),))
+    assert _row(bumpy, "Largest rise of validation MSE").cells == (Cell(pytest.approx(0.5), "+50 %", "epoch 3"),)
+    assert _row(bumpy, "Validations that were not finite").cells == (Cell(1.0, "1"),)
+
+
+def test_a_baseline_is_shown_last_and_wins_no_row(study: Study, tmp_path: Path) -> None:
+    write_run(tmp_path / "seed", Planted(control=0.9, mse=0.026, perplexity=12), run_id="seed")
+    baseline = read_study(tmp_path / "seed").trials[0]
+    made = compare(study, rank(study), baseline)
+    assert made.columns == ("t0005", "t0001", "t0003", "t0007", "t0002", "seed")
+    assert made.baseline == "seed"
+    assert not any("seed" in row.winners for section in made.sections for row in section.rows)
+    assert made.against_baseline == ("t0005 against the baseline seed (live): val/objective 0.470 against 0.900; "
+                                     "validation MSE 0.0130 against 0.0260 (-50 %).")
+
+
+def test_every_stop_is_an_entry_with_its_sentence(study: Study) -> None:
+    assert stop_ledger(study) == (
+        Stop("t0002", "stopped", 5, "collapse", "1 code in use at epochs 4 and 5: slot perplexity 1 is below 1.5",
+             value=1.0, cutoff=1.5, epochs_saved=5),
+        Stop("t0003", "stopped", 3, "asha", "objective 0.11 at epoch 3 is below the cutoff 0.2 of 3 peers",
+             rung=3, value=0.11, cutoff=0.2, peers=3, epochs_saved=7),
+        Stop("t0004", "failed", 2, "nonfinite", "validation loss is not finite at epoch 2"),
+    )
+
+
+def test_compute_is_summed_over_trials(study: Study) -> None:
+    compute = compute_ledger(study)
+    assert compute == Compute(80, 54, 12, 27.0, 6.0, 81.0)
+    assert compute.sentence == ("54 of 80 epochs were trained (68 %); stopping early saved 12 epochs, about 6 TFLOP "
+                                "beside the 27 spent.")
+
+
+def test_a_collapsed_run_is_assessed_with_what_its_dsnr_is_worth(study: Study) -> None:
+    standing = next(item for item in rank(study) if item.label == "t0006")
+    trial = study.trial("t0006")
+    assert trial is not None
+    assert assess(trial, standing) == Assessment("t0006", "collapsed", (
+        "Trained 10 of 10 epochs; completed.",
+        "At epoch 10, whose checkpoint is kept: value -0.408, control 0 [-0.0600, 0.0600], codebook health 0.100, "
+        "DSNR 5.10 (ok).",
+        "Validation MSE 0.0600, 31 % below copying the last frame.",
+    ), (
+        "It is ranked below every live trial: collapsed.",
+        "At the last validation the slot perplexity is 1.20 and the joint perplexity 1.80: its DSNR of 5.10 says "
+        "nothing, random codes are merely unfamiliar.",
+    ))
+
+
+def test_importance_needs_eight_finished_trials(study: Study) -> None:
+    found = importance(study, rank(study))
+    assert (found.shares, found.note) == ((), "Needs 8 finished trials, there are 6.")
+
+
+def test_importance_finds_the_knob_that_matters(tmp_path: Path) -> None:
+    trials = {
+        f"t{n:04d}": Planted(control=0.1 + 0.05 * (n % 8), params={
+            "commitment_weight": round(0.01 * 2 ** (n % 8), 4), "embed_dim": (64, 128)[n // 8 % 2],
+            "quantizer": "ema", **({"ema_decay": 0.9} if n % 2 else {})})
+        for n in range(16)
+    }
+    study = read_study(write_sweep(tmp_path / "s", trials))
+    first, second = importance(study, rank(study)), importance(study, rank(study))
+    assert first == second
+    assert first.shares[0][0] == "commitment_weight"
+    assert first.shares[0][1] > 0.8
+    assert sum(part for _, part in first.shares) == pytest.approx(1)
+    assert first.note.endswith("have one value: quantizer, ema_decay.")
+    assert "not what causes what" in first.note
+
+
+def test_a_trial_without_any_record_is_no_obstacle(tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path / "s", {"t0001": PLANTED["t0001"], "t0002": replace(PLANTED["t0007"], epochs=0)})
+    study = read_study(folder)
+    made = compare(study, rank(study))
+    assert made.columns == ("t0001", "t0002")
+    assert rank(study)[1].status == "unfinished"
+
+
+@pytest.mark.parametrize(("value", "text"), [
+    (None, "–"), (math.nan, "–"), (math.inf, "–"), (0.0, "0"), (12.0, "12"), (1234.0, "1,234"), (0.41234, "0.412"),
+    (7.7, "7.70"), (11.04, "11.0"), (123.4, "123"), (0.013, "0.0130"), (0.00001, "1.00e-05"), (-0.365, "-0.365"),
+    (2.5e6, "2.50e+06"),
+])
+def test_numbers_have_three_significant_digits(value: float | None, text: str) -> None:
+    assert number(value) == text
+
+
+def test_small_texts() -> None:
+    assert interval(None, 1.0) == ""
+    assert interval(0.1, 0.2) == "[0.100, 0.200]"
+    assert (share(1, 8), share(None, 8), share(1, None)) == ("12 %", "–", "–")
+    assert (count(1, "trial"), count(2, "trial")) == ("1 trial", "2 trials")
+    assert [value_text(value) for value in (True, None, 3, 0.25, "ema")] == ["true", "–", "3", "0.250", "ema"]
+    assert printable("a\x1b[31m\nb") == "a\ufffd[31m\ufffdb"
+    assert [finite(value) for value in (True, "1", math.nan, 2)] == [None, None, None, 2.0]

@@ -1,0 +1,154 @@
+"""Who wins and why, on planted facts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from build_records import PLANTED, Planted, confirmed, write_run, write_sweep
+from hypothesis import given
+from hypothesis import strategies as st
+
+from analysis.ranking import Confirmed, kept_record, rank, status_of
+from analysis.reading import Study, Trial, read_study
+from analysis.verdict import Verdict, decide, differences
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    return read_study(write_sweep(tmp_path_factory.mktemp("rank") / "pong"))
+
+
+def test_live_trials_first_and_the_dead_never_win(study: Study) -> None:
+    standings = rank(study)
+    assert [(item.label, item.status) for item in standings] == [
+        ("t0005", "live"), ("t0001", "live"), ("t0003", "live"), ("t0007", "unfinished"),
+        ("t0008", "actions_ignored"), ("t0002", "collapsed"), ("t0006", "collapsed"), ("t0004", "nonfinite"),
+    ]
+    assert [item.eligible for item in standings] == [True] * 3 + [False] * 5
+
+
+def test_the_verdict_says_why_with_numbers(study: Study) -> None:
+    assert decide(study, rank(study)) == Verdict(
+        winner="t0005",
+        headline="t0005 wins with an objective of 0.470",
+        sentence="t0005 wins: objective 0.470 (control 0.470 [0.410, 0.530] × health 1); next is t0001 with 0.400; "
+                 "2 collapsed trials with raw DSNR up to 7.70 are ranked below every live one.",
+        cautions=("The 95 % intervals of control of t0005 and t0001 overlap: one seed each does not tell them apart. "
+                  "Confirm both with fresh seeds.",),
+    )
+
+
+def test_fresh_seeds_take_precedence(study: Study) -> None:
+    fresh = replace(study, confirm={"t0001": confirmed("t0001", [0.39, 0.41]), "t0005": confirmed("t0005", [0.2, 0.3])})
+    standings = rank(fresh)
+    assert [item.label for item in standings[:3]] == ["t0001", "t0005", "t0003"]
+    low, high = pytest.approx(0.35), pytest.approx(0.45)
+    assert standings[0].confirmed == Confirmed((101, 102), (0.39, 0.41), 0.4, low, high, 2)
+    assert decide(fresh, standings).sentence.startswith(
+        "t0001 wins: mean objective 0.400 [0.350, 0.450] over 2 fresh seeds (in the sweep 0.400: control 0.400 "
+        "[0.340, 0.460] × health 1); next is t0005 with 0.250 over 2 fresh seeds;")
+
+
+@pytest.mark.parametrize(("low", "cautions"), [
+    (-0.02, ("On the same fresh seeds t0001 minus t0005 is 0.150 [-0.0200, 0.200]: "
+             "the seeds do not tell them apart.",)),
+    (0.1, ()),
+])
+def test_seeds_that_do_not_tell_the_first_two_apart_are_pointed_out(
+        study: Study, low: float, cautions: tuple[str, ...]) -> None:
+    entries = {"t0001": confirmed("t0001", [0.39, 0.41]), "t0005": confirmed("t0005", [0.2, 0.3])}
+    pair = {"a": "t0001", "b": "t0005", "mean": 0.15, "low": low, "high": 0.2}
+    fresh = replace(study, confirm=entries, differences=(pair,))
+    assert decide(fresh, rank(fresh)).cautions == cautions
+    assert differences(fresh)[0].tells_apart == (not cautions)
+
+
+def test_a_config_that_dies_with_a_fresh_seed_comes_after_the_live_ones(study: Study) -> None:
+    fresh = replace(study, confirm={"t0005": confirmed("t0005", [0.5, -0.3], live=1)})
+    assert [(item.label, item.tier) for item in rank(fresh)[:3]] == [("t0001", 1), ("t0003", 1), ("t0005", 2)]
+
+
+def test_no_live_trial_means_no_winner(tmp_path: Path) -> None:
+    dead = {name: PLANTED[name] for name in ("t0002", "t0006", "t0008")}
+    study = read_study(write_sweep(tmp_path / "s", dead))
+    verdict = decide(study, rank(study))
+    assert verdict == Verdict(None, "No winner", "No winner: none of 3 trials is live and finished "
+                                                 "(1 ignored actions, 2 collapsed).")
+
+
+def test_ties_go_to_the_lower_mse_then_the_label(tmp_path: Path) -> None:
+    trials = {"t0001": Planted(mse=0.03), "t0002": Planted(mse=0.02), "t0003": Planted(mse=0.02)}
+    study = read_study(write_sweep(tmp_path / "s", trials))
+    assert [item.label for item in rank(study)] == ["t0002", "t0003", "t0001"]
+
+
+def test_a_loss_as_objective_ranks_downwards_and_needs_no_codes(tmp_path: Path) -> None:
+    study = read_study(write_sweep(tmp_path / "s", objective_key="val/mse_loss"))
+    standings = rank(study)
+    assert [item.label for item in standings if item.eligible] == ["t0005", "t0001", "t0008", "t0003"]
+    assert decide(study, standings).headline == "t0005 wins with a mse loss of 0.0130"
+
+
+def test_several_objectives_rank_by_the_first_and_say_so(tmp_path: Path) -> None:
+    study = read_study(write_sweep(tmp_path / "s", objective_key=["val/control", "val/mse_loss"]))
+    assert decide(study, rank(study)).cautions[-1] == (
+        "Several objectives were asked for. The order is by val/control alone, not by val/mse_loss.")
+
+
+def test_a_stopped_winner_and_different_data_are_pointed_out(tmp_path: Path) -> None:
+    trials = {"t0001": replace(PLANTED["t0003"], control=0.6), "t0002": PLANTED["t0001"]}
+    folder = write_sweep(tmp_path / "s", trials)
+    path = folder / "trials/t0002/run.json"
+    path.write_text(path.read_text().replace("d4ta0123cafe", "0ther"))
+    study = read_study(folder)
+    assert decide(study, rank(study)).cautions == (
+        "t0001 was stopped at epoch 3 of 10.", "These trials saw different data: their values do not compare.")
+
+
+def _trial(objectives: list[float | None], **config: object) -> Trial:
+    records = tuple({"epoch": epoch, "val/objective": value, "val/mse_loss": 0.1, "val/collapsed": 0,
+                     "val/dsnr_status": "ok", "val/control_low": 0.1} for epoch, value in enumerate(objectives, 1))
+    return Trial("t", "t", Path(), "completed", config=dict(config), records=records)
+
+
+@pytest.mark.parametrize(("keep", "epoch"), [("best", 2), ("last", 4), ("all", 2)])
+def test_the_kept_epoch_follows_the_config(keep: str, epoch: int) -> None:
+    record = kept_record(_trial([0.1, 0.5, None, 0.3], keep=keep))
+    assert record is not None
+    assert record["epoch"] == epoch
+
+
+def test_without_a_finite_value_the_last_validation_stands() -> None:
+    assert kept_record(_trial([None, None])) == _trial([None, None]).records[-1]
+    assert kept_record(_trial([])) is None
+    assert status_of(_trial([])) == "no_result"
+
+
+def test_a_run_that_collapsed_after_its_best_epoch_is_out() -> None:
+    good = _trial([0.5, 0.6])
+    assert status_of(good) == "live"
+    dead = replace(good, records=(*good.records, {**good.records[-1], "epoch": 3, "val/objective": -0.4,
+                                                  "val/collapsed": 1}))
+    assert status_of(dead) == "collapsed"
+
+
+def test_a_run_that_ignores_actions_only_at_the_end_is_judged_by_its_checkpoint() -> None:
+    good = _trial([0.5])
+    late = {**good.records[0], "epoch": 2, "val/objective": -0.4, "val/control_low": -0.01}
+    assert status_of(replace(good, records=(*good.records, late))) == "live"
+    assert status_of(replace(good, records=(*good.records, late), config={"keep": "last"})) == "actions_ignored"
+
+
+@given(order=st.permutations(list(PLANTED)))
+def test_the_order_does_not_depend_on_the_order_of_suggestion(study: Study, order: list[str]) -> None:
+    shuffled = replace(study, trials=tuple(trial for name in order if (trial := study.trial(name))))
+    assert [item.label for item in rank(shuffled)] == [item.label for item in rank(study)]
+
+
+def test_a_single_run_is_ranked_too(tmp_path: Path) -> None:
+    write_run(tmp_path / "r", Planted(), run_id="alone")
+    study = read_study(tmp_path / "r")
+    assert decide(study, rank(study)).sentence == (
+        "alone wins: objective 0.400 (control 0.400 [0.340, 0.460] × health 1); no other trial is live.")

@@ -1,0 +1,144 @@
+"""The demonstration: real play, deterministic, in the documented format, never half-made."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from lam.data import atari, demo
+from lam.data.codec import Codec
+from lam.data.demo import Demo, make
+from lam.data.manifest import read_manifest
+from lam.errors import BadInput
+
+TINY = Demo(game="pong", episodes=4, length=12, size=32, seed=3)
+
+
+def hashes(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("*.h5"))}
+
+
+def test_files_have_the_documented_format(tiny_data: Path) -> None:
+    names = sorted(path.name for path in tiny_data.glob("*.h5"))
+    assert names == [f"pong-{number:04d}.h5" for number in range(10)]
+    with h5py.File(tiny_data / names[3]) as file:
+        assert file["embeddings"].shape == (12, 16, 2, 8, 8)
+        assert file["embeddings"].dtype == np.float32
+        assert file["actions"].shape == (24,)
+        assert set(file["actions"][:]) <= {0, 1, 2}
+        attrs = dict(file.attrs)
+    assert attrs["video_name"] == "pong-0003"
+    assert (attrs["fps"], attrs["resolution"], attrs["num_chunks"], attrs["seed"]) == (60, 64, 12, 0)
+    assert list(attrs["embedding_shape"]) == [12, 16, 2, 8, 8]
+    assert json.loads(attrs["action_names"]) == ["NOOP", "RIGHT", "LEFT"]
+    assert attrs["game"] == "pong"
+
+
+def test_latents_are_the_clip_and_actions_led_into_them(tiny_data: Path) -> None:
+    clip = atari.play("pong", 24, 64, (0, 5))
+    with h5py.File(tiny_data / "pong-0005.h5") as file:
+        latents = file["embeddings"][:].transpose(0, 2, 1, 3, 4).reshape(24, 16, 8, 8)
+        codec = Codec.load(file["codec"])
+        np.testing.assert_array_equal(file["actions"][:], clip.actions)
+    np.testing.assert_array_equal(latents, codec.encode(clip.frames))
+
+
+def test_an_action_decides_the_frames_it_is_stored_with() -> None:
+    """Pong's own paddle moves down under LEFT and up under RIGHT in the latent frame that carries the action."""
+    moves: dict[int, list[float]] = {0: [], 1: [], 2: []}
+    for number in range(3):
+        clip = atari.play("pong", 40, 128, (0, number))
+        right = clip.frames[:, 20:116, 112:118].astype(int)
+        green = (right[..., 1] > 150) & (right[..., 0] < 130)
+        rows = [np.nonzero(mask)[0].mean() if mask.any() else np.nan for mask in green]
+        height = np.array(rows).reshape(40, 4)
+        for t in range(1, 40):
+            moves[int(clip.actions[t])].append(height[t, 3] - height[t - 1, 3])
+    up, down = np.nanmean(moves[1]), np.nanmean(moves[2])
+    assert up < -1
+    assert down > 1
+
+
+def test_the_codec_is_fitted_on_training_clips_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    played: list[int] = []
+    real = demo._sample
+
+    def spy(made: Demo, count: int, number: int) -> object:
+        played.append(number)
+        return real(made, count, number)
+
+    monkeypatch.setattr(demo, "_sample", spy)
+    make(tmp_path / "d", TINY)
+    train = read_manifest(tmp_path / "d/manifest.json", tmp_path / "d").train
+    assert {f"pong-{number:04d}.h5" for number in played} == set(train)
+
+
+def test_same_arguments_same_bytes_other_seed_other_bytes(tmp_path: Path) -> None:
+    for name, recipe in (("a", TINY), ("b", TINY), ("c", TINY._replace(seed=4))):
+        make(tmp_path / name, recipe)
+    assert hashes(tmp_path / "a") == hashes(tmp_path / "b")
+    assert hashes(tmp_path / "a") != hashes(tmp_path / "c")
+
+
+def test_again_does_nothing_and_a_lost_file_comes_back(tmp_path: Path) -> None:
+    folder = tmp_path / "d"
+    assert make(folder, TINY).written == 4
+    whole, manifest = hashes(folder), (folder / "manifest.json").read_bytes()
+    assert make(folder, TINY).written == 0
+    assert (folder / "manifest.json").read_bytes() == manifest
+    (folder / "pong-0002.h5").unlink()
+    (folder / "manifest.json").unlink()
+    assert make(folder, TINY).written == 1
+    assert hashes(folder) == whole
+    assert (folder / "manifest.json").exists()
+
+
+def test_refuses_a_folder_that_holds_something_else(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(BadInput, match="is not empty and holds no demonstration; name a new folder"):
+        make(tmp_path, TINY)
+    make(tmp_path / "d", TINY)
+    with pytest.raises(BadInput, match=r"holds another demonstration \(length 12, seed 3\)"):
+        make(tmp_path / "d", TINY._replace(length=14, seed=5))
+    with pytest.raises(BadInput, match="is a file, expected a folder"):
+        make(tmp_path / "notes.txt", TINY)
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"episodes": 2}, "--episodes: got 2, expected 3 to 100,000; one file each for training, validation and test"),
+    ({"length": 2}, "--length: got 2, expected 4"),
+    ({"length": 13}, "--length: got 13, which is no multiple of 2; take 12 or 14"),
+    ({"size": 100}, "--size: got 100, which is no multiple of 8; take 96 or 104"),
+    ({"size": 0}, "--size: got 0, expected 32 to 512"),
+    ({"seed": -1}, "--seed: got -1, expected 0"),
+    ({"game": "pongg"}, "--game: got 'pongg', no such game; did you mean 'pong'?"),
+    ({"game": ""}, "--game: got '', no such game; for example battle_zone"),
+])
+def test_bad_arguments_start_nothing(tmp_path: Path, change: dict[str, object], message: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        make(tmp_path / "d", TINY._replace(**change))
+    assert str(caught.value).startswith(message)
+    assert not (tmp_path / "d").exists()
+
+
+def test_a_clip_never_loses_a_life() -> None:
+    """In River Raid a random player soon crashes; play goes back until the clip is whole, and never jumps."""
+    clip = atari.play("riverraid", 100, 32, (0, 0))
+    jumps = np.abs(np.diff(clip.frames.astype(int), axis=0)).mean(axis=(1, 2, 3))
+    assert clip.frames.shape == (400, 32, 32, 3)
+    assert jumps.max() < 40  # a screen that is cut away changes by far more
+
+
+def test_a_game_without_a_table_uses_its_minimal_actions() -> None:
+    assert atari.game_actions("breakout") == ["NOOP", "FIRE", "RIGHT", "LEFT"]
+
+
+def test_every_table_names_actions_of_its_game() -> None:
+    for game, names in atari.ACTIONS.items():
+        legal = {action.name for action in atari._emulator(game, 0).getMinimalActionSet()}
+        assert set(names) <= legal, game
+        assert len(set(names)) == len(names)

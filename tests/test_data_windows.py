@@ -1,0 +1,286 @@
+"""What training reads: the same bits from the files and from the cache, from any process."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import pickle
+import shutil
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from lam.config import RunConfig, from_mapping
+from lam.data import sources
+from lam.data.windows import action_names, data_fingerprint, load_codec, open_split, summary, window_starts
+from lam.errors import BadInput, EnvironmentFailed
+
+
+def config(folder: Path, **more: Any) -> RunConfig:
+    return from_mapping({"data_dir": str(folder), "sequence_length": 5, **more}, source="test")
+
+
+@pytest.fixture
+def data(tiny_data: Path, tmp_path: Path) -> Path:
+    """A copy that a test may change."""
+    return Path(shutil.copytree(tiny_data, tmp_path / "pong", ignore=shutil.ignore_patterns(".cache")))
+
+
+def rewrite(path: Path, change: Any) -> None:
+    with h5py.File(path, "a") as file:
+        change(file)
+
+
+def test_windows_of_a_split(tiny_data: Path) -> None:
+    train = open_split(config(tiny_data), "train")
+    assert (len(train.files), train.latent_shape, train.chunk_frames) == (8, (16, 8, 8), 2)
+    assert len(train) == 8 * 20
+    assert train.starts[:2].tolist() == [[0, 0], [0, 1]]
+    assert train.starts[-1].tolist() == [7, 19]
+    assert len(open_split(config(tiny_data, window_stride=3), "train")) == 8 * 7
+    assert len(open_split(config(tiny_data, window_stride=3), "train", stride=5)) == 8 * 4
+
+
+def test_window_starts_skip_nothing_and_stay_inside() -> None:
+    assert window_starts([5, 4], 4, 1).tolist() == [[0, 0], [0, 1], [1, 0]]
+    assert window_starts([8], 8, 3).tolist() == [[0, 0]]
+    assert window_starts([9], 4, 2).tolist() == [[0, 0], [0, 2], [0, 4]]
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_a_batch_is_what_the_files_hold(tiny_data: Path, cache: bool) -> None:
+    windows = open_split(config(tiny_data, cache=cache), "validation")
+    index = np.array([7, 0, 19, 7])
+    batch = windows.batch(index)
+    assert (batch.latents.shape, batch.latents.dtype) == ((4, 5, 16, 8, 8), torch.float32)
+    assert (batch.actions.shape, batch.actions.dtype) == ((4, 5), torch.int64)
+    assert batch.start.tolist() == [7, 0, 19, 7]
+    assert batch.file.tolist() == [0, 0, 0, 0]
+    with h5py.File(tiny_data / windows.files[0]) as file:
+        frames = file["embeddings"][:].transpose(0, 2, 1, 3, 4).reshape(24, 16, 8, 8)
+        actions = file["actions"][:]
+    for row, start in enumerate(batch.start.tolist()):
+        np.testing.assert_array_equal(batch.latents[row].numpy(), frames[start:start + 5])
+        np.testing.assert_array_equal(batch.actions[row].numpy(), actions[start:start + 5])
+
+
+@pytest.mark.parametrize("storage", [
+    {}, {"chunks": (1, 16, 2, 8, 8)}, {"chunks": (5, 3, 1, 8, 4), "compression": "gzip", "shuffle": True},
+    {"chunks": (12, 16, 2, 8, 8), "fletcher32": True}, {"dtype": "f2"}, {"dtype": "f8"}, {"dtype": ">f4"},
+], ids=str)
+def test_files_and_cache_give_the_same_bits(data: Path, storage: dict[str, Any]) -> None:
+    for path in data.glob("*.h5"):
+        def change(file: h5py.File) -> None:
+            values = file["embeddings"][:]
+            del file["embeddings"]
+            file.create_dataset("embeddings", data=values, **storage)
+
+        rewrite(path, change)
+    cached = open_split(config(data, cache=True), "train")
+    direct = open_split(config(data, cache=False), "train")
+    index = np.random.default_rng(0).permutation(len(direct))[:60]
+    for a, b in zip(cached.batch(index), direct.batch(index), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_batch_may_be_changed_without_harming_the_cache(tiny_data: Path) -> None:
+    windows = open_split(config(tiny_data), "train")
+    before = windows.batch(np.array([0])).latents.clone()
+    windows.batch(np.array([0])).latents.zero_()
+    assert torch.equal(windows.batch(np.array([0])).latents, before)
+
+
+def test_files_without_actions_say_minus_one(data: Path) -> None:
+    for path in data.glob("*.h5"):
+        rewrite(path, lambda file: file.__delitem__("actions"))
+    for cache in (True, False):
+        batch = open_split(config(data, cache=cache), "test").batch(np.array([0, 1]))
+        assert (batch.actions == -1).all()
+
+
+def _checksum(windows: Any, queue: Any) -> None:
+    queue.put(float(windows.batch(np.arange(20)).latents.numpy().sum(dtype=np.float64)))
+
+
+@pytest.mark.parametrize("cache", [True, False])
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_windows_go_to_other_processes(tiny_data: Path, cache: bool, method: str) -> None:
+    windows = open_split(config(tiny_data, cache=cache), "train")
+    expected = float(windows.batch(np.arange(20)).latents.numpy().sum(dtype=np.float64))  # the parent has files open
+    context = multiprocessing.get_context(method)
+    queue = context.Queue()
+    workers = [context.Process(target=_checksum, args=(windows, queue)) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    assert [queue.get(timeout=60) for _ in workers] == [expected] * 2
+    for worker in workers:
+        worker.join(timeout=60)
+
+
+def test_pickling_carries_no_latents(tiny_data: Path) -> None:
+    windows = open_split(config(tiny_data), "train")
+    windows.batch(np.arange(50))
+    assert len(pickle.dumps(windows)) < 30_000
+
+
+def _open(folder: str, barrier: Any, queue: Any) -> None:
+    barrier.wait()
+    built: list[str] = []
+    real = sources._decode
+    sources._decode = lambda path, *rest: (built.append(path.name), real(path, *rest))[1]  # type: ignore[func-returns-value]
+    total = float(open_split(config(Path(folder)), "train").batch(np.arange(20)).latents.numpy().sum(dtype=np.float64))
+    queue.put((total, built))
+
+
+def test_two_processes_build_one_cache(data: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    barrier, queue = context.Barrier(2), context.Queue()
+    workers = [context.Process(target=_open, args=(str(data), barrier, queue)) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    (first, built_a), (second, built_b) = queue.get(timeout=60), queue.get(timeout=60)
+    for worker in workers:
+        worker.join(timeout=60)
+        assert worker.exitcode == 0
+    assert first == second
+    assert sorted(built_a + built_b) == sorted(open_split(config(data), "train").files)  # each file decoded once
+    assert not list((data / ".cache").glob("*.tmp"))
+
+
+def test_a_torn_cache_entry_is_made_again(data: Path) -> None:
+    expected = open_split(config(data), "train").batch(np.arange(100))
+    for path in (data / ".cache").glob("*.latents.npy"):
+        os.truncate(path, 1000)
+    assert torch.equal(open_split(config(data), "train").batch(np.arange(100)).latents, expected.latents)
+
+
+def test_a_cache_of_changed_files_is_not_used(data: Path) -> None:
+    before = open_split(config(data), "test").batch(np.array([0])).latents
+    name = open_split(config(data), "test").files[0]
+    rewrite(data / name, lambda file: file["embeddings"].write_direct(2 * file["embeddings"][:]))
+    assert torch.equal(open_split(config(data), "test").batch(np.array([0])).latents, 2 * before)
+
+
+def test_the_cache_goes_to_the_user_where_the_folder_is_closed(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (data / ".cache").write_text("in the way, as a read-only folder would be")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    open_split(config(data), "train")
+    assert len(list((tmp_path / "home/lamsweep").glob("*/*.latents.npy"))) == 8
+
+
+def test_no_room_for_the_cache(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources.shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10**9, 10**9, 1000))
+    with pytest.raises(EnvironmentFailed, match=r"needs 0\.0 GB, 0\.0 GB are free; make room, or set cache: false"):
+        open_split(config(data), "train")
+    assert len(open_split(config(data, cache=False), "train")) == 160
+
+
+def test_a_file_replaced_while_training_is_named(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "RETRY_SECONDS", (0.01,))
+    windows = open_split(config(data, cache=False), "test")
+    os.truncate(data / windows.files[0], 5000)
+    with pytest.raises(EnvironmentFailed, match=rf"{windows.files[0]}: can no longer be read .*; put the file back"):
+        windows.batch(np.array([0]))
+
+
+def test_a_file_that_comes_back_is_read_on(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    windows = open_split(config(data, cache=False), "test")
+    path = data / windows.files[0]
+    path.rename(path.with_suffix(".away"))
+    pauses: list[float] = []
+
+    def back(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 2:
+            path.with_suffix(".away").rename(path)
+            monkeypatch.setattr(sources.FileRecord, "describes", lambda self, stat: self.size == stat.st_size)
+
+    monkeypatch.setattr(sources.time, "sleep", back)
+    assert windows.batch(np.array([0])).latents.shape == (1, 5, 16, 8, 8)
+    assert pauses == [0.1, 0.5]
+
+
+def test_more_files_than_may_be_open(tiny_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "OPEN_FILES", 2)
+    few = open_split(config(tiny_data, cache=False), "train")
+    index = np.arange(0, 160, 7)
+    assert torch.equal(few.batch(index).latents, open_split(config(tiny_data), "train").batch(index).latents)
+    assert len(few._source._open.opened) == 2  # type: ignore[attr-defined]
+
+
+def test_fingerprint_names_content_and_split(data: Path, tmp_path: Path) -> None:
+    first = data_fingerprint(config(data))
+    assert len(first) == 12
+    assert data_fingerprint(config(data, sequence_length=8, cache=False)) == first
+    copy = shutil.copytree(data, tmp_path / "copy")
+    assert data_fingerprint(config(copy)) == first  # the same data elsewhere
+    manifest = json.loads((data / "manifest.json").read_text())
+    manifest["splits"]["train"], manifest["splits"]["test"] = (
+        manifest["splits"]["train"][1:] + manifest["splits"]["test"], manifest["splits"]["train"][:1])
+    (data / "manifest.json").write_text(json.dumps(manifest))
+    assert data_fingerprint(config(data)) != first
+    rewrite(next(copy.glob("*.h5")), lambda file: file["embeddings"].__setitem__((0, 0, 0, 0, 0), 9.0))
+    assert data_fingerprint(config(copy)) != first
+
+
+def test_summary_codec_and_action_names(tiny_data: Path) -> None:
+    assert summary(config(tiny_data)) == {"files": 10, "channels": 16, "grid": [8, 8], "latent_frames": 240}
+    assert action_names(config(tiny_data)) == ["NOOP", "RIGHT", "LEFT"]
+    codec = load_codec(config(tiny_data))
+    assert codec is not None
+    assert codec.decode(open_split(config(tiny_data), "test").batch(np.array([3])).latents[0].numpy()).shape == (
+        5, 4, 64, 64, 3)
+
+
+def test_no_codec_and_a_damaged_one(data: Path) -> None:
+    name = open_split(config(data), "train").files[0]
+    rewrite(data / name, lambda file: file["codec"].__delitem__("scale"))
+    with pytest.raises(BadInput, match=rf"{name}:scale: dataset is missing; the file holds: components, mean, picture"):
+        load_codec(config(data))
+    rewrite(data / name, lambda file: file["codec"].create_dataset("scale", data=np.ones(3)))
+    with pytest.raises(BadInput, match=rf"{name}:codec: holds arrays of shapes"):
+        load_codec(config(data))
+    rewrite(data / name, lambda file: file.__delitem__("codec"))
+    assert load_codec(config(data)) is None
+    rewrite(data / name, lambda file: file.__setitem__("codec", h5py.ExternalLink("x.h5", "/codec")))
+    with pytest.raises(BadInput, match=rf"{name}:codec: is a link to 'x.h5:/codec'"):
+        load_codec(config(data))
+
+
+def test_bad_files_stop_a_run_before_it_starts(data: Path) -> None:
+    with pytest.raises(BadInput, match=r"has 24 latent frames, fewer than sequence_length 25; set sequence_length to 24"):
+        open_split(config(data, sequence_length=25), "train")
+    validation = open_split(config(data), "validation").files[0]
+
+    def smaller(file: h5py.File) -> None:
+        values = file["embeddings"][..., :4, :4]
+        del file["embeddings"]
+        file["embeddings"] = values
+
+    rewrite(data / validation, smaller)
+    with pytest.raises(BadInput, match=rf"{validation}:embeddings: got 4 rows of latent cells, but pong-\d+\.h5 has 8"):
+        open_split(config(data), "train")
+    (data / validation).write_bytes(b"")
+    with pytest.raises(BadInput, match=rf"{validation}: has 0 bytes"):
+        data_fingerprint(config(data))
+
+
+def test_an_empty_test_split_is_said_so(data: Path) -> None:
+    manifest = json.loads((data / "manifest.json").read_text())
+    manifest["splits"]["test"] = []
+    (data / "manifest.json").write_text(json.dumps(manifest))
+    assert len(open_split(config(data), "train")) == 160
+    with pytest.raises(BadInput, match=r"manifest\.json:splits\.test: names no file; write the manifest again"):
+        open_split(config(data), "test")
+
+
+def test_no_such_window(tiny_data: Path) -> None:
+    with pytest.raises(IndexError):
+        open_split(config(tiny_data), "test").batch(np.array([10**6]))

@@ -1,0 +1,123 @@
+"""The journal: order, torn lines, damage, one writer, and that its state is the replay of its events."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lam.errors import BadInput, EnvironmentFailed
+from sweeps.journal import Journal, Lock, read, segments
+from sweeps.state import replay
+
+
+def write_some(folder: Path) -> Journal:
+    journal = Journal(folder)
+    journal.append("sweep_started", name="demo", pid=1, host="here")
+    journal.append("suggested", trial="t0001", params={"embed_dim": 64})
+    journal.append("started", trial="t0001")
+    journal.append("result", trial="t0001", epoch=1, objective=0.5, verdict="live", metrics={}, tflops=2.0)
+    journal.append("result", trial="t0001", epoch=2, objective=math.nan, verdict="nonfinite", metrics={}, tflops=3.0)
+    journal.append("failed", trial="t0001", epoch=2, reason={"rule": "nonfinite", "sentence": "not finite"})
+    journal.append("suggested", trial="t0002", params={"embed_dim": 32})
+    return journal
+
+
+def test_sequence_numbers_run_on_over_segments(tmp_path: Path) -> None:
+    write_some(tmp_path).close()
+    again = Journal(tmp_path)
+    again.append("sweep_resumed", name="demo", pid=2, host="here")
+    again.close()
+    assert [path.name for path in segments(tmp_path)] == ["journal-000001.jsonl", "journal-000002.jsonl"]
+    assert [event["seq"] for event in read(tmp_path)] == list(range(1, 9))
+
+
+def test_not_finite_is_null_on_disk_and_nan_in_the_state(tmp_path: Path) -> None:
+    journal = write_some(tmp_path)
+    journal.close()
+    assert '"objective":null' in segments(tmp_path)[0].read_text()
+    trial = journal.state.trials["t0001"]
+    assert math.isnan(trial.results[1].objective)
+    assert trial.status == "failed"
+    assert trial.best(True) == trial.results[0]
+
+
+def test_the_state_is_the_replay_of_the_events(tmp_path: Path) -> None:
+    journal = write_some(tmp_path)
+    journal.close()
+    assert repr(replay(read(tmp_path))) == repr(journal.state)
+
+
+@pytest.mark.parametrize("eighth", range(8))
+def test_a_kill_inside_a_write_leaves_the_state_before_it(tmp_path: Path, eighth: int) -> None:
+    write_some(tmp_path).close()
+    segment = segments(tmp_path)[0]
+    text = segment.read_bytes()
+    last = text.rstrip(b"\n").rfind(b"\n") + 1
+    torn = text[: last + (len(text) - last) * eighth // 8]
+    segment.write_bytes(torn)
+    again = Journal(tmp_path)
+    assert list(again.state.trials) == ["t0001"]
+    again.append("suggested", trial="t0002", params={"embed_dim": 16})
+    again.close()
+    assert segment.read_bytes() == torn, "an earlier segment never changes"
+    assert replay(read(tmp_path)).trials["t0002"].params == {"embed_dim": 16}
+    assert [event["seq"] for event in read(tmp_path)] == list(range(1, 8))
+
+
+def test_damage_in_the_middle_is_said_and_not_skipped(tmp_path: Path) -> None:
+    write_some(tmp_path).close()
+    segment = segments(tmp_path)[0]
+    lines = segment.read_text().splitlines()
+    segment.write_text("\n".join([*lines[:2], lines[2][:10], *lines[3:]]) + "\n")
+    with pytest.raises(EnvironmentFailed, match=r"journal-000001.jsonl:3: not JSON.*restore the journal from a copy"):
+        Journal(tmp_path)
+
+
+def test_a_missing_event_is_said(tmp_path: Path) -> None:
+    write_some(tmp_path).close()
+    segment = segments(tmp_path)[0]
+    lines = segment.read_text().splitlines()
+    segment.write_text("\n".join([*lines[:2], *lines[3:]]) + "\n")
+    with pytest.raises(EnvironmentFailed, match="the event after number 2 has number 4"):
+        Journal(tmp_path)
+
+
+def test_a_disk_that_refuses_is_named(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "gone")
+    with pytest.raises(EnvironmentFailed, match=r"gone: the journal cannot be written \(No such file"):
+        journal.append("sweep_started", name="demo", pid=1, host="here")
+
+
+def test_time_is_spent_by_sessions_and_not_between_them(tmp_path: Path) -> None:
+    events = [
+        {"seq": 1, "time": "2030-01-01T00:00:00+00:00", "event": "sweep_started"},
+        {"seq": 2, "time": "2030-01-01T00:01:00+00:00", "event": "sweep_interrupted", "reason": "signal"},
+        {"seq": 3, "time": "2030-01-02T00:00:00+00:00", "event": "sweep_resumed"},
+        {"seq": 4, "time": "2030-01-02T00:00:30+00:00", "event": "sweep_finished", "reason": "budget"},
+    ]
+    assert replay(events).seconds == 90
+
+
+def test_a_second_driver_is_refused_by_name(tmp_path: Path) -> None:
+    code = (f"import sys, json; sys.path[:0] = {sys.path!r}\n"
+            "from sweeps.journal import Lock\n"
+            f"with Lock({str(tmp_path)!r}):\n print('held', flush=True)\n sys.stdin.read()")
+    holder = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        told = rf"another driver is at work here \(process {holder.pid} on .*; wait for it"
+        with pytest.raises(BadInput, match=told), Lock(tmp_path):
+            raise AssertionError("the lock was given twice")
+        holder.kill()
+        holder.wait()
+        with Lock(tmp_path) as lock:
+            assert json.loads(lock.file.read_text())["pid"] != holder.pid
+    finally:
+        holder.kill()
+        holder.communicate()

@@ -1,0 +1,241 @@
+"""Whole sweeps on a real Ray with a fake training: states and reasons, faults, signals, resuming, confirming."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from lam import yamlio
+from sweeps import folders, searcher
+from sweeps.journal import Journal, read
+from sweeps.spec import Sweep, load
+from sweeps.state import SweepState, replay
+
+ROOT = Path(__file__).resolve().parent.parent
+# A driver as a process of its own: what it does on a signal, and what it leaves behind, is the point.
+DRIVER = """
+import sys
+sys.path[:0] = [{tests!r}, {root!r}]
+import fake_training
+from lam.errors import LamError
+from sweeps.confirm import confirm
+from sweeps.launching import Options, launch
+options = Options(train="fake_training:train", prepare=fake_training.prepare, again="lam again")
+try:
+    {call}
+except LamError as error:
+    print(error, file=sys.stderr)
+    sys.exit(error.exit_code)
+"""
+
+pytestmark = pytest.mark.slow
+
+
+def spec(folder: Path, **changes: Any) -> Path:
+    path = folder / "sweep.yaml"
+    path.write_text(yamlio.dump_mapping({
+        "name": "demo", "base": {"data_dir": "nowhere"},
+        "space": {"weight_decay": {"uniform": [0.0, 0.8]}, "seed": {"choice": [1, 2, 6, 7, 8, 9]}},
+        "scheduler": {"asha": {"max_epochs": 9}}, "budget": {"trials": 14}, "storage": str(folder / "runs"),
+        "concurrency": 2, **changes}))
+    return path
+
+
+def start(call: str, epoch_seconds: float = 0.01) -> subprocess.Popen[str]:
+    code = DRIVER.format(tests=str(ROOT / "tests"), root=str(ROOT), call=call)
+    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                            env={**os.environ, "FAKE_EPOCH_SECONDS": str(epoch_seconds)}, start_new_session=True)
+
+
+def run(call: str, code: int = 0, epoch_seconds: float = 0.01) -> tuple[str, str]:
+    process = start(call, epoch_seconds)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == code, (out, err)
+    return out, err
+
+
+def state_of(folder: Path) -> SweepState:
+    return replay(read(folder))
+
+
+def calls(folder: Path, trial: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "trials" / trial / "calls.jsonl").read_text().splitlines()]
+
+
+def wait_for(folder: Path, events: int, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 60
+    while sum(event["event"] == "result" for event in read(folder)) < events:
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+
+
+def left_over(group: int) -> list[psutil.Process]:
+    """Processes of a driver's session that still run."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if os.getsid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (ProcessLookupError, psutil.NoSuchProcess):
+            continue
+    return found
+
+
+def test_a_sweep_with_every_kind_of_trial(tmp_path: Path) -> None:
+    """Diverging, raising, dying and collapsing trials end as what they are; the rest of the sweep goes on."""
+    path = spec(tmp_path, search="random", seed=3, budget={"trials": 18})
+    out, err = run(f"launch({str(path)!r}, options=options)")
+    folder = tmp_path / "runs" / "demo"
+    state = state_of(folder)
+    assert err == ""
+    assert "ray" not in out.lower()
+    assert len(state.trials) == 18
+    assert state.unfinished == []
+    kinds = {trial.params["seed"] % 10 for trial in state.trials.values()}
+    assert {6, 7, 8, 9} <= kinds
+    for trial in state.trials.values():
+        check_ending(trial.params["seed"] % 10, trial)
+    told = Counter(row.state.name for row in searcher.study_of(folders.open_sweep(folder)[0].spec, state).trials)
+    assert told["RUNNING"] == 0
+    assert sum(told.values()) == 18
+    check_files(folder, state)
+    check_best(out, state)
+
+
+def check_ending(kind: int, trial: Any) -> None:
+    rule = (trial.reason or {}).get("rule")
+    assert trial.status == {True: "completed"}.get(rule is None, trial.status)
+    epochs = [result.epoch for result in trial.results]
+    assert epochs == list(range(1, len(epochs) + 1)), "contiguous, none twice"
+    if kind == 7 and len(epochs) > 1:
+        assert (trial.status, rule, trial.epoch) == ("failed", "nonfinite", 2)
+    if kind == 8 and rule != "asha":
+        assert (trial.status, trial.reason["sentence"]) == (
+            "failed", "training raised RuntimeError: the encoder exploded")
+    if kind == 9:
+        assert rule in ("asha", "collapse")
+    if rule == "asha":
+        assert trial.reason["epochs_saved"] == 9 - trial.epoch
+        assert trial.reason["rung"] == trial.epoch
+        assert f"of {trial.reason['peers']} trials at rung {trial.reason['rung']}" in trial.reason["sentence"]
+
+
+def check_files(folder: Path, state: SweepState) -> None:
+    raised = [trial for trial in state.trials.values() if (trial.reason or {}).get("rule") == "raised"]
+    for trial in raised:
+        output = (folder / "trials" / trial.id / "output.log").read_text()
+        assert "about to raise" in output
+        assert "RuntimeError: the encoder exploded" in output
+    for trial in state.with_status("completed"):
+        assert json.loads((folder / "trials" / trial.id / "run.json").read_text())["state"] == "finished"
+    workers = [call["pid"] for trial in state.trials for call in calls(folder, trial) if call["what"] == "open"]
+    assert len(set(workers)) < len(workers), "workers are used again"
+    for trial in state.with_status("stopped"):
+        assert [call["what"] for call in calls(folder, trial.id)][-1] == "close"
+
+
+def check_best(out: str, state: SweepState) -> None:
+    completed = [trial for trial in state.with_status("completed", "stopped") if trial.best(True)]
+    best = max((trial for trial in completed if trial.verdict == "live"), key=lambda trial: trial.best(True).objective)
+    assert f"best: {best.id} with val/objective {best.best(True).objective:.4g}" in out
+
+
+def test_a_killed_driver_loses_nothing_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    path = spec(tmp_path, space={"weight_decay": {"uniform": [0.0, 0.8]}}, scheduler="none",
+                base={"data_dir": "nowhere", "num_epochs": 6}, budget={"trials": 6})
+    folder = tmp_path / "runs" / "demo"
+    call = f"launch({str(path)!r}, options=options)"
+    process = start(call, epoch_seconds=0.1)
+    wait_for(folder, 9, process)
+    process.kill()
+    process.communicate()
+    deadline = time.monotonic() + 10
+    while left_over(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert left_over(process.pid) == []
+    before = state_of(folder)
+    run(call)
+    after = state_of(folder)
+    assert [trial.params for trial in list(after.trials.values())[: len(before.trials)]] == [
+        trial.params for trial in before.trials.values()]
+    assert len(after.with_status("completed")) == 6
+    for trial in after.trials.values():
+        assert [result.epoch for result in trial.results] == [1, 2, 3, 4, 5, 6]
+        recorded = (folder / "trials" / trial.id / "metrics.jsonl").read_text().splitlines()
+        assert [json.loads(line)["epoch"] for line in recorded] == [1, 2, 3, 4, 5, 6]
+    out, _ = run(call)
+    assert "6 trials: 6 completed" in out, "a finished sweep is only summed up again"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_sweep_resumably(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    path = spec(tmp_path, space={"weight_decay": {"uniform": [0.0, 0.8]}}, scheduler="none",
+                base={"data_dir": "nowhere", "num_epochs": 40}, budget={"trials": 4})
+    folder = tmp_path / "runs" / "demo"
+    process = start(f"launch({str(path)!r}, options=options)", epoch_seconds=0.1)
+    wait_for(folder, 4, process)
+    os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
+    begin = time.monotonic()
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert time.monotonic() - begin < 20
+    assert "resume with: lam again" in err
+    assert left_over(process.pid) == []
+    state = state_of(folder)
+    assert {trial.status for trial in state.trials.values()} == {"interrupted"}
+    assert list(read(folder))[-1]["event"] == "sweep_interrupted"
+
+
+def test_all_trials_failing_is_an_answer_of_no(tmp_path: Path) -> None:
+    path = spec(tmp_path, base={"data_dir": "nowhere", "seed": 8}, space={"weight_decay": {"uniform": [0.0, 0.8]}},
+                budget={"trials": 2})
+    _, err = run(f"launch({str(path)!r}, options=options)", code=1)
+    assert "no trial completed (training raised RuntimeError: the encoder exploded" in err
+
+
+def test_resources_that_no_node_has(tmp_path: Path) -> None:
+    path = spec(tmp_path, resources={"cpu": 1, "gpu": 64})
+    _, err = run(f"launch({str(path)!r}, options=options)", code=2)
+    assert "resources: got cpu 1 and gpu 64 for one trial; the largest node has" in err
+    assert list(read(tmp_path / "runs" / "demo")) == []
+
+
+def finished_sweep(sweep: Sweep, folder: Path) -> Path:
+    """A sweep of two trials that have ended, written without running them."""
+    folders.write_identity(sweep, folder, "fake-data")
+    with contextlib.closing(Journal(folder)) as journal:
+        journal.append("sweep_started", name="demo", pid=1, host="here")
+        for trial, decay, value in (("t0001", 0.5, 0.4), ("t0002", 0.1, 0.8)):
+            journal.append("suggested", trial=trial, params={"weight_decay": decay})
+            journal.append("result", trial=trial, epoch=3, objective=value, verdict="live", metrics={}, tflops=1.0)
+            journal.append("completed", trial=trial, epoch=3, objective=value)
+    return folder
+
+
+def test_confirm_trains_the_best_again_and_only_what_is_missing(tmp_path: Path) -> None:
+    path = spec(tmp_path, space={"weight_decay": {"uniform": [0.0, 0.8]}}, scheduler={"asha": {"max_epochs": 3}})
+    folder = finished_sweep(load(path), tmp_path / "runs" / "demo")
+    run(f"confirm({str(folder)!r}, 2, 2, options)")
+    found = json.loads((folder / "confirm.json").read_text())
+    assert [row["seeds"] for row in found["trials"]] == [[1000, 1001], [1000, 1001]]
+    assert found["trials"][0]["values"][0] > found["trials"][1]["values"][0]
+    assert found["trials"][0]["live"] == 2
+    assert found["differences"][0]["mean"] > 0
+    best = found["trials"][0]["trial"]
+    assert yamlio.load_mapping(folder / "confirm" / best / "seed-1001" / "config.yaml")["num_epochs"] == 3
+    run(f"confirm({str(folder)!r}, 1, 3, options)")
+    opened = [len((folder / "confirm" / best / f"seed-{seed}" / "calls.jsonl").read_text().splitlines())
+              for seed in (1000, 1001, 1002)]
+    assert opened == [2, 2, 2], "each was opened and closed once"

@@ -1,0 +1,191 @@
+"""The sweep YAML: what is accepted, and the text of what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lam import yamlio
+from lam.errors import BadInput
+from sweeps import checks, folders, spec
+from sweeps.planning import epochs_bounds, plan
+
+GOOD: dict[str, Any] = {
+    "name": "vq",
+    "base": {"data_dir": "data/pong", "num_epochs": 100},
+    "space": {"commitment_weight": {"loguniform": [0.02, 2.0]}, "num_embeddings": {"choice": [8, 12]},
+              "quantizer": {"choice": ["ema", "vq"]},
+              "ema_decay": {"uniform": [0.9, 0.999], "when": {"quantizer": "ema"}},
+              "rollout_horizon": {"int": [1, 4]}},
+    "scheduler": {"asha": {"max_epochs": 30, "grace_epochs": 2, "reduction_factor": 3}},
+    "budget": {"trials": 40},
+}
+
+
+def write(folder: Path, **changes: Any) -> Path:
+    path = folder / "sweep.yaml"
+    path.write_text(yamlio.dump_mapping({**GOOD, **changes}))
+    return path
+
+
+def with_knob(name: str, knob: Any) -> dict[str, Any]:
+    return {"space": {**GOOD["space"], name: knob}}
+
+
+def test_a_good_spec_is_complete(tmp_path: Path) -> None:
+    sweep = spec.load(write(tmp_path))
+    assert sweep.max_epochs == 30
+    assert sweep.base.num_epochs == 30
+    assert sweep.base.threads == 1
+    assert sweep.spec.maximise
+    assert sweep.spec.search.tpe is not None
+    assert sweep.config({"commitment_weight": 1.5}).commitment_weight == 1.5
+
+
+def test_the_base_may_be_a_file_beside_the_sweep(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("data_dir: latents\nembed_dim: 256\n")
+    (tmp_path / "latents").mkdir()
+    sweep = spec.load(write(tmp_path, base="run.yaml"))
+    assert sweep.base.embed_dim == 256
+    assert sweep.base.data_dir == str(tmp_path / "latents")
+
+
+REFUSED: list[tuple[str, dict[str, Any], str]] = [
+    ("low above high", with_knob("weight_decay", {"uniform": [2, 1]}),
+     r"space.weight_decay: uniform: low 2.0 is above high 1.0; swap them"),
+    ("log from 0", with_knob("weight_decay", {"loguniform": [0, 1]}), r"loguniform: low 0.0 is not above 0"),
+    ("no choices", with_knob("embed_dim", {"choice": []}), r"choice has no values"),
+    ("a choice twice", with_knob("embed_dim", {"choice": [64, 64]}), r"choice has 64 twice"),
+    ("step too large", with_knob("weight_decay", {"uniform": [0, 1], "step": 2}),
+     r"step 2.0 is larger than the range \[0.0, 1.0\]"),
+    ("step 0", with_knob("weight_decay", {"uniform": [0, 1], "step": 0}), r"step: got 0.*greater than 0"),
+    ("float bounds of an int", with_knob("num_codes", {"int": [1.5, 4]}), r"space.num_codes.int.0: got 1.5.*integer"),
+    ("a word as bound", with_knob("weight_decay", {"uniform": ["low", 1]}), r"uniform.0: got 'low'"),
+    ("a NaN bound", with_knob("weight_decay", {"uniform": [float("nan"), 1]}), r"uniform.0: got nan.*finite"),
+    ("two kinds", with_knob("embed_dim", {"int": [8, 16], "choice": [8]}),
+     r"got int and choice, expected exactly one of uniform, loguniform, int, logint, choice"),
+    ("no kind", with_knob("embed_dim", {"step": 1}), r"got no kind, expected exactly one"),
+    ("an unknown kind", with_knob("embed_dim", {"chioce": [8]}), r"chioce: unknown key; did you mean 'choice'\?"),
+    ("no knobs", {"space": {}}, r"space: got \{\}"),
+    ("an unknown knob", with_knob("comitment_weight", {"uniform": [0, 1]}),
+     r"space.comitment_weight: is no key of a run config; did you mean 'commitment_weight'\?"),
+    ("the epochs as knob", with_knob("num_epochs", {"int": [1, 9]}), r"cannot be swept: the scheduler's max_epochs"),
+    ("a knob that the base fixes", {"base": {"num_embeddings": 16}},
+     r"space.num_embeddings: is swept, and the base config fixes it at 16; take num_embeddings out of the base"),
+    ("a corner that is no run", with_knob("embed_dim", {"choice": [256, 300]}),
+     r"the point .*embed_dim=300.* is no valid run .*not divisible by head_dim 64.*narrow the range"),
+    ("an inside that is no run", with_knob("embed_dim", {"int": [256, 512]}), r"the point .* is no valid run"),
+    ("a knob that does nothing", {"space": {"rollout_weight": {"uniform": [0, 1]}}, "base": {"rollout_horizon": 1}},
+     r"space.rollout_weight: changes nothing in this space: it needs rollout_horizon above 1"),
+    ("when that never holds", with_knob("weight_decay", {"uniform": [0, 1], "when": {"quantizer": "none"}}),
+     r"space.weight_decay: is never active: its 'when' holds nowhere"),
+    ("when on a later knob", {"space": {"ema_decay": {"uniform": [0.9, 0.99], "when": {"quantizer": "ema"}},
+                                        "quantizer": {"choice": ["ema", "vq"]}}},
+     r"ema_decay.when: 'quantizer' is chosen after ema_decay; write quantizer above ema_decay"),
+    ("when on a typo", with_knob("weight_decay", {"uniform": [0, 1], "when": {"quantiser": "ema"}}),
+     r"'quantiser' is no key of a run config; did you mean 'quantizer'\?"),
+    ("none ranked by the objective", {"space": {"quantizer": {"choice": ["ema", "none"]}}},
+     r"space.quantizer: got none among the quantizers of a sweep ranked by val/objective"),
+    ("no such metric", {"objective": "val/objektive"}, r"got 'val/objektive', which is no metric; did you mean"),
+    ("a metric of no direction", {"objective": "val/mse_copy"}, r"no validation metric with a direction"),
+    ("a training metric", {"objective": "train/loss"}, r"no validation metric with a direction"),
+    ("grace above max", {"scheduler": {"asha": {"max_epochs": 3, "grace_epochs": 5}}},
+     r"scheduler.*grace_epochs 5 is above max_epochs 3"),
+    ("an unknown scheduler key", {"scheduler": {"asha": {"max_epoch": 3, "max_epochs": 3}}},
+     r"sweep.yaml:scheduler.asha.max_epoch: unknown key; did you mean 'max_epochs'\?"),
+    ("an unknown scheduler", {"scheduler": "hyperband"}, r"scheduler: got 'hyperband'"),
+    ("reduction factor 1", {"scheduler": {"asha": {"max_epochs": 3, "reduction_factor": 1}}},
+     r"reduction_factor: got 1.*greater than 1"),
+    ("two searchers", {"search": {"tpe": {}, "random": {}}}, r"search: expected exactly one of tpe, random"),
+    ("no budget", {"budget": {}}, r"budget: says nothing, expected at least one of trials"),
+    ("0 trials", {"budget": {"trials": 0}}, r"budget.trials: got 0.*greater than or equal to 1"),
+    ("negative trials", {"budget": {"trials": -3}}, r"budget.trials: got -3"),
+    ("trials as text", {"budget": {"trials": "many"}}, r"budget.trials: got 'many'"),
+    ("an unknown key", {"buget": {"trials": 1}}, r"buget: unknown key; did you mean 'budget'\?"),
+    ("a missing base file", {"base": "nowhere.yaml"}, r"base: got 'nowhere.yaml', no such file .*relative to"),
+    ("a bad base", {"base": {"embed_dimm": 1}}, r"sweep.yaml:base.*embed_dimm: unknown key; did you mean 'embed_dim'"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), [case[1:] for case in REFUSED], ids=[case[0] for case in REFUSED])
+def test_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadInput, match=message) as caught:
+        spec.load(write(tmp_path, **changes))
+    assert str(caught.value).startswith(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["../evil", "a/b", "", ".hidden", "-dash", "a" * 101, "x\ny", "x\0y", "<b>", "a b"])
+def test_unsafe_names_are_refused(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "sweep.yaml"
+    path.write_text(yamlio.dump_mapping({**GOOD, "name": "NAME"}).replace("name: NAME", f"name: {json_text(name)}"))
+    with pytest.raises(BadInput):
+        spec.load(path)
+
+
+def json_text(text: str) -> str:
+    import json
+
+    return json.dumps(text)
+
+
+def test_what_is_allowed_and_probably_not_meant_is_a_warning(tmp_path: Path) -> None:
+    sweep = spec.load(write(tmp_path, **with_knob("weight_decay", {"uniform": [0.1, 0.1]})))
+    assert checks.warnings(sweep) == [f"{tmp_path}/sweep.yaml:space.weight_decay: has one value only, 0.1"]
+
+
+def test_none_is_welcome_where_the_error_ranks(tmp_path: Path) -> None:
+    sweep = spec.load(write(tmp_path, objective="val/mse_loss", space={"quantizer": {"choice": ["ema", "none"]}}))
+    assert not sweep.spec.maximise
+
+
+def test_the_fingerprint_ignores_where_and_how_fast(tmp_path: Path) -> None:
+    base = spec.load(write(tmp_path)).fingerprint()
+    assert spec.load(write(tmp_path, concurrency=2, storage="elsewhere")).fingerprint() == base
+    assert spec.load(write(tmp_path, seed=1)).fingerprint() != base
+
+
+def test_another_sweep_under_the_same_name_is_refused_with_what_differs(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "vq"
+    folders.write_identity(spec.load(write(tmp_path)), folder, "data")
+    other = spec.load(write(tmp_path, seed=5, **with_knob("weight_decay", {"uniform": [0, 1]})))
+    with pytest.raises(BadInput) as caught:
+        folders.check_same(other, folder)
+    text = str(caught.value)
+    assert "holds another sweep named 'vq'" in text
+    assert "seed: 0 -> 5" in text
+    assert "space.weight_decay.uniform: absent -> [0.0, 1.0]" in text
+    assert "commitment_weight" not in text
+    assert "give this sweep another name, or another folder with --storage" in text
+
+
+def test_changed_data_is_refused(tmp_path: Path) -> None:
+    sweep, folder = spec.load(write(tmp_path)), tmp_path / "runs" / "vq"
+    folders.write_identity(sweep, folder, "aaa")
+    with pytest.raises(BadInput, match="was begun with data aaa, the data is now bbb"):
+        folders.write_identity(sweep, folder, "bbb")
+
+
+def test_a_folder_that_is_no_sweep_is_left_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "vq"
+    folder.mkdir(parents=True)
+    (folder / "thesis.tex").touch()
+    with pytest.raises(BadInput, match=r"is no sweep \(sweep.json is missing\) and holds thesis.tex"):
+        folders.check_same(spec.load(write(tmp_path)), folder)
+
+
+def test_a_sweep_folder_opens_as_what_was_written(tmp_path: Path) -> None:
+    sweep, folder = spec.load(write(tmp_path)), tmp_path / "runs" / "vq"
+    folders.write_identity(sweep, folder, "data")
+    again, state = folders.open_sweep(folder)
+    assert again.fingerprint() == sweep.fingerprint()
+    assert state.trials == {}
+    with pytest.raises(BadInput, match="holds no sweep"):
+        folders.open_sweep(tmp_path)
+
+
+def test_a_plan_bounds_the_epochs(tmp_path: Path) -> None:
+    lines = plan(write(tmp_path), prepare=lambda configs: "data")
+    assert "rungs at epochs 2, 6, 18 of 30; the best 1 in 3 goes on at each" in lines
+    assert epochs_bounds(spec.load(write(tmp_path)), 9) == (9 * 2 + 3 * 4 + 1 * 12 + 1 * 12, 270)
