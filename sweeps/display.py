@@ -107,7 +107,8 @@ def table(sweep: Sweep, state: SweepState) -> Table:
     shown = [*state.with_status("started"), *best][:ROWS]
     view = Table(title=f"{escape(spec.name)}: {counts_text(state)}", title_justify="left", expand=False)
     for heading in ("trial", "state", "epoch", "objective", "verdict", "knobs"):
-        view.add_column(heading, justify="right" if heading in ("epoch", "objective") else "left", no_wrap=True)
+        view.add_column(heading, justify="right" if heading in ("epoch", "objective") else "left",
+                        no_wrap=heading != "knobs")
     for trial in shown:
         view.add_row(*_row(trial, sweep.max_epochs, spec.maximise))
     return view

@@ -106,20 +106,21 @@ def _quiet(log: Path) -> Iterator[None]:
     the block; what is ours to say goes through a console that holds the real one.
     """
     with open(log, "a", encoding="utf-8") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
-        importlib.import_module("ray.tune")  # its import sets up logging, which is then replaced
-
-        logger = logging.getLogger("ray")
-        handlers, propagate = logger.handlers, logger.propagate
+        importlib.import_module("ray.tune")  # its import sets up loggers, which are then replaced
         handler = logging.StreamHandler(file)
         handler.setLevel(logging.ERROR)
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-        logger.handlers, logger.propagate = [handler], False
+        loggers = [logging.getLogger(name) for name in logging.root.manager.loggerDict if name.split(".")[0] == "ray"]
+        before = [(logger, logger.handlers, logger.propagate) for logger in loggers]
+        for logger in loggers:
+            logger.handlers, logger.propagate = ([handler], False) if logger.name == "ray" else ([], True)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
                 yield
             finally:
-                logger.handlers, logger.propagate = handlers, propagate
+                for logger, handlers, propagate in before:
+                    logger.handlers, logger.propagate = handlers, propagate
 
 
 def cpus() -> int:

@@ -179,30 +179,23 @@ def test_a_killed_driver_loses_nothing_and_the_same_command_goes_on(tmp_path: Pa
     assert "6 trials: 6 completed" in out, "a finished sweep is only summed up again"
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_the_sweep_resumably(tmp_path: Path, number: signal.Signals, code: int) -> None:
+def test_ctrl_c_ends_the_sweep_resumably(tmp_path: Path) -> None:
+    """The terminal sends it to the whole process group, workers included."""
     path = spec(tmp_path, space={"weight_decay": {"uniform": [0.0, 0.8]}}, scheduler="none",
                 base={"data_dir": "nowhere", "num_epochs": 40}, budget={"trials": 4})
     folder = tmp_path / "runs" / "demo"
     process = start(f"launch({str(path)!r}, options=options)", epoch_seconds=0.1)
     wait_for(folder, 4, process)
-    os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
+    os.killpg(process.pid, signal.SIGINT)
     begin = time.monotonic()
     _, err = process.communicate(timeout=30)
-    assert process.returncode == code
+    assert process.returncode == 130
     assert time.monotonic() - begin < 20
     assert "resume with: lam again" in err
     assert left_over(process.pid) == []
     state = state_of(folder)
     assert {trial.status for trial in state.trials.values()} == {"interrupted"}
     assert list(read(folder))[-1]["event"] == "sweep_interrupted"
-
-
-def test_all_trials_failing_is_an_answer_of_no(tmp_path: Path) -> None:
-    path = spec(tmp_path, base={"data_dir": "nowhere", "seed": 8}, space={"weight_decay": {"uniform": [0.0, 0.8]}},
-                budget={"trials": 2})
-    _, err = run(f"launch({str(path)!r}, options=options)", code=1)
-    assert "no trial completed (training raised RuntimeError: the encoder exploded" in err
 
 
 def test_resources_that_no_node_has(tmp_path: Path) -> None:

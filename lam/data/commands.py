@@ -33,7 +33,7 @@ def demo(
     from lam.data.demo import Demo, make
 
     made = make(folder, Demo(game, episodes, length, size, seed))
-    if made.written == 0:
+    if made.explained_variance is None:
         typer.echo(f"{folder} already holds this demonstration; nothing to do")
         return
     typer.echo(f"wrote {made.written} clips of {game} to {folder}")

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import h5py
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from lam import files
 from lam.data import manifest
@@ -59,11 +60,11 @@ class Demo(NamedTuple):
 
 
 class Made(NamedTuple):
-    """What `make` did: the manifest, how many files it wrote and the codec's explained variance."""
+    """What `make` did: the manifest, how many files it wrote and the codec's explained variance, if it was fitted."""
 
     manifest: Path
     written: int
-    explained_variance: float
+    explained_variance: float | None
 
 
 def make(folder: str | Path, demo: Demo) -> Made:
@@ -79,14 +80,24 @@ def make(folder: str | Path, demo: Demo) -> Made:
     names = [f"{demo.game}-{number:04d}.h5" for number in range(demo.episodes)]
     splits = manifest.split_names(names, Ratios(), demo.seed)
     missing = [number for number, name in enumerate(names) if not (folder / name).exists()]
-    codec = _fit(demo, [names.index(name) for name in splits.train]) if missing else _codec_of(folder / names[0])
-    write = partial(_write_clip, folder, demo, codec, action_names)
-    for _ in track(_parallel(write, missing), len(missing), f"playing {demo.game}"):
-        pass
     path = folder / manifest.FILE_NAME
+    explained = _play_missing(folder, demo, action_names, [names.index(name) for name in splits.train], missing)
     if missing or not path.exists():
         _write_manifest(path, splits, demo)
-    return Made(path, len(missing), codec.explained_variance)
+    return Made(path, len(missing), explained)
+
+
+def _play_missing(folder: Path, demo: Demo, action_names: list[str], training: list[int],
+                  missing: list[int]) -> float | None:
+    """Write the clips with these numbers; returns the codec's explained variance, None where nothing is missing."""
+    if not missing:
+        return None
+    with threadpool_limits(1, user_api="blas"):  # two clips are made at a time already
+        codec = _fit(demo, training)
+        write = partial(_write_clip, folder, demo, codec, action_names)
+        for _ in track(_parallel(write, missing), len(missing), f"playing {demo.game}"):
+            pass
+    return codec.explained_variance
 
 
 def _check(demo: Demo) -> None:
@@ -141,11 +152,6 @@ def _fit(demo: Demo, training: list[int]) -> Codec:
 
 def _sample(demo: Demo, count: int, number: int) -> Sample:
     return sample(_clip(demo, number).frames, count, np.random.default_rng((demo.seed, number, 1)))
-
-
-def _codec_of(path: Path) -> Codec:
-    with h5py.File(path, "r") as file:
-        return Codec.load(file[CODEC])
 
 
 def _write_clip(folder: Path, demo: Demo, codec: Codec, action_names: list[str], number: int) -> None:

@@ -97,11 +97,11 @@ def locked(folder: Path) -> FileLock:
 def scan(data_dir: str | Path, names: Sequence[str]) -> Scan:
     """Records of `names`, from the index where it is up to date, else by reading the files in full."""
     data_dir, folder = Path(data_dir), cache_folder(data_dir)
-    known = _current(data_dir, names, _load(folder))
+    known = _current(data_dir, names, stored_records(folder))
     if len(known) == len(names):
         return Scan(known, {})
     with locked(folder):
-        stored = _load(folder)  # another process may have scanned them while we waited
+        stored = stored_records(folder)  # another process may have scanned them while we waited
         known = _current(data_dir, names, stored)
         fresh, problems = _scan_all(data_dir, [name for name in names if name not in known])
         if fresh:
@@ -203,7 +203,7 @@ def _check_values(actions: NDArray[np.integer], info: FileInfo, path: Path) -> N
                        source=path, key=ACTIONS, remedy="number the actions from 0, in the order of action_names")
 
 
-def _load(folder: Path) -> dict[str, FileRecord]:
+def stored_records(folder: Path) -> dict[str, FileRecord]:
     """The stored index; one that cannot be read counts as empty, because it can be made again."""
     try:
         values = json.loads((folder / INDEX).read_text(encoding="utf-8"))

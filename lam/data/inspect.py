@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console, Group
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -177,7 +177,9 @@ def _time(folder: Path, records: dict[str, FileRecord], batches: int, cached: bo
 
 def show(found: Inspection) -> None:
     """Print an inspection as tables."""
-    Console().print(Group(*_render(found)))
+    console = Console()
+    for part in _render(found):
+        console.print(part, soft_wrap=isinstance(part, str))  # a table fits the screen, a message stays one line
 
 
 def _render(found: Inspection) -> Iterable[Table | str]:

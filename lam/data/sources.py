@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from lam import files
 from lam.data.h5 import ACTIONS, EMBEDDINGS, UNKNOWN_ACTION, dataset, open_file, read_frames
-from lam.data.index import FileRecord, blocks, cache_folder, locked
+from lam.data.index import FileRecord, blocks, cache_folder, locked, stored_records
 from lam.errors import BadInput, EnvironmentFailed
 from lam.progress import track
 
@@ -152,7 +152,16 @@ def build_cache(data_dir: Path, records: dict[str, FileRecord]) -> Path:
         _check_room(folder, sum(_bytes(record) for record in missing.values()))
         for name in track(missing, len(missing), f"decoding {data_dir}"):
             _decode(data_dir / name, folder, records[name])
+        _remove_stale(folder)
     return folder
+
+
+def _remove_stale(folder: Path) -> None:
+    """Remove decoded copies of contents that no file of the data folder has any more."""
+    live = {record.sha256[:32] for record in stored_records(folder).values()}
+    for path in folder.glob("*.npy"):
+        if path.name.partition(".")[0] not in live:
+            path.unlink(missing_ok=True)
 
 
 def _bytes(record: FileRecord) -> int:

@@ -1,0 +1,186 @@
+"""How a sweep ends: signals, the last lines, and the answers of status and explain. No Ray here."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from lam import yamlio
+from lam.errors import AnswerIsNo
+from sweeps import confirm, display, scheduler, summary
+from sweeps.journal import Journal
+from sweeps.launching import conclude
+from sweeps.spec import Sweep, load
+from sweeps.state import SweepState
+
+
+def make_sweep(folder: Path) -> Sweep:
+    path = folder / "sweep.yaml"
+    path.write_text(yamlio.dump_mapping({
+        "name": "demo", "base": {"data_dir": "nowhere"}, "space": {"weight_decay": {"uniform": [0.0, 1.0]}},
+        "scheduler": {"asha": {"max_epochs": 30}}, "budget": {"trials": 9, "epochs": 100}}))
+    return load(path)
+
+
+def play(journal: Journal, trial: str, results: list[tuple[int, float, str]], seed: float = 0.5) -> None:
+    journal.append("suggested", trial=trial, params={"weight_decay": seed})
+    for epoch, objective, verdict in results:
+        journal.append("result", trial=trial, epoch=epoch, objective=objective, verdict=verdict, metrics={}, tflops=1.0)
+
+
+def judge(sweep: Sweep, state: SweepState, trial: str) -> scheduler.Ending | None:
+    return scheduler.judge(sweep.spec, state, state.trials[trial], sweep.base, step=10 * state.trials[trial].epoch)
+
+
+def test_each_rule_says_why(tmp_path: Path) -> None:
+    sweep = make_sweep(tmp_path)
+    with contextlib.closing(Journal(tmp_path)) as journal:
+        play(journal, "t0001", [(1, 0.5, "live")])
+        assert judge(sweep, journal.state, "t0001") is None
+        play(journal, "t0002", [(1, 0.2, "live")])
+        ending = judge(sweep, journal.state, "t0002")
+        assert ending == scheduler.Ending(
+            "stopped", "asha",
+            "val/objective 0.2 at epoch 1 is not among the best 1 of 2 trials at rung 1 (cutoff 0.5)",
+            29, rung=1, value=0.2, cutoff=0.5, peers=2)
+        play(journal, "t0003", [(1, 0.6, "live"), (2, float("nan"), "nonfinite")])
+        ending = judge(sweep, journal.state, "t0003")
+        assert ending is not None
+        assert (ending.event, ending.rule, ending.sentence, ending.epochs_saved) == (
+            "failed", "nonfinite", "the loss was not finite at epoch 2", 28)
+        play(journal, "t0004", [(30, 0.9, "live")])
+        ending = judge(sweep, journal.state, "t0004")
+        assert ending is not None
+        assert (ending.event, ending.sentence) == ("completed", "trained all 30 epochs")
+
+
+def test_collapse_is_judged_after_its_grace_and_patience(tmp_path: Path) -> None:
+    """A codebook that is dead early and recovers is not stopped; one that stays dead is, at half the epochs."""
+    sweep = make_sweep(tmp_path)
+    with contextlib.closing(Journal(tmp_path)) as journal:
+        play(journal, "t0001", [(epoch, -0.5, "collapsed") for epoch in range(4, 15)])
+        assert judge(sweep, journal.state, "t0001") is None
+        journal.append("result", trial="t0001", epoch=15, objective=-0.5, verdict="collapsed", metrics={}, tflops=1.0)
+        ending = judge(sweep, journal.state, "t0001")
+        assert ending is not None
+        assert (ending.rule, ending.epochs_saved) == ("collapse", 15)
+        assert "collapsed at the last 2 validations (epoch 15, judged from epoch 15)" in ending.sentence
+        play(journal, "t0002", [(14, -0.5, "collapsed"), (15, -0.5, "collapsed"), (16, 0.3, "live"),
+                                (17, -0.5, "collapsed")])
+        assert judge(sweep, journal.state, "t0002") is None
+
+
+def test_a_spent_budget_stops_what_runs(tmp_path: Path) -> None:
+    sweep = make_sweep(tmp_path)
+    with contextlib.closing(Journal(tmp_path)) as journal:
+        for number in range(5):
+            play(journal, f"t000{number + 1}", [(20, 0.5, "live")])
+        ending = judge(sweep, journal.state, "t0005")
+    assert ending is not None
+    assert (ending.rule, ending.sentence) == ("budget", "the sweep's budget is spent: 100 of 100 epochs")
+
+
+def ended(folder: Path) -> tuple[Sweep, Journal]:
+    sweep, journal = make_sweep(folder), Journal(folder)
+    play(journal, "t0001", [(1, 0.2, "live"), (30, 0.4, "live")], 0.1)
+    journal.append("completed", trial="t0001", epoch=30, objective=0.4)
+    play(journal, "t0002", [(9, -0.3, "collapsed")], 0.2)
+    journal.append("stopped", trial="t0002", epoch=9,
+                   reason={"rule": "collapse", "sentence": "the codebook was collapsed", "epochs_saved": 21})
+    play(journal, "t0003", [], 0.3)
+    journal.append("failed", trial="t0003", epoch=0, reason={"rule": "raised", "sentence": "training raised Boom: x"})
+    journal.close()
+    return sweep, journal
+
+
+def test_the_last_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sweep, journal = ended(tmp_path)
+    conclude(sweep, journal, Console(file=sys.stdout))
+    assert capsys.readouterr().out.splitlines()[:3] == [
+        "3 trials: 1 completed, 1 stopped early, 1 failed, 1 of them collapsed",
+        "spent 39 epochs, 21 saved of 60 (35%), 2 TFLOP, 0 s",
+        "best: t0001 with val/objective 0.4 at epoch 30 (weight_decay=0.1); next is t0002 with -0.3",
+    ]
+
+
+def test_explain_tells_each_story(tmp_path: Path) -> None:
+    sweep, journal = ended(tmp_path)
+    assert summary.explain(sweep, journal.state)[:3] == [
+        "t0001 (weight_decay=0.1) completed: val/objective 0.4, live",
+        "t0002 (weight_decay=0.2) stopped at epoch 9: the codebook was collapsed",
+        "t0003 (weight_decay=0.3) failed at epoch 0: training raised Boom: x",
+    ]
+    assert summary.explain(sweep, journal.state, "t0003") == [summary.explain(sweep, journal.state)[2]]
+    assert summary.status(sweep, journal.state)["best"] == "t0001"
+
+
+def test_no_completed_trial_is_an_answer_of_no(tmp_path: Path) -> None:
+    sweep, journal = make_sweep(tmp_path), Journal(tmp_path)
+    play(journal, "t0001", [])
+    journal.append("failed", trial="t0001", epoch=0, reason={"rule": "raised", "sentence": "training raised Boom: x"})
+    journal.close()
+    with pytest.raises(AnswerIsNo, match=r"no trial completed \(training raised Boom: x\); 'lam sweep explain"):
+        conclude(sweep, journal, Console(quiet=True))
+
+
+def test_a_collapsed_trial_never_beats_a_live_one(tmp_path: Path) -> None:
+    sweep = make_sweep(tmp_path)
+    with contextlib.closing(Journal(tmp_path)) as journal:
+        for trial, value, verdict in (("t0001", 0.9, "collapsed"), ("t0002", 0.1, "live")):
+            play(journal, trial, [(30, value, verdict)])
+            journal.append("completed", trial=trial, epoch=30, objective=value)
+    assert summary.best_sentence(sweep, journal.state).startswith("best: t0002")
+
+
+def test_the_table_shows_hostile_text_as_text(tmp_path: Path) -> None:
+    sweep, journal = make_sweep(tmp_path), Journal(tmp_path)
+    journal.append("suggested", trial="t0001", params={"weight_decay": "[red]x[/red]"})
+    journal.append("started", trial="t0001")
+    journal.close()
+    console = Console(width=120, record=True, quiet=False, file=open("/dev/null", "w"))  # noqa: SIM115
+    with contextlib.closing(console.file):
+        console.print(display.table(sweep, journal.state))
+        assert "weight_decay=[red]x[/red]" in console.export_text()
+
+
+@pytest.mark.parametrize(("sent", "code"), [([signal.SIGTERM], 143), ([signal.SIGINT], 130),
+                                            ([signal.SIGINT, signal.SIGINT], 130)])
+def test_signals(sent: list[signal.Signals], code: int) -> None:
+    """One is remembered, the second leaves at once."""
+    source = ("import sys, time\nfrom sweeps.signals import Signals\nwith Signals() as signals:\n"
+              " print('ready', flush=True)\n"
+              f" end = time.monotonic() + {0.3 if len(sent) == 1 else 30}\n"
+              " while time.monotonic() < end: time.sleep(0.05)\n"
+              "sys.exit(signals.exit_code)")
+    process = subprocess.Popen([sys.executable, "-c", source], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               text=True, cwd=Path(__file__).resolve().parent.parent)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(sent[0])
+    assert process.stderr.readline() == "\n"
+    assert process.stderr.readline() == "stopping the trials; once more leaves at once\n"
+    for number in sent[1:]:
+        process.send_signal(number)
+    process.communicate(timeout=10)
+    assert process.returncode == code
+
+
+def test_confirm_takes_seeds_that_nothing_has_used(tmp_path: Path) -> None:
+    sweep = make_sweep(tmp_path)
+    with contextlib.closing(Journal(tmp_path)) as journal:
+        journal.append("suggested", trial="t0001", params={"seed": 1001})
+    assert confirm.fresh_seeds(sweep, journal.state, 3) == [1000, 1002, 1003]
+
+
+def test_the_interval_of_fresh_seeds() -> None:
+    mean, low, high = confirm.t_interval([0.3, 0.4, 0.5])
+    assert (round(mean, 4), round(low, 4), round(high, 4)) == (0.4, 0.1516, 0.6484)
+    assert [value == value for value in confirm.t_interval([0.3])] == [True, False, False]
+    assert [value == value for value in confirm.t_interval([0.3, float("nan")])] == [False, False, False]
