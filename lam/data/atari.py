@@ -19,6 +19,7 @@ from lam.validation import suggest
 
 # Actions that differ on the screen. What a game treats alike is merged: Pong's FIRE is its NOOP.
 ACTIONS: dict[str, tuple[str, ...]] = {
+    "breakout": ("FIRE", "RIGHT", "LEFT"),
     "pong": ("NOOP", "RIGHT", "LEFT"),
     "boxing": ("NOOP", "FIRE", "UP", "RIGHT", "LEFT", "DOWN"),
     "skiing": ("NOOP", "RIGHT", "LEFT"),

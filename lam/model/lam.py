@@ -58,23 +58,29 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Patches of frames 0..L-1 and the actions after each -> patches of frames 1..L."""
+    """Patches of frames 0..L-1 and the actions after each -> patches of frames 1..L.
+
+    An action scales and shifts the tokens of its frame before every block (FiLM, Perez et al. 2018):
+    what it does depends on what is there, which a sum cannot say.
+    """
 
     def __init__(self, config: RunConfig, patches: int) -> None:
         super().__init__()
         E = config.embed_dim
         self.embed = nn.Linear(config.patch_dim, E)
-        self.action = nn.Linear(config.num_codes * config.codebook_dim, E)
+        width = config.num_codes * config.codebook_dim
+        self.modulations = nn.ModuleList(nn.Linear(width, 2 * E) for _ in range(config.decoder_depth))
         self.positions = Positions(config.sequence_length - 1, patches, E)
         self.blocks = nn.ModuleList(SpaceTimeBlock(E, config.head_dim) for _ in range(config.decoder_depth))
         self.norm = nn.LayerNorm(E)
         self.head = nn.Linear(E, config.patch_dim)
 
     def forward(self, patches_BLPD: Tensor, actions_BLSQ: Tensor) -> Tensor:
-        action_BL1E = self.action(actions_BLSQ.flatten(2)).unsqueeze(2)
-        x_BLPE = self.positions(self.embed(patches_BLPD)) + action_BL1E
-        for block in self.blocks:
-            x_BLPE = block(x_BLPE)
+        action_BL1A = actions_BLSQ.flatten(2).unsqueeze(2)
+        x_BLPE = self.positions(self.embed(patches_BLPD))
+        for block, modulation in zip(self.blocks, self.modulations, strict=True):
+            scale_BL1E, shift_BL1E = modulation(action_BL1A).chunk(2, dim=-1)
+            x_BLPE = block(x_BLPE * (1 + scale_BL1E) + shift_BL1E)
         return self.head(self.norm(x_BLPE))
 
 
