@@ -45,14 +45,14 @@ class Demo(NamedTuple):
     """What a demonstration is made of; two equal ones give the same files.
 
     Attributes:
-        game: an Atari game, such as "pong".
+        game: an Atari game, such as "breakout".
         episodes: files, one clip each.
         length: latent frames of a clip, even.
         size: pixels of a side, a multiple of 8; the latent grid has an eighth.
         seed: seed of the play, the split and the codec.
     """
 
-    game: str = "pong"
+    game: str = "breakout"
     episodes: int = 40
     length: int = 120
     size: int = 128
