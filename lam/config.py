@@ -53,14 +53,18 @@ class RunConfig(Strict):
     num_codes: Count = Field(3, description="code slots of one action")
     num_embeddings: Count = Field(12, description="codes in the shared codebook (K)")
     codebook_dim: Count = Field(128, description="width of one code")
-    quantizer: Literal["ema", "vq", "none"] = Field("ema", description="how actions become discrete")
+    quantizer: Literal["ema", "vq", "rotation", "simvq", "fsq", "none"] = Field(
+        "ema", description="how actions become discrete; rotation is ema with the rotation trick's gradient")
     commitment_weight: Weight = Field(0.25, description="weight of the commitment loss")
-    ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(0.99, description="decay of the ema codebook's averages")
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.99, description="decay of a codebook's averages of its codes and of their use")
     vq_refresh_interval: Whole = Field(100, description="optimizer steps between revivals of dead codes; 0 = never")
     revive_below: Weight = Field(0.1, description="a code is dead below this share of uniform use (units of 1/K)")
     codebook_init: Literal["kmeans", "uniform"] = Field(
         "kmeans", description="first codes: centres of the first batch, or uniform in ±1/K")
     normalize_codes: bool = Field(True, description="layer-normalise the encoder's output before it is quantised")
+    frame_pool: Literal["last", "mean", "attention"] = Field(
+        "last", description="which frames up to t+1 an action is read from: the last, their mean, or a learned mixture")
     predict_residual: bool = Field(True, description="the decoder predicts the change from the last frame")
 
     # loss
@@ -106,6 +110,8 @@ class RunConfig(Strict):
         if self.rollout_horizon > self.sequence_length - 1:
             raise ValueError(f"rollout_horizon {self.rollout_horizon} needs sequence_length of at least "
                              f"{self.rollout_horizon + 1}, got {self.sequence_length}")
+        if self.quantizer == "fsq" and self.num_embeddings < 2:
+            raise ValueError("quantizer fsq needs num_embeddings of at least 2, got 1")
         if self.lr_decay_epochs is not None and self.lr_decay_epochs > 10 * self.num_epochs:
             raise ValueError(f"lr_decay_epochs {self.lr_decay_epochs} is over ten times num_epochs {self.num_epochs}")
         return self

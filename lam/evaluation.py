@@ -24,7 +24,6 @@ from lam.config import RunConfig
 from lam.control import Distances, Scored
 from lam.data.windows import Windows
 from lam.model.lam import LatentActionModel
-from lam.model.quantizers import Codebook
 
 Array = NDArray[Any]
 
@@ -60,7 +59,8 @@ def evaluate(model: LatentActionModel, windows: Windows, config: RunConfig) -> d
     record |= control.metrics(scored, config.num_embeddings, windows.chunk_frames)
     if scored.codes is not None:
         record |= _codebook(scored.codes, config)
-        record["val/quantization_error"] = float(true.error_q.mean() / max(true.z_e_NSQ.var(axis=0).mean(), 1e-12))
+        if config.quantizer != "fsq":  # there z_q lies in another space than z_e
+            record["val/quantization_error"] = float(true.error_q.mean() / max(true.z_e_NSQ.var(axis=0).mean(), 1e-12))
     record["val/objective"] = health.objective(record, config.objective_preset)
     return record
 
@@ -146,7 +146,7 @@ def _other_actions(
     partner = derangement(len(index), config.eval_seed)
     others = {"shuffled": true.actions_NLSQ[partner, -1]}
     quantizer = model.quantizer
-    if isinstance(quantizer, Codebook) and true.codes_NS is not None and config.num_embeddings > 1:
+    if true.codes_NS is not None and config.num_embeddings > 1:
         names = [windows.files[int(file)] for file in windows.starts[index, 0]]
         draws = [draw(config, name, int(start)) for name, start in zip(names, windows.starts[index, 1], strict=True)]
         rand = torch.from_numpy(np.stack([rand for rand, _, _ in draws])).to(true.codes_NS.device)

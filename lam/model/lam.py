@@ -41,16 +41,34 @@ class Encoder(nn.Module):
         self.norm = nn.LayerNorm(E)
         self.queries_SE = nn.Parameter(torch.randn(config.num_codes, E) / math.sqrt(E))
         self.keys, self.values = nn.Linear(E, E), nn.Linear(E, E)
+        self.frame_pool = config.frame_pool
+        if config.frame_pool == "attention":
+            self.frame_query, self.frame_key = nn.Linear(E, E), nn.Linear(E, E)
         self.head = nn.Linear(E, config.codebook_dim)
 
     def forward(self, patches_BTPD: Tensor) -> Tensor:
         x_BTPE = self.positions(self.embed(patches_BTPD))
         for block in self.blocks:
             x_BTPE = block(x_BTPE)
-        z_e = self.head(self._pool(self.norm(x_BTPE)[:, 1:]))
-        return F.layer_norm(z_e, z_e.shape[-1:]) if self.normalize else z_e
+        x_BTPE = self.norm(x_BTPE)
+        if self.frame_pool == "last":
+            x_BTSE = self._pool_patches(x_BTPE[:, 1:])
+        else:
+            x_BTSE = self._pool_frames(self._pool_patches(x_BTPE))[:, 1:]
+        z_e = self.head(x_BTSE)
+        return F.layer_norm(z_e.float(), z_e.shape[-1:]) if self.normalize else z_e
 
-    def _pool(self, x_BTPE: Tensor) -> Tensor:
+    def _pool_frames(self, x_BTSE: Tensor) -> Tensor:
+        """Each frame's slots, mixed with those of the frames before it."""
+        if self.frame_pool == "mean":
+            counts_T11 = torch.arange(1, x_BTSE.shape[1] + 1, device=x_BTSE.device)[:, None, None]
+            return x_BTSE.cumsum(dim=1) / counts_T11
+        x_BSTE = x_BTSE.transpose(1, 2)
+        mixed_BSTE = F.scaled_dot_product_attention(
+            self.frame_query(x_BSTE), self.frame_key(x_BSTE), x_BSTE, is_causal=True)
+        return mixed_BSTE.transpose(1, 2)
+
+    def _pool_patches(self, x_BTPE: Tensor) -> Tensor:
         """Each slot's query gathers the patches of its frame: [B, T, P, E] -> [B, T, S, E]."""
         B, T, _, E = x_BTPE.shape
         queries = self.queries_SE.expand(B, T, -1, E)
@@ -112,7 +130,8 @@ class LatentActionModel(nn.Module):
     def forward(self, latents_BTCHW: Tensor) -> Output:
         patches_BTPD = self.patches(latents_BTCHW)
         z_e = self.encoder(patches_BTPD)
-        quantized = self.quantizer(z_e)
+        with torch.autocast("cuda" if z_e.is_cuda else "cpu", enabled=False):  # a quantizer computes in float32 always
+            quantized = self.quantizer(z_e.float())
         prediction = self._predict(latents_BTCHW[:, :-1], patches_BTPD[:, :-1], quantized.z_q)
         return Output(prediction, z_e, quantized)
 
