@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,6 +17,7 @@ from pydantic import Field, model_validator
 
 from lam import yamlio
 from lam.errors import BadInput
+from lam.metrics import TABLE
 from lam.validation import Strict, build
 
 Count = Annotated[int, Field(ge=1)]
@@ -31,6 +33,30 @@ class HealthConfig(Strict):
     grace_epochs: Whole | None = Field(
         None, description="epochs before collapse is judged; default: see docs/decisions/0004-collapse-grace.md")
     patience: Count = Field(2, description="validations in a row that must show collapse")
+
+
+class EarlyStopping(Strict):
+    """When a run that no longer gets better ends before its last epoch."""
+
+    metric: str = Field("val/objective", description="what is watched, a key of the metric table")
+    patience: Count = Field(10, description="validations in a row without an improvement that end the run")
+    min_delta: Weight = Field(0.0, description="the smallest change that counts as an improvement")
+    mode: Literal["auto", "min", "max"] = Field("auto", description="which way is better; auto = the metric's own")
+
+    @model_validator(mode="after")
+    def _has_a_direction(self) -> EarlyStopping:
+        if self.metric not in TABLE:
+            near = get_close_matches(self.metric, TABLE, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"{self.metric!r} is no metric{hint}")
+        if self.mode == "auto" and TABLE[self.metric].direction == "none":
+            raise ValueError(f"metric {self.metric} has no better direction of its own; set mode to min or max")
+        return self
+
+    @property
+    def higher_is_better(self) -> bool:
+        """The direction that `mode` or the metric table says."""
+        return self.mode == "max" or (self.mode == "auto" and TABLE[self.metric].direction == "up")
 
 
 class RunConfig(Strict):
@@ -83,6 +109,13 @@ class RunConfig(Strict):
     warmup_steps: Whole = Field(100, description="steps of linear warmup")
     lr_decay_epochs: Count | None = Field(None, description="epochs over which a cosine brings the rate to a tenth")
     grad_clip: Positive = Field(1.0, description="largest global gradient norm")
+    accumulate_parts: Count = Field(1, description="parts a batch goes through the model in; the step stays the same")
+    average_weights: Annotated[float, Field(ge=0, lt=1)] | None = Field(
+        None, description="decay of a running average of the weights, which is then evaluated and kept; null = none")
+    early_stopping: EarlyStopping | None = Field(None, description="end a run that no longer gets better; null = never")
+    precision: Literal["float32", "bf16"] = Field(
+        "float32", description="of the training step; quantizer, losses and evaluation are float32 always")
+    compile: bool = Field(False, description="compile the encoder and the decoder with torch.compile")
     seed: Whole = Field(0, description="seed of the weights, the batch order and the revivals")
     threads: Whole = Field(0, description="CPU threads; 0 = torch decides")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto = a GPU where there is one")
@@ -100,6 +133,8 @@ class RunConfig(Strict):
 
     # records
     keep: Literal["best", "last", "all"] = Field("best", description="checkpoints kept when the run has finished")
+    checkpoint_steps: Count | None = Field(
+        None, description="steps between two saves of the state inside an epoch; null = at its end only")
     checkpoint_every: Count | None = Field(None, description="also keep the weights of every N-th epoch")
     sample_count: Whole = Field(4, description="picture strips written at each validation, where the data has a codec")
 

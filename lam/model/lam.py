@@ -46,11 +46,15 @@ class Encoder(nn.Module):
             self.frame_query, self.frame_key = nn.Linear(E, E), nn.Linear(E, E)
         self.head = nn.Linear(E, config.codebook_dim)
 
-    def forward(self, patches_BTPD: Tensor) -> Tensor:
+    def tokens(self, patches_BTPD: Tensor) -> Tensor:
+        """Each patch in the light of its frame and the frames before it: [B, T, P, D] -> [B, T, P, E]."""
         x_BTPE = self.positions(self.embed(patches_BTPD))
         for block in self.blocks:
             x_BTPE = block(x_BTPE)
-        x_BTPE = self.norm(x_BTPE)
+        return self.norm(x_BTPE)
+
+    def forward(self, patches_BTPD: Tensor) -> Tensor:
+        x_BTPE = self.tokens(patches_BTPD)
         if self.frame_pool == "last":
             x_BTSE = self._pool_patches(x_BTPE[:, 1:])
         else:
@@ -134,6 +138,10 @@ class LatentActionModel(nn.Module):
             quantized = self.quantizer(z_e.float())
         prediction = self._predict(latents_BTCHW[:, :-1], patches_BTPD[:, :-1], quantized.z_q)
         return Output(prediction, z_e, quantized)
+
+    def encode(self, latents_BTCHW: Tensor) -> Tensor:
+        """Action embeddings before quantisation: [B, T, C, H, W] -> [B, T-1, S, Q]."""
+        return self.encoder(self.patches(latents_BTCHW))
 
     def decode(self, frames_BLCHW: Tensor, actions_BLSQ: Tensor) -> Tensor:
         """Predict the frame after each given one: [B, L, C, H, W] -> the same shape, one frame later."""
