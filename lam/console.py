@@ -92,9 +92,11 @@ def measure(folder: RunFolder, split: Any, checkpoint: str = "best") -> dict[str
     model = LatentActionModel(config, train_set.latent_shape)
     checkpoints.load_weights(folder.checkpoints, checkpoint, model)
     found = probe.probe(model, train_set, scored_set, config)
+    probed = {} if found is None else {f"val/probe_{name}": getattr(found, name) for name in
+                                       ("accuracy", "majority", "shuffled")}
     return {
         "schema": 1, "run": folder.path.name, "split": split, "checkpoint": checkpoint,
-        "metrics": evaluation.evaluate(model, scored_set, config),
+        "metrics": evaluation.evaluate(model, scored_set, config) | probed,
         "probe": None if found is None else vars(found),
     }
 

@@ -12,7 +12,7 @@ from pydantic_core import PydanticUndefined
 
 from lam import files
 from lam.config import RunConfig
-from lam.metrics import TABLE, Metric
+from lam.metrics import DATA_STATS, TABLE, TFLOPS_VIEWS, Metric
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs"
 
@@ -27,6 +27,12 @@ def metrics_page() -> str:
         "with the true codes (action), uniformly drawn codes (rand) or one flipped slot (action_eps).", "",
         "| key | formula | better | reduction | in the loss | unit | bounds |",
         "|---|---|---|---|---|---|---|", *rows, "",
+        "## Of the data, once a run", "", "In `run.json`, and in the trackers.", "",
+        "| key | formula | better | reduction | in the loss | unit | bounds |", "|---|---|---|---|---|---|---|",
+        *(_metric_row(metric) for metric in DATA_STATS.values()), "",
+        "## Against compute", "", "Trackers also get these; records do not repeat them.", "",
+        "| key | the same number as |", "|---|---|",
+        *(f"| `{view}` | `{key}` |" for view, key in TFLOPS_VIEWS.items()), "",
     ])
 
 

@@ -8,6 +8,7 @@ each scored transition counts once.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from lam import control, health, losses
+from lam import control, generation, health, losses, ranks
 from lam.config import RunConfig
 from lam.control import Distances, Scored
 from lam.data.windows import Windows
@@ -35,6 +36,7 @@ class TruePass:
     Attributes:
         losses: [N] each, keys as in `lam.losses.terms`, plus mse_copy.
         error_q, spread_e: sums behind the quantisation error.
+        context_NE: the encoder's view of the frame before the scored one, mean over its patches.
         actions_NLSQ: what the decoder was given for each transition.
         codes_NS: codes of the last transition; None where actions are continuous.
         distances: of the last prediction.
@@ -43,6 +45,7 @@ class TruePass:
     losses: dict[str, Array]
     error_q: Array
     z_e_NSQ: Array
+    context_NE: Array
     actions_NLSQ: Tensor
     codes_NS: Tensor | None
     distances: Distances
@@ -54,8 +57,10 @@ def evaluate(model: LatentActionModel, windows: Windows, config: RunConfig) -> d
     Raises:
         ValueError: the split holds no sequence.
     """
-    true, scored = score(model, windows, config)
-    record = _losses(true, config)
+    true, scored, generated = score(model, windows, config)
+    record = _losses(true, config) | generated
+    record["val/effective_rank_context"] = ranks.effective_rank(true.context_NE)
+    record["val/effective_rank_target"] = ranks.effective_rank(true.z_e_NSQ.reshape(len(true.z_e_NSQ), -1))
     record |= control.metrics(scored, config.num_embeddings, windows.chunk_frames)
     if scored.codes is not None:
         record |= _codebook(scored.codes, config)
@@ -65,8 +70,10 @@ def evaluate(model: LatentActionModel, windows: Windows, config: RunConfig) -> d
     return record
 
 
-def score(model: LatentActionModel, windows: Windows, config: RunConfig) -> tuple[TruePass, Scored]:
-    """Run the model over the split with the true codes, then with others at the scored transition."""
+def score(
+    model: LatentActionModel, windows: Windows, config: RunConfig
+) -> tuple[TruePass, Scored, dict[str, float]]:
+    """Run the model over the split with the true codes, with others at the scored transition, and on its own."""
     index = subset(len(windows), config.eval_sequences)
     was_training = model.training
     model.eval()
@@ -76,9 +83,10 @@ def score(model: LatentActionModel, windows: Windows, config: RunConfig) -> tupl
             name: _second_pass(model, windows, index, true, last_NSQ, config)
             for name, last_NSQ in _other_actions(model, windows, index, true, config).items()
         }
+        generated = _generate(model, windows, index, true, config)
     model.train(was_training)
     batch = windows.batch(index)
-    return true, Scored(
+    scored = Scored(
         codes=None if true.codes_NS is None else true.codes_NS.cpu().numpy(),
         actions=batch.actions[:, -1].numpy(),
         files=batch.file.numpy(),
@@ -89,6 +97,7 @@ def score(model: LatentActionModel, windows: Windows, config: RunConfig) -> tupl
         rand=others.get("rand"),
         flipped=others.get("flipped"),
     )
+    return true, scored, generated
 
 
 def subset(count: int, limit: int) -> NDArray[np.int64]:
@@ -104,6 +113,7 @@ def true_pass(model: LatentActionModel, windows: Windows, index: Array, config: 
     parts: list[dict[str, Any]] = []
     for latents in _latents(model, windows, index, config):
         output = model(latents)
+        context = model.encoder.tokens(model.patches(latents[:, :-1]))[:, -1].mean(1)
         values = losses.terms(model, latents, output, anchor)
         values["mse_copy"] = (latents[:, 1:] - latents[:, :-1]).pow(2).flatten(1).mean(1)
         codes = output.quantized.codes
@@ -111,6 +121,7 @@ def true_pass(model: LatentActionModel, windows: Windows, index: Array, config: 
             "losses": {name: value.double().cpu().numpy() for name, value in values.items()},
             "error_q": (output.quantized.z_q - output.z_e)[:, -1].pow(2).flatten(1).mean(1).cpu().numpy(),
             "z_e": output.z_e[:, -1].float().cpu().numpy(),
+            "context": context.float().cpu().numpy(),
             "actions": output.quantized.z_q,
             "codes": None if codes is None else codes[:, -1],
             "distances": distances(output.prediction[:, -1], latents[:, -1]),
@@ -119,10 +130,27 @@ def true_pass(model: LatentActionModel, windows: Windows, index: Array, config: 
         losses={name: _join(parts, lambda part, name=name: part["losses"][name]) for name in parts[0]["losses"]},
         error_q=_join(parts, lambda part: part["error_q"]),
         z_e_NSQ=_join(parts, lambda part: part["z_e"]),
+        context_NE=_join(parts, lambda part: part["context"]),
         actions_NLSQ=torch.cat([part["actions"] for part in parts]),
         codes_NS=None if parts[0]["codes"] is None else torch.cat([part["codes"] for part in parts]),
         distances=_stack([part["distances"] for part in parts]),
     )
+
+
+def _generate(
+    model: LatentActionModel, windows: Windows, index: Array, true: TruePass, config: RunConfig
+) -> dict[str, float]:
+    """`validation/gen_*`: free-running rollouts of some of the scored sequences."""
+    rows = subset(len(index), generation.SEQUENCES)
+    parts: list[tuple[generation.Sums, generation.Sums]] = []
+    for begin in range(0, len(rows), config.eval_batch_size):
+        chosen = rows[begin : begin + config.eval_batch_size]
+        actions = true.actions_NLSQ[torch.from_numpy(chosen).to(true.actions_NLSQ.device)]
+        latents = windows.batch(index[chosen]).latents.to(actions.device)
+        frames = generation.rollout(model, latents[:, 0], actions)
+        parts.append((generation.sums(frames, windows.scale), generation.sums(latents[:, 1:], windows.scale)))
+    made, real = zip(*parts, strict=True)
+    return generation.metrics(functools.reduce(generation.add, made), functools.reduce(generation.add, real))
 
 
 def _second_pass(
