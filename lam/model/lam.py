@@ -16,16 +16,24 @@ from torch.nn import functional as F
 from lam.config import RunConfig
 from lam.errors import BadInput
 from lam.model import quantizers
-from lam.model.blocks import Positions, SpaceTimeBlock
+from lam.model.blocks import Memory, Positions, SpaceTimeBlock
 from lam.model.quantizers import Quantized
 
 
 class Output(NamedTuple):
-    """One teacher-forced pass: prediction of frames 1..T-1 [B, T-1, C, H, W], z_e [B, T-1, S, Q], its codes."""
+    """One teacher-forced pass.
+
+    Attributes:
+        prediction: of frames 1..T-1, [B, T-1, C, H, W].
+        z_e: action embeddings, [B, T-1, S, Q].
+        quantized: their codes.
+        memory: of each decoder block; a rollout continues from it.
+    """
 
     prediction: Tensor
     z_e: Tensor
     quantized: Quantized
+    memory: list[Memory]
 
 
 class Encoder(nn.Module):
@@ -50,7 +58,7 @@ class Encoder(nn.Module):
         """Each patch in the light of its frame and the frames before it: [B, T, P, D] -> [B, T, P, E]."""
         x_BTPE = self.positions(self.embed(patches_BTPD))
         for block in self.blocks:
-            x_BTPE = block(x_BTPE)
+            x_BTPE, _ = block(x_BTPE)
         return self.norm(x_BTPE)
 
     def forward(self, patches_BTPD: Tensor) -> Tensor:
@@ -97,13 +105,22 @@ class Decoder(nn.Module):
         self.norm = nn.LayerNorm(E)
         self.head = nn.Linear(E, config.patch_dim)
 
-    def forward(self, patches_BLPD: Tensor, actions_BLSQ: Tensor) -> Tensor:
+    def forward(
+        self, patches_BLPD: Tensor, actions_BLSQ: Tensor, past: list[Memory] | None = None
+    ) -> tuple[Tensor, list[Memory]]:
+        """The patches of the next frames, and the memory of every block.
+
+        Args:
+            past: memory of the frames before these; there is then a single frame to continue with.
+        """
         action_BL1A = actions_BLSQ.flatten(2).unsqueeze(2)
-        x_BLPE = self.positions(self.embed(patches_BLPD))
-        for block, modulation in zip(self.blocks, self.modulations, strict=True):
+        x_BLPE = self.positions(self.embed(patches_BLPD), first=past[0].keys.shape[2] if past else 0)
+        memory = []
+        for number, (block, modulation) in enumerate(zip(self.blocks, self.modulations, strict=True)):
             scale_BL1E, shift_BL1E = modulation(action_BL1A).chunk(2, dim=-1)
-            x_BLPE = block(x_BLPE * (1 + scale_BL1E) + shift_BL1E)
-        return self.head(self.norm(x_BLPE))
+            x_BLPE, seen = block(x_BLPE * (1 + scale_BL1E) + shift_BL1E, past[number] if past else None)
+            memory.append(seen)
+        return self.head(self.norm(x_BLPE)), memory
 
 
 class LatentActionModel(nn.Module):
@@ -136,8 +153,8 @@ class LatentActionModel(nn.Module):
         z_e = self.encoder(patches_BTPD)
         with torch.autocast("cuda" if z_e.is_cuda else "cpu", enabled=False):  # a quantizer computes in float32 always
             quantized = self.quantizer(z_e.float())
-        prediction = self._predict(latents_BTCHW[:, :-1], patches_BTPD[:, :-1], quantized.z_q)
-        return Output(prediction, z_e, quantized)
+        prediction, memory = self._predict(latents_BTCHW[:, :-1], patches_BTPD[:, :-1], quantized.z_q)
+        return Output(prediction, z_e, quantized, memory)
 
     def encode(self, latents_BTCHW: Tensor) -> Tensor:
         """Action embeddings before quantisation: [B, T, C, H, W] -> [B, T-1, S, Q]."""
@@ -145,7 +162,7 @@ class LatentActionModel(nn.Module):
 
     def decode(self, frames_BLCHW: Tensor, actions_BLSQ: Tensor) -> Tensor:
         """Predict the frame after each given one: [B, L, C, H, W] -> the same shape, one frame later."""
-        return self._predict(frames_BLCHW, self.patches(frames_BLCHW), actions_BLSQ)
+        return self._predict(frames_BLCHW, self.patches(frames_BLCHW), actions_BLSQ)[0]
 
     def rollout(self, latents_BTCHW: Tensor, output: Output, anchor: int) -> Tensor:
         """Predictions of frames anchor+2 .. anchor+rollout_horizon, each fed back as the next input.
@@ -155,23 +172,31 @@ class LatentActionModel(nn.Module):
         Returns:
             [B, rollout_horizon - 1, C, H, W]
         """
-        first = output.prediction[:, anchor]
-        frames = [latents_BTCHW[:, : anchor + 1], (first.detach() if self.config.rollout_detach else first)[:, None]]
-        for step in range(1, self.config.rollout_horizon):
-            history = torch.cat(frames, dim=1)
-            frames.append(self.decode(history, output.quantized.z_q[:, : anchor + 1 + step])[:, -1:])
-        return torch.cat(frames[2:], dim=1)
+        frame_B1CHW = output.prediction[:, anchor : anchor + 1]
+        if self.config.rollout_detach:
+            frame_B1CHW = frame_B1CHW.detach()
+        # The decoder is causal: what it made of frames 0..anchor is what it would make of them again.
+        memory = [block.until(anchor + 1) for block in output.memory]
+        frames = []
+        for position in range(anchor + 1, anchor + self.config.rollout_horizon):
+            action_B1SQ = output.quantized.z_q[:, position : position + 1]
+            frame_B1CHW, memory = self._predict(frame_B1CHW, self.patches(frame_B1CHW), action_B1SQ, memory)
+            frames.append(frame_B1CHW)
+        return torch.cat(frames, dim=1)
 
     def patches(self, latents_BTCHW: Tensor) -> Tensor:
         """[B, T, C, H, W] -> [B, T, P, D]."""
         B, T = latents_BTCHW.shape[:2]
         return self.adapter_in(latents_BTCHW.flatten(0, 1)).flatten(2).transpose(1, 2).unflatten(0, (B, T))
 
-    def _predict(self, frames_BLCHW: Tensor, patches_BLPD: Tensor, actions_BLSQ: Tensor) -> Tensor:
+    def _predict(
+        self, frames_BLCHW: Tensor, patches_BLPD: Tensor, actions_BLSQ: Tensor, past: list[Memory] | None = None
+    ) -> tuple[Tensor, list[Memory]]:
         B, L = frames_BLCHW.shape[:2]
-        x_NDP = self.decoder(patches_BLPD, actions_BLSQ).flatten(0, 1).transpose(1, 2)
-        change = self.adapter_out(x_NDP.unflatten(2, self.grid)).unflatten(0, (B, L))
-        return frames_BLCHW + change if self.config.predict_residual else change
+        decoded_BLPD, memory = self.decoder(patches_BLPD, actions_BLSQ, past)
+        x_NDP = decoded_BLPD.flatten(0, 1).transpose(1, 2)
+        change = self.adapter_out(x_NDP.unflatten(2, self.grid)).float().unflatten(0, (B, L))
+        return frames_BLCHW + change if self.config.predict_residual else change, memory
 
 
 def _zero(layer: nn.ConvTranspose2d) -> None:
