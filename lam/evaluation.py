@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -35,7 +36,8 @@ class TruePass:
 
     Attributes:
         losses: [N] each, keys as in `lam.losses.terms`, plus mse_copy.
-        error_q, spread_e: sums behind the quantisation error.
+        error_q: [N] mean (z_q - z_e)² of the scored transition.
+        z_e_NSQ: its embedding before quantisation.
         context_NE: the encoder's view of the frame before the scored one, mean over its patches.
         actions_NLSQ: what the decoder was given for each transition.
         codes_NS: codes of the last transition; None where actions are continuous.
@@ -65,7 +67,8 @@ def evaluate(model: LatentActionModel, windows: Windows, config: RunConfig) -> d
     if scored.codes is not None:
         record |= _codebook(scored.codes, config)
         if config.quantizer != "fsq":  # there z_q lies in another space than z_e
-            record["val/quantization_error"] = float(true.error_q.mean() / max(true.z_e_NSQ.var(axis=0).mean(), 1e-12))
+            variance = float(true.z_e_NSQ.var(axis=0).mean())
+        record["val/quantization_error"] = float(true.error_q.mean()) / variance if variance > 0 else math.nan
     record["val/objective"] = health.objective(record, config.objective_preset)
     return record
 
@@ -119,8 +122,8 @@ def true_pass(model: LatentActionModel, windows: Windows, index: Array, config: 
         codes = output.quantized.codes
         parts.append({
             "losses": {name: value.double().cpu().numpy() for name, value in values.items()},
-            "error_q": (output.quantized.z_q - output.z_e)[:, -1].pow(2).flatten(1).mean(1).cpu().numpy(),
-            "z_e": output.z_e[:, -1].float().cpu().numpy(),
+            "error_q": (output.quantized.z_q - output.z_e)[:, -1].double().pow(2).flatten(1).mean(1).cpu().numpy(),
+            "z_e": output.z_e[:, -1].double().cpu().numpy(),
             "context": context.float().cpu().numpy(),
             "actions": output.quantized.z_q,
             "codes": None if codes is None else codes[:, -1],
@@ -205,8 +208,11 @@ def derangement(count: int, seed: int) -> NDArray[np.int64]:
 
 
 def distances(prediction: Tensor, target: Tensor) -> Distances:
-    """Distances in float32 between [B, C, H, W] pairs, over all dims of a sample."""
-    a, b = prediction.float().flatten(1), target.float().flatten(1)
+    """Distances between [B, C, H, W] pairs of float32, over all dims of a sample, summed up in float64.
+
+    DSNR and the sensitivities are small differences of these; float32 sums would cost them digits.
+    """
+    a, b = prediction.float().flatten(1).double(), target.float().flatten(1).double()
     error = a - b
     values = (
         error.norm(dim=1),
@@ -214,7 +220,7 @@ def distances(prediction: Tensor, target: Tensor) -> Distances:
         1 - F.cosine_similarity(a, b),
         error.pow(2).mean(dim=1),
     )
-    return Distances(*(value.double().cpu().numpy() for value in values))
+    return Distances(*(value.cpu().numpy() for value in values))
 
 
 def _losses(true: TruePass, config: RunConfig) -> dict[str, float]:
