@@ -44,6 +44,24 @@ def train(config: RunConfig, run_dir: Path) -> None:
     _conclude(folder)
 
 
+def overfit(config: RunConfig, most_steps: int) -> None:
+    """Check that the model can learn one batch by heart, and say what may help where it cannot.
+
+    Raises:
+        AnswerIsNo: it cannot, in so many steps.
+    """
+    from lam import overfit as check
+
+    found = check.overfit(config, most_steps)
+    reached = (f"MSE {found.mse:.4f} and MAE {found.mae:.4f} on {found.sequences} sequences after {found.steps} steps "
+               f"({found.seconds:.0f} s); wanted: MSE below {check.MSE_BELOW:g} and MAE below {check.MAE_BELOW:g}")
+    if found.passed:
+        print(f"overfit passed: {reached}")
+        return
+    hints = "".join(f"\n  - {hint}" for hint in check.HINTS)
+    raise AnswerIsNo(f"overfit failed: {reached}. What may help:{hints}")
+
+
 def _epochs(config: RunConfig, run_dir: Path) -> Iterator[dict[str, Any]]:
     epochs = training.train(config, run_dir)
     try:

@@ -6,6 +6,7 @@ import copy
 import math
 import os
 import shutil
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -41,6 +42,10 @@ class Stepper:
     def evaluated(self) -> LatentActionModel:
         """The model to measure and to keep: the averaged weights where they are asked for."""
         return self.model if self.average is None else self.average.model
+
+    def eager(self) -> AbstractContextManager[object]:
+        """Measurements run uncompiled: their numbers must not depend on how the model was trained."""
+        return torch.compiler.set_stance("force_eager") if self.config.compile else nullcontext()
 
     def step(self, latents_BTCHW: Tensor, anchor: int | None) -> dict[str, float]:
         """Take one step on a batch; returns its losses, the gradient's norm and the codes in use.
