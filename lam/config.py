@@ -12,6 +12,7 @@ import json
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
@@ -57,6 +58,34 @@ class EarlyStopping(Strict):
     def higher_is_better(self) -> bool:
         """The direction that `mode` or the metric table says."""
         return self.mode == "max" or (self.mode == "auto" and TABLE[self.metric].direction == "up")
+
+
+class TrackingConfig(Strict):
+    """Where copies of the records go. Nothing here changes what is computed, so a resume may change it."""
+
+    wandb: Literal["off", "offline", "online"] = Field(
+        "off", description="W&B: offline = files in the run folder; online = offline unless an API key is set")
+    wandb_project: str = Field("vvae-lam", min_length=1, description="W&B project")
+    wandb_entity: str | None = Field(None, description="W&B team or user; null = the key's own")
+    mlflow: str | None = Field(None, description="MLflow tracking URI, such as sqlite:///mlflow.db; null = off")
+    mlflow_experiment: str = Field("lam", min_length=1, description="MLflow experiment")
+    group: str | None = Field(None, description="W&B group of the run; a sweep gives its trials its own name")
+
+    @model_validator(mode="after")
+    def _holds_no_secret(self) -> TrackingConfig:
+        if self.mlflow is not None and urlsplit(self.mlflow).password is not None:
+            raise ValueError("mlflow holds a password, and configs are written to records; leave it out and set "
+                             "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in the environment")
+        return self
+
+    @property
+    def on(self) -> bool:
+        """Whether any tracker is asked for."""
+        return self.wandb != "off" or self.mlflow is not None
+
+    def for_trial(self, sweep: str) -> TrackingConfig:
+        """The same for a trial: W&B in the sweep's group, MLflow left to the sweep's driver, its only writer."""
+        return self.model_copy(update={"mlflow": None, "group": self.group or sweep})
 
 
 class RunConfig(Strict):
@@ -136,6 +165,7 @@ class RunConfig(Strict):
     checkpoint_steps: Count | None = Field(
         None, description="steps between two saves of the state inside an epoch; null = at its end only")
     checkpoint_every: Count | None = Field(None, description="also keep the weights of every N-th epoch")
+    tracking: TrackingConfig = Field(default_factory=TrackingConfig)
     sample_count: Whole = Field(4, description="picture strips written at each validation, where the data has a codec")
 
     @model_validator(mode="after")
@@ -170,8 +200,9 @@ class RunConfig(Strict):
         return self.model_dump(mode="json")
 
     def fingerprint(self) -> str:
-        """Twelve hex digits that name this exact config."""
-        return hashlib.sha256(json.dumps(self.mapping(), sort_keys=True).encode()).hexdigest()[:12]
+        """Twelve hex digits that name this exact config, but for where its records are copied to."""
+        values = {key: value for key, value in self.mapping().items() if key != "tracking"}
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
 
 # Sections of a production YAML that describe where a config came from; they configure nothing.

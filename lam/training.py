@@ -26,6 +26,7 @@ from lam.model.lam import LatentActionModel
 from lam.records import RunFolder
 from lam.stepping import Stepper, learning_rate
 from lam.stopping import Patience
+from lam.trackers import RunTrackers
 
 # What a resume needs besides what the stepper holds, by the names of a run's attributes.
 STATE_FIELDS = ("epoch", "epoch_seconds", "seconds", "tflops", "best", "previous_loss", "diverged")
@@ -75,6 +76,7 @@ class Run:
         self.diverged = False
         self.patience = Patience(config.early_stopping)
         self._begin()
+        self.trackers = None if self.is_over else RunTrackers(config, folder)
 
     @property
     def is_over(self) -> bool:
@@ -172,7 +174,8 @@ class Run:
     def validate(self) -> dict[str, Any]:
         """All `val/*` numbers."""
         begin = time.perf_counter()
-        record = evaluation.evaluate(self.stepper.evaluated, self.validation_set, self.config)
+        with self.stepper.eager():
+            record = evaluation.evaluate(self.stepper.evaluated, self.validation_set, self.config)
         self.seconds += time.perf_counter() - begin
         return record
 
@@ -190,6 +193,8 @@ class Run:
         if self.patience.rule is not None and self.patience.rule.metric in record:
             self.patience.see(record[self.patience.rule.metric])
         self._save_state()
+        if self.trackers is not None:
+            self.trackers.log(record)
 
     def _write_samples(self) -> None:
         codec = data.load_codec(self.config) if self.config.sample_count else None
@@ -215,9 +220,11 @@ class Run:
         self.folder.update_identity(state="finished", epoch=self.epoch, **early)
 
     def close(self) -> None:
-        """Leave a run that was not finished marked as interrupted."""
+        """Leave a run that was not finished marked as interrupted, and its trackers with all they can still take."""
         if self.folder.identity().get("state") == "running":
             self.folder.update_identity(state="interrupted", epoch=self.epoch)
+        if self.trackers is not None:
+            self.trackers.close(self.folder.identity()["state"])
 
     # ---- beginning and resuming
 
@@ -233,7 +240,7 @@ class Run:
             return
         identity.refuse_other_data(self.folder, self.config)
         self._restore(checkpoints.load_state(self.folder.checkpoints, self.device))
-        self.folder.update_identity(state="running")
+        self.folder.start(self.config, known | {"state": "running"})  # the config's trackers may have changed
 
     def _save_state(self) -> None:
         """Write what a resume continues from; `sums` are those of an epoch under way, empty between two."""
@@ -298,7 +305,8 @@ def choose_device(config: RunConfig) -> torch.device:
 def _refuse_other_config(folder: RunFolder, config: RunConfig) -> None:
     """A folder holds one run: continuing it with other settings would mix two."""
     known, asked = folder.config().mapping(), config.mapping()
-    changed = [f"{key}: {known.get(key)!r} -> {asked[key]!r}" for key in asked if known.get(key) != asked[key]]
+    changed = [f"{key}: {known.get(key)!r} -> {asked[key]!r}" for key in asked
+               if key != "tracking" and known.get(key) != asked[key]]
     if changed:
         raise BadInput(f"holds a run with another config ({'; '.join(changed)})", source=folder.path,
                        remedy="name another folder with --run-dir, or put the settings back")
