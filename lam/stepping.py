@@ -30,9 +30,7 @@ class Stepper:
         self.config, self.model, self.steps_per_epoch = config, model, steps_per_epoch
         self.device = next(model.parameters()).device
         self.optimizer = torch.optim.AdamW(
-            model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay,
-            fused=self.device.type == "cuda",
-        )
+            model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
         self.average = None if config.average_weights is None else WeightAverage(model, config.average_weights)
         self.number = 0
         if config.compile:

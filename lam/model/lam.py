@@ -48,7 +48,7 @@ class Encoder(nn.Module):
         self.blocks = nn.ModuleList(SpaceTimeBlock(E, config.head_dim) for _ in range(config.encoder_depth))
         self.norm = nn.LayerNorm(E)
         self.queries_SE = nn.Parameter(torch.randn(config.num_codes, E) / math.sqrt(E))
-        self.keys, self.values = nn.Linear(E, E), nn.Linear(E, E)
+        self.keys, self.values = nn.Linear(E, E, bias=False), nn.Linear(E, E)
         self.frame_pool = config.frame_pool
         if config.frame_pool == "attention":
             self.frame_query, self.frame_key = nn.Linear(E, E), nn.Linear(E, E)
@@ -81,10 +81,14 @@ class Encoder(nn.Module):
         return mixed_BSTE.transpose(1, 2)
 
     def _pool_patches(self, x_BTPE: Tensor) -> Tensor:
-        """Each slot's query gathers the patches of its frame: [B, T, P, E] -> [B, T, S, E]."""
-        B, T, _, E = x_BTPE.shape
-        queries = self.queries_SE.expand(B, T, -1, E)
-        return F.scaled_dot_product_attention(queries, self.keys(x_BTPE), self.values(x_BTPE))
+        """Each slot's query gathers the patches of its frame: [B, T, P, E] -> [B, T, S, E].
+
+        Keys are never formed: q.(K x) = (q K).x. Nor are the patches' values: the weights sum to 1, so
+        the value of the gathered patches is the gathered value.
+        """
+        B, T, _, _ = x_BTPE.shape
+        queries = (self.queries_SE @ self.keys.weight).expand(B, T, -1, -1).to(x_BTPE.dtype)
+        return self.values(F.scaled_dot_product_attention(queries, x_BTPE, x_BTPE))
 
 
 class Decoder(nn.Module):
