@@ -45,6 +45,7 @@ class Feed:
         self._sink, self._capacity = sink, capacity
         self._waiting: list[Any] = []
         self._lost = 0
+        self._given_up = False
         self._ending: str | None = None
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._work, name=f"tracker {sink.name}", daemon=True)
@@ -69,8 +70,9 @@ class Feed:
         """Wait until the sink has taken everything, but not beyond `deadline` (of `time.monotonic`)."""
         self._thread.join(max(0.0, deadline - time.monotonic()))
         if self._thread.is_alive():
-            self._sink.abandon()
             self._warn("has not taken everything in time")
+            self._given_up = True
+            self._sink.abandon()
         elif self._lost:
             self._warn(f"was too slow, {self._lost} records were left out")
 
@@ -81,7 +83,8 @@ class Feed:
                 self._sink.send(items)
             self._sink.close(self._ending or "interrupted")
         except Exception as error:
-            self._warn(f"failed ({type(error).__name__}: {_first_line(error)})")
+            if not self._given_up:
+                self._warn(f"failed ({type(error).__name__}: {_first_line(error)})")
 
     def _take(self) -> list[Any]:
         """Everything that waits; empty only when no more will come."""

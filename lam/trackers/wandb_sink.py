@@ -6,9 +6,10 @@ no code, no console output.
 
 from __future__ import annotations
 
-import atexit
+import logging
 import netrc
 import os
+import threading
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -19,8 +20,11 @@ from lam.config import TrackingConfig
 from lam.metrics import TFLOPS_AXIS, with_tflops
 from lam.trackers.view import RunView, plain
 
+log = logging.getLogger(__name__)
+
 CONNECT_SECONDS = 20.0
 FINISH_SECONDS = 25.0  # within what the end of a run waits for a tracker
+FORGET_SECONDS = 2.0
 HISTOGRAMS = ("val/codebook_histogram",)
 
 
@@ -70,8 +74,13 @@ class WandbSink:
         return f"wandb sync {self._files}" if self._files else f"lam sync {self._view.folder}"
 
     def abandon(self) -> None:
-        """W&B's service process would be waited for at the exit; it is ended before."""
-        atexit.register(_end_service)
+        """End W&B's service process, which would be waited for at the exit; the next run starts another."""
+        for child in psutil.Process().children():
+            if "wandb" in child.name():
+                child.kill()
+        helper = threading.Thread(target=_forget_service, name="forget W&B", daemon=True)
+        helper.start()
+        helper.join(FORGET_SECONDS)
 
 
 def has_key() -> bool:
@@ -97,7 +106,10 @@ def _values(record: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _end_service() -> None:
-    for child in psutil.Process().children():
-        if "wandb" in child.name():
-            child.kill()
+def _forget_service() -> None:
+    import wandb
+
+    try:
+        wandb.teardown()
+    except Exception as error:  # it finds its service gone, which is what was wanted
+        log.debug("wandb.teardown: %s", error)
