@@ -60,8 +60,8 @@ def evaluate(
 
 def sync(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
-    wandb: Annotated[str | None, typer.Option(help="off, offline or online; default: as the run's config says.")] = None,
-    mlflow: Annotated[str | None, typer.Option(help="MLflow tracking URI; default: as the run's config says.")] = None,
+    wandb: Annotated[str | None, typer.Option(help="off, offline or online; default: the run's config.")] = None,
+    mlflow: Annotated[str | None, typer.Option(help="MLflow tracking URI; default: the run's config.")] = None,
 ) -> None:
     """Send a run's records to W&B and MLflow again, for example after they could not be reached."""
     from lam import trackers, validation

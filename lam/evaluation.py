@@ -130,7 +130,7 @@ def true_pass(model: LatentActionModel, windows: Windows, index: Array, config: 
             "distances": distances(output.prediction[:, -1], latents[:, -1]),
         })
     return TruePass(
-        losses={name: _join(parts, lambda part, name=name: part["losses"][name]) for name in parts[0]["losses"]},
+        losses={name: np.concatenate([part["losses"][name] for part in parts]) for name in parts[0]["losses"]},
         error_q=_join(parts, lambda part: part["error_q"]),
         z_e_NSQ=_join(parts, lambda part: part["z_e"]),
         context_NE=_join(parts, lambda part: part["context"]),

@@ -156,8 +156,8 @@ _CODEBOOK = [
     Metric("val/perplexity_joint", "exp(entropy of the code tuples)", "up", "counts", unit="tuples", bounds=(1, INF)),
     Metric("val/code_entropy_ratio", "mean over slots of entropy / log(num_embeddings)", "up", "counts", bounds=(0, 1)),
     Metric("val/dead_codes", "codes never used over the split", "down", "counts", unit="codes"),
-    Metric("val/quantization_error", "mean (z_q - z_e)² / variance of z_e, scored transitions; null where nothing varies",
-           "down", "sums"),
+    Metric("val/quantization_error", "mean (z_q - z_e)² / variance of z_e, scored transitions; null where "
+           "nothing varies", "down", "sums"),
     Metric("val/codebook_health", "clip((perplexity_slot - 1)/(P* - 1), 0, 1), P* = max(2, num_embeddings/4)",
            "up", "counts", bounds=(0, 1)),
     Metric("val/collapsed", "1 where perplexity_slot < 1.5 or perplexity_joint < 2", "down", "status", bounds=(0, 1)),

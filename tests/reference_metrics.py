@@ -6,6 +6,7 @@ mistake has to be made twice to go unseen. Slow and plain on purpose.
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -113,7 +114,7 @@ def video_sums(dump: Dump, values: Array) -> Array:
     for name in names:
         mine = values[dump.files == name]
         edges = [math.ceil(block * len(mine) / blocks) for block in range(blocks + 1)]
-        found += [mine[a:b].sum() for a, b in zip(edges[:-1], edges[1:], strict=True) if b > a]
+        found += [mine[a:b].sum() for a, b in itertools.pairwise(edges) if b > a]
     return np.array(found)
 
 

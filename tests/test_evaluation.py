@@ -51,7 +51,8 @@ def dump(config: RunConfig, model: LatentActionModel, windows: Windows) -> refer
     z_q, codes = output.quantized.z_q, output.quantized.codes
     assert codes is not None
     last = codes[:, -1]
-    draws = [evaluation.draw(config, windows.files[int(f)], int(s)) for f, s in zip(batch.file, batch.start, strict=True)]
+    places = zip(batch.file.tolist(), batch.start.tolist(), strict=True)
+    draws = [evaluation.draw(config, windows.files[file], start) for file, start in places]
     flipped = last.clone()
     for row, (_, slot, shift) in enumerate(draws):
         flipped[row, slot] = (flipped[row, slot] + shift) % config.num_embeddings
@@ -70,8 +71,8 @@ def dump(config: RunConfig, model: LatentActionModel, windows: Windows) -> refer
         "latents": latents, "prediction": output.prediction, "rollout": model.rollout(latents, output, anchor),
         **{name: model.decode(latents[:, :-1], torch.cat([z_q[:, :-1], other[:, None]], 1))[:, -1]
            for name, other in others.items()},
-        "z_e": output.z_e, "z_q": z_q, "codes": last, "context": encoded[:, -2].mean(1), "free": torch.stack(free[1:], 1),
-        "actions": batch.actions[:, -1], "files": batch.file, "starts": batch.start,
+        "z_e": output.z_e, "z_q": z_q, "codes": last, "context": encoded[:, -2].mean(1),
+        "free": torch.stack(free[1:], 1), "actions": batch.actions[:, -1], "files": batch.file, "starts": batch.start,
     }
     mean, std = stored_moments(config)
     return reference.Dump(**{name: tensor.numpy() for name, tensor in tensors.items()}, mean=mean, std=std,
@@ -187,8 +188,9 @@ def test_along_a_healthy_run_the_objective_rises_as_the_error_falls(tmp_path: Pa
     folder = tmp_path / "breakout"
     demo.make(folder, demo.Demo(game="breakout", episodes=24, length=60, size=64, seed=0))
     config = RunConfig(data_dir=str(folder), embed_dim=48, encoder_depth=2, decoder_depth=2, head_dim=24, patch_dim=48,
-                       patch_size=2, codebook_dim=16, sequence_length=3, batch_size=32, learning_rate=3e-3, warmup_steps=50,
-                       vq_refresh_interval=50, num_epochs=8, steps_per_epoch=60, threads=1, device="cpu", rollout_horizon=1)
+                       patch_size=2, codebook_dim=16, sequence_length=3, batch_size=32, learning_rate=3e-3,
+                       warmup_steps=50, vq_refresh_interval=50, num_epochs=8, steps_per_epoch=60, threads=1,
+                       device="cpu", rollout_horizon=1)
     records = list(train(config, tmp_path / "run"))
     errors, objectives = ([record[key] for record in records] for key in ("val/mse_loss", "val/objective"))
     assert errors[-1] < errors[0] / 2

@@ -41,8 +41,8 @@ CONFIG = RunConfig(embed_dim=16, encoder_depth=1, decoder_depth=1, head_dim=16, 
 
 
 def test_frozen_keys() -> None:
-    frozen = {*(f"{split}/{name}" for split in ("train", "val") for name in LOSSES), *(f"train/{name}" for name in TRAIN),
-              *(f"val/{name}" for name in VAL), *OTHERS}
+    frozen = {*(f"{split}/{name}" for split in ("train", "val") for name in LOSSES),
+              *(f"train/{name}" for name in TRAIN), *(f"val/{name}" for name in VAL), *OTHERS}
     assert frozen <= set(TABLE)
     assert set(TFLOPS_VIEWS) == VIEWS
     assert set(DATA_STATS) == DATA
@@ -55,7 +55,8 @@ def test_every_view_names_a_metric() -> None:
 def test_views_repeat_the_numbers_that_are_there() -> None:
     record = {"epoch": 1, "total_tflops": 2.0, "train/loss": 0.5, "val/dsnr": math.nan}
     views = {key: value for key, value in with_tflops(record).items() if key not in record}
-    assert views == {"tflops/x_axis": 2.0, "tflops/train_loss_mse": 0.5, "tflops/val_dsnr": pytest.approx(math.nan, nan_ok=True)}
+    assert math.isnan(views.pop("tflops/val_dsnr"))
+    assert views == {"tflops/x_axis": 2.0, "tflops/train_loss_mse": 0.5}
 
 
 def test_better_follows_the_direction_and_never_prefers_nan() -> None:
@@ -115,7 +116,8 @@ def test_ratios_count_a_step_without_the_term_as_nothing() -> None:
 
 def test_progress_is_absent_in_the_first_epoch() -> None:
     assert vitals.progress(None, 1.0) == {}
-    assert vitals.progress(2.0, 1.5) == {"train/loss_decrease": 0.5, "train/loss_decrease_pct": 25.0, "train/is_improving": 1}
+    assert vitals.progress(2.0, 1.5) == {
+        "train/loss_decrease": 0.5, "train/loss_decrease_pct": 25.0, "train/is_improving": 1}
     assert vitals.progress(1.0, 1.0)["train/is_improving"] == 0
 
 
@@ -127,7 +129,8 @@ def test_weights_are_those_of_the_tensors_named_weight() -> None:
             layer.bias.fill_(100)
         layers[0].weight[0, 0] = 9.0
     found = vitals.of_weights(layers)
-    assert found == {"model/weight_mean": 3.0, "model/weight_std": 0.0, "model/weight_max": 3.0, "model/weight_abs_max": 9.0}
+    assert found == {
+        "model/weight_mean": 3.0, "model/weight_std": 0.0, "model/weight_max": 3.0, "model/weight_abs_max": 9.0}
 
 
 def test_update_ratio_tells_a_frozen_part_from_one_that_moves() -> None:
@@ -142,4 +145,5 @@ def test_update_ratio_tells_a_frozen_part_from_one_that_moves() -> None:
     assert ratios["train/update_ratio_encoder"] == 0
     assert ratios["train/update_ratio_decoder"] == pytest.approx(0.01, rel=1e-4)
     assert ratios["train/update_ratio_codebook"] > 0.1
-    assert set(vitals.snapshot(LatentActionModel(CONFIG.replace(quantizer="none"), (16, 8, 8)))) == {"encoder", "decoder"}
+    without_codes = LatentActionModel(CONFIG.replace(quantizer="none"), (16, 8, 8))
+    assert set(vitals.snapshot(without_codes)) == {"encoder", "decoder"}

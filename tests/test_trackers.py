@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import signal
 import socket
@@ -23,7 +22,7 @@ from lam import config as config_module
 from lam import files, trackers, yamlio
 from lam.config import RunConfig
 from lam.errors import BadInput, EnvironmentFailed
-from lam.metrics import TABLE, TFLOPS_VIEWS
+from lam.metrics import TFLOPS_VIEWS
 from lam.records import RunFolder
 from lam.trackers import feed, sweep, wandb_sink
 from lam.trackers.feed import Feed
@@ -33,7 +32,8 @@ from lam.training import train
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 TINY = RunConfig(embed_dim=16, encoder_depth=1, decoder_depth=1, head_dim=16, patch_dim=16, codebook_dim=4,
-                 sequence_length=4, batch_size=8, steps_per_epoch=3, num_epochs=3, threads=1, device="cpu", sample_count=0)
+                 sequence_length=4, batch_size=8, steps_per_epoch=3, num_epochs=3, threads=1, device="cpu",
+                 sample_count=0)
 CANARY = "canary-5d1f0c"
 
 
@@ -281,9 +281,10 @@ for record in train(load(sys.argv[1]), sys.argv[2]):
 def test_a_wandb_that_hangs_does_not_keep_the_process(tiny_data: Path, tmp_path: Path, seconds: float) -> None:
     yaml = files.write_text(tmp_path / "run.yaml", yamlio.dump_mapping(config(tiny_data, wandb="offline").mapping()))
     begin = time.monotonic()
-    environment = {key: value for key, value in os.environ.items() if key != "WANDB_SERVICE"}  # a service of its own
-    done = subprocess.run([sys.executable, "-c", HANGING, yaml, tmp_path / "run", str(seconds)], capture_output=True, text=True,
-                          timeout=60, check=False, env=environment)
+    # without this it would use the service process of this one
+    environment = {key: value for key, value in os.environ.items() if key != "WANDB_SERVICE"}
+    done = subprocess.run([sys.executable, "-c", HANGING, yaml, tmp_path / "run", str(seconds)], env=environment,
+                          capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     lines = [line for line in done.stderr.splitlines() if "W&B" in line]
     assert len(lines) == 1
@@ -429,7 +430,8 @@ def server(tmp_path: Path) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
-               "--backend-store-uri", f"sqlite:///{tmp_path}/server.db", "--default-artifact-root", str(tmp_path / "files")]
+               "--backend-store-uri", f"sqlite:///{tmp_path}/server.db",
+               "--default-artifact-root", str(tmp_path / "files")]
     environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
     with open(tmp_path / "server.log", "w") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, env=environment, start_new_session=True)
@@ -478,11 +480,11 @@ launch(sys.argv[2], options=Options(train="fake_training:train", prepare=fake_tr
 @pytest.mark.slow
 def test_a_launched_sweep_is_a_parent_with_a_child_for_each_trial(tmp_path: Path, store: str) -> None:
     spec = files.write_text(tmp_path / "sweep.yaml", yamlio.dump_mapping({
-        "name": "demo", "base": {"data_dir": "nowhere", "tracking": {"mlflow": store}}, "storage": str(tmp_path / "runs"),
-        "space": {"weight_decay": {"uniform": [0.0, 0.8]}}, "scheduler": {"asha": {"max_epochs": 3}},
-        "budget": {"trials": 3}, "concurrency": 2}))
-    done = subprocess.run([sys.executable, "-c", DRIVER, str(Path(__file__).parent), spec], capture_output=True, text=True,
-                          timeout=120, check=False)
+        "name": "demo", "base": {"data_dir": "nowhere", "tracking": {"mlflow": store}},
+        "storage": str(tmp_path / "runs"), "space": {"weight_decay": {"uniform": [0.0, 0.8]}},
+        "scheduler": {"asha": {"max_epochs": 3}}, "budget": {"trials": 3}, "concurrency": 2}))
+    done = subprocess.run([sys.executable, "-c", DRIVER, str(Path(__file__).parent), spec], capture_output=True,
+                          text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     by_name = {run.info.run_name: run for run in runs(store)}
     assert set(by_name) == {"demo", "t0001", "t0002", "t0003"}

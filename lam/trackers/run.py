@@ -77,7 +77,7 @@ def sync(folder: RunFolder, tracking: TrackingConfig) -> list[str]:
             sink.send(folder.metrics())
             sink.close(folder.identity()["state"])
         except Exception as error:
-            raise EnvironmentFailed(f"{sink.name} failed ({type(error).__name__}: {error}); the records in {folder.path} "
-                                    "are complete, try again later") from error
+            raise EnvironmentFailed(f"{sink.name} failed ({type(error).__name__}: {error}); the records in "
+                                    f"{folder.path} are complete, try again later") from error
     return [sink.name for sink in opened]
 

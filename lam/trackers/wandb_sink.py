@@ -50,8 +50,8 @@ class WandbSink:
             dir=str(self._view.folder), config=self._view.config, resume="allow", reinit="create_new",
             settings=wandb.Settings(
                 console="off", silent=True, disable_git=True, disable_code=True, save_code=False, x_disable_stats=True,
-                x_disable_meta=True, x_save_requirements=False, x_disable_machine_info=True, init_timeout=CONNECT_SECONDS,
-                finish_timeout=FINISH_SECONDS,
+                x_disable_meta=True, x_save_requirements=False, x_disable_machine_info=True,
+                init_timeout=CONNECT_SECONDS, finish_timeout=FINISH_SECONDS,
             ),
         )
         self._files = Path(self._run.dir).parent
