@@ -52,8 +52,7 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except OSError as error:
-        _fail(str(EnvironmentFailed(f"the system refused: {error}; make room or mend it and run the same command again")),
-              EnvironmentFailed.exit_code)
+        _fail(f"the system refused: {error}; mend that and run the same command again", EnvironmentFailed.exit_code)
 
 
 def _fail(message: str, code: int) -> None:

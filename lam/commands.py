@@ -29,7 +29,9 @@ def init(
 
 def train(
     config_file: Annotated[Path, typer.Argument(metavar="CONFIG", help="A run YAML, or a promoted production YAML.")],
-    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; repeatable.")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; repeatable.")
+    ] = None,
     run_dir: Annotated[Path | None, typer.Option(help="Folder of the run; default: runs/<name of CONFIG>.")] = None,
 ) -> None:
     """Train one model. The same command again resumes."""

@@ -40,7 +40,8 @@ def write(folder: Path, data_dir: str) -> list[Path]:
 
 def run_yaml(data_dir: str) -> str:
     """A run config with the fields of SHOWN, each with its description."""
-    lines = ["# yaml-language-server: $schema=run.schema.json", "# One training run; every key left out has its default."]
+    lines = ["# yaml-language-server: $schema=run.schema.json",
+             "# One training run; every key left out has its default."]
     values = RunConfig(data_dir=data_dir)
     for name in SHOWN:
         entry = yamlio.dump_mapping({name: getattr(values, name)}).strip()
