@@ -20,7 +20,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Start with: lam data demo data/demo, then lam init.",
+    epilog="Start with: lam data demo data, then lam init --preset laptop.",
 )
 
 

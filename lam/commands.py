@@ -17,12 +17,13 @@ def register(app: typer.Typer) -> None:
 
 def init(
     folder: Annotated[Path, typer.Argument(help="Where to write; made if missing.")] = Path(),
-    data_dir: Annotated[str, typer.Option("--data", help="Folder of .h5 latents.")] = "data/demo",
+    data_dir: Annotated[str, typer.Option("--data", help="Folder of .h5 latents.")] = "data",
+    preset: Annotated[str, typer.Option(help="full, the guide's model for a GPU, or laptop, a small one.")] = "full",
 ) -> None:
     """Write a commented run.yaml and sweep.yaml, with JSON schemas for editors."""
     from lam import scaffold
 
-    for path in scaffold.write(folder, data_dir):
+    for path in scaffold.write(folder, data_dir, preset):
         typer.echo(f"wrote {path}")
     typer.echo(f"next: lam train {folder / 'run.yaml'}   or   lam sweep launch {folder / 'sweep.yaml'}")
 
