@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -131,9 +131,9 @@ def true_pass(model: LatentActionModel, windows: Windows, index: Array, config: 
         })
     return TruePass(
         losses={name: np.concatenate([part["losses"][name] for part in parts]) for name in parts[0]["losses"]},
-        error_q=_join(parts, lambda part: part["error_q"]),
-        z_e_NSQ=_join(parts, lambda part: part["z_e"]),
-        context_NE=_join(parts, lambda part: part["context"]),
+        error_q=_join(parts, "error_q"),
+        z_e_NSQ=_join(parts, "z_e"),
+        context_NE=_join(parts, "context"),
         actions_NLSQ=torch.cat([part["actions"] for part in parts]),
         codes_NS=None if parts[0]["codes"] is None else torch.cat([part["codes"] for part in parts]),
         distances=_stack([part["distances"] for part in parts]),
@@ -256,8 +256,8 @@ def _latents(model: LatentActionModel, windows: Windows, index: Array, config: R
         yield windows.batch(index[begin : begin + config.eval_batch_size]).latents.to(device)
 
 
-def _join(parts: list[dict[str, Any]], pick: Callable[[dict[str, Any]], Array]) -> Array:
-    return np.concatenate([pick(part) for part in parts])
+def _join(parts: list[dict[str, Any]], name: str) -> Array:
+    return np.concatenate([part[name] for part in parts])
 
 
 def _stack(parts: list[Distances]) -> Distances:

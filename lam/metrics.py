@@ -177,8 +177,8 @@ _PROBE = [
     Metric("val/probe_majority", "the same of always naming the commonest training action", "none", "counts",
            bounds=(0, 1)),
     Metric("val/probe_shuffled", "the same of a probe fitted on shuffled actions", "none", "counts", bounds=(0, 1)),
-    Metric("val/action_nmi", "mutual information of code tuple and true action / entropy of the action", "up",
-           "counts", bounds=(0, 1)),
+    Metric("val/action_nmi", "information of the code tuple about the true action / entropy of the action, chance "
+           "(mean over relabellings) taken off", "up", "counts", bounds=(0, 1)),
 ]
 
 _OBJECTIVE = [

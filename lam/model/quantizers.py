@@ -217,4 +217,4 @@ def make(config: RunConfig) -> Quantizer:
         return library.make(config)
     if config.quantizer == "none":
         return Identity()
-    return {"vq": Codebook, "ema": EmaCodebook}[config.quantizer](config)
+    return EmaCodebook(config) if config.quantizer == "ema" else Codebook(config)
