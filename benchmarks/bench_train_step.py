@@ -84,7 +84,7 @@ def matmul_peak(dtype: Any, now: Callable[[], float]) -> float:
 
 def in_process(*arguments: str) -> dict[str, Any]:
     """This file's answer to some arguments, from a process of its own."""
-    done = subprocess.run([sys.executable, __file__, *arguments], check=True, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, __file__, *arguments], check=True, stdout=subprocess.PIPE, text=True)
     answer: dict[str, Any] = json.loads(done.stdout)
     return answer
 
@@ -162,7 +162,8 @@ def quality(data: Path, steps: int, seeds: int) -> None:
 
 def main() -> None:
     """Run everything, or one arm where --arm asks for it."""
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--speed", action="store_true", help="speed and memory only")
     parser.add_argument("--quality", action="store_true", help="paired quality only")
     parser.add_argument("--repeats", type=int, default=2, help="rounds; arms take turns")

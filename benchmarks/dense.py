@@ -52,7 +52,7 @@ class DenseEncoder(Encoder):
         self.blocks = nn.ModuleList(DenseBlock(width, config.head_dim, fused) for _ in range(config.encoder_depth))
 
     def tokens(self, patches_BTPD: Tensor) -> Tensor:
-        B, T, P, _ = patches_BTPD.shape
+        _, T, P, _ = patches_BTPD.shape
         mask_NN = block_causal(T, P)
         x_BNE = self.positions(self.embed(patches_BTPD)).flatten(1, 2)
         for block in self.blocks:

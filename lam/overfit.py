@@ -25,8 +25,8 @@ LARGEST_BATCH = 4
 LEAST_RATE = 1e-3
 CHECK_EVERY = 20
 HINTS = (
-    "check the data: 'lam data inspect' shows shapes and ranges; latents should be [chunks, channels, 2, height, width] "
-    "and of unit variance",
+    "check the data: 'lam data inspect' shows shapes and ranges; latents should be [chunks, channels, 2, height, "
+    "width] and of unit variance",
     "raise learning_rate to 1e-3 or more",
     "raise --steps to 4000 or more (2000 is the default)",
 )

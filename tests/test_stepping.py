@@ -1,4 +1,4 @@
-"""The training loop's promises: deterministic, resumable at any step, one step however it is split."""
+"""The optimizer step and what surrounds it: resumable at any step, one step however it is split, precision, stopping."""
 
 from __future__ import annotations
 
@@ -88,11 +88,14 @@ def test_killed_between_record_and_state_writes_no_epoch_twice(
 ) -> None:
     config = small(tiny_data)
     whole = finish(config, tmp_path / "whole")
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        def kill(*_: object) -> None:
-            raise Killed
+
+    def kill(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
         patch.setattr(checkpoints, "save_state", kill)
-        finish(config, tmp_path / "killed")
+        with pytest.raises(Killed):
+            finish(config, tmp_path / "killed")
     assert len(RunFolder(tmp_path / "killed").metrics()) == 1
     assert_same(finish(config, tmp_path / "killed"), whole)
 
@@ -134,7 +137,8 @@ def test_accumulated_parts_log_the_big_batchs_loss_and_take_its_step(tiny_data: 
     whole, whole_weights = finish(small(tiny_data, num_epochs=1), tmp_path / "whole")
     parts, parts_weights = finish(small(tiny_data, num_epochs=1, accumulate_parts=3), tmp_path / "parts")
     keys = [key for key in whole[0] if key.startswith("train/") and "update" not in key]
-    assert {key: parts[0][key] for key in keys} == pytest.approx({key: whole[0][key] for key in keys}, rel=1e-4, abs=1e-6)
+    expected = pytest.approx({key: whole[0][key] for key in keys}, rel=1e-4, abs=1e-6)
+    assert {key: parts[0][key] for key in keys} == expected
     for name, weight in whole_weights.items():
         torch.testing.assert_close(parts_weights[name], weight, rtol=1e-3, atol=1e-4)
 
