@@ -155,8 +155,19 @@ def test_a_trial_leaves_mlflow_to_its_sweep() -> None:
 # ---- W&B
 
 
-def wandb_records(folder: Path) -> list[Any]:
-    """The records of a run folder's .wandb files, oldest first: protocol buffers in LevelDB's log framing."""
+def wandb_records(folder: Path, rows: int = 4) -> list[Any]:
+    """The records of a run folder's .wandb files, as soon as they hold so many rows.
+
+    W&B's service process writes its last lines a moment after the run has finished.
+    """
+    deadline = time.monotonic() + 20
+    while len(history(found := _read_wandb_files(folder))) < rows and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return found
+
+
+def _read_wandb_files(folder: Path) -> list[Any]:
+    """Oldest first: protocol buffers in LevelDB's log framing."""
     from wandb.proto.wandb_internal_pb2 import Record
 
     found = []
