@@ -36,6 +36,7 @@ class Finding:
         since: epoch of the first record of the streak that fired it; None where epochs are not known.
         until: epoch at which it cleared; None while it holds.
         evidence: for a count, the rules that hold.
+        axis: what `since` and `until` count: epochs, or a foreign trainer's steps.
     """
 
     rule: str
@@ -49,6 +50,7 @@ class Finding:
     meaning: str
     remedy: str
     evidence: tuple[str, ...] = ()
+    axis: str = "epoch"
 
     @property
     def active(self) -> bool:
@@ -59,10 +61,22 @@ class Finding:
     def sentence(self) -> str:
         """What was seen, with value and threshold."""
         shown = f"{self.value:.4g}" if isinstance(self.value, float) else self.value
-        place = "" if self.since is None else f" since epoch {self.since:g}"
+        place = "" if self.since is None else f" since {self.axis} {self.since:g}"
         if self.evidence:
             return f"{shown} hold ({', '.join(self.evidence)}), at least {self.threshold} do{place}"
         return f"{self.condition} is {shown}, {self.comparison.replace('_', ' ')} {self.threshold}{place}"
+
+
+@dataclass(frozen=True)
+class Event:
+    """A rule that fired or cleared at one record."""
+
+    epoch: float | None
+    rule: str
+    event: str
+    severity: Severity
+    value: float | str | None
+    threshold: str
 
 
 @dataclass(frozen=True)
@@ -75,6 +89,7 @@ class Judgement:
         cleared: rules that fired and cleared.
         not_judged: rule -> why its metric could not be judged.
         holding: every rule that holds, those that are evidence only included.
+        events: each time a listed rule fired or cleared, in the order of the records.
     """
 
     profile: str
@@ -83,6 +98,7 @@ class Judgement:
     cleared: tuple[Finding, ...]
     not_judged: Mapping[str, str]
     holding: Mapping[str, Finding] = field(default_factory=dict)
+    events: tuple[Event, ...] = ()
 
     @property
     def aborts(self) -> tuple[Finding, ...]:
@@ -116,13 +132,14 @@ def judge(table: Table, profile: Profile) -> Judgement:
         if rule.count is not None:
             states[rule.name] = _counted(table, rule, states)
     found_all = {rule.name: finding for rule in profile.rules if rule.name in states
-                 and (finding := _finding(table, rule, states)) is not None}
+                 and (finding := _finding(table, rule, states, profile.axis)) is not None}
     listed = [item for item in found_all.values() if not profile.rule(item.rule).quiet]
     holding = sorted((item for item in listed if item.active), key=lambda item: -_ORDER[item.severity])
     return Judgement(
         profile.name, holding[0].severity if holding else "ok", tuple(holding),
         tuple(item for item in listed if not item.active), reasons,
         {name: item for name, item in found_all.items() if item.active},
+        tuple(_events(table, profile, states, [item.rule for item in listed])),
     )
 
 
@@ -255,7 +272,7 @@ def _counted(table: Table, rule: Rule, states: Mapping[str, _State]) -> _State:
                        counts.astype(np.float64), float(rule.count or 0))
 
 
-def _finding(table: Table, rule: Rule, states: Mapping[str, _State]) -> Finding | None:
+def _finding(table: Table, rule: Rule, states: Mapping[str, _State], axis: str) -> Finding | None:
     """What a rule's state amounts to; None where it never fired."""
     state = states[rule.name]
     if not state.holds.any():
@@ -264,8 +281,19 @@ def _finding(table: Table, rule: Rule, states: Mapping[str, _State]) -> Finding 
     last = len(state.holds) - 1 if active else int(np.flatnonzero(state.holds)[-1])
     ended = None if active else _epoch(table.epoch[last + 1])
     evidence = tuple(name for name in rule.of if name in states and states[name].holds[last])
-    return Finding(rule.name, rule.severity, rule.condition, rule.comparison, _plain(state.values[last]), _shown(state.threshold),
-                   _epoch(table.epoch[state.start[last]]), ended, rule.meaning, rule.remedy, evidence)
+    return Finding(rule.name, rule.severity, rule.condition, rule.comparison, _plain(state.values[last]),
+                   _shown(state.threshold), _epoch(table.epoch[state.start[last]]), ended, rule.meaning, rule.remedy, evidence, axis)
+
+
+def _events(table: Table, profile: Profile, states: Mapping[str, _State], names: Sequence[str]) -> list[Event]:
+    found = []
+    for name in names:
+        state, severity = states[name], profile.rule(name).severity
+        changes = np.flatnonzero(np.diff(state.holds.astype(np.int8), prepend=np.int8(0)))
+        found.extend((int(row), Event(_epoch(table.epoch[row]), name, "fired" if state.holds[row] else "cleared",
+                                      severity, _plain(state.values[row]), _shown(state.threshold)))
+                     for row in changes)
+    return [event for _, event in sorted(found, key=lambda pair: pair[0])]
 
 
 def _epoch(value: float) -> float | None:
