@@ -70,7 +70,7 @@ def monitor(
     follow: Annotated[bool, typer.Option("--follow", help="Go on until the run is over or must abort.")] = False,
     every: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks, with --follow.")] = 5.0,
     fact: Annotated[list[str] | None, typer.Option(
-        metavar="NAME=NUMBER", help="What the records do not say, such as early_stopping_patience=25; repeatable.")] = None,
+        metavar="NAME=NUMBER", help="What the records do not say: early_stopping_patience=25; repeatable.")] = None,
     json_output: Annotated[bool, typer.Option(
         "--json", help="Print one JSON document; with --follow one a line at each change.")] = False,
 ) -> None:

@@ -112,7 +112,8 @@ def lines(status: Status) -> list[str]:
     held = sum(check.checked > 0 for check in status.checks) - len(broken)
     if status.checks:
         text += [f"  formulas between keys: {held} hold, {len(broken)} broken, "
-                 f"{len(status.checks) - held - len(broken)} not checked", *(f"  broken: {item.sentence}" for item in broken)]
+                 f"{len(status.checks) - held - len(broken)} not checked"]
+        text += [f"  broken: {item.sentence}" for item in broken]
     if judged.not_judged:
         text.append(f"  not judged: {len(judged.not_judged)} rules ({', '.join(sorted(judged.not_judged))})")
     return [printable(line) for line in text]

@@ -282,7 +282,8 @@ def _finding(table: Table, rule: Rule, states: Mapping[str, _State], axis: str) 
     ended = None if active else _epoch(table.epoch[last + 1])
     evidence = tuple(name for name in rule.of if name in states and states[name].holds[last])
     return Finding(rule.name, rule.severity, rule.condition, rule.comparison, _plain(state.values[last]),
-                   _shown(state.threshold), _epoch(table.epoch[state.start[last]]), ended, rule.meaning, rule.remedy, evidence, axis)
+                   _shown(state.threshold), _epoch(table.epoch[state.start[last]]), ended, rule.meaning, rule.remedy,
+                   evidence, axis)
 
 
 def _events(table: Table, profile: Profile, states: Mapping[str, _State], names: Sequence[str]) -> list[Event]:
