@@ -67,9 +67,12 @@ class Table:
         return float(found)
 
     def missing(self, expression: Expression) -> list[str]:
-        """The names that an expression reads and that are neither column nor fact."""
-        return [name for name in expressions.names(expression) if name not in self.columns and name not in self.facts
-                and not ("*" in name and self.matching(name))]
+        """The names that an expression reads and that are neither column nor fact; of patterns one must fit."""
+        absent = [name for name in expressions.names(expression) if name not in self.columns and name not in self.facts]
+        patterns = [name for name in absent if "*" in name]
+        if any(self.matching(pattern) for pattern in patterns):
+            return [name for name in absent if name not in patterns]
+        return absent
 
 
 def of_records(records: Sequence[Mapping[str, Any]], facts: Facts | None = None) -> Table:

@@ -89,7 +89,6 @@ class Judgement:
         cleared: rules that fired and cleared.
         not_judged: rule -> why its metric could not be judged.
         holding: every rule that holds, those that are evidence only included.
-        events: each time a listed rule fired or cleared, in the order of the records.
     """
 
     profile: str
@@ -98,7 +97,6 @@ class Judgement:
     cleared: tuple[Finding, ...]
     not_judged: Mapping[str, str]
     holding: Mapping[str, Finding] = field(default_factory=dict)
-    events: tuple[Event, ...] = ()
 
     @property
     def aborts(self) -> tuple[Finding, ...]:
@@ -119,6 +117,36 @@ class _State:
 def judge(table: Table, profile: Profile) -> Judgement:
     """Apply every rule of a profile to one run."""
     table = prepare(table, profile)
+    states, reasons = _states(table, profile)
+    found = {rule.name: finding for rule in profile.rules if rule.name in states
+             and (finding := _finding(table, rule, states, profile.axis)) is not None}
+    listed = [item for item in found.values() if not profile.rule(item.rule).quiet]
+    holding = sorted((item for item in listed if item.active), key=lambda item: -_ORDER[item.severity])
+    return Judgement(
+        profile.name, holding[0].severity if holding else "ok", tuple(holding),
+        tuple(item for item in listed if not item.active), reasons,
+        {name: item for name, item in found.items() if item.active},
+    )
+
+
+def events(table: Table, profile: Profile) -> list[Event]:
+    """Each time a listed rule fired or cleared, in the order of the records."""
+    table = prepare(table, profile)
+    states, _ = _states(table, profile)
+    found = []
+    for rule in profile.rules:
+        if rule.quiet or rule.name not in states:
+            continue
+        state = states[rule.name]
+        changes = np.flatnonzero(np.diff(state.holds.astype(np.int8), prepend=np.int8(0)))
+        found += [(int(row), Event(_epoch(table.epoch[row]), rule.name, "fired" if state.holds[row] else "cleared",
+                                   rule.severity, _plain(state.values[row]), _shown(state.threshold)))
+                  for row in changes]
+    return [event for _, event in sorted(found, key=lambda pair: pair[0])]
+
+
+def _states(table: Table, profile: Profile) -> tuple[dict[str, _State], dict[str, str]]:
+    """The state of every rule that can be judged, and why the others cannot."""
     states: dict[str, _State] = {}
     reasons: dict[str, str] = {}
     for rule in profile.rules:
@@ -131,16 +159,7 @@ def judge(table: Table, profile: Profile) -> Judgement:
     for rule in profile.rules:
         if rule.count is not None:
             states[rule.name] = _counted(table, rule, states)
-    found_all = {rule.name: finding for rule in profile.rules if rule.name in states
-                 and (finding := _finding(table, rule, states, profile.axis)) is not None}
-    listed = [item for item in found_all.values() if not profile.rule(item.rule).quiet]
-    holding = sorted((item for item in listed if item.active), key=lambda item: -_ORDER[item.severity])
-    return Judgement(
-        profile.name, holding[0].severity if holding else "ok", tuple(holding),
-        tuple(item for item in listed if not item.active), reasons,
-        {name: item for name, item in found_all.items() if item.active},
-        tuple(_events(table, profile, states, [item.rule for item in listed])),
-    )
+    return states, reasons
 
 
 def judge_records(records: Sequence[Mapping[str, Any]], profile: Profile, facts: Mapping[str, Any]) -> Judgement:
@@ -214,6 +233,8 @@ def _spread_out(table: Table, rule: Rule, rows: NDArray[np.int64], values: NDArr
         return _State(never, values, never.astype(np.int64), threshold)
     clear = _clears(values, rule, condition)
     holds, start = _hysteresis(table, rule, table.epoch[rows], condition, clear)
+    if len(rows) == len(table):
+        return _State(holds, values, start, threshold)
     place = np.searchsorted(rows, np.arange(len(table)), side="right") - 1
     known = place >= 0
     return _State(known & holds[place], np.where(known, values[place], None if values.dtype == object else np.nan),
@@ -284,17 +305,6 @@ def _finding(table: Table, rule: Rule, states: Mapping[str, _State], axis: str) 
     return Finding(rule.name, rule.severity, rule.condition, rule.comparison, _plain(state.values[last]),
                    _shown(state.threshold), _epoch(table.epoch[state.start[last]]), ended, rule.meaning, rule.remedy,
                    evidence, axis)
-
-
-def _events(table: Table, profile: Profile, states: Mapping[str, _State], names: Sequence[str]) -> list[Event]:
-    found = []
-    for name in names:
-        state, severity = states[name], profile.rule(name).severity
-        changes = np.flatnonzero(np.diff(state.holds.astype(np.int8), prepend=np.int8(0)))
-        found.extend((int(row), Event(_epoch(table.epoch[row]), name, "fired" if state.holds[row] else "cleared",
-                                      severity, _plain(state.values[row]), _shown(state.threshold)))
-                     for row in changes)
-    return [event for _, event in sorted(found, key=lambda pair: pair[0])]
 
 
 def _epoch(value: float) -> float | None:

@@ -147,7 +147,7 @@ class NamedQuantity(Part):
     constant: float = Field(description="standard deviation below which it is all but constant")
     unit: str = ""
     normal: tuple[float, float] | None = Field(None, description="standard deviation of real data")
-    remedy: str = "lower the learning rate, use a larger batch, and train longer"
+    remedy: str = "Lower the learning rate, use a larger batch, and train longer."
 
     def rules(self) -> list[dict[str, Any]]:
         """Its rules: low, constant, and flagged by the trainer."""

@@ -36,11 +36,12 @@ class Watch:
             self._records = self.folder.metrics()
         else:
             self._records.append(files.jsonable(record))
-        found = engine.judge(columns.of_records(self._records, self._facts), self.profile)
-        if len(found.events) != self._written:
-            self.folder.write_health([asdict(event) for event in found.events])
-            self._written = len(found.events)
-        return found
+        table = columns.of_records(self._records, self._facts)
+        events = engine.events(table, self.profile)
+        if len(events) != self._written:
+            self.folder.write_health([asdict(event) for event in events])
+            self._written = len(events)
+        return engine.judge(table, self.profile)
 
     def abort(self, record: dict[str, Any]) -> Finding | None:
         """The finding that ends the run, where the config asks for that; what fired is written either way."""
