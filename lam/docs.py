@@ -12,6 +12,7 @@ from pydantic_core import PydanticUndefined
 
 from lam import files
 from lam.config import RunConfig
+from lam.health.page import health_page
 from lam.metrics import TABLE, Metric
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs"
@@ -56,7 +57,7 @@ def _plain(value: object) -> str:
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
-PAGES = {"metrics.md": metrics_page, "config.md": config_page}
+PAGES = {"metrics.md": metrics_page, "config.md": config_page, "health.md": health_page}
 
 
 def main(check: bool) -> int:

@@ -114,7 +114,8 @@ def audit(sweep: Sweep, probe: Probe | None = digests, steps_per_epoch: int | No
     asked = {name: pair for name, known in static.items() if known.word != "inert" and name not in skip
              and (pair := _pair(sweep, name, points)) is not None}
     found = _probe_all(asked, probe) if probe is not None and asked else {}
-    return tuple(_conclude(static[name], name in skip, asked.get(name), found) for name in sweep.spec.space)
+    certain = CERTAIN if probe is None else skip
+    return tuple(_conclude(static[name], name in certain, asked.get(name), found) for name in sweep.spec.space)
 
 
 def refuse_inert(sweep: Sweep, audited: Sequence[Audited]) -> None:

@@ -234,7 +234,8 @@ def test_short_forms_of_keys() -> None:
 # ---- expressions, statistics, identities
 
 def test_expressions() -> None:
-    table = columns.of_records([{"epoch": 1, "a": 6.0, "b": 3.0, "r/x": 0.2, "r/y": 0.7}, {"epoch": 2, "a": 1.0, "b": 0.0}])
+    table = columns.of_records([{"epoch": 1, "a": 6.0, "b": 3.0, "r/x": 0.2, "r/y": 0.7},
+                                {"epoch": 2, "a": 1.0, "b": 0.0}])
     def value(formula: Any) -> list[float]:
         return [float(number) for number in table.values(expressions.parse(formula))]
 
@@ -254,7 +255,8 @@ def test_streaks() -> None:
 def test_identities_tell_where_they_break() -> None:
     known = profile_of({"name": "r", "metric": "x"}, identities=[
         {"name": "sum", "left": "c", "right": {"add": ["a", "b"]}}, {"name": "absent", "left": "q", "right": "a"}])
-    table = columns.of_records([{"epoch": 1, "a": 1, "b": 2, "c": 3}, {"epoch": 2, "a": 1, "b": 2, "c": 4}, {"epoch": 3}])
+    table = columns.of_records([{"epoch": 1, "a": 1, "b": 2, "c": 3}, {"epoch": 2, "a": 1, "b": 2, "c": 4},
+                                {"epoch": 3}])
     first, second = identities.check(table, known)
     assert (first.checked, first.broken, first.worst) == (2, 1, (2, 4, 3))
     assert first.sentence.startswith("sum: broken in 1 of 2 records; at 2 the left side is 4, the right 3")

@@ -218,8 +218,8 @@ class Profile(Part):
 
     def family(self, key: str) -> Family | None:
         """The family a key belongs to; that of the training key for an evaluation key."""
-        plain = training_key(key)
-        return next((family for family in self.families if key in family.keys or plain in family.keys), None)
+        named = next((family for family in self.families if key in family.keys), None)
+        return named or next((family for family in self.families if training_key(key) in family.keys), None)
 
 
 def _with_eval_twin(rule: Any) -> list[Any]:
