@@ -154,15 +154,16 @@ def _add_validation(by_epoch: list[Record], losses: Any, notes: list[str]) -> No
 
 def _placed(embeddings: list[Record], by_epoch: Sequence[Record], notes: list[str]) -> list[Record]:
     """Embedding records with the epoch their step lies in, from the steps that each epoch counted."""
-    counts = [row.get("grad_norm.count") for row in by_epoch if "loss_mean.total" in row or "grad_norm.count" in row]
+    trained = [row for row in by_epoch if "loss_mean.total" in row or "grad_norm.count" in row]
+    counts = [float(row.get("grad_norm.count") or 0) for row in trained]
     if not embeddings:
         return []
-    if not counts or not all(isinstance(count, (int, float)) for count in counts):
+    if not counts or not all(counts):
         notes.append("no grad_norm.count: the epoch of embedding records is not known, so rules that wait for an "
                      "epoch are not judged on them")
         return [{**row, "epoch": None} for row in embeddings]
     ends = list(accumulate(counts))
-    epochs = [row["epoch"] for row in by_epoch][:len(ends)]
+    epochs = [float(row["epoch"]) for row in trained]
 
     def place(step: float) -> float:
         return next((epoch for epoch, end in zip(epochs, ends, strict=True) if step <= end), epochs[-1] + 1)
@@ -210,11 +211,16 @@ def _lines(path: Path) -> tuple[list[Record], list[str]]:
     rows: list[Record] = []
     notes: list[str] = []
     nans: list[str] = []
+
+    def constant(token: str) -> float:
+        nans.append(token)
+        return float(token.lower())
+
     bad = 0
     lines = [line for line in path.read_bytes().split(b"\n") if line.strip()]
     for number, line in enumerate(lines, 1):
         try:
-            value = json.loads(line, parse_constant=lambda token: nans.append(token) or float(token.lower()))
+            value = json.loads(line, parse_constant=constant)
         except ValueError:
             if number == len(lines):
                 notes.append(f"{path.name}: the last line is half-written and is left out")

@@ -1,4 +1,4 @@
-"""Runs of other trainers, rebuilt from the figures that their documents print: each is judged as it was judged there."""
+"""Runs of other trainers, rebuilt from the figures that their documents print: judged here as they were there."""
 
 from __future__ import annotations
 
@@ -158,7 +158,8 @@ def test_nineteen_epochs_without_gain_are_not_twenty() -> None:
 def test_each_single_rule(record: dict[str, float], rule: str) -> None:
     found = judge_records([{"epoch": 1, **record}], load("gait-diffusion"), {})
     assert rule in {item.rule for item in found.findings}
-    healthy = {key: {"train/grad_norm_max": 5.0, "model/weight_max": 1.0, "model/weight_mean": 0.1, "model/ema_diff": 0.01,
+    healthy = {key: {"train/grad_norm_max": 5.0, "model/weight_max": 1.0, "model/weight_mean": 0.1,
+                     "model/ema_diff": 0.01,
                      "train/batch_loss_std": 0.2, "validation/gen_range": 3.0, "validation/knee_r_std": 0.4,
                      "validation/grf_vz_r_std": 200.0}[key] for key in record}
     assert judge_records([{"epoch": 1, **healthy}], load("gait-diffusion"), {}).severity == "ok"
@@ -224,7 +225,8 @@ def test_the_documents_formulas_are_checked() -> None:
         "time/rollout_generate_s": 10.0, "coord_softce_w1/gate": 0.1, "coord_softce_w1/coord_vocab_mass": 0.905,
         "base_ce/loss": 2.0, "base_ce/noncoord_tokens": 300, "pack/num_samples": 4, "base_ce/loss_per_sample": 150.0})
     checks = {item.name: item for item in identities.check(columns.of_records([good]), load("coordexp"))}
-    names = ("recall is match_rate", "objects parsed", "tokens per second", "f1", "coordinate mass", "text loss per sample")
+    names = ("recall is match_rate", "objects parsed", "tokens per second", "f1", "coordinate mass",
+             "text loss per sample")
     assert [(checks[name].checked, checks[name].broken) for name in names] == [(1, 0)] * 6
     assert checks["coordinate loss"].checked == 0  # the weights are not in the log
     bad = {**good, "rollout/parse_obj_total": 11, "rollout/match_rate": 0.6}
@@ -236,7 +238,8 @@ def test_the_documents_formulas_are_checked() -> None:
 
 
 def test_rollouts_that_always_stop_at_the_limit() -> None:
-    values = {"rollout/gen_new_tokens_mean": 1024.0, "rollout/gen_new_tokens_p99": 1024.0, "rollout/parse_truncated_rate": 0.8}
+    values = {"rollout/gen_new_tokens_mean": 1024.0, "rollout/gen_new_tokens_p99": 1024.0,
+              "rollout/parse_truncated_rate": 0.8}
     records = [rollout_step(step, 0, **values) for step in (1, 2, 3)]
     known = {item.rule for item in judge_records(records, load("coordexp"), {"max_new_tokens": 1024.0}).findings}
     assert {"always_at_token_limit", "always_same_length", "truncation_high"} <= known

@@ -1,4 +1,4 @@
-"""`lam monitor`: on runs in progress and finished, on other trainers' records, on damaged ones; text, JSON, exit codes."""
+"""`lam monitor`: on runs in progress and finished, on other trainers' records, on damaged ones."""
 
 from __future__ import annotations
 
@@ -175,7 +175,8 @@ def write_log(path: Path, rows: list[dict[str, Any]]) -> Path:
 def test_a_trainer_log(tmp_path: Path) -> None:
     rows: list[dict[str, Any]] = [
         {"loss": 1.0, "global_step/max_steps": f"{step}/100", "elapsed_time": "1m", "rollout/buffer_reuse": step % 2,
-         "rollout/f1": 0.0 if step % 2 else 0.6, "rollout/match_rate": 0.5, "time/rollout_generate_s": 0.0 if step % 2 else 9.0,
+         "rollout/f1": 0.0 if step % 2 else 0.6, "rollout/match_rate": 0.5,
+         "time/rollout_generate_s": 0.0 if step % 2 else 9.0,
          "desc_token_acc": 0.0} for step in range(1, 9)]
     rows.append({"eval_rollout_f1": 0.55, "global_step/max_steps": "8/100"})
     found = as_dict(examine(foreign.read(write_log(tmp_path / "logging.jsonl", rows))))

@@ -74,7 +74,8 @@ def test_a_refresh_acts_late_and_not_at_all_in_a_short_run(tmp_path: Path) -> No
 
 
 def test_what_there_is_no_time_for_is_not_probed(tmp_path: Path) -> None:
-    found = audit.audit(sweep_of(tmp_path, {"weight_decay": {"uniform": [0.1, 0.2]}}), probe=lambda configs, seconds: {})
+    sweep = sweep_of(tmp_path, {"weight_decay": {"uniform": [0.1, 0.2]}})
+    found = audit.audit(sweep, probe=lambda configs, seconds: {})
     assert words(found) == {"weight_decay": "not probed"}
 
 
@@ -99,7 +100,8 @@ def test_probes_that_train(tiny_data: Path, tmp_path: Path) -> None:
     space = {
         "learning_rate": {"loguniform": [1e-4, 1e-2]}, "commitment_weight": {"loguniform": [0.02, 2.0]},
         "weight_decay": {"loguniform": [1e-14, 1e-12]},  # 1 - rate * decay is 1 in float32
-        "ema_decay": {"uniform": [0.9, 0.99]}, "revive_below": {"uniform": [0.05, 0.5]}, "embed_dim": {"choice": [16, 32]},
+        "ema_decay": {"uniform": [0.9, 0.99]}, "revive_below": {"uniform": [0.05, 0.5]},
+        "embed_dim": {"choice": [16, 32]},
     }
     sweep = sweep_of(tmp_path, space, data_dir=str(tiny_data), embed_dim=512, steps_per_epoch=100)
     found = audit.audit(sweep, probing.digests)
@@ -122,8 +124,8 @@ def test_plan_prints_the_audit_and_launch_refuses(tmp_path: Path) -> None:
     sweep_of(tmp_path, {"rollout_weight": {"uniform": [0, 1]}}, rollout_horizon=1)
     path = tmp_path / "sweep.yaml"
     shown = plan(path, prepare=prepare)
-    assert any("rollout_weight: inert (it needs rollout_horizon above 1 and rollout_prob above 0)" in line for line in shown)
+    assert "  rollout_weight: inert (it needs rollout_horizon above 1 and rollout_prob above 0)" in shown
     options = Options(quiet=True, train="fake_training:train", prepare=prepare)
-    with pytest.raises(BadInput, match=r"space.rollout_weight: changes nothing in this space: it needs rollout_horizon"):
+    with pytest.raises(BadInput, match=r"space.rollout_weight: changes nothing in this space: it needs"):
         launch(path, tmp_path / "runs", options)
     assert not (tmp_path / "runs").exists()

@@ -237,7 +237,8 @@ def _spread_out(table: Table, rule: Rule, rows: NDArray[np.int64], values: NDArr
         return _State(holds, values, start, threshold)
     place = np.searchsorted(rows, np.arange(len(table)), side="right") - 1
     known = place >= 0
-    return _State(known & holds[place], np.where(known, values[place], None if values.dtype == object else np.nan),
+    unknown: Any = None if values.dtype == object else np.nan
+    return _State(known & holds[place], np.where(known, values[place], unknown),
                   rows[start[place]], threshold)
 
 

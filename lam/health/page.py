@@ -40,8 +40,9 @@ def _profile(known: Profile) -> list[str]:
     causes = [f"- {item.cause} {item.remedy} (needs {', '.join(item.needs)}"
               + (f"; also speaks for it: {', '.join(item.supports)}" if item.supports else "") + ")"
               for item in known.diagnoses]
-    return [f"## Profile `{known.name}`", "", known.about, "", "| rule | fires where | phase | severity | meaning, remedy |",
-            "|---|---|---|---|---|", *rows, "", "Diagnoses:", "", *causes]
+    return [f"## Profile `{known.name}`", "", known.about, "",
+            "| rule | fires where | phase | severity | meaning, remedy |", "|---|---|---|---|---|",
+            *rows, "", "Diagnoses:", "", *causes]
 
 
 def _condition(rule: Rule) -> str:

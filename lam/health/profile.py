@@ -35,9 +35,13 @@ from lam.validation import Strict, build, suggest
 Severity = Literal["info", "warn", "abort"]
 Comparison = Literal["above", "below", "at_least", "at_most", "outside", "is", "is_not"]
 Better = Literal["up", "down", "none"]
-Formula = Annotated[Any, BeforeValidator(expressions.parse)]
+Formula = Annotated[Any, BeforeValidator(expressions.parse)]  # an `expressions.Expression`
 Name = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
 Keys = list[str]
+
+
+def _formula_or_none(value: Any) -> Any:
+    return None if value is None else expressions.parse(value)
 
 
 def _threshold(value: Any) -> Any:
@@ -54,7 +58,7 @@ class Rule(Part):
     """One rule; see the module's docstring."""
 
     name: Name
-    metric: Formula | None = None
+    metric: Annotated[Any, BeforeValidator(_formula_or_none)] = None
     statistic: str = "value"
     window: int = Field(1, ge=1)
     comparison: Comparison = "above"
