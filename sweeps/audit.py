@@ -58,14 +58,17 @@ class Reach(NamedTuple):
     needs: str
 
 
+_OWN_CODES = ("ema", "vq", "rotation")
 _CODES = Reach(lambda config: config.quantizer != "none", "a quantizer other than none")
-_REVIVAL = Reach(lambda config: config.quantizer != "none" and config.vq_refresh_interval > 0,
-                 "a quantizer and vq_refresh_interval above 0")
+_OWN = Reach(lambda config: config.quantizer in _OWN_CODES, "a quantizer with codes of its own (ema, vq, rotation)")
+_REVIVAL = Reach(lambda config: config.quantizer in _OWN_CODES and config.vq_refresh_interval > 0,
+                 "a quantizer with codes of its own (ema, vq, rotation) and vq_refresh_interval above 0")
 REACHES: dict[str, Reach] = {
-    "ema_decay": Reach(lambda config: config.quantizer == "ema" or _REVIVAL.holds(config),
-                       "quantizer ema, or revivals, which go by averaged use"),
-    "commitment_weight": _CODES, "num_embeddings": _CODES, "codebook_init": _CODES, "vq_refresh_interval": _CODES,
-    "revive_below": _REVIVAL,
+    "ema_decay": Reach(lambda config: config.quantizer in ("ema", "rotation") or _REVIVAL.holds(config),
+                       "quantizer ema or rotation, or revivals, which go by averaged use"),
+    "commitment_weight": Reach(lambda config: config.quantizer not in ("none", "fsq"),
+                               "a quantizer with a codebook, other than none and fsq"),
+    "num_embeddings": _CODES, "codebook_init": _OWN, "vq_refresh_interval": _OWN, "revive_below": _REVIVAL,
     "rollout_weight": Reach(lambda config: config.rollout_horizon > 1 and config.rollout_prob > 0,
                             "rollout_horizon above 1 and rollout_prob above 0"),
     "rollout_prob": Reach(lambda config: config.rollout_horizon > 1 and config.rollout_weight > 0,
@@ -78,7 +81,7 @@ REACHES: dict[str, Reach] = {
 _ONSETS: dict[str, tuple[Callable[[RunConfig], int], str]] = {
     "vq_refresh_interval": (lambda config: config.vq_refresh_interval, "the first revival of dead codes"),
     "revive_below": (lambda config: config.vq_refresh_interval, "the first revival of dead codes"),
-    "ema_decay": (lambda config: 1 if config.quantizer == "ema" else config.vq_refresh_interval,
+    "ema_decay": (lambda config: 1 if config.quantizer in ("ema", "rotation") else config.vq_refresh_interval,
                   "the first revival of dead codes"),
 }
 # Knobs that may leave a few steps alone and still act later.
@@ -189,6 +192,7 @@ def shortened(name: str, pair: tuple[RunConfig, RunConfig]) -> tuple[RunConfig, 
     changes: dict[str, Any] = {
         "num_epochs": max(2, pair[0].num_epochs), "val_every": max(2, pair[0].num_epochs) + 1, "steps_per_epoch": STEPS,
         "batch_size": min(8, pair[0].batch_size), "warmup_steps": 0, "checkpoint_every": 1, "sample_count": 0,
+        "tracking": {}, "early_stopping": None,
     }
     changes.pop(name, None)
     return pair[0].replace(**changes), pair[1].replace(**changes)

@@ -11,7 +11,7 @@ import fcntl
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -52,6 +52,9 @@ class Journal:
     """The one writer of a sweep's journal, and the state that its events add up to.
 
     Use it inside a `Lock`. `state` always equals `replay(read(folder))`.
+
+    Attributes:
+        listen: called with each event after it is on the disk.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -62,6 +65,7 @@ class Journal:
         self._segment = len(segments(self.folder))
         self._file: IO[str] | None = None
         self._written = 0
+        self.listen: Callable[[dict[str, Any]], None] | None = None
 
     def append(self, event: str, **fields: Any) -> None:
         """Write one event and take it into `state`.
@@ -81,6 +85,8 @@ class Journal:
                                     "the disk, the same command then resumes") from error
         self._written += 1
         self.state.apply(line)
+        if self.listen is not None:
+            self.listen(line)
 
     def _open(self) -> IO[str]:
         if self._file is None or self._written >= SEGMENT_EVENTS:

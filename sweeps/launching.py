@@ -18,8 +18,9 @@ from rich.console import Console
 
 from lam.config import RunConfig
 from lam.errors import AnswerIsNo, EnvironmentFailed, Interrupted
+from lam.trackers import SweepTracker
 from sweeps import audit, checks, display, folders, scheduler, spec, summary
-from sweeps.journal import Journal, Lock
+from sweeps.journal import Journal, Lock, read
 from sweeps.signals import Signals
 from sweeps.space import corners
 from sweeps.spec import Resources, Sweep
@@ -82,7 +83,8 @@ def launch(path: str | Path, storage: str | Path | None = None, options: Options
         folders.write_identity(sweep, folder, fingerprint)
         with contextlib.closing(Journal(folder)) as journal:
             if not is_over(sweep, journal.state):
-                _run(sweep, journal, options, console)
+                with tracked(sweep, journal):
+                    _run(sweep, journal, options, console)
             return conclude(sweep, journal, console)
 
 
@@ -141,6 +143,15 @@ def _run(sweep: Sweep, journal: Journal, options: Options, console: Console) -> 
             raise interrupted(signals, journal.folder, options.again)
         spent = scheduler.spent_budget(sweep.spec.budget, journal.state)
         journal.append("sweep_finished", reason=f"budget spent: {spent}")
+
+
+@contextlib.contextmanager
+def tracked(sweep: Sweep, journal: Journal) -> Iterator[None]:
+    """The sweep in MLflow, where the base config asks for it, for the length of a with-block."""
+    tracker = SweepTracker(journal.folder, sweep.base.tracking, read(journal.folder))
+    with contextlib.closing(tracker):
+        journal.listen = tracker.event
+        yield
 
 
 @contextlib.contextmanager
