@@ -29,8 +29,11 @@ Positive = Annotated[float, Field(gt=0)]
 
 
 class HealthConfig(Strict):
-    """When a collapsed codebook ends a run early inside a sweep."""
+    """By which rules a run is judged, and when a collapsed codebook ends it."""
 
+    profile: str = Field("lam", description="health profile: lam, or a YAML file of one's own; see docs/health.md")
+    abort: bool = Field(
+        False, description="end the run when a rule of severity abort fires (a sweep's scheduler decides by itself)")
     grace_epochs: Whole | None = Field(
         None, description="epochs before collapse is judged; default: see docs/decisions/0004-collapse-grace.md")
     patience: Count = Field(2, description="validations in a row that must show collapse")

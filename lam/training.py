@@ -21,6 +21,8 @@ from lam import checkpoints, evaluation, flops, identity, losses, samples, vital
 from lam.config import RunConfig
 from lam.data import windows as data
 from lam.errors import BadInput
+from lam.health.engine import Finding
+from lam.health.watch import Watch
 from lam.metrics import better
 from lam.model.lam import LatentActionModel
 from lam.records import RunFolder
@@ -36,18 +38,24 @@ def train(config: RunConfig, run_dir: str | Path) -> Iterator[dict[str, Any]]:
     """Train, yielding the record of each epoch still to do; the same call again resumes.
 
     Closing the generator leaves a resumable run. A run whose loss stops being finite yields a last
-    record with NaN losses and ends in the state `failed`.
+    record with NaN losses and ends in the state `failed`; so does one that a health rule aborts, where
+    `health.abort` is set, after its last record and with its checkpoints kept.
 
     Raises:
         BadInput: the config or its data are wrong, or `run_dir` holds a run of another config.
     """
-    run = Run(config, RunFolder(run_dir))
+    yield from epochs(Run(config, RunFolder(run_dir)))
+
+
+def epochs(run: Run) -> Iterator[dict[str, Any]]:
+    """`train` for a run that exists: a seam for those who change something of it first (tests plant faults here)."""
     try:
         while not run.is_over:
             record = run.train_epoch(run.epoch + 1)
             if run.validation_is_due():
                 record |= run.validate()
             run.commit(record)
+            run.aborted = run.watch.abort(record)
             yield record
         run.finish()
     finally:
@@ -74,6 +82,8 @@ class Run:
         self.best = math.nan
         self.previous_loss: float | None = None
         self.diverged = False
+        self.aborted: Finding | None = None
+        self.watch = Watch(config, folder, self.steps_per_epoch)
         self.patience = Patience(config.early_stopping)
         self._begin()
         self.trackers = None if self.is_over else RunTrackers(config, folder)
@@ -81,7 +91,8 @@ class Run:
     @property
     def is_over(self) -> bool:
         """Whether no epoch is left to train."""
-        return self.epoch >= self.config.num_epochs or self.diverged or self.patience.exhausted
+        over = self.diverged or self.aborted is not None or self.patience.exhausted
+        return over or self.epoch >= self.config.num_epochs
 
     # ---- an epoch
 
@@ -208,13 +219,19 @@ class Run:
                 older.unlink()
 
     def finish(self) -> None:
-        """Mark the run finished or failed, and delete what it no longer needs."""
+        """Mark the run finished or failed, and delete what it no longer needs; a run that is over stays as it is."""
+        if self.folder.identity().get("state") != "running":
+            return
         if self.diverged:
             reason = f"the loss stopped being finite at step {self.stepper.number}; lower learning_rate (now " \
                      f"{self.config.learning_rate:g}) or grad_clip (now {self.config.grad_clip:g})"
             self.folder.update_identity(state="failed", reason=reason)
             return
         checkpoints.save_weights(self.folder.checkpoints, "last", self.stepper.evaluated)
+        if self.aborted is not None:
+            reason = f"health rule {self.aborted.rule}: {self.aborted.sentence}. {self.aborted.remedy}"
+            self.folder.update_identity(state="failed", epoch=self.epoch, reason=reason)
+            return
         checkpoints.retain(self.folder.checkpoints, self.config.keep)
         early = {"stopped_early": self.patience.reason} if self.patience.exhausted else {}
         self.folder.update_identity(state="finished", epoch=self.epoch, **early)

@@ -33,16 +33,17 @@ def launch(
     storage: Annotated[str | None, typer.Option(help="Folder that holds sweeps; default: the YAML's.")] = None,
     address: Address = None,
     quiet: Quiet = False,
+    allow_inert: Annotated[bool, typer.Option("--allow-inert", help="Launch although a knob changes nothing.")] = False,
 ) -> None:
     """Run a sweep; the same command again resumes it."""
     from sweeps.launching import Options
     from sweeps.launching import launch as run
 
-    run(spec, storage, Options(address=address, quiet=quiet, again=_this_command()))
+    run(spec, storage, Options(address=address, quiet=quiet, again=_this_command(), allow_inert=allow_inert))
 
 
 def plan(spec: SpecFile) -> None:
-    """Check a sweep's YAML and say what it would do; starts nothing."""
+    """Check a sweep's YAML and say what it would do; starts no trial."""
     from sweeps.planning import plan as describe
 
     for line in describe(spec):

@@ -19,7 +19,7 @@ from rich.console import Console
 from lam.config import RunConfig
 from lam.errors import AnswerIsNo, EnvironmentFailed, Interrupted
 from lam.trackers import SweepTracker
-from sweeps import checks, display, folders, scheduler, spec, summary
+from sweeps import audit, checks, display, folders, scheduler, spec, summary
 from sweeps.journal import Journal, Lock, read
 from sweeps.signals import Signals
 from sweeps.space import corners
@@ -44,6 +44,7 @@ class Options:
         train: dotted path ``module:function`` of ``train(config, run_dir)``; a seam for tests.
         prepare: checks the data of these configs, builds its cache, and returns the first one's data fingerprint.
         again: the command that resumes the work, for messages.
+        allow_inert: launch although a knob changes nothing.
     """
 
     address: str | None = None
@@ -51,6 +52,7 @@ class Options:
     train: str = TRAIN
     prepare: Prepare | None = None
     again: str | None = None
+    allow_inert: bool = False
 
 
 def launch(path: str | Path, storage: str | Path | None = None, options: Options | None = None,
@@ -74,6 +76,8 @@ def launch(path: str | Path, storage: str | Path | None = None, options: Options
     for warning in checks.warnings(sweep):
         console.print(f"warning: {warning}", markup=False, soft_wrap=True)
     fingerprint = (options.prepare or prepare_data)(data_configs(sweep))
+    if not (options.allow_inert or (folder / "sweep.json").exists()):
+        audit.refuse_inert(sweep, _audited(sweep, options))
     with Lock(folder):
         folders.check_same(sweep, folder)
         folders.write_identity(sweep, folder, fingerprint)
@@ -100,6 +104,20 @@ def prepare_data(configs: list[RunConfig]) -> str:
         for split in ("train", "validation"):
             windows.open_split(config, split)
     return windows.data_fingerprint(configs[0])
+
+
+def steps_per_epoch(sweep: Sweep) -> int:
+    """Optimizer steps of one epoch of the base config."""
+    from lam.data import windows
+
+    return sweep.base.steps_per_epoch or max(1, len(windows.open_split(sweep.base, "train")) // sweep.base.batch_size)
+
+
+def _audited(sweep: Sweep, options: Options) -> tuple[audit.Audited, ...]:
+    """The audit before a launch: what is certain is not probed, and a stand-in for training is not probed at all."""
+    if options.train != TRAIN or options.prepare is not None:
+        return audit.audit(sweep, None)
+    return audit.audit(sweep, steps_per_epoch=steps_per_epoch(sweep), skip=audit.CERTAIN)
 
 
 def is_over(sweep: Sweep, state: SweepState) -> bool:

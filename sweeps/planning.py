@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from sweeps import checks, launching, ray_session, rungs, spec
+from sweeps import audit, checks, launching, ray_session, rungs, spec
+from sweeps.probing import digests as probing_digests
 from sweeps.spec import Sweep
 
 
@@ -17,12 +18,19 @@ def plan(path: str | Path, prepare: launching.Prepare | None = None) -> list[str
     """
     sweep = spec.load(path)
     (prepare or launching.prepare_data)(launching.data_configs(sweep))
-    return [*checks.warnings(sweep), *_space(sweep), *_ladder(sweep), *_cost(sweep)]
+    return [*checks.warnings(sweep), *_space(sweep), *_audit(sweep, probing=prepare is None), *_ladder(sweep),
+            *_cost(sweep)]
 
 
 def _space(sweep: Sweep) -> list[str]:
     return [f"{len(sweep.spec.space)} knobs, every corner is a valid run:",
             *(f"  {name}: {knob}" for name, knob in sweep.space_mapping().items())]
+
+
+def _audit(sweep: Sweep, probing: bool) -> list[str]:
+    steps = launching.steps_per_epoch(sweep) if probing else None
+    found = audit.audit(sweep, probing_digests if probing else None, steps)
+    return ["does each knob act?", *(f"  {item.sentence}" for item in found)]
 
 
 def _ladder(sweep: Sweep) -> list[str]:
