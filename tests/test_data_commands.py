@@ -30,7 +30,7 @@ def test_demo_says_what_it_wrote_and_that_it_is_there(tmp_path: Path) -> None:
     arguments = ("demo", str(tmp_path / "d"), "--episodes", "3", "--length", "8", "--size", "32")
     first = lam(*arguments)
     assert first.exit_code == 0, first.output
-    assert "wrote 3 clips of pong" in first.output
+    assert "wrote 3 clips of breakout" in first.output
     assert "nothing to do" in lam(*arguments).output
 
 

@@ -22,8 +22,9 @@ TINY: dict[str, Any] = {
 @pytest.fixture
 def profile(tmp_path: Path) -> Path:
     """A profile that wants every run stopped after its second epoch."""
-    rules = [{"name": "too_long", "metric": "step", "threshold": 3, "severity": "abort", "meaning": "Long.", "remedy": "Go."},
-             {"name": "begun", "metric": "step", "threshold": 0, "severity": "warn", "meaning": "Begun.", "remedy": "Go."}]
+    words = {"metric": "step", "meaning": "Long.", "remedy": "Go."}
+    rules = [{"name": "too_long", "threshold": 3, "severity": "abort", **words},
+             {"name": "begun", "threshold": 0, "severity": "warn", **words}]
     path = tmp_path / "mine.yaml"
     path.write_text(yamlio.dump_mapping({"name": "mine", "about": "a", "rules": rules}))
     return path
@@ -71,7 +72,9 @@ def test_a_resumed_run_tells_the_same_story(tiny_data: Path, profile: Path, tmp_
     assert halved.health() == whole.health()
 
 
-def test_a_finished_run_keeps_its_weights_when_it_is_asked_for_again(tiny_data: Path, profile: Path, tmp_path: Path) -> None:
+def test_a_finished_run_keeps_its_weights_when_asked_for_again(
+    tiny_data: Path, profile: Path, tmp_path: Path
+) -> None:
     run = RunFolder(tmp_path / "run")
     config = config_of(tiny_data, profile, abort=False).replace(keep="last")
     list(training.train(config, run.path))
