@@ -72,9 +72,9 @@ def collapse_grace(config: RunConfig, steps_per_epoch: int, asha: Asha | None) -
 def _collapse(trial: TrialState, config: RunConfig, step: int, saved: int, asha: Asha | None) -> Ending | None:
     latest, patience = trial.results[-1], config.health.patience
     grace = collapse_grace(config, step // latest.epoch, asha)
-    finding = health.collapse([result.epoch for result in trial.results],
-                              [result.verdict == "collapsed" for result in trial.results], grace, patience)
-    if finding is None or latest.verdict != "collapsed":
+    lately = trial.results[-patience:]
+    epochs, flags = [result.epoch for result in lately], [result.verdict == "collapsed" for result in lately]
+    if health.collapse(epochs, flags, grace, patience) is None:
         return None
     sentence = (f"the codebook was collapsed at the last {patience} validations (epoch {latest.epoch}, "
                 f"judged from epoch {grace})")
