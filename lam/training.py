@@ -67,7 +67,7 @@ class Run:
         )
         self.steps_per_epoch = config.steps_per_epoch or max(1, len(self.train_set) // config.batch_size)
         self.epoch = self.step = 0
-        self.tflops = self.seconds = 0.0
+        self.tflops = self.tflops_before = self.seconds = 0.0
         self.best = math.nan
         self.diverged = False
         self._begin()
@@ -76,7 +76,7 @@ class Run:
 
     def train_epoch(self, epoch: int) -> dict[str, Any]:
         """Train one epoch; returns its record without validation."""
-        begin = time.perf_counter()
+        begin, self.tflops_before = time.perf_counter(), self.tflops
         self.model.train()
         sums = Sums()
         for number, index in enumerate(self._batches(epoch)):
@@ -159,8 +159,9 @@ class Run:
     # ---- validation, records, checkpoints
 
     def validation_is_due(self) -> bool:
-        """Every `val_every` epochs and at the last one; a diverged model is not measured."""
-        due = self.epoch % self.config.val_every == 0 or self.epoch == self.config.num_epochs
+        """Every `val_every` epochs, past each of `val_at_tflops`, and at the last one; a diverged model is not measured."""
+        due = (self.epoch % self.config.val_every == 0 or self.epoch == self.config.num_epochs
+               or any(self.tflops_before < mark <= self.tflops for mark in self.config.val_at_tflops))
         return due and not self.diverged
 
     def validate(self) -> dict[str, Any]:

@@ -136,7 +136,7 @@ class _ConfirmJobs:
         verdict = health.verdict(record)
         if "val/mse_loss" in record or verdict == "nonfinite":
             self._say(display.line({"event": "result", "trial": job_id, "epoch": record["epoch"], "verdict": verdict,
-                                    "objective": record.get(self._sweep.spec.objective)}, self._sweep.max_epochs))
+                                    "objective": record.get(self._sweep.spec.primary)}, self._sweep.max_epochs))
         if verdict == "nonfinite" or record["epoch"] >= self._sweep.max_epochs:
             self._ended.add(job_id)
         return job_id not in self._ended
@@ -148,7 +148,7 @@ class _ConfirmJobs:
         self._ended.add(job_id)
         self._say(f"{job_id} failed: {reason['sentence']}")
 
-    def left(self, job_id: str, lost: bool) -> None:
+    def left(self, job_id: str, lost: bool, error: str = "") -> None:
         self._live.discard(job_id)
         self._losses[job_id] = self._losses.get(job_id, 0) + lost
         if job_id not in self._ended and self._losses[job_id] < MAX_LOSSES:
@@ -175,7 +175,7 @@ def summarise(sweep: Sweep, reruns: list[Rerun], folder: Path) -> dict[str, Any]
     """confirm.json, computed from the runs' records."""
     trials = [_of_trial(sweep, folder, list(group))
               for _, group in itertools.groupby(reruns, key=lambda rerun: rerun.trial)]
-    return {"schema": folders.SCHEMA, "objective": sweep.spec.objective, "trials": trials,
+    return {"schema": folders.SCHEMA, "objective": sweep.spec.primary, "trials": trials,
             "differences": [difference(a, b) for a, b in itertools.combinations(trials, 2)]}
 
 
@@ -195,17 +195,17 @@ def sweep_fingerprint(config: RunConfig, seed: int) -> str:
 
 def _outcome(sweep: Sweep, run: RunFolder) -> tuple[float, str]:
     """(value, verdict) of a run: its kept epoch's; NaN where it diverged or never reported."""
-    records = [record for record in run.metrics() if sweep.spec.objective in record] if run.exists() else []
+    records = [record for record in run.metrics() if sweep.spec.primary in record] if run.exists() else []
     if not records or health.verdict(run.metrics()[-1]) == "nonfinite":
         return math.nan, "nonfinite"
     sign = 1 if sweep.spec.maximise else -1
-    finite = [record for record in records if record[sweep.spec.objective] is not None]
+    finite = [record for record in records if record[sweep.spec.primary] is not None]
     if not finite:
         return math.nan, "nonfinite"
     kept = finite[-1]
     if sweep.base.keep == "best":
-        kept = max(finite, key=lambda record: sign * record[sweep.spec.objective])
-    return float(kept[sweep.spec.objective]), health.verdict(kept)
+        kept = max(finite, key=lambda record: sign * record[sweep.spec.primary])
+    return float(kept[sweep.spec.primary]), health.verdict(kept)
 
 
 def t_interval(values: list[float]) -> tuple[float, float, float]:

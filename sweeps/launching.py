@@ -18,11 +18,12 @@ from rich.console import Console
 
 from lam.config import RunConfig
 from lam.errors import AnswerIsNo, EnvironmentFailed, Interrupted
-from sweeps import checks, display, folders, scheduler, spec, summary
+from sweeps import checks, display, folders, points, scheduler, spec, summary
 from sweeps.journal import Journal, Lock
 from sweeps.signals import Signals
 from sweeps.space import corners
-from sweeps.spec import Resources, Sweep
+from sweeps.sections import Resources
+from sweeps.spec import Sweep
 from sweeps.state import SweepState
 
 if TYPE_CHECKING:
@@ -102,7 +103,16 @@ def prepare_data(configs: list[RunConfig]) -> str:
 
 def is_over(sweep: Sweep, state: SweepState) -> bool:
     """Whether there is nothing left to do."""
-    return not state.unfinished and scheduler.spent_budget(sweep.spec.budget, state) is not None
+    if state.unfinished:
+        return False
+    return scheduler.spent_budget(sweep.spec, state) is not None or searcher_done(sweep, state)
+
+
+def searcher_done(sweep: Sweep, state: SweepState) -> bool:
+    """Whether every point of a grid has been suggested."""
+    if sweep.spec.search.grid is None:
+        return False
+    return len(state.configs) >= len(points.grid(sweep.spec.space, sweep.base.mapping(), sweep.spec.seed))
 
 
 def _run(sweep: Sweep, journal: Journal, options: Options, console: Console) -> None:
@@ -121,8 +131,8 @@ def _run(sweep: Sweep, journal: Journal, options: Options, console: Console) -> 
         if signals.received is not None:
             journal.append("sweep_interrupted", reason=f"signal {signals.received}")
             raise interrupted(signals, journal.folder, options.again)
-        spent = scheduler.spent_budget(sweep.spec.budget, journal.state)
-        journal.append("sweep_finished", reason=f"budget spent: {spent}")
+        spent = scheduler.spent_budget(sweep.spec, journal.state)
+        journal.append("sweep_finished", reason=f"budget spent: {spent}" if spent else "every point of the grid is done")
 
 
 @contextlib.contextmanager

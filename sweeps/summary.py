@@ -54,7 +54,7 @@ def best_sentence(sweep: Sweep, state: SweepState) -> str:
     if not rows:
         return "no trial has a result to rank yet"
     trial, result = rows[0]
-    text = (f"best: {trial.id} with {sweep.spec.objective} {number(result.objective)} at epoch {result.epoch} "
+    text = (f"best: {trial.id} with {sweep.spec.primary} {number(result.objective)} at epoch {result.epoch} "
             f"({params_text(trial.params)})")
     if not is_sound(result.verdict):
         return f"no trial is live; {text}, {result.verdict.replace('_', ' ')}"
@@ -67,7 +67,7 @@ def status(sweep: Sweep, state: SweepState) -> dict[str, Any]:
     """Everything `lam sweep status --json` prints."""
     rows = ranking(state, sweep.spec.maximise)
     return {
-        "name": sweep.spec.name, "objective": sweep.spec.objective, "finished": state.finished,
+        "name": sweep.spec.name, "objective": sweep.spec.primary, "finished": state.finished,
         "totals": asdict(totals(state)), "best": rows[0][0].id if rows else None,
         "trials": [_trial(trial, sweep.spec.maximise) for trial in state.trials.values()],
     }
@@ -89,7 +89,7 @@ def explain(sweep: Sweep, state: SweepState, trial_id: str | None = None) -> lis
 def _sentence(sweep: Sweep, trial: TrialState) -> str:
     told = f"{trial.id} ({params_text(trial.params)})"
     if trial.status == "completed":
-        return f"{told} completed: {sweep.spec.objective} {number(trial.objective)}, {trial.verdict.replace('_', ' ')}"
+        return f"{told} completed: {sweep.spec.primary} {number(trial.objective)}, {trial.verdict.replace('_', ' ')}"
     if trial.final:
         return f"{told} {trial.status} at epoch {trial.epoch}: {(trial.reason or {})['sentence']}"
     return f"{told} has trained {trial.epoch} of {sweep.max_epochs} epochs and will go on"
