@@ -88,3 +88,67 @@ RECIPES = {
     "breakout": Recipe("breakout", SEARCH_SPACE, 200, 3, BASE),
     "pong": Recipe("pong", SEARCH_SPACE, 200, 3, BASE),
 }
+
+
+class Table:
+    """A recorded table, read back.
+
+    Attributes:
+        rows: one a config, trained with the base's seed.
+        repeats: for each row, its curves with all seeds, the row's own first.
+    """
+
+    def __init__(self, name: str, path: Path | None = None) -> None:
+        with gzip.open(path or DATA / f"{name}.json.gz", "rt", encoding="utf-8") as file:
+            content = json.load(file)
+        self.base: dict[str, Any] = content["base"]
+        self.space = {knob: Knob.model_validate(value) for knob, value in content["space"].items()}
+        self.space_mapping: dict[str, Any] = content["space"]
+        self.columns: list[str] = content["columns"]
+        self.epochs: int = content["epochs"]
+        self.rows = [row for row in content["rows"] if row["seed"] == self.base["seed"]]
+        by_params: dict[str, list[Any]] = {}
+        for row in content["rows"]:
+            by_params.setdefault(json.dumps(row["params"], sort_keys=True), []).append(row["curve"])
+        self.repeats = [by_params[json.dumps(row["params"], sort_keys=True)] for row in self.rows]
+
+    def record(self, row: int, epoch: int) -> dict[str, Any]:
+        """The epoch record of a row, as `lam.train` yielded it; the last one it has where it diverged earlier."""
+        curve = self.rows[row]["curve"]
+        return dict(zip(self.columns, curve[min(epoch, len(curve)) - 1], strict=True))
+
+    def epochs_of(self, row: int) -> int:
+        """Epochs that a row has; fewer than the budget where it diverged."""
+        return len(self.rows[row]["curve"])
+
+    def nearest(self, params: dict[str, Scalar]) -> int:
+        """The row whose config is nearest: choices count 1 where they differ, numbers their difference in quantiles."""
+        at = self._coordinates(params)
+        return int(np.argmin(np.abs(self._points - at).sum(axis=1)))
+
+    @cached_property
+    def _points(self) -> np.ndarray[Any, np.dtype[np.float64]]:
+        return np.array([self._coordinates(row["params"]) for row in self.rows])
+
+    def _coordinates(self, params: dict[str, Scalar]) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Choices as one-hot halves (so that two that differ are 1 apart), numbers as quantiles; inactive knobs 0.5."""
+        found: list[float] = []
+        for name, knob in self.space.items():
+            if knob.choice is not None:
+                found += [0.5 * (params.get(name) == choice) for choice in knob.choice]
+            else:
+                found.append(knob.quantile(float(params[name])) if name in params else 0.5)  # type: ignore[arg-type]
+        return np.array(found)
+
+    def final(self, row: int, column: str = "val/objective") -> float:
+        """Mean over the seeds of a metric at the last epoch; NaN where a seed diverged."""
+        place = self.columns.index(column)
+        values = [curve[-1][place] for curve in self.repeats[row]]
+        return math.nan if any(value is None for value in values) else float(np.mean(values))
+
+    def raw_dsnr(self, record: dict[str, Any]) -> float:
+        """DSNR as the plain ratio of the recorded distances, whatever its status; NaN where nothing moved."""
+        action, rand, eps = (record[f"val/d_{name}_l2"] for name in ("action", "rand", "action_eps"))
+        if None in (action, rand, eps) or eps == action:
+            return math.nan
+        return float((rand - action) / (eps - action))

@@ -237,4 +237,5 @@ def memory_sentence(error: str) -> str:
 
 def session_event(sweep: Sweep) -> dict[str, Any]:
     """Fields of the event that opens a session."""
-    return {"name": sweep.spec.name, "pid": os.getpid(), "host": socket.gethostname()}
+    return {"name": sweep.spec.name, "pid": os.getpid(), "host": socket.gethostname(),
+            "budget": sweep.spec.budget.model_dump(exclude_none=True)}

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from lam.config import RunConfig
 from lam.errors import AnswerIsNo, EnvironmentFailed, Interrupted
-from sweeps import checks, display, folders, points, scheduler, spec, summary
+from sweeps import checks, display, folders, points, scheduler, spec, summary, warm
 from sweeps.journal import Journal, Lock
 from sweeps.signals import Signals
 from sweeps.space import corners
@@ -44,6 +44,7 @@ class Options:
         train: dotted path ``module:function`` of ``train(config, run_dir)``; a seam for tests.
         prepare: checks the data of these configs, builds its cache, and returns the first one's data fingerprint.
         again: the command that resumes the work, for messages.
+        warm_start: folder of another sweep whose results the searcher starts from.
     """
 
     address: str | None = None
@@ -51,6 +52,7 @@ class Options:
     train: str = TRAIN
     prepare: Prepare | None = None
     again: str | None = None
+    warm_start: str | None = None
 
 
 def launch(path: str | Path, storage: str | Path | None = None, options: Options | None = None,
@@ -73,13 +75,19 @@ def launch(path: str | Path, storage: str | Path | None = None, options: Options
     folders.check_same(sweep, folder)
     for warning in checks.warnings(sweep):
         console.print(f"warning: {warning}", markup=False, soft_wrap=True)
+    return run_in(sweep, folder, options, console)
+
+
+def run_in(sweep: Sweep, folder: Path, options: Options, console: Console) -> SweepState:
+    """Run a validated sweep in its folder; see `launch`."""
+    found = warm.matches(sweep, options.warm_start) if options.warm_start else None
     fingerprint = (options.prepare or prepare_data)(data_configs(sweep))
     with Lock(folder):
         folders.check_same(sweep, folder)
         folders.write_identity(sweep, folder, fingerprint)
         with contextlib.closing(Journal(folder)) as journal:
             if not is_over(sweep, journal.state):
-                _run(sweep, journal, options, console)
+                _run(sweep, journal, options, console, found)
             return conclude(sweep, journal, console)
 
 
@@ -115,7 +123,7 @@ def searcher_done(sweep: Sweep, state: SweepState) -> bool:
     return len(state.configs) >= len(points.grid(sweep.spec.space, sweep.base.mapping(), sweep.spec.seed))
 
 
-def _run(sweep: Sweep, journal: Journal, options: Options, console: Console) -> None:
+def _run(sweep: Sweep, journal: Journal, options: Options, console: Console, found: warm.Matches | None) -> None:
     with trial_machinery(options, journal.folder, sweep) as (signals, fitting, scratch):
         from sweeps.driver import SweepDriver, session_event
 
@@ -123,6 +131,10 @@ def _run(sweep: Sweep, journal: Journal, options: Options, console: Console) -> 
         driver = SweepDriver(sweep, journal, options.train, sweep.spec.concurrency or fitting,
                              driver_display.event, lambda: signals.received is not None)
         journal.append("sweep_resumed" if journal.state.seq else "sweep_started", **session_event(sweep))
+        if found is not None and not journal.state.trials:
+            warm.record(journal, sweep, found)
+            console.print(f"warm start: {len(found.taken)} trials of {found.other.spec.name} taken over, {found.left} do "
+                          "not fit this space", highlight=False, markup=False, soft_wrap=True)
         with driver_display:
             try:
                 run_jobs(driver, sweep.spec.resources, journal.folder, scratch)

@@ -133,8 +133,9 @@ def _asha(spec: SweepSpec, asha: Asha, state: SweepState, trial: TrialState, sav
     sentence = (f"{spec.primary} {latest.objective:.4g}{_state(latest)} at epoch {latest.epoch} is not among the "
                 f"best {decision.places} of {decision.arrivals} trials at rung {levels[reached]:.4g}{unit} "
                 f"(cutoff {cutoff:.4g})")
-    return Ending("paused" if asha.promote else "stopped", "asha", sentence, saved, levels[reached],
-                  latest.objective, cutoff, decision.arrivals)
+    rung = levels[reached] if asha.on_tflops else int(levels[reached])
+    return Ending("paused" if asha.promote else "stopped", "asha", sentence, saved, rung, latest.objective, cutoff,
+                  decision.arrivals)
 
 
 def _bracket(asha: Asha, trial: TrialState) -> int:

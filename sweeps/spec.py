@@ -171,8 +171,9 @@ class Sweep:
                 for name, knob in self.spec.space.items()}
 
     def fingerprint(self) -> str:
-        """Twelve hex digits that name what was asked."""
-        return hashlib.sha256(json.dumps(self.asked(), sort_keys=True).encode()).hexdigest()[:12]
+        """Twelve hex digits that name what was asked; the budget is left out, so that it can be raised."""
+        asked = {key: value for key, value in self.asked().items() if key != "budget"}
+        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def load(path: str | Path) -> Sweep:
