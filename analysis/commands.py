@@ -32,8 +32,23 @@ def report(
     typer.echo(made.verdict.sentence)
     for caution in made.verdict.cautions:
         typer.echo(f"Note: {caution}")
-    for target in targets:
-        typer.echo(f"Wrote {target}")
+    for label, place in _places(targets, list(paths)):
+        typer.echo(f"{label:<16}{place}")
+
+
+def _places(reports: list[Path], paths: list[Path]) -> list[tuple[str, Path]]:
+    """Where things are: the reports just written, and for each sweep its folder and what was promoted from it."""
+    import json
+
+    places = [("report", report) for report in reports]
+    for path in paths:
+        if (path / "sweep.json").exists():
+            places.append(("sweep folder", path))
+        if (path / "promotion.json").exists():
+            promotion = json.loads((path / "promotion.json").read_text(encoding="utf-8"))
+            if promotion.get("promoted"):
+                places.append(("production YAML", Path(promotion["target"])))
+    return places
 
 
 def promote(

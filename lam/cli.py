@@ -20,7 +20,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Start with: lam data demo data/demo, then lam init.",
+    epilog="Start with: lam data demo data, then lam init --preset laptop.",
 )
 
 
@@ -52,8 +52,7 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except OSError as error:
-        _fail(str(EnvironmentFailed(f"the system refused: {error}; make room or mend it and run the same command again")),
-              EnvironmentFailed.exit_code)
+        _fail(f"the system refused: {error}; mend that and run the same command again", EnvironmentFailed.exit_code)
 
 
 def _fail(message: str, code: int) -> None:

@@ -17,19 +17,22 @@ def register(app: typer.Typer) -> None:
 
 def init(
     folder: Annotated[Path, typer.Argument(help="Where to write; made if missing.")] = Path(),
-    data_dir: Annotated[str, typer.Option("--data", help="Folder of .h5 latents.")] = "data/demo",
+    data_dir: Annotated[str, typer.Option("--data", help="Folder of .h5 latents.")] = "data",
+    preset: Annotated[str, typer.Option(help="full, the guide's model for a GPU, or laptop, a small one.")] = "full",
 ) -> None:
     """Write a commented run.yaml and sweep.yaml, with JSON schemas for editors."""
     from lam import scaffold
 
-    for path in scaffold.write(folder, data_dir):
+    for path in scaffold.write(folder, data_dir, preset):
         typer.echo(f"wrote {path}")
     typer.echo(f"next: lam train {folder / 'run.yaml'}   or   lam sweep launch {folder / 'sweep.yaml'}")
 
 
 def train(
     config_file: Annotated[Path, typer.Argument(metavar="CONFIG", help="A run YAML, or a promoted production YAML.")],
-    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; repeatable.")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; repeatable.")
+    ] = None,
     run_dir: Annotated[Path | None, typer.Option(help="Folder of the run; default: runs/<name of CONFIG>.")] = None,
 ) -> None:
     """Train one model. The same command again resumes."""

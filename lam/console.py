@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,19 +37,10 @@ def train(config: RunConfig, run_dir: Path) -> None:
     if done:
         print(f"resuming {run_dir} after epoch {done}")
     print(" ".join(title.rjust(WIDTH) for title, _, _ in COLUMNS), "  state")
-    for record in _epochs(config, run_dir):
+    for record in training.train(config, run_dir):
         state = health.verdict(record) if "val/mse_loss" in record or "val/objective" not in record else ""
         print(" ".join(_cell(record, key, form).rjust(WIDTH) for _, key, form in COLUMNS), f"  {state}", flush=True)
     _conclude(folder)
-
-
-def _epochs(config: RunConfig, run_dir: Path) -> Iterator[dict[str, Any]]:
-    epochs = training.train(config, run_dir)
-    try:
-        yield from epochs
-    except KeyboardInterrupt:
-        epochs.close()
-        raise
 
 
 def _cell(record: dict[str, Any], key: str, form: str) -> str:
@@ -115,6 +105,7 @@ def _print_evaluation(result: dict[str, Any], path: Path) -> None:
         console.print(
             f"probe: the codes tell the true action in {found['accuracy']:.1%} of {found['transitions']} transitions; "
             f"always the commonest action: {found['majority']:.1%}; shuffled labels: {found['shuffled']:.1%}; "
-            f"gain {found['gain']:+.3f} [{found['gain_low']:+.3f}, {found['gain_high']:+.3f}] over {found['videos']} videos"
+            f"gain {found['gain']:+.3f} [{found['gain_low']:+.3f}, {found['gain_high']:+.3f}] over "
+            f"{found['videos']} videos"
         )
     console.print(f"wrote {path}")

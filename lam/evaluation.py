@@ -9,7 +9,7 @@ each scored transition counts once.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -116,9 +116,9 @@ def true_pass(model: LatentActionModel, windows: Windows, index: Array, config: 
             "distances": distances(output.prediction[:, -1], latents[:, -1]),
         })
     return TruePass(
-        losses={name: _join(parts, lambda part, name=name: part["losses"][name]) for name in parts[0]["losses"]},
-        error_q=_join(parts, lambda part: part["error_q"]),
-        z_e_NSQ=_join(parts, lambda part: part["z_e"]),
+        losses={name: np.concatenate([part["losses"][name] for part in parts]) for name in parts[0]["losses"]},
+        error_q=_join(parts, "error_q"),
+        z_e_NSQ=_join(parts, "z_e"),
         actions_NLSQ=torch.cat([part["actions"] for part in parts]),
         codes_NS=None if parts[0]["codes"] is None else torch.cat([part["codes"] for part in parts]),
         distances=_stack([part["distances"] for part in parts]),
@@ -222,8 +222,8 @@ def _latents(model: LatentActionModel, windows: Windows, index: Array, config: R
         yield windows.batch(index[begin : begin + config.eval_batch_size]).latents.to(device)
 
 
-def _join(parts: list[dict[str, Any]], pick: Callable[[dict[str, Any]], Array]) -> Array:
-    return np.concatenate([pick(part) for part in parts])
+def _join(parts: list[dict[str, Any]], name: str) -> Array:
+    return np.concatenate([part[name] for part in parts])
 
 
 def _stack(parts: list[Distances]) -> Distances:

@@ -65,7 +65,8 @@ def mean(values: NDArray[Any], cluster: NDArray[Any]) -> Estimate:
 def _cluster_sums(cluster: NDArray[Any], *columns: NDArray[Any]) -> tuple[int, list[NDArray[np.float64]]]:
     _, numbers = np.unique(cluster, return_inverse=True)
     count = int(numbers.max()) + 1 if len(numbers) else 0
-    return count, [np.bincount(numbers, weights=column.astype(np.float64), minlength=count) for column in columns]
+    sums = (np.bincount(numbers, weights=column.astype(np.float64), minlength=count) for column in columns)
+    return count, [np.asarray(each, dtype=np.float64) for each in sums]
 
 
 def _estimate(value: float, residuals: NDArray[np.float64], count: int) -> Estimate:

@@ -59,7 +59,8 @@ def _losses(split: str) -> list[Metric]:
 
 
 _TRAIN = [
-    Metric("train/codebook_usage", "distinct codes in a batch, mean over the epoch's batches", "up", "mean", unit="codes"),
+    Metric("train/codebook_usage", "distinct codes in a batch, mean over the epoch's batches", "up", "mean",
+           unit="codes"),
     Metric("train/lr", "learning rate of the epoch's last step", "none", "last"),
     Metric("train/kl_weight", "the constant 1 (kept for compatibility)", "none", "last", bounds=(1, 1)),
     Metric("train/grad_norm", "global L2 norm of the gradient before clipping, mean over steps", "none", "mean"),
@@ -95,10 +96,12 @@ _CONTROL = [
     Metric("val/control_low", "lower 95 % bound of control, clustered by video", "up", "sums", bounds=(-INF, 1)),
     Metric("val/control_high", "upper 95 % bound of control", "up", "sums", bounds=(-INF, INF)),
     Metric("val/control_within", "control of the transitions inside a chunk", "up", "sums", bounds=(-INF, 1)),
-    Metric("val/control_across", "control of the transitions from one chunk to the next", "up", "sums", bounds=(-INF, 1)),
+    Metric("val/control_across", "control of the transitions from one chunk to the next", "up", "sums",
+           bounds=(-INF, 1)),
     Metric("val/delta_psnr", "mean 10*log10(mse_rand/mse_true)", "up", "mean", unit="dB", bounds=(-INF, INF)),
     Metric("val/mse_copy", "mean squared error of repeating the last frame", "none", "mean"),
-    Metric("val/scored_transitions", "transitions behind the control and DSNR numbers", "none", "counts", unit="transitions"),
+    Metric("val/scored_transitions", "transitions behind the control and DSNR numbers", "none", "counts",
+           unit="transitions"),
     Metric("val/scored_files", "videos they come from", "none", "counts", unit="videos"),
 ]
 
@@ -119,8 +122,8 @@ _CODEBOOK = [
 ]
 
 _PROBE = [
-    Metric("val/action_nmi", "mutual information of code tuple and true action / entropy of the action", "up",
-           "counts", bounds=(0, 1)),
+    Metric("val/action_nmi", "information of the code tuple about the true action / entropy of the action, chance "
+           "(mean over relabellings) taken off", "up", "counts", bounds=(0, 1)),
 ]
 
 _OBJECTIVE = [

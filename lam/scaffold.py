@@ -1,18 +1,33 @@
-"""`lam init`: a commented run.yaml and sweep.yaml, and JSON schemas that editors complete from."""
+"""`lam init`: a commented run.yaml and sweep.yaml that fit each other, and JSON schemas for editors.
+
+Two sizes: `full`, the guide's model for a GPU, and `laptop`, a small one that two cores train in
+seconds on small latents.
+"""
 
 from __future__ import annotations
 
 import json
 from importlib import resources
+from importlib.metadata import entry_points
 from pathlib import Path
-
-from pydantic import BaseModel
+from typing import Any
 
 from lam import files, yamlio
 from lam.config import RunConfig
 from lam.errors import BadInput
+from lam.validation import suggest
 
-# A first run.yaml shows what people change first; every other field has its default and is in the schema.
+PRESETS: dict[str, dict[str, Any]] = {
+    "full": {},
+    "laptop": {
+        "sequence_length": 3, "embed_dim": 32, "encoder_depth": 1, "decoder_depth": 1, "head_dim": 16, "patch_dim": 32,
+        "patch_size": 2, "num_codes": 2, "num_embeddings": 8, "codebook_dim": 16, "commitment_weight": 0.05,
+        "vq_refresh_interval": 20, "rollout_horizon": 1, "num_epochs": 6, "steps_per_epoch": 50,
+        "learning_rate": 5e-3, "warmup_steps": 20, "eval_sequences": 128,
+    },
+}
+
+# What people change first is shown with its default too; every other field is in the schema.
 SHOWN = (
     "data_dir", "sequence_length", "embed_dim", "encoder_depth", "decoder_depth", "num_codes", "num_embeddings",
     "codebook_dim", "quantizer", "commitment_weight", "rollout_horizon", "rollout_weight", "num_epochs", "batch_size",
@@ -20,38 +35,37 @@ SHOWN = (
 )
 
 
-def write(folder: Path, data_dir: str) -> list[Path]:
-    """Write the four files; nothing that is there is overwritten.
+def write(folder: Path, data_dir: str, preset: str) -> list[Path]:
+    """Write the configs and schemas; nothing that is there is overwritten.
 
     Raises:
-        BadInput: one of the files exists already.
+        BadInput: no such preset, or one of the files exists already.
     """
-    contents = {
-        "run.yaml": run_yaml(data_dir),
-        "sweep.yaml": _template("sweep.yaml"),
-        "run.schema.json": schema_text(RunConfig),
-        "sweep.schema.json": _template("sweep.schema.json"),
-    }
+    if preset not in PRESETS:
+        raise BadInput(f"got {preset!r}", source="--preset", remedy=suggest(preset, list(PRESETS)))
+    sweep = resources.files("lam").joinpath("templates", f"sweep-{preset}.yaml").read_text(encoding="utf-8")
+    swept = set(yamlio.parse_mapping(sweep, source="sweep.yaml")["space"])
+    contents = {"run.yaml": run_yaml(data_dir, preset, swept), "sweep.yaml": sweep}
+    for point in entry_points(group="lam.schemas"):
+        contents[f"{point.name}.schema.json"] = json.dumps(point.load().model_json_schema(), indent=2) + "\n"
     for name in contents:
         if (folder / name).exists():
             raise BadInput("exists already", source=folder / name, remedy="name another folder, or move the file away")
     return [files.write_text(folder / name, text) for name, text in contents.items()]
 
 
-def run_yaml(data_dir: str) -> str:
-    """A run config with the fields of SHOWN, each with its description."""
-    lines = ["# yaml-language-server: $schema=run.schema.json", "# One training run; every key left out has its default."]
-    values = RunConfig(data_dir=data_dir)
-    for name in SHOWN:
-        entry = yamlio.dump_mapping({name: getattr(values, name)}).strip()
-        lines.append(f"{entry:<32} # {RunConfig.model_fields[name].description}")
+def run_yaml(data_dir: str, preset: str, swept: set[str]) -> str:
+    """A run config with the preset's fields and those of SHOWN, each with its description.
+
+    A field that the sweep varies is shown commented out: a base config must not fix it.
+    """
+    config = RunConfig(data_dir=data_dir, **PRESETS[preset])
+    lines = [
+        "# yaml-language-server: $schema=run.schema.json",
+        "# One training run. A key left out has its default; one with '#' before it is varied by sweep.yaml.",
+    ]
+    for name, field in RunConfig.model_fields.items():
+        if name in SHOWN or name in PRESETS[preset]:
+            entry = ("# " if name in swept else "") + yamlio.dump_mapping({name: getattr(config, name)}).strip()
+            lines.append(f"{entry:<30} # {field.description}")
     return "\n".join(lines) + "\n"
-
-
-def schema_text(model: type[BaseModel]) -> str:
-    """JSON schema of a config model as text."""
-    return json.dumps(model.model_json_schema(), indent=2) + "\n"
-
-
-def _template(name: str) -> str:
-    return resources.files("lam").joinpath("templates", name).read_text(encoding="utf-8")

@@ -264,7 +264,7 @@ def test_the_command_writes_every_format_and_says_who_won(sweep: Path, tmp_path:
     assert result.exit_code == 0, result.output
     lines = result.output.splitlines()
     assert lines[0].startswith("t0005 wins: mean objective 0.430 [0.380, 0.480] over 3 fresh seeds")
-    assert lines[-3:] == [f"Wrote {target}" for target in targets]
+    assert lines[-4:] == [*(f"report          {target}" for target in targets), f"sweep folder    {sweep}"]
     assert all(target.stat().st_size > 1000 for target in targets)
 
 

@@ -89,7 +89,8 @@ def test_failures_are_ordered_by_their_error_and_lie_below_every_live_run() -> N
 
 
 @pytest.mark.parametrize(("changes", "word"), [
-    ({}, "live"), ({"val/control_low": -0.1}, "actions_ignored"), ({"val/dsnr_status": "actions_ignored"}, "actions_ignored"),
+    ({}, "live"), ({"val/control_low": -0.1}, "actions_ignored"),
+    ({"val/dsnr_status": "actions_ignored"}, "actions_ignored"),
     ({"val/mse_loss": None}, "nonfinite"), ({"val/collapsed": None}, "no_codes"), ({"val/collapsed": 1}, "collapsed"),
 ])
 def test_verdict(changes: dict[str, Any], word: str) -> None:

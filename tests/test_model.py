@@ -104,7 +104,8 @@ def test_loss_values_follow_the_formulas() -> None:
     assert values["commitment_loss"] == pytest.approx(0.4 * values["codebook_loss"])
     assert values["vq_loss"] == pytest.approx(values["codebook_loss"] + values["commitment_loss"])
     total = losses.total(losses.terms(model, latents, output, 1), losses.weights(config))
-    assert float(total.detach()) == pytest.approx(2 * values["mse_loss"] + values["vq_loss"] + 0.5 * values["rollout_loss"])
+    expected = 2 * values["mse_loss"] + values["vq_loss"] + 0.5 * values["rollout_loss"]
+    assert float(total.detach()) == pytest.approx(expected)
 
 
 def test_loss_terms_cover_the_weights() -> None:

@@ -21,7 +21,7 @@ def register(app: typer.Typer) -> None:
 def demo(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to write; made if missing.")],
     game: Annotated[str, typer.Option(help="An Atari game, such as breakout, pong or boxing.")] = "breakout",
-    episodes: Annotated[int, typer.Option(help="Clips, one file each; at least 3.")] = 40,
+    episodes: Annotated[int, typer.Option(help="Clips, one file each; at least 3.")] = 60,
     length: Annotated[int, typer.Option(help="Latent frames of a clip, four video frames each; even.")] = 120,
     size: Annotated[int, typer.Option(help="Pixels of a side; the latent grid has an eighth. A multiple of 8.")] = 128,
     seed: Annotated[int, typer.Option(help="Seed of the play, the split and the codec.")] = 0,

@@ -53,7 +53,7 @@ class Demo(NamedTuple):
     """
 
     game: str = "breakout"
-    episodes: int = 40
+    episodes: int = 60
     length: int = 120
     size: int = 128
     seed: int = 0

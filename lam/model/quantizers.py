@@ -185,4 +185,6 @@ def _centres(flat_NQ: Tensor, count: int, seed: int) -> Tensor:
 
 def make(config: RunConfig) -> Identity | Codebook:
     """The quantizer that `config.quantizer` names."""
-    return {"none": lambda _: Identity(), "vq": Codebook, "ema": EmaCodebook}[config.quantizer](config)
+    if config.quantizer == "none":
+        return Identity()
+    return EmaCodebook(config) if config.quantizer == "ema" else Codebook(config)

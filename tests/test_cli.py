@@ -1,0 +1,161 @@
+"""The command line as a person meets it: help without heavy imports, one message for bad input, exit codes."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+LAM = Path(sys.executable).parent / "lam"
+
+RUN = """
+data_dir: data
+sequence_length: 4
+embed_dim: 16
+encoder_depth: 1
+decoder_depth: 1
+head_dim: 8
+patch_dim: 16
+codebook_dim: 8
+batch_size: 8
+steps_per_epoch: 2
+num_epochs: 1
+"""
+
+
+def lam(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([LAM, *words], cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.fixture
+def home(tmp_path: Path, tiny_data: Path) -> Path:
+    shutil.copytree(tiny_data, tmp_path / "data")
+    (tmp_path / "run.yaml").write_text(RUN)
+    return tmp_path
+
+
+def test_help_imports_neither_torch_nor_ray() -> None:
+    code = (
+        "import sys; sys.argv = ['lam', '--help']\n"
+        "from lam.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'ray', 'optuna', 'pandas', 'numpy', 'pydantic'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for command in ("init", "train", "evaluate", "data", "sweep", "report", "promote"):
+        assert command in done.stdout
+
+
+def test_version(tmp_path: Path) -> None:
+    assert lam(tmp_path, "--version").stdout == "lamsweep 0.1.0\n"
+
+
+def test_misspelt_command_is_suggested(tmp_path: Path) -> None:
+    done = lam(tmp_path, "trian", "run.yaml")
+    assert done.returncode == 2
+    assert "train" in done.stderr
+
+
+def replace(path: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    with h5py.File(path, "r+") as file:
+        values = change(file["embeddings"][:])
+        del file["embeddings"]
+        file["embeddings"] = values
+
+
+def with_nan(values: np.ndarray) -> np.ndarray:
+    values[3, 2, 1] = np.nan
+    return values
+
+
+def first(home: Path) -> Path:
+    return sorted((home / "data").glob("*.h5"))[0]
+
+
+def truncate(home: Path) -> None:
+    first(home).write_bytes(first(home).read_bytes()[:4000])
+
+
+def without_dataset(home: Path) -> None:
+    with h5py.File(first(home), "r+") as file:
+        file.move("embeddings", "latents")
+
+
+def yaml(text: str) -> Callable[[Path], object]:
+    return lambda home: (home / "run.yaml").write_text(text)
+
+
+BAD = {
+    "missing folder": (yaml(RUN.replace("data_dir: data", "data_dir: nowhere")), ["nowhere", "no such folder"]),
+    "empty folder": (lambda home: [path.unlink() for path in (home / "data").iterdir() if path.is_file()], ["data"]),
+    "truncated": (truncate, ["breakout-0000.h5|pong-0000.h5", "truncated|cannot be"]),
+    "missing dataset": (without_dataset, ["0000.h5", "embeddings", "latents"]),
+    "wrong rank": (lambda home: replace(first(home), lambda values: values[0]), ["0000.h5", "embeddings"]),
+    "wrong channels": (lambda home: replace(first(home), lambda values: values[:, :5]), ["0000.h5", "channel|5"]),
+    "nan": (lambda home: replace(first(home), with_nan), ["0000.h5", "NaN|nan|finite"]),
+    "unknown key": (yaml(RUN + "commitment_wieght: 1\n"), ["run.yaml:commitment_wieght: unknown key; did you mean "
+                                                          "'commitment_weight'?"]),
+    "out of range": (yaml(RUN.replace("batch_size: 8", "batch_size: 0")), ["run.yaml:batch_size: got 0"]),
+    "list": (yaml("- data_dir: data\n"), ["run.yaml: holds a list, expected a mapping"]),
+    "twice": (yaml(RUN + "num_epochs: 2\n"), ["run.yaml:13", "the key 'num_epochs' stands here twice"]),
+    "word for a number": (yaml(RUN + "learning_rate: fast\n"), ["run.yaml:learning_rate: got 'fast'"]),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_message_exit_2_and_nothing_written(home: Path, case: str) -> None:
+    spoil, expected = BAD[case]
+    spoil(home)
+    done = lam(home, "train", "run.yaml", "--run-dir", "out")
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    for text in expected:
+        assert any(choice in done.stderr for choice in text.split("|")), done.stderr
+    assert not (home / "out").exists()
+
+
+def test_exponent_without_a_point_is_a_number(home: Path) -> None:
+    (home / "run.yaml").write_text(RUN + "learning_rate: 1e-4\n")
+    assert lam(home, "train", "run.yaml", "--run-dir", "out", "--set", "num_epochs=1").returncode == 0
+
+
+def test_sweep_name_in_use_by_a_different_sweep(home: Path) -> None:
+    text = "name: one\nbase: run.yaml\nspace: {commitment_weight: {uniform: [0.1, 0.2]}}\nbudget: {trials: 1}\n" \
+           "scheduler: {asha: {max_epochs: 1}}\n"
+    (home / "run.yaml").write_text(RUN.replace("num_epochs: 1\n", ""))
+    (home / "sweep.yaml").write_text(text)
+    assert lam(home, "sweep", "launch", "sweep.yaml").returncode in (0, 1)
+    (home / "sweep.yaml").write_text(text.replace("0.2", "0.4"))
+    done = lam(home, "sweep", "launch", "sweep.yaml")
+    assert done.returncode == 2
+    assert "one" in done.stderr
+    assert "0.4" in done.stderr, "the difference is not named"
+    assert "--storage" in done.stderr
+
+
+def test_init_writes_configs_that_fit_each_other_and_overwrites_nothing(home: Path) -> None:
+    for preset in ("full", "laptop"):
+        assert lam(home, "init", preset, "--data", "data", "--preset", preset).returncode == 0
+        written = sorted(path.name for path in (home / preset).iterdir())
+        assert written == ["run.schema.json", "run.yaml", "sweep.schema.json", "sweep.yaml"]
+    planned = lam(home, "sweep", "plan", "laptop/sweep.yaml")
+    assert planned.returncode == 0, planned.stderr
+    again = lam(home, "init", "laptop")
+    assert again.returncode == 2
+    assert "laptop/run.yaml: exists already" in again.stderr
+
+
+def test_unknown_preset_is_suggested(tmp_path: Path) -> None:
+    done = lam(tmp_path, "init", "--preset", "lapotp")
+    assert done.returncode == 2
+    assert "did you mean 'laptop'?" in done.stderr
+    assert list(tmp_path.iterdir()) == []

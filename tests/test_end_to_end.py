@@ -1,0 +1,119 @@
+"""The whole path on tiny real latents, as a person types it: sweep, kill, resume, confirm, report, promote, train."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from lam import config as run_config
+from lam.data import demo
+from lam.records import RunFolder
+
+LAM = Path(sys.executable).parent / "lam"
+
+SWEEP = """
+name: tiny
+base:
+  data_dir: data
+  sequence_length: 3
+  embed_dim: 32
+  encoder_depth: 1
+  decoder_depth: 1
+  head_dim: 16
+  patch_dim: 32
+  patch_size: 2
+  num_codes: 2
+  codebook_dim: 16
+  steps_per_epoch: 40
+  learning_rate: 5e-3
+  warmup_steps: 20
+  vq_refresh_interval: 20
+  rollout_horizon: 1
+  eval_sequences: 96
+space:
+  commitment_weight: {loguniform: [0.02, 0.2]}
+  num_embeddings: {choice: [6, 8]}
+search: {random: {}}
+scheduler: {asha: {max_epochs: 4, grace_epochs: 1, reduction_factor: 2}}
+budget: {trials: 5}
+seed: 1
+"""
+
+
+def lam(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([LAM, *words], cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+
+
+def ok(folder: Path, *words: str) -> str:
+    done = lam(folder, *words)
+    assert done.returncode == 0, f"lam {' '.join(words)}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def journal(sweep: Path) -> list[dict]:
+    lines = [line for segment in sorted(sweep.glob("journal-*.jsonl")) for line in segment.read_text().splitlines()]
+    return [json.loads(line) for line in lines if line]
+
+
+def kill_after_results(folder: Path, count: int) -> None:
+    """Start the sweep and SIGKILL its driver once `count` results are in the journal."""
+    driver = subprocess.Popen([LAM, "sweep", "launch", "sweep.yaml"], cwd=folder, stdout=subprocess.DEVNULL,
+                              stderr=subprocess.DEVNULL, start_new_session=True)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and driver.poll() is None:
+        sweep = folder / "runs" / "tiny"
+        if sweep.exists() and sum(line.count('"result"') for line in map(Path.read_text, sweep.glob("journal*"))) >= count:
+            break
+        time.sleep(0.2)
+    assert driver.poll() is None, "the sweep ended before it could be killed"
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.wait()
+
+
+@pytest.mark.slow
+def test_sweep_kill_resume_confirm_report_promote_train(tmp_path: Path) -> None:
+    demo.make(tmp_path / "data", demo.Demo(episodes=12, length=40, size=64))
+    (tmp_path / "sweep.yaml").write_text(SWEEP)
+    kill_after_results(tmp_path, 3)
+    before = [event for event in journal(tmp_path / "runs/tiny") if event["event"] == "result"]
+
+    out = ok(tmp_path, "sweep", "launch", "sweep.yaml")
+    assert "best: t" in out
+    events = journal(tmp_path / "runs/tiny")
+    assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
+    results = [(event["trial"], event["epoch"]) for event in events if event["event"] == "result"]
+    assert {(event["trial"], event["epoch"]) for event in before} <= set(results)
+    assert len(results) == len(set(results)), "an epoch was counted twice"
+    ended = {event["trial"] for event in events if event["event"] in ("completed", "stopped", "failed")}
+    assert ended == {"t0001", "t0002", "t0003", "t0004", "t0005"}
+    assert any(event["event"] == "stopped" and event["reason"]["sentence"] for event in events)
+
+    refused = lam(tmp_path, "promote", "runs/tiny", "-o", "production.yaml")
+    assert refused.returncode == 1
+    assert "confirmed" in refused.stderr
+    assert not (tmp_path / "production.yaml").exists()
+
+    ok(tmp_path, "sweep", "confirm", "runs/tiny", "--top", "1", "--seeds", "2")
+    ok(tmp_path, "promote", "runs/tiny", "-o", "production.yaml", "--waive", "confirmed", "--because", "two seeds only")
+    assert "two seeds only" in (tmp_path / "production.yaml").read_text()
+
+    said = ok(tmp_path, "report", "runs/tiny", "-o", "report.html", "-o", "report.md")
+    assert " wins" in said
+    for place in ("report.html", "runs/tiny", "production.yaml"):
+        assert place in said
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("data:image/png;base64,") >= 5, "the strips are missing"
+
+    ok(tmp_path, "train", "production.yaml", "--run-dir", "final")
+    final = RunFolder(tmp_path / "final")
+    assert final.identity()["state"] == "finished"
+    assert final.config() == run_config.load(tmp_path / "production.yaml")
+    measured = json.loads(ok(tmp_path, "evaluate", "final", "--split", "test", "--json"))
+    assert measured["probe"]["transitions"] > 0

@@ -1,0 +1,195 @@
+"""Training: records, resuming bit for bit, divergence, refusals."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from lam import checkpoints, evaluation, files
+from lam.config import RunConfig
+from lam.data import windows as data
+from lam.errors import BadInput
+from lam.metrics import RECORD_KEYS, TABLE
+from lam.model.lam import LatentActionModel
+from lam.records import RunFolder
+from lam.training import learning_rate, train
+
+TIMES = {"seconds", "train_seconds", "train/samples_per_second"}
+
+
+@pytest.fixture
+def config(tiny_data: Path) -> RunConfig:
+    return RunConfig(
+        data_dir=str(tiny_data), sequence_length=4, embed_dim=16, encoder_depth=1, decoder_depth=1, head_dim=8,
+        patch_dim=16, codebook_dim=8, num_codes=2, batch_size=8, steps_per_epoch=4, num_epochs=3, learning_rate=3e-3,
+        warmup_steps=4, vq_refresh_interval=3, eval_sequences=24, threads=1,
+    )
+
+
+def without_times(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [files.jsonable({key: value for key, value in record.items() if key not in TIMES}) for record in records]
+
+
+def test_every_key_of_a_record_is_in_the_table(config: RunConfig, tmp_path: Path) -> None:
+    for record in train(config, tmp_path / "run"):
+        assert set(record) <= set(TABLE) | set(RECORD_KEYS)
+        for key in ("train/loss", "val/objective", "val/dsnr_status", "val/codebook_histogram", "total_tflops"):
+            assert key in record
+
+
+def test_numbers_lie_in_their_bounds(config: RunConfig, tmp_path: Path) -> None:
+    for record in train(config, tmp_path / "run"):
+        for key, value in record.items():
+            if key in TABLE and isinstance(value, (int, float)) and math.isfinite(value):
+                low, high = TABLE[key].bounds
+                assert low - 1e-6 <= value <= high + 1e-6, key
+
+
+@pytest.mark.parametrize("quantizer", ["ema", "vq", "none"])
+@pytest.mark.parametrize("stop_after", [1, 2])
+def test_stopped_and_resumed_equals_uninterrupted(
+    config: RunConfig, tmp_path: Path, quantizer: str, stop_after: int
+) -> None:
+    config = config.replace(quantizer=quantizer)
+    whole = list(train(config, tmp_path / "whole"))
+    epochs = train(config, tmp_path / "cut")
+    for _ in range(stop_after):
+        next(epochs)
+    epochs.close()  # type: ignore[attr-defined]
+    assert RunFolder(tmp_path / "cut").identity()["state"] == "interrupted"
+    list(train(config, tmp_path / "cut"))
+    assert without_times(RunFolder(tmp_path / "cut").metrics()) == without_times(whole)
+    for name in ("best.safetensors",):
+        same = [(tmp_path / folder / "checkpoints" / name).read_bytes() for folder in ("whole", "cut")]
+        assert same[0] == same[1]
+
+
+def test_kill_between_record_and_checkpoint_is_repaired(config: RunConfig, tmp_path: Path) -> None:
+    whole = list(train(config, tmp_path / "whole"))
+    epochs = train(config, tmp_path / "cut")
+    next(epochs)
+    saved = (tmp_path / "cut/checkpoints/last.pt").read_bytes()
+    next(epochs)
+    epochs.close()  # type: ignore[attr-defined]
+    (tmp_path / "cut/checkpoints/last.pt").write_bytes(saved)
+    with open(tmp_path / "cut/metrics.jsonl", "a") as file:
+        file.write('{"epoch": 3, "train/lo')
+    list(train(config, tmp_path / "cut"))
+    assert without_times(RunFolder(tmp_path / "cut").metrics()) == without_times(whole)
+
+
+def test_finished_run_has_nothing_to_do_and_keeps_only_the_best_weights(config: RunConfig, tmp_path: Path) -> None:
+    list(train(config, tmp_path / "run"))
+    assert list(train(config, tmp_path / "run")) == []
+    assert [path.name for path in (tmp_path / "run/checkpoints").iterdir()] == ["best.safetensors"]
+    assert len(RunFolder(tmp_path / "run").metrics()) == 3
+
+
+def test_samples_are_pictures_of_the_best_epoch(config: RunConfig, tmp_path: Path) -> None:
+    list(train(config, tmp_path / "run"))
+    (path,) = (tmp_path / "run/samples").iterdir()
+    with np.load(path) as strips:
+        assert strips["pictures"].shape == (4, 4, 64, 64, 3)
+        assert strips["pictures"].dtype == np.uint8
+        assert strips["pictures"].std() > 1
+        assert strips["codes"].shape == (4, 2, 2)
+        assert list(strips["action_names"]) == data.action_names(config)
+
+
+def test_diverging_run_ends_as_failed_with_the_step_and_the_remedy(config: RunConfig, tmp_path: Path) -> None:
+    records = list(train(config.replace(learning_rate=1e18, grad_clip=1e30, warmup_steps=0), tmp_path / "run"))
+    assert math.isnan(records[-1]["train/loss"])
+    assert "val/objective" not in records[-1]
+    known = RunFolder(tmp_path / "run").identity()
+    assert known["state"] == "failed"
+    assert "the loss stopped being finite at step" in known["reason"]
+    assert "lower learning_rate (now 1e+18)" in known["reason"]
+
+
+def test_folder_of_another_config_is_refused(config: RunConfig, tmp_path: Path) -> None:
+    next(train(config, tmp_path / "run"))
+    with pytest.raises(BadInput, match=r"holds a run with another config \(embed_dim: 16 -> 32\); name another folder"):
+        next(train(config.replace(embed_dim=32), tmp_path / "run"))
+
+
+def test_resume_on_other_data_is_refused(config: RunConfig, tmp_path: Path, tiny_data: Path) -> None:
+    shutil.copytree(tiny_data, tmp_path / "data")
+    config = config.replace(data_dir=str(tmp_path / "data"))
+    epochs = train(config, tmp_path / "run")
+    next(epochs)
+    epochs.close()  # type: ignore[attr-defined]
+    names = sorted((tmp_path / "data").glob("*.h5"))
+    shutil.copyfile(names[0], names[1])
+    with pytest.raises(BadInput, match="the data changed since this run began"):
+        next(train(config, tmp_path / "run"))
+
+
+def test_damaged_checkpoint_names_the_file(config: RunConfig, tmp_path: Path) -> None:
+    epochs = train(config, tmp_path / "run")
+    next(epochs)
+    epochs.close()  # type: ignore[attr-defined]
+    path = tmp_path / "run/checkpoints/last.pt"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(BadInput, match=r"last\.pt: cannot be read as a checkpoint"):
+        next(train(config, tmp_path / "run"))
+
+
+def trained(config: RunConfig, folder: Path) -> tuple[LatentActionModel, data.Windows]:
+    list(train(config, folder))
+    windows = data.open_split(config, "validation", stride=1)
+    model = LatentActionModel(config, windows.latent_shape)
+    checkpoints.load_weights(folder / "checkpoints", "best", model)
+    return model, windows
+
+
+def test_evaluation_does_not_depend_on_the_batch_size_and_repeats_bit_for_bit(
+    config: RunConfig, tmp_path: Path
+) -> None:
+    model, windows = trained(config, tmp_path / "run")
+    records = [
+        evaluation.evaluate(model, windows, config.replace(eval_batch_size=size)) for size in (1, 7, 32, 32)
+    ]
+    ones, sevens, whole, again = (files.jsonable(record) for record in records)
+    assert whole == again
+    for record in (ones, sevens):
+        assert record.pop("val/dsnr_status") == whole["val/dsnr_status"]
+        for key, value in record.items():
+            assert value == pytest.approx(whole[key], rel=1e-5, abs=1e-5), key
+
+
+def test_evaluation_leaves_the_model_as_it_was(config: RunConfig, tmp_path: Path) -> None:
+    model, windows = trained(config, tmp_path / "run")
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    evaluation.evaluate(model.train(), windows, config)
+    assert model.training
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_flipped_codes_differ_in_exactly_one_slot(config: RunConfig) -> None:
+    for start in range(50):
+        rand, slot, shift = evaluation.draw(config, "a.h5", start)
+        assert rand.shape == (2,)
+        assert 0 <= slot < 2
+        assert 1 <= shift < config.num_embeddings
+    again = [evaluation.draw(config, "a.h5", 7) for _ in range(2)]
+    assert again[0][1:] == again[1][1:]
+    assert np.array_equal(again[0][0], again[1][0])
+
+
+def test_no_sample_is_its_own_partner() -> None:
+    partner = evaluation.derangement(101, 3)
+    assert sorted(partner) == list(range(101))
+    assert (partner != np.arange(101)).all()
+
+
+def test_learning_rate_warms_up_and_decays_to_a_tenth() -> None:
+    config = RunConfig(learning_rate=1.0, warmup_steps=10, lr_decay_epochs=10, num_epochs=20)
+    assert learning_rate(config.replace(lr_decay_epochs=None), 5, 10) == pytest.approx(0.5)
+    assert learning_rate(config, 100, 10) == pytest.approx(0.1)
+    assert learning_rate(config, 150, 10) == pytest.approx(0.1)
