@@ -46,7 +46,8 @@ CANDIDATES: dict[str, Make] = {
 def top(table: Table) -> set[int]:
     """Rows in the top 2 % by mean objective at full budget."""
     finals = [table.final(row) for row in range(len(table.rows))]
-    order = sorted(range(len(finals)), key=lambda row: -math.inf if math.isnan(finals[row]) else finals[row], reverse=True)
+    worth = [-math.inf if math.isnan(value) else value for value in finals]
+    order = sorted(range(len(finals)), key=lambda row: worth[row], reverse=True)
     return set(order[: max(1, round(TOP_SHARE * len(order)))])
 
 

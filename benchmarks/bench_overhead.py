@@ -35,8 +35,8 @@ def train(config: Any, run_dir: Any) -> Iterator[dict[str, Any]]:
     for epoch in range(1, config.num_epochs + 1):
         time.sleep(seconds)
         value = 1 - config.weight_decay + 0.0 * float(torch.zeros(1))
-        yield {"epoch": epoch, "step": epoch, "seconds": seconds * epoch, "total_tflops": 0.1 * epoch, "train/loss": 1.0,
-               "val/mse_loss": 0.1, "val/objective": value}
+        yield {"epoch": epoch, "step": epoch, "seconds": seconds * epoch, "total_tflops": 0.1 * epoch,
+               "train/loss": 1.0, "val/mse_loss": 0.1, "val/objective": value}
 
 
 def ours(trials: int, epochs: int, concurrency: int, cpu: float, epoch_seconds: float) -> dict[str, float]:

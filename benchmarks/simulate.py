@@ -127,8 +127,9 @@ class Ours:
         ending = scheduler.judge(self.spec, self.state, known, self.base.replace(**known.params))
         if ending is None:
             return True
-        more = {"objective": best.objective if (best := known.best(True)) else None} if ending.event == "completed" else {}
-        self._apply(ending.event, trial=trial, epoch=known.epoch, reason=ending.reason(), **more)
+        best = known.best(self.spec.maximise)
+        self._apply(ending.event, trial=trial, epoch=known.epoch, reason=ending.reason(),
+                    objective=best.objective if best else None)
         return False
 
     def best(self) -> str | None:

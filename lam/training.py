@@ -159,7 +159,7 @@ class Run:
     # ---- validation, records, checkpoints
 
     def validation_is_due(self) -> bool:
-        """Every `val_every` epochs, past each of `val_at_tflops`, and at the last one; a diverged model is not measured."""
+        """Every `val_every` epochs, past each of `val_at_tflops`, and at the last; a diverged model is not measured."""
         due = (self.epoch % self.config.val_every == 0 or self.epoch == self.config.num_epochs
                or any(self.tflops_before < mark <= self.tflops for mark in self.config.val_at_tflops))
         return due and not self.diverged

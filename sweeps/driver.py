@@ -183,12 +183,12 @@ class SweepDriver:
         """The reason why a trial whose process died does not come back; None where it does."""
         losses, minutes = self._losses[trial.id], self.sweep.spec.hang_minutes
         if time.monotonic() - self._heard.get(trial.id, math.inf) >= minutes * 60:
-            return {"rule": "hung", "sentence": f"it reported no epoch for {minutes:g} minutes after epoch {trial.epoch} "
-                    "and was killed; output.log in its folder shows where it stood (hang_minutes sets the limit)"}
+            return {"rule": "hung", "sentence": f"it reported no epoch for {minutes:g} minutes after epoch "
+                    f"{trial.epoch} and was killed; output.log in its folder shows where it stood (hang_minutes sets the limit)"}
         memory = memory_sentence(error)
         if memory and losses >= MAX_MEMORY_LOSSES:
-            return {"rule": "out_of_memory", "sentence": f"its process was killed {losses} times because memory ran out "
-                    f"({memory}); lower batch_size or concurrency, or give a trial more resources.cpu"}
+            return {"rule": "out_of_memory", "sentence": f"its process was killed {losses} times because memory ran "
+                    f"out ({memory}); lower batch_size or concurrency, or give a trial more resources.cpu"}
         if losses >= MAX_LOSSES:
             return {"rule": "process_lost", "sentence": f"its process died {losses} times, last after epoch "
                     f"{trial.epoch}; see output.log in its folder (out of memory?)"}

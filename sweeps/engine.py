@@ -27,7 +27,6 @@ from ray.tune.search import Searcher
 from sweeps.sections import Resources
 from sweeps.trainable import TrialTrainable
 
-
 ERROR_CHARACTERS = 20_000
 
 

@@ -20,9 +20,9 @@ from lam.config import RunConfig
 from lam.errors import AnswerIsNo, EnvironmentFailed, Interrupted
 from sweeps import checks, display, folders, points, scheduler, spec, summary, warm
 from sweeps.journal import Journal, Lock
+from sweeps.sections import Resources
 from sweeps.signals import Signals
 from sweeps.space import corners
-from sweeps.sections import Resources
 from sweeps.spec import Sweep
 from sweeps.state import SweepState
 
@@ -133,8 +133,8 @@ def _run(sweep: Sweep, journal: Journal, options: Options, console: Console, fou
         journal.append("sweep_resumed" if journal.state.seq else "sweep_started", **session_event(sweep))
         if found is not None and not journal.state.trials:
             warm.record(journal, sweep, found)
-            console.print(f"warm start: {len(found.taken)} trials of {found.other.spec.name} taken over, {found.left} do "
-                          "not fit this space", highlight=False, markup=False, soft_wrap=True)
+            console.print(f"warm start: {len(found.taken)} trials of {found.other.spec.name} taken over, {found.left} "
+                          "do not fit this space", highlight=False, markup=False, soft_wrap=True)
         with driver_display:
             try:
                 run_jobs(driver, sweep.spec.resources, journal.folder, scratch)
@@ -144,7 +144,8 @@ def _run(sweep: Sweep, journal: Journal, options: Options, console: Console, fou
             journal.append("sweep_interrupted", reason=f"signal {signals.received}")
             raise interrupted(signals, journal.folder, options.again)
         spent = scheduler.spent_budget(sweep.spec, journal.state)
-        journal.append("sweep_finished", reason=f"budget spent: {spent}" if spent else "every point of the grid is done")
+        reason = f"budget spent: {spent}" if spent else "every point of the grid is done"
+        journal.append("sweep_finished", reason=reason)
 
 
 @contextlib.contextmanager

@@ -107,7 +107,7 @@ def replay(sweep: Sweep, events: Iterable[dict[str, Any]], policy: str) -> Outco
 
 
 def _unlimited(spec: SweepSpec) -> Any:
-    return spec.budget.model_copy(update={key: None for key in type(spec.budget).model_fields})
+    return spec.budget.model_copy(update=dict.fromkeys(type(spec.budget).model_fields))
 
 
 def _feed(spec: SweepSpec, sweep: Sweep, state: SweepState, event: dict[str, Any], ended: dict[str, int]) -> None:

@@ -27,6 +27,7 @@ from typing import Any
 
 import optuna
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from lam.metrics import TABLE
@@ -82,9 +83,10 @@ def sampler(search: Search, seed: int) -> BaseSampler:
         return TPESampler(seed=seed, n_startup_trials=search.tpe.n_startup_trials, multivariate=True, group=True)
 
 
-def directions(spec: SweepSpec) -> list[str]:
+def directions(spec: SweepSpec) -> list[StudyDirection]:
     """Optuna's word for each objective."""
-    return ["maximize" if TABLE[key].direction == "up" else "minimize" for key in spec.objectives]
+    return [StudyDirection.MAXIMIZE if TABLE[key].direction == "up" else StudyDirection.MINIMIZE
+            for key in spec.objectives]
 
 
 def study_of(spec: SweepSpec, state: SweepState, sampler: BaseSampler | None = None) -> optuna.Study:

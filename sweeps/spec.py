@@ -43,7 +43,7 @@ class SweepSpec(Strict):
     scheduler: Scheduler | None = Field(None, description="how trials end early; none: they do not")
     budget: Budget
     seed: Annotated[StrictInt, Field(ge=0)] = 0
-    seeds: Count = Field(1, description="trainings of a config, each with a seed of its own; the searcher sees the mean")
+    seeds: Count = Field(1, description="trainings of a config, each with its own seed; the searcher sees the mean")
     resources: Resources = Field(default_factory=Resources)
     storage: str = Field("runs", description="folder that holds the sweeps")
     concurrency: Count | None = Field(None, description="trials at a time; default: as many as the resources hold")

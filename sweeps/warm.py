@@ -41,7 +41,8 @@ def matches(sweep: Sweep, other_folder: str | Path) -> Matches:
     other, state = folders.open_sweep(other_folder)
     if other.spec.objectives != sweep.spec.objectives:
         raise BadInput(f"is ranked by {', '.join(other.spec.objectives)}, this sweep by "
-                       f"{', '.join(sweep.spec.objectives)}", source=other_folder, remedy="their results do not compare")
+                       f"{', '.join(sweep.spec.objectives)}", source=other_folder,
+                       remedy="their results do not compare")
     ended = state.with_status("completed", "stopped")
     pairs = [(trial, translated(sweep, other, trial)) for trial in ended]
     taken = [(trial, params) for trial, params in pairs if params is not None and trial.best(sweep.spec.maximise)]

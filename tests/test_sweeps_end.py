@@ -31,7 +31,8 @@ def make_sweep(folder: Path) -> Sweep:
 def play(journal: Journal, trial: str, results: list[tuple[int, float, str]], seed: float = 0.5) -> None:
     journal.append("suggested", trial=trial, params={"weight_decay": seed})
     for epoch, objective, verdict in results:
-        journal.append("result", trial=trial, epoch=epoch, objective=objective, verdict=verdict, metrics={}, tflops=1.0, step=10 * epoch)
+        journal.append("result", trial=trial, epoch=epoch, objective=objective, verdict=verdict, metrics={}, tflops=1.0,
+                       step=10 * epoch)
 
 
 def judge(sweep: Sweep, state: SweepState, trial: str) -> scheduler.Ending | None:
@@ -66,7 +67,8 @@ def test_collapse_is_judged_after_its_grace_and_patience(tmp_path: Path) -> None
     with contextlib.closing(Journal(tmp_path)) as journal:
         play(journal, "t0001", [(epoch, -0.5, "collapsed") for epoch in range(4, 15)])
         assert judge(sweep, journal.state, "t0001") is None
-        journal.append("result", trial="t0001", epoch=15, objective=-0.5, verdict="collapsed", metrics={}, tflops=1.0, step=150)
+        journal.append("result", trial="t0001", epoch=15, objective=-0.5, verdict="collapsed", metrics={},
+                       tflops=1.0, step=150)
         ending = judge(sweep, journal.state, "t0001")
         assert ending is not None
         assert (ending.rule, ending.epochs_saved) == ("collapse", 15)

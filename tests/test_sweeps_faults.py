@@ -45,8 +45,8 @@ def test_each_fault_ends_as_what_it_is_and_the_study_has_none_running(tmp_path: 
 
 
 def test_the_report_of_rays_memory_monitor_is_told_with_its_numbers() -> None:
-    text = ("The actor died unexpectedly before finishing this task. NODE_OUT_OF_MEMORY: Task was killed due to the node "
-            "running low on memory.\nMemory on the node (IP: 10.0.0.1, ID: ab) where the task was running was "
+    text = ("The actor died unexpectedly before finishing this task. NODE_OUT_OF_MEMORY: Task was killed due to the "
+            "node running low on memory.\nMemory on the node (IP: 10.0.0.1, ID: ab) where the task was running was "
             "30.39GB / 32.00GB (0.949688), which exceeds the memory usage threshold of 0.9.\n")
     assert driver.memory_sentence(text) == ("Memory on the node (IP: 10.0.0.1, ID: ab) where the task was running was "
                                             "30.39GB / 32.00GB (0.949688)")

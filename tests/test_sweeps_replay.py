@@ -33,8 +33,8 @@ def recorded(folder: Path, sweep: Sweep, curves: dict[float, list[float]]) -> Pa
             journal.append("suggested", trial=f"t{number:04d}", params={"weight_decay": value})
         for epoch in range(1, 10):
             for number, curve in enumerate(curves.values(), 1):
-                journal.append("result", trial=f"t{number:04d}", epoch=epoch, objective=curve[epoch - 1], verdict="live",
-                               metrics={}, tflops=2.0 * epoch, seconds=epoch, step=10 * epoch)
+                journal.append("result", trial=f"t{number:04d}", epoch=epoch, objective=curve[epoch - 1],
+                               verdict="live", metrics={}, tflops=2.0 * epoch, seconds=epoch, step=10 * epoch)
         for number, curve in enumerate(curves.values(), 1):
             journal.append("completed", trial=f"t{number:04d}", epoch=9, objective=max(curve))
     return folder

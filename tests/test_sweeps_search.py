@@ -15,8 +15,8 @@ from lam import yamlio
 from sweeps import points, searcher, space, spec
 from sweeps.driver import result_fields
 from sweeps.journal import Journal, read
-from sweeps.space import Knob
 from sweeps.sections import Cmaes, Search
+from sweeps.space import Knob
 from sweeps.spec import Sweep
 from sweeps.state import SweepState, pareto, ranking, replay
 
