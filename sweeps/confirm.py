@@ -87,7 +87,15 @@ def plan(sweep: Sweep, state: SweepState, top: int, seeds: int) -> list[Rerun]:
 
 
 def _config(sweep: Sweep, trial: TrialState, seed: int) -> RunConfig:
-    return sweep.config(trial.params).replace(seed=seed, num_epochs=sweep.max_epochs)
+    return sweep.config(trial.params).replace(seed=seed, num_epochs=full_epochs(sweep, trial))
+
+
+def full_epochs(sweep: Sweep, trial: TrialState) -> int:
+    """Epochs of the full budget: what the sweep says, or as many as its TFLOPs buy this config."""
+    asha = sweep.spec.asha
+    if asha is None or asha.max_tflops is None or trial.tflops <= 0:
+        return sweep.max_epochs
+    return min(sweep.max_epochs, math.ceil(asha.max_tflops / (trial.tflops / trial.epoch)))
 
 
 def fresh_seeds(sweep: Sweep, state: SweepState, count: int) -> list[int]:
@@ -127,7 +135,8 @@ class _ConfirmJobs:
         self._live.add(rerun.name)
         folder = _run_folder(self._folder, rerun)
         after = max((record["epoch"] for record in folder.metrics()), default=0)
-        return Job(rerun.name, self._train, rerun.config.mapping(), str(folder.path), after)
+        return Job(rerun.name, self._train, rerun.config.mapping(), str(folder.path), after,
+                   self._sweep.spec.hang_minutes * 60)
 
     def started(self, job_id: str) -> None:
         self._say(f"{job_id} started")
@@ -136,8 +145,9 @@ class _ConfirmJobs:
         verdict = health.verdict(record)
         if "val/mse_loss" in record or verdict == "nonfinite":
             self._say(display.line({"event": "result", "trial": job_id, "epoch": record["epoch"], "verdict": verdict,
-                                    "objective": record.get(self._sweep.spec.primary)}, self._sweep.max_epochs))
-        if verdict == "nonfinite" or record["epoch"] >= self._sweep.max_epochs:
+                                    "objective": record.get(self._sweep.spec.primary)},
+                                   self._reruns[job_id].config.num_epochs))
+        if verdict == "nonfinite" or record["epoch"] >= self._reruns[job_id].config.num_epochs:
             self._ended.add(job_id)
         return job_id not in self._ended
 

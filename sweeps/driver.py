@@ -184,7 +184,8 @@ class SweepDriver:
         losses, minutes = self._losses[trial.id], self.sweep.spec.hang_minutes
         if time.monotonic() - self._heard.get(trial.id, math.inf) >= minutes * 60:
             return {"rule": "hung", "sentence": f"it reported no epoch for {minutes:g} minutes after epoch "
-                    f"{trial.epoch} and was killed; output.log in its folder shows where it stood (hang_minutes sets the limit)"}
+                    f"{trial.epoch} and was killed; output.log in its folder shows where it stood (hang_minutes sets "
+                    "the limit)"}
         memory = memory_sentence(error)
         if memory and losses >= MAX_MEMORY_LOSSES:
             return {"rule": "out_of_memory", "sentence": f"its process was killed {losses} times because memory ran "
