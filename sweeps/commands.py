@@ -1,4 +1,4 @@
-"""`lam sweep ...`: launch, plan, status, explain, extend, confirm, replay."""
+"""`lam sweep ...`: launch, plan, status, explain, extend, confirm, replay, optuna."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ def register(app: typer.Typer) -> None:
     sweep.command("extend")(extend)
     sweep.command("confirm")(confirm)
     sweep.command("replay")(replay)
+    sweep.command("optuna")(optuna)
     app.add_typer(sweep, name="sweep")
 
 
@@ -133,6 +134,17 @@ def replay(
         return
     for outcome in outcomes:
         typer.echo(outcome.sentence())
+
+
+def optuna(
+    folder: Folder,
+    to: Annotated[str, typer.Option(help="An Optuna storage, for example sqlite:///studies.db.")],
+) -> None:
+    """Write the sweep as a study into an Optuna storage, for optuna-dashboard."""
+    from sweeps.exporting import export
+
+    name, trials = export(folder, to)
+    typer.echo(f"wrote study {name} with {trials} trials; open it with: optuna-dashboard {to}")
 
 
 def confirm(

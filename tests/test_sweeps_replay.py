@@ -6,11 +6,12 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 
 from lam import yamlio
 from lam.errors import BadInput
-from sweeps import extending, folders, replaying, warm
+from sweeps import exporting, extending, folders, replaying, warm
 from sweeps.journal import Journal, read
 from sweeps.spec import Sweep, load
 
@@ -127,3 +128,17 @@ def test_the_same_sweep_with_more_budget_is_the_same_sweep(tmp_path: Path) -> No
     folders.check_same(longer, folder)
     folders.write_identity(longer, folder, "data")
     assert folders.open_sweep(folder)[0].spec.budget.trials == 60
+
+
+def test_an_exported_study_is_the_sweep(tmp_path: Path) -> None:
+    sweep = make_sweep(tmp_path / "a")
+    folder = recorded(tmp_path / "runs", sweep, STEADY)
+    storage = f"sqlite:///{tmp_path}/studies.db"
+    for _ in range(2):
+        name, trials = exporting.export(folder, storage)
+    assert (name, trials) == (f"demo-{sweep.fingerprint()}", 6)
+    assert optuna.get_all_study_names(storage) == [name]
+    study = optuna.load_study(study_name=name, storage=storage)
+    assert study.best_value == pytest.approx(0.9)
+    with pytest.raises(BadInput, match=r"got 'studies.db', expected an Optuna storage URL"):
+        exporting.export(folder, "studies.db")
