@@ -1,4 +1,4 @@
-"""Commands about one run: `lam init`, `lam train`, `lam evaluate`."""
+"""Commands about one run: `lam init`, `lam train`, `lam evaluate`, `lam sync`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ def register(app: typer.Typer) -> None:
     app.command("init")(init)
     app.command("train")(train)
     app.command("evaluate")(evaluate)
+    app.command("sync")(sync)
 
 
 def init(
@@ -34,10 +35,16 @@ def train(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; repeatable.")
     ] = None,
     run_dir: Annotated[Path | None, typer.Option(help="Folder of the run; default: runs/<name of CONFIG>.")] = None,
+    overfit: Annotated[bool, typer.Option("--overfit", help="Only check that the model can learn one batch by heart; "
+                                          "writes nothing.")] = False,
+    steps: Annotated[int, typer.Option(min=1, help="Most optimizer steps of --overfit.")] = 2000,
 ) -> None:
     """Train one model. The same command again resumes."""
     from lam import config, console
 
+    if overfit:
+        console.overfit(config.load(config_file, overrides), steps)
+        return
     console.train(config.load(config_file, overrides), run_dir or Path("runs") / config_file.stem)
 
 
@@ -51,3 +58,21 @@ def evaluate(
     from lam import console
 
     console.evaluate(run, split, checkpoint, json_output)
+
+
+def sync(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    wandb: Annotated[str | None, typer.Option(help="off, offline or online; default: the run's config.")] = None,
+    mlflow: Annotated[str | None, typer.Option(help="MLflow tracking URI; default: the run's config.")] = None,
+) -> None:
+    """Send a run's records to W&B and MLflow again, for example after they could not be reached."""
+    from lam import trackers, validation
+    from lam.config import TrackingConfig
+    from lam.records import RunFolder
+
+    folder = RunFolder(run)
+    folder.identity()
+    asked = {key: value for key, value in (("wandb", wandb), ("mlflow", mlflow)) if value is not None}
+    tracking = folder.config().tracking.model_dump() | asked
+    for name in trackers.sync(folder, validation.build(TrackingConfig, tracking, "lam sync")):
+        typer.echo(f"{name} has every record of {run}")

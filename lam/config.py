@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
 from lam import yamlio
 from lam.errors import BadInput
+from lam.metrics import TABLE
 from lam.validation import Strict, build
 
 Count = Annotated[int, Field(ge=1)]
@@ -31,6 +34,58 @@ class HealthConfig(Strict):
     grace_epochs: Whole | None = Field(
         None, description="epochs before collapse is judged; default: see docs/decisions/0004-collapse-grace.md")
     patience: Count = Field(2, description="validations in a row that must show collapse")
+
+
+class EarlyStopping(Strict):
+    """When a run that no longer gets better ends before its last epoch."""
+
+    metric: str = Field("val/objective", description="what is watched, a key of the metric table")
+    patience: Count = Field(10, description="validations in a row without an improvement that end the run")
+    min_delta: Weight = Field(0.0, description="the smallest change that counts as an improvement")
+    mode: Literal["auto", "min", "max"] = Field("auto", description="which way is better; auto = the metric's own")
+
+    @model_validator(mode="after")
+    def _has_a_direction(self) -> EarlyStopping:
+        if self.metric not in TABLE:
+            near = get_close_matches(self.metric, TABLE, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"{self.metric!r} is no metric{hint}")
+        if self.mode == "auto" and TABLE[self.metric].direction == "none":
+            raise ValueError(f"metric {self.metric} has no better direction of its own; set mode to min or max")
+        return self
+
+    @property
+    def higher_is_better(self) -> bool:
+        """The direction that `mode` or the metric table says."""
+        return self.mode == "max" or (self.mode == "auto" and TABLE[self.metric].direction == "up")
+
+
+class TrackingConfig(Strict):
+    """Where copies of the records go. Nothing here changes what is computed, so a resume may change it."""
+
+    wandb: Literal["off", "offline", "online"] = Field(
+        "off", description="W&B: offline = files in the run folder; online = offline unless an API key is set")
+    wandb_project: str = Field("vvae-lam", min_length=1, description="W&B project")
+    wandb_entity: str | None = Field(None, description="W&B team or user; null = the key's own")
+    mlflow: str | None = Field(None, description="MLflow tracking URI, such as sqlite:///mlflow.db; null = off")
+    mlflow_experiment: str = Field("lam", min_length=1, description="MLflow experiment")
+    group: str | None = Field(None, description="W&B group of the run; a sweep gives its trials its own name")
+
+    @model_validator(mode="after")
+    def _holds_no_secret(self) -> TrackingConfig:
+        if self.mlflow is not None and urlsplit(self.mlflow).password is not None:
+            raise ValueError("mlflow holds a password, and configs are written to records; leave it out and set "
+                             "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in the environment")
+        return self
+
+    @property
+    def on(self) -> bool:
+        """Whether any tracker is asked for."""
+        return self.wandb != "off" or self.mlflow is not None
+
+    def for_trial(self, sweep: str) -> TrackingConfig:
+        """The same for a trial: W&B in the sweep's group, MLflow left to the sweep's driver, its only writer."""
+        return self.model_copy(update={"mlflow": None, "group": self.group or sweep})
 
 
 class RunConfig(Strict):
@@ -53,14 +108,18 @@ class RunConfig(Strict):
     num_codes: Count = Field(3, description="code slots of one action")
     num_embeddings: Count = Field(12, description="codes in the shared codebook (K)")
     codebook_dim: Count = Field(128, description="width of one code")
-    quantizer: Literal["ema", "vq", "none"] = Field("ema", description="how actions become discrete")
+    quantizer: Literal["ema", "vq", "rotation", "simvq", "fsq", "none"] = Field(
+        "ema", description="how actions become discrete; rotation is ema with the rotation trick's gradient")
     commitment_weight: Weight = Field(0.25, description="weight of the commitment loss")
-    ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(0.99, description="decay of the ema codebook's averages")
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.99, description="decay of a codebook's averages of its codes and of their use")
     vq_refresh_interval: Whole = Field(100, description="optimizer steps between revivals of dead codes; 0 = never")
     revive_below: Weight = Field(0.1, description="a code is dead below this share of uniform use (units of 1/K)")
     codebook_init: Literal["kmeans", "uniform"] = Field(
         "kmeans", description="first codes: centres of the first batch, or uniform in ±1/K")
     normalize_codes: bool = Field(True, description="layer-normalise the encoder's output before it is quantised")
+    frame_pool: Literal["last", "mean", "attention"] = Field(
+        "last", description="which frames up to t+1 an action is read from: the last, their mean, or a learned mixture")
     predict_residual: bool = Field(True, description="the decoder predicts the change from the last frame")
 
     # loss
@@ -79,6 +138,13 @@ class RunConfig(Strict):
     warmup_steps: Whole = Field(100, description="steps of linear warmup")
     lr_decay_epochs: Count | None = Field(None, description="epochs over which a cosine brings the rate to a tenth")
     grad_clip: Positive = Field(1.0, description="largest global gradient norm")
+    accumulate_parts: Count = Field(1, description="parts a batch goes through the model in; the step stays the same")
+    average_weights: Annotated[float, Field(ge=0, lt=1)] | None = Field(
+        None, description="decay of a running average of the weights, which is then evaluated and kept; null = none")
+    early_stopping: EarlyStopping | None = Field(None, description="end a run that no longer gets better; null = never")
+    precision: Literal["float32", "bf16"] = Field(
+        "float32", description="of the training step; quantizer, losses and evaluation are float32 always")
+    compile: bool = Field(False, description="compile the encoder and the decoder with torch.compile")
     seed: Whole = Field(0, description="seed of the weights, the batch order and the revivals")
     threads: Whole = Field(0, description="CPU threads; 0 = torch decides")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto = a GPU where there is one")
@@ -98,7 +164,10 @@ class RunConfig(Strict):
 
     # records
     keep: Literal["best", "last", "all"] = Field("best", description="checkpoints kept when the run has finished")
+    checkpoint_steps: Count | None = Field(
+        None, description="steps between two saves of the state inside an epoch; null = at its end only")
     checkpoint_every: Count | None = Field(None, description="also keep the weights of every N-th epoch")
+    tracking: TrackingConfig = Field(default_factory=TrackingConfig)
     sample_count: Whole = Field(4, description="picture strips written at each validation, where the data has a codec")
 
     @model_validator(mode="after")
@@ -108,6 +177,8 @@ class RunConfig(Strict):
         if self.rollout_horizon > self.sequence_length - 1:
             raise ValueError(f"rollout_horizon {self.rollout_horizon} needs sequence_length of at least "
                              f"{self.rollout_horizon + 1}, got {self.sequence_length}")
+        if self.quantizer == "fsq" and self.num_embeddings < 2:
+            raise ValueError("quantizer fsq needs num_embeddings of at least 2, got 1")
         if self.lr_decay_epochs is not None and self.lr_decay_epochs > 10 * self.num_epochs:
             raise ValueError(f"lr_decay_epochs {self.lr_decay_epochs} is over ten times num_epochs {self.num_epochs}")
         return self
@@ -131,8 +202,9 @@ class RunConfig(Strict):
         return self.model_dump(mode="json")
 
     def fingerprint(self) -> str:
-        """Twelve hex digits that name this exact config."""
-        return hashlib.sha256(json.dumps(self.mapping(), sort_keys=True).encode()).hexdigest()[:12]
+        """Twelve hex digits that name this exact config, but for where its records are copied to."""
+        values = {key: value for key, value in self.mapping().items() if key != "tracking"}
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
 
 # Sections of a production YAML that describe where a config came from; they configure nothing.

@@ -43,6 +43,24 @@ def train(config: RunConfig, run_dir: Path) -> None:
     _conclude(folder)
 
 
+def overfit(config: RunConfig, most_steps: int) -> None:
+    """Check that the model can learn one batch by heart, and say what may help where it cannot.
+
+    Raises:
+        AnswerIsNo: it cannot, in so many steps.
+    """
+    from lam import overfit as check
+
+    found = check.overfit(config, most_steps)
+    reached = (f"MSE {found.mse:.4f} and MAE {found.mae:.4f} on {found.sequences} sequences after {found.steps} steps "
+               f"({found.seconds:.0f} s); wanted: MSE below {check.MSE_BELOW:g} and MAE below {check.MAE_BELOW:g}")
+    if found.passed:
+        print(f"overfit passed: {reached}")
+        return
+    hints = "".join(f"\n  - {hint}" for hint in check.HINTS)
+    raise AnswerIsNo(f"overfit failed: {reached}. What may help:{hints}")
+
+
 def _cell(record: dict[str, Any], key: str, form: str) -> str:
     value = record.get(key)
     return "-" if value is None or value != value else form.format(value)
@@ -82,9 +100,11 @@ def measure(folder: RunFolder, split: Any, checkpoint: str = "best") -> dict[str
     model = LatentActionModel(config, train_set.latent_shape)
     checkpoints.load_weights(folder.checkpoints, checkpoint, model)
     found = probe.probe(model, train_set, scored_set, config)
+    probed = {} if found is None else {f"val/probe_{name}": getattr(found, name) for name in
+                                       ("accuracy", "majority", "shuffled")}
     return {
         "schema": 1, "run": folder.path.name, "split": split, "checkpoint": checkpoint,
-        "metrics": evaluation.evaluate(model, scored_set, config),
+        "metrics": evaluation.evaluate(model, scored_set, config) | probed,
         "probe": None if found is None else vars(found),
     }
 

@@ -6,13 +6,15 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
-from pydantic_core import PydanticUndefined
+from pydantic import BaseModel
 
 from lam import files
 from lam.config import RunConfig
-from lam.metrics import TABLE, Metric
+from lam.metrics import DATA_STATS, TABLE, TFLOPS_VIEWS, Metric
+from lam.validation import model_in
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs"
 
@@ -27,6 +29,12 @@ def metrics_page() -> str:
         "with the true codes (action), uniformly drawn codes (rand) or one flipped slot (action_eps).", "",
         "| key | formula | better | reduction | in the loss | unit | bounds |",
         "|---|---|---|---|---|---|---|", *rows, "",
+        "## Of the data, once a run", "", "In `run.json`, and in the trackers.", "",
+        "| key | formula | better | reduction | in the loss | unit | bounds |", "|---|---|---|---|---|---|---|",
+        *(_metric_row(metric) for metric in DATA_STATS.values()), "",
+        "## Against compute", "", "Trackers also get these; records do not repeat them.", "",
+        "| key | the same number as |", "|---|---|",
+        *(f"| `{view}` | `{key}` |" for view, key in TFLOPS_VIEWS.items()), "",
     ])
 
 
@@ -41,15 +49,21 @@ def _metric_row(metric: Metric) -> str:
 
 def config_page() -> str:
     """The run config's fields as Markdown."""
-    rows = []
-    for name, field in RunConfig.model_fields.items():
-        default = field.get_default(call_default_factory=True)
-        shown = "required" if default is PydanticUndefined else f"`{_plain(default)}`"
-        rows.append(f"| `{name}` | {shown} | {field.description or 'when collapse ends a run, see the schema'} |")
     return "\n".join([
         "# The run config", "", "Generated from `lam/config.py` by `make docs`.", "",
-        "| key | default | meaning |", "|---|---|---|", *rows, "",
+        "| key | default | meaning |", "|---|---|---|", *_field_rows(RunConfig), "",
     ])
+
+
+def _field_rows(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """A row a field; a group has a row for itself only where it may be null, and its fields' rows below."""
+    for name, field in model.model_fields.items():
+        group = model_in(field.annotation)
+        default = field.get_default(call_default_factory=True)
+        if group is None or default is None:
+            yield f"| `{prefix}{name}` | `{_plain(default)}` | {field.description} |"
+        if group is not None:
+            yield from _field_rows(group, f"{prefix}{name}.")
 
 
 def _plain(value: object) -> str:

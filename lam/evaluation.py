@@ -8,7 +8,9 @@ each scored transition counts once.
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -19,12 +21,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from lam import control, health, losses
+from lam import control, generation, health, losses, ranks
 from lam.config import RunConfig
 from lam.control import Distances, Scored
 from lam.data.windows import Windows
 from lam.model.lam import LatentActionModel
-from lam.model.quantizers import Codebook
 
 Array = NDArray[Any]
 
@@ -35,7 +36,9 @@ class TruePass:
 
     Attributes:
         losses: [N] each, keys as in `lam.losses.terms`, plus mse_copy.
-        error_q, spread_e: sums behind the quantisation error.
+        error_q: [N] mean (z_q - z_e)² of the scored transition.
+        z_e_NSQ: its embedding before quantisation.
+        context_NE: the encoder's view of the frame before the scored one, mean over its patches.
         actions_NLSQ: what the decoder was given for each transition.
         codes_NS: codes of the last transition; None where actions are continuous.
         distances: of the last prediction.
@@ -44,6 +47,7 @@ class TruePass:
     losses: dict[str, Array]
     error_q: Array
     z_e_NSQ: Array
+    context_NE: Array
     actions_NLSQ: Tensor
     codes_NS: Tensor | None
     distances: Distances
@@ -55,18 +59,24 @@ def evaluate(model: LatentActionModel, windows: Windows, config: RunConfig) -> d
     Raises:
         ValueError: the split holds no sequence.
     """
-    true, scored = score(model, windows, config)
-    record = _losses(true, config)
+    true, scored, generated = score(model, windows, config)
+    record = _losses(true, config) | generated
+    record["val/effective_rank_context"] = ranks.effective_rank(true.context_NE)
+    record["val/effective_rank_target"] = ranks.effective_rank(true.z_e_NSQ.reshape(len(true.z_e_NSQ), -1))
     record |= control.metrics(scored, config.num_embeddings, windows.chunk_frames)
     if scored.codes is not None:
         record |= _codebook(scored.codes, config)
-        record["val/quantization_error"] = float(true.error_q.mean() / max(true.z_e_NSQ.var(axis=0).mean(), 1e-12))
+        if config.quantizer != "fsq":  # there z_q lies in another space than z_e
+            variance = float(true.z_e_NSQ.var(axis=0).mean())
+        record["val/quantization_error"] = float(true.error_q.mean()) / variance if variance > 0 else math.nan
     record["val/objective"] = health.objective(record, config.objective_preset)
     return record
 
 
-def score(model: LatentActionModel, windows: Windows, config: RunConfig) -> tuple[TruePass, Scored]:
-    """Run the model over the split with the true codes, then with others at the scored transition."""
+def score(
+    model: LatentActionModel, windows: Windows, config: RunConfig
+) -> tuple[TruePass, Scored, dict[str, float]]:
+    """Run the model over the split with the true codes, with others at the scored transition, and on its own."""
     index = subset(len(windows), config.eval_sequences)
     was_training = model.training
     model.eval()
@@ -76,9 +86,10 @@ def score(model: LatentActionModel, windows: Windows, config: RunConfig) -> tupl
             name: _second_pass(model, windows, index, true, last_NSQ, config)
             for name, last_NSQ in _other_actions(model, windows, index, true, config).items()
         }
+        generated = _generate(model, windows, index, true, config)
     model.train(was_training)
     batch = windows.batch(index)
-    return true, Scored(
+    scored = Scored(
         codes=None if true.codes_NS is None else true.codes_NS.cpu().numpy(),
         actions=batch.actions[:, -1].numpy(),
         files=batch.file.numpy(),
@@ -89,6 +100,7 @@ def score(model: LatentActionModel, windows: Windows, config: RunConfig) -> tupl
         rand=others.get("rand"),
         flipped=others.get("flipped"),
     )
+    return true, scored, generated
 
 
 def subset(count: int, limit: int) -> NDArray[np.int64]:
@@ -104,13 +116,15 @@ def true_pass(model: LatentActionModel, windows: Windows, index: Array, config: 
     parts: list[dict[str, Any]] = []
     for latents in _latents(model, windows, index, config):
         output = model(latents)
+        context = model.encoder.tokens(model.patches(latents[:, :-1]))[:, -1].mean(1)
         values = losses.terms(model, latents, output, anchor)
         values["mse_copy"] = (latents[:, 1:] - latents[:, :-1]).pow(2).flatten(1).mean(1)
         codes = output.quantized.codes
         parts.append({
             "losses": {name: value.double().cpu().numpy() for name, value in values.items()},
-            "error_q": (output.quantized.z_q - output.z_e)[:, -1].pow(2).flatten(1).mean(1).cpu().numpy(),
-            "z_e": output.z_e[:, -1].float().cpu().numpy(),
+            "error_q": (output.quantized.z_q - output.z_e)[:, -1].double().pow(2).flatten(1).mean(1).cpu().numpy(),
+            "z_e": output.z_e[:, -1].double().cpu().numpy(),
+            "context": context.float().cpu().numpy(),
             "actions": output.quantized.z_q,
             "codes": None if codes is None else codes[:, -1],
             "distances": distances(output.prediction[:, -1], latents[:, -1]),
@@ -119,10 +133,27 @@ def true_pass(model: LatentActionModel, windows: Windows, index: Array, config: 
         losses={name: np.concatenate([part["losses"][name] for part in parts]) for name in parts[0]["losses"]},
         error_q=_join(parts, "error_q"),
         z_e_NSQ=_join(parts, "z_e"),
+        context_NE=_join(parts, "context"),
         actions_NLSQ=torch.cat([part["actions"] for part in parts]),
         codes_NS=None if parts[0]["codes"] is None else torch.cat([part["codes"] for part in parts]),
         distances=_stack([part["distances"] for part in parts]),
     )
+
+
+def _generate(
+    model: LatentActionModel, windows: Windows, index: Array, true: TruePass, config: RunConfig
+) -> dict[str, float]:
+    """`validation/gen_*`: free-running rollouts of some of the scored sequences."""
+    rows = subset(len(index), generation.SEQUENCES)
+    parts: list[tuple[generation.Sums, generation.Sums]] = []
+    for begin in range(0, len(rows), config.eval_batch_size):
+        chosen = rows[begin : begin + config.eval_batch_size]
+        actions = true.actions_NLSQ[torch.from_numpy(chosen).to(true.actions_NLSQ.device)]
+        latents = windows.batch(index[chosen]).latents.to(actions.device)
+        frames = generation.rollout(model, latents[:, 0], actions)
+        parts.append((generation.sums(frames, windows.scale), generation.sums(latents[:, 1:], windows.scale)))
+    made, real = zip(*parts, strict=True)
+    return generation.metrics(functools.reduce(generation.add, made), functools.reduce(generation.add, real))
 
 
 def _second_pass(
@@ -146,7 +177,7 @@ def _other_actions(
     partner = derangement(len(index), config.eval_seed)
     others = {"shuffled": true.actions_NLSQ[partner, -1]}
     quantizer = model.quantizer
-    if isinstance(quantizer, Codebook) and true.codes_NS is not None and config.num_embeddings > 1:
+    if true.codes_NS is not None and config.num_embeddings > 1:
         names = [windows.files[int(file)] for file in windows.starts[index, 0]]
         draws = [draw(config, name, int(start)) for name, start in zip(names, windows.starts[index, 1], strict=True)]
         rand = torch.from_numpy(np.stack([rand for rand, _, _ in draws])).to(true.codes_NS.device)
@@ -177,8 +208,11 @@ def derangement(count: int, seed: int) -> NDArray[np.int64]:
 
 
 def distances(prediction: Tensor, target: Tensor) -> Distances:
-    """Distances in float32 between [B, C, H, W] pairs, over all dims of a sample."""
-    a, b = prediction.float().flatten(1), target.float().flatten(1)
+    """Distances between [B, C, H, W] pairs of float32, over all dims of a sample, summed up in float64.
+
+    DSNR and the sensitivities are small differences of these; float32 sums would cost them digits.
+    """
+    a, b = prediction.float().flatten(1).double(), target.float().flatten(1).double()
     error = a - b
     values = (
         error.norm(dim=1),
@@ -186,7 +220,7 @@ def distances(prediction: Tensor, target: Tensor) -> Distances:
         1 - F.cosine_similarity(a, b),
         error.pow(2).mean(dim=1),
     )
-    return Distances(*(value.double().cpu().numpy() for value in values))
+    return Distances(*(value.cpu().numpy() for value in values))
 
 
 def _losses(true: TruePass, config: RunConfig) -> dict[str, float]:

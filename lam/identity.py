@@ -32,6 +32,7 @@ def of_run(config: RunConfig, folder: RunFolder, model: nn.Module, train_set: Wi
         "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "num_params": sum(parameter.numel() for parameter in model.parameters()),
         "num_train_trials": len(train_set.files),
+        "data_stats": train_set.scale.metrics(),
     }
 
 

@@ -7,8 +7,9 @@ it is written as null and never counts as good.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Direction = Literal["up", "down", "none"]
 Reduction = Literal["mean", "sums", "counts", "last", "max", "min", "std", "status"]
@@ -64,9 +65,49 @@ _TRAIN = [
     Metric("train/lr", "learning rate of the epoch's last step", "none", "last"),
     Metric("train/kl_weight", "the constant 1 (kept for compatibility)", "none", "last", bounds=(1, 1)),
     Metric("train/grad_norm", "global L2 norm of the gradient before clipping, mean over steps", "none", "mean"),
+    Metric("train/grad_norm_mean", "the same number", "none", "mean"),
+    Metric("train/grad_norm_std", "its population standard deviation over the epoch's steps", "none", "std"),
     Metric("train/grad_norm_max", "its maximum over the epoch's steps", "none", "max"),
+    Metric("train/grad_norm_min", "its minimum over the epoch's steps", "none", "min"),
+    Metric("train/batch_loss_mean", "mean over the epoch's steps of the loss of one step", "down", "mean"),
+    Metric("train/batch_loss_std", "its population standard deviation", "none", "std"),
+    Metric("train/batch_loss_max", "its maximum", "down", "max"),
+    Metric("train/batch_loss_min", "its minimum", "down", "min"),
+    Metric("train/batch_loss_cv", "batch_loss_std / batch_loss_mean; null for a mean of 0 or less", "none", "std"),
+    Metric("train/loss_decrease", "train/loss of the epoch before - train/loss; absent in the first epoch", "up",
+           "last", bounds=(-INF, INF)),
+    Metric("train/loss_decrease_pct", "100 * loss_decrease / train/loss of the epoch before", "up", "last", unit="%",
+           bounds=(-INF, INF)),
+    Metric("train/is_improving", "1 where loss_decrease > 0, else 0", "up", "status", bounds=(0, 1)),
+    *(Metric(f"train/update_ratio_{part}", f"‖Δw‖ / ‖w‖ of {what} in the epoch's last optimizer step, revival "
+             "included; 0 = it does not move", "none", "last")
+      for part, what in (("encoder", "encoder and input adapter"), ("decoder", "decoder and output adapter"),
+                         ("codebook", "the codes"))),
     Metric("train/samples_per_second", "training sequences per second of training time", "up", "last", unit="1/s"),
     Metric("total_tflops", "forward and backward operations of training so far", "none", "last", unit="TFLOP"),
+]
+
+_MODEL = [
+    Metric("model/weight_mean", 'mean over the tensors named "weight" of mean |w|', "none", "last"),
+    Metric("model/weight_std", "population standard deviation of those means", "none", "last"),
+    Metric("model/weight_max", "largest of those means", "none", "last"),
+    Metric("model/weight_abs_max", "largest |w| in those tensors", "none", "last"),
+    Metric("model/ema_diff", "mean over tensors of mean |p - p_ema|; absent without averaged weights", "none", "last"),
+]
+
+_RATIOS = [
+    Metric(f"loss_ratio/{name}", f"weighted {name} / sum of the weighted terms, over the epoch", "none", "sums",
+           bounds=(0, 1))
+    for name in ("mse_loss", "vq_loss", "rollout_loss")
+]
+
+_GENERATED = [
+    Metric("validation/gen_std", "population std over free-running rollouts from the first frame with the true codes, "
+           "values normalised by the training split's mean and std of each channel", "none", "sums"),
+    Metric("validation/gen_mean", "their mean", "none", "sums", bounds=(-INF, INF)),
+    Metric("validation/gen_range", "their maximum - their minimum", "none", "sums"),
+    Metric("validation/gen_std_ratio_min", "smallest over channels of std(rollouts) / std(true frames); null where no "
+           "true channel varies", "up", "sums"),
 ]
 
 _SENSITIVITY = [
@@ -115,13 +156,27 @@ _CODEBOOK = [
     Metric("val/perplexity_joint", "exp(entropy of the code tuples)", "up", "counts", unit="tuples", bounds=(1, INF)),
     Metric("val/code_entropy_ratio", "mean over slots of entropy / log(num_embeddings)", "up", "counts", bounds=(0, 1)),
     Metric("val/dead_codes", "codes never used over the split", "down", "counts", unit="codes"),
-    Metric("val/quantization_error", "mean (z_q - z_e)² / variance of z_e", "down", "sums"),
+    Metric("val/quantization_error", "mean (z_q - z_e)² / variance of z_e, scored transitions; null where "
+           "nothing varies", "down", "sums"),
     Metric("val/codebook_health", "clip((perplexity_slot - 1)/(P* - 1), 0, 1), P* = max(2, num_embeddings/4)",
            "up", "counts", bounds=(0, 1)),
     Metric("val/collapsed", "1 where perplexity_slot < 1.5 or perplexity_joint < 2", "down", "status", bounds=(0, 1)),
 ]
 
+_RANKS = [
+    Metric("val/effective_rank_context", "exp(entropy of the normalised singular values) (Roy & Vetterli) of the "
+           "centred encoder tokens of the frame before the scored one, mean over patches; 0 where nothing varies", "up",
+           "counts", unit="directions"),
+    Metric("val/effective_rank_target", "the same of z_e of the scored transition, all slots", "up", "counts",
+           unit="directions"),
+]
+
 _PROBE = [
+    Metric("val/probe_accuracy", "share of true actions that a linear probe of the codes tells, fitted on training "
+           "videos; by lam evaluate only", "up", "counts", bounds=(0, 1)),
+    Metric("val/probe_majority", "the same of always naming the commonest training action", "none", "counts",
+           bounds=(0, 1)),
+    Metric("val/probe_shuffled", "the same of a probe fitted on shuffled actions", "none", "counts", bounds=(0, 1)),
     Metric("val/action_nmi", "information of the code tuple about the true action / entropy of the action, chance "
            "(mean over relabellings) taken off", "up", "counts", bounds=(0, 1)),
 ]
@@ -130,11 +185,37 @@ _OBJECTIVE = [
     Metric("val/objective", "what ranks runs; see docs/decisions/0002-objective.md", "up", "sums", bounds=(-INF, 1)),
 ]
 
+# What trackers plot against compute: the same numbers under names of their own, with TFLOPS_AXIS as x axis.
+# Records do not repeat them.
+TFLOPS_AXIS = "tflops/x_axis"
+TFLOPS_VIEWS: dict[str, str] = {
+    TFLOPS_AXIS: "total_tflops",
+    **{f"tflops/{split}_{name}": f"{split}/{source}" for split in ("train", "val") for name, source in (
+        ("loss_mse", "loss"), ("loss_mae", "loss_mae"), ("recon_mse", "mse_loss"), ("recon_mae", "mae_loss"),
+        ("rollout_mse", "rollout_loss"), ("rollout_mae", "rollout_loss_mae"), ("vq_loss", "vq_loss"))},
+    "tflops/val_dsnr": "val/dsnr",
+}
+
 TABLE: dict[str, Metric] = {
     metric.key: metric
-    for metric in (*_losses("train"), *_TRAIN, *_losses("val"), *_OBJECTIVE, *_CONTROL, *_SENSITIVITY,
-                   *_DISTANCES, *_CODEBOOK, *_PROBE)
+    for metric in (*_losses("train"), *_TRAIN, *_RATIOS, *_MODEL, *_losses("val"), *_OBJECTIVE, *_CONTROL,
+                   *_SENSITIVITY, *_DISTANCES, *_CODEBOOK, *_RANKS, *_GENERATED, *_PROBE)
 }
+
+# Written once, into run.json; a channel's name is channel_00, channel_01, ...
+DATA_STATS: dict[str, Metric] = {
+    metric.key: metric
+    for metric in (
+        Metric("data_stats/normalized_mean", "mean of the training split's latents as the model sees them", "none",
+               "sums", bounds=(-INF, INF)),
+        Metric("data_stats/normalized_std", "their population standard deviation", "none", "sums"),
+        Metric("data_stats/normalized_min", "their minimum", "none", "min", bounds=(-INF, INF)),
+        Metric("data_stats/normalized_max", "their maximum", "none", "max", bounds=(-INF, INF)),
+        Metric("data_stats/{channel_name}_mean", "mean of one channel", "none", "sums", bounds=(-INF, INF)),
+        Metric("data_stats/{channel_name}_std", "population standard deviation of one channel", "none", "sums"),
+    )
+}
+
 
 # Keys of an epoch record that say when it was made rather than what was measured.
 RECORD_KEYS = ("epoch", "step", "seconds", "train_seconds")
@@ -155,3 +236,8 @@ def better(key: str, a: float, b: float) -> bool:
     if b != b:
         return True
     return a > b if direction == "up" else a < b
+
+
+def with_tflops(record: Mapping[str, Any]) -> dict[str, Any]:
+    """An epoch record with its views against compute; a view whose number is absent is absent too."""
+    return {**record, **{view: record[key] for view, key in TFLOPS_VIEWS.items() if key in record}}

@@ -1,8 +1,8 @@
 """Training of one model, as a generator of epoch records.
 
 Whatever is random is a function of (seed, epoch, step), so nothing of it needs saving: a run that is
-killed and started again continues from its last epoch's checkpoint and ends bit-equal to one that
-was not. An epoch's record is on disk, and its checkpoint after it, before it is yielded.
+killed and started again continues from its last saved state and ends bit-equal to one that was not.
+An epoch's record is on disk, and its checkpoint after it, before it is yielded.
 """
 
 from __future__ import annotations
@@ -16,15 +16,20 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from lam import checkpoints, evaluation, flops, identity, losses, samples
+from lam import checkpoints, evaluation, flops, identity, losses, samples, vitals
 from lam.config import RunConfig
 from lam.data import windows as data
 from lam.errors import BadInput
 from lam.metrics import better
 from lam.model.lam import LatentActionModel
 from lam.records import RunFolder
+from lam.stepping import Stepper, learning_rate
+from lam.stopping import Patience
+from lam.trackers import RunTrackers
+
+# What a resume needs besides what the stepper holds, by the names of a run's attributes.
+STATE_FIELDS = ("epoch", "epoch_seconds", "seconds", "tflops", "tflops_before", "best", "previous_loss", "diverged")
 
 
 def train(config: RunConfig, run_dir: str | Path) -> Iterator[dict[str, Any]]:
@@ -38,7 +43,7 @@ def train(config: RunConfig, run_dir: str | Path) -> Iterator[dict[str, Any]]:
     """
     run = Run(config, RunFolder(run_dir))
     try:
-        while run.epoch < config.num_epochs and not run.diverged:
+        while not run.is_over:
             record = run.train_epoch(run.epoch + 1)
             if run.validation_is_due():
                 record |= run.validate()
@@ -61,77 +66,80 @@ class Run:
         self.validation_set = data.open_split(config, "validation", stride=1)
         torch.manual_seed(config.seed)
         self.model = LatentActionModel(config, self.train_set.latent_shape).to(self.device)
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay,
-            fused=self.device.type == "cuda",
-        )
         self.steps_per_epoch = config.steps_per_epoch or max(1, len(self.train_set) // config.batch_size)
-        self.epoch = self.step = 0
+        self.stepper = Stepper(config, self.model, self.steps_per_epoch)
+        self.epoch = 0
+        self.sums, self.epoch_seconds = Sums(), 0.0  # of the epoch under way
         self.tflops = self.tflops_before = self.seconds = 0.0
         self.best = math.nan
+        self.previous_loss: float | None = None
         self.diverged = False
+        self.patience = Patience(config.early_stopping)
         self._begin()
+        self.trackers = None if self.is_over else RunTrackers(config, folder)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no epoch is left to train."""
+        return self.epoch >= self.config.num_epochs or self.diverged or self.patience.exhausted
 
     # ---- an epoch
 
     def train_epoch(self, epoch: int) -> dict[str, Any]:
-        """Train one epoch; returns its record without validation."""
-        begin, self.tflops_before = time.perf_counter(), self.tflops
+        """Train one epoch, or the rest of one; returns its record without validation."""
+        begin = time.perf_counter() - self.epoch_seconds
         self.model.train()
-        sums = Sums()
+        before: vitals.Snapshot = {}
         for number, index in enumerate(self._batches(epoch)):
-            values = self._train_step(index, self._anchor(epoch, number))
-            sums.add(values)
-            if not math.isfinite(values["loss"]):
-                self.diverged = True
+            if number < self.sums.count:  # done before the run was interrupted
+                continue
+            if number == self.steps_per_epoch - 1:
+                before = vitals.snapshot(self.model)
+            self._train_step(epoch, number, index)
+            if self.diverged:
                 break
-        self.epoch = epoch
+            self.epoch_seconds = time.perf_counter() - begin
+            if self._save_is_due(number + 1):
+                self._save_state()
         spent = time.perf_counter() - begin
-        self.seconds += spent
-        return {
+        record = {
             "epoch": epoch,
-            "step": self.step,
-            "seconds": round(self.seconds, 3),
+            "step": self.stepper.number,
+            "seconds": round(self.seconds + spent, 3),
             "train_seconds": round(spent, 3),
             "total_tflops": self.tflops,
-            "train/lr": self.optimizer.param_groups[0]["lr"],
+            "train/lr": learning_rate(self.config, self.stepper.number, self.steps_per_epoch),
             "train/kl_weight": 1.0,
-            "train/samples_per_second": sums.count * self.config.batch_size / spent,
-            **sums.means(),
+            "train/samples_per_second": self.sums.count * self.config.batch_size / spent,
+            **self.sums.means(losses.weights(self.config)),
+            **self._vitals(before),
         }
-
-    def _train_step(self, index: NDArray[np.int64], anchor: int | None) -> dict[str, float]:
-        """One optimizer step; returns the batch's losses."""
-        self.step += 1
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.config, self.step, self.steps_per_epoch)
-        latents = self.train_set.batch(index).latents.to(self.device, non_blocking=True)
-        output = self.model(latents)
-        values = losses.terms(self.model, latents, output, anchor)
-        loss = losses.total(values, losses.weights(self.config))
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
-        if torch.isfinite(loss) and torch.isfinite(norm):
-            self.optimizer.step()
-            self.model.quantizer.after_step(self.step, self.optimizer)
-        self.tflops += len(index) * self._flops(anchor) / 1e12
-        return self._step_values(values, loss, norm, output.quantized.codes, anchor)
-
-    def _step_values(
-        self, values: dict[str, Tensor], loss: Tensor, norm: Tensor, codes: Tensor | None, anchor: int | None
-    ) -> dict[str, float]:
-        record = {name: float(value.detach().mean()) for name, value in values.items()}
-        if anchor is None and self.config.rollout_horizon > 1:  # no coin, no rollout: nothing to average
-            record["rollout_loss"] = record["rollout_loss_mae"] = math.nan
-        record |= {
-            "loss": float(loss.detach()) if math.isfinite(float(norm)) else math.nan,
-            "loss_mae": float(losses.total_mae({name: value.detach() for name, value in values.items()}, self.config)),
-            "grad_norm": float(norm),
-        }
-        if codes is not None:
-            record["codebook_usage"] = float(len(torch.unique(codes)))
+        record |= vitals.progress(self.previous_loss, record["train/loss"])
+        self.previous_loss = record["train/loss"]
+        self.epoch, self.seconds = epoch, self.seconds + spent
+        self.sums, self.epoch_seconds = Sums(), 0.0
         return record
+
+    def _vitals(self, before: vitals.Snapshot) -> dict[str, float]:
+        """What the weights look like, and how far the last step moved them; a diverged epoch has no last step."""
+        found = vitals.of_weights(self.model)
+        if before:
+            found |= vitals.update_ratios(self.model, before)
+        if self.stepper.evaluated is not self.model:
+            found |= vitals.ema_difference([*self.model.parameters()], [*self.stepper.evaluated.parameters()])
+        return found
+
+    def _train_step(self, epoch: int, number: int, index: NDArray[np.int64]) -> None:
+        anchor = self._anchor(epoch, number)
+        latents = self.train_set.batch(index).latents.to(self.device, non_blocking=True)
+        values = self.stepper.step(latents, anchor)
+        self.tflops += len(index) * self._flops(anchor) / 1e12
+        self.sums.add(values)
+        self.diverged = not math.isfinite(values["loss"])
+
+    def _save_is_due(self, done: int) -> bool:
+        every = self.config.checkpoint_steps
+        return every is not None and done % every == 0 and done < self.steps_per_epoch
 
     def _batches(self, epoch: int) -> Iterator[NDArray[np.int64]]:
         """Sequence numbers of each step: permutations of the split, one after another, from (seed, epoch)."""
@@ -167,7 +175,8 @@ class Run:
     def validate(self) -> dict[str, Any]:
         """All `val/*` numbers."""
         begin = time.perf_counter()
-        record = evaluation.evaluate(self.model, self.validation_set, self.config)
+        with self.stepper.eager():
+            record = evaluation.evaluate(self.stepper.evaluated, self.validation_set, self.config)
         self.seconds += time.perf_counter() - begin
         return record
 
@@ -177,19 +186,25 @@ class Run:
         if "val/objective" in record and (math.isnan(self.best) or
                                           better("val/objective", record["val/objective"], self.best)):
             self.best = record["val/objective"]
-            checkpoints.save_weights(self.folder.checkpoints, "best", self.model)
+            checkpoints.save_weights(self.folder.checkpoints, "best", self.stepper.evaluated)
             self._write_samples()
         every = self.config.checkpoint_every
         if every and self.epoch % every == 0:
-            checkpoints.save_weights(self.folder.checkpoints, f"epoch-{self.epoch}", self.model)
-        checkpoints.save_state(self.folder.checkpoints, self._state())
+            checkpoints.save_weights(self.folder.checkpoints, f"epoch-{self.epoch}", self.stepper.evaluated)
+        if self.patience.rule is not None and self.patience.rule.metric in record:
+            self.patience.see(record[self.patience.rule.metric])
+        self.tflops_before = self.tflops
+        self._save_state()
+        if self.trackers is not None:
+            self.trackers.log(record)
 
     def _write_samples(self) -> None:
         codec = data.load_codec(self.config) if self.config.sample_count else None
         if codec is None:
             return
         path = self.folder.samples / f"epoch-{self.epoch}.npz"
-        samples.write(path, self.model, self.validation_set, self.config, codec, data.action_names(self.config))
+        names = data.action_names(self.config)
+        samples.write(path, self.stepper.evaluated, self.validation_set, self.config, codec, names)
         for older in self.folder.samples.glob("epoch-*.npz"):
             if older != path:
                 older.unlink()
@@ -197,18 +212,21 @@ class Run:
     def finish(self) -> None:
         """Mark the run finished or failed, and delete what it no longer needs."""
         if self.diverged:
-            reason = f"the loss stopped being finite at step {self.step}; lower learning_rate (now " \
+            reason = f"the loss stopped being finite at step {self.stepper.number}; lower learning_rate (now " \
                      f"{self.config.learning_rate:g}) or grad_clip (now {self.config.grad_clip:g})"
             self.folder.update_identity(state="failed", reason=reason)
             return
-        checkpoints.save_weights(self.folder.checkpoints, "last", self.model)
+        checkpoints.save_weights(self.folder.checkpoints, "last", self.stepper.evaluated)
         checkpoints.retain(self.folder.checkpoints, self.config.keep)
-        self.folder.update_identity(state="finished", epoch=self.epoch)
+        early = {"stopped_early": self.patience.reason} if self.patience.exhausted else {}
+        self.folder.update_identity(state="finished", epoch=self.epoch, **early)
 
     def close(self) -> None:
-        """Leave a run that was not finished marked as interrupted."""
+        """Leave a run that was not finished marked as interrupted, and its trackers with all they can still take."""
         if self.folder.identity().get("state") == "running":
             self.folder.update_identity(state="interrupted", epoch=self.epoch)
+        if self.trackers is not None:
+            self.trackers.close(self.folder.identity()["state"])
 
     # ---- beginning and resuming
 
@@ -224,21 +242,24 @@ class Run:
             return
         identity.refuse_other_data(self.folder, self.config)
         self._restore(checkpoints.load_state(self.folder.checkpoints, self.device))
-        self.folder.update_identity(state="running")
+        self.folder.start(self.config, known | {"state": "running"})  # the config's trackers may have changed
 
-    def _state(self) -> dict[str, Any]:
-        return {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            **{name: getattr(self, name) for name in ("epoch", "step", "tflops", "seconds", "best", "diverged")},
-        }
+    def _save_state(self) -> None:
+        """Write what a resume continues from; `sums` are those of an epoch under way, empty between two."""
+        checkpoints.save_state(self.folder.checkpoints, {
+            **self.stepper.state(),
+            "sums": self.sums.steps,
+            "patience": (self.patience.best, self.patience.stale),
+            **{name: getattr(self, name) for name in STATE_FIELDS},
+        })
 
     def _restore(self, state: dict[str, Any] | None) -> None:
         if state is not None:
-            self.model.load_state_dict(state.pop("model"))
-            self.optimizer.load_state_dict(state.pop("optimizer"))
-            for name, value in state.items():
-                setattr(self, name, value)
+            self.stepper.restore(state)
+            self.sums.steps = state["sums"]
+            self.patience.best, self.patience.stale = state["patience"]
+            for name in STATE_FIELDS:
+                setattr(self, name, state[name])
         self.folder.keep_until(self.epoch)
 
 
@@ -257,27 +278,17 @@ class Sums:
         """Add one step."""
         self.steps.append(values)
 
-    def means(self) -> dict[str, float]:
-        """`train/*` means, and the largest gradient norm; the loss of a diverged epoch is NaN."""
+    def means(self, weights: dict[str, float]) -> dict[str, float]:
+        """`train/*` means, the spread over steps and the terms' shares; the loss of a diverged epoch is NaN."""
         columns = {name: np.array([step[name] for step in self.steps]) for name in self.steps[0]}
         record = {f"train/{name}": _mean(name, column) for name, column in columns.items()}
-        record["train/grad_norm_max"] = float(columns["grad_norm"].max())
-        return record
+        return record | vitals.of_steps(columns["grad_norm"], columns["loss"]) | vitals.loss_ratios(columns, weights)
 
 
 def _mean(name: str, column: NDArray[np.float64]) -> float:
     if name.startswith("rollout"):
         column = column[~np.isnan(column)]
     return float(column.mean()) if len(column) else 0.0
-
-
-def learning_rate(config: RunConfig, step: int, steps_per_epoch: int) -> float:
-    """Rate of a step (from 1): linear warmup, then constant or a cosine down to a tenth."""
-    rate = config.learning_rate * min(1.0, step / max(1, config.warmup_steps))
-    if config.lr_decay_epochs is None:
-        return rate
-    progress = min(1.0, step / (config.lr_decay_epochs * steps_per_epoch))
-    return rate * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
 def choose_device(config: RunConfig) -> torch.device:
@@ -296,7 +307,8 @@ def choose_device(config: RunConfig) -> torch.device:
 def _refuse_other_config(folder: RunFolder, config: RunConfig) -> None:
     """A folder holds one run: continuing it with other settings would mix two."""
     known, asked = folder.config().mapping(), config.mapping()
-    changed = [f"{key}: {known.get(key)!r} -> {asked[key]!r}" for key in asked if known.get(key) != asked[key]]
+    changed = [f"{key}: {known.get(key)!r} -> {asked[key]!r}" for key in asked
+               if key != "tracking" and known.get(key) != asked[key]]
     if changed:
         raise BadInput(f"holds a run with another config ({'; '.join(changed)})", source=folder.path,
                        remedy="name another folder with --run-dir, or put the settings back")

@@ -67,7 +67,7 @@ def field_names(model: type[BaseModel], path: tuple[Any, ...]) -> list[str]:
     for part in parts:
         field = getattr(current, "model_fields", {}).get(part)
         annotation: Any = field.annotation if field is not None else None
-        current = _model_in(annotation)
+        current = model_in(annotation)
         if current is None:
             return []
         if get_origin(annotation) is dict:
@@ -75,7 +75,7 @@ def field_names(model: type[BaseModel], path: tuple[Any, ...]) -> list[str]:
     return [field.alias or name for name, field in current.model_fields.items()]
 
 
-def _model_in(annotation: Any) -> type[BaseModel] | None:
+def model_in(annotation: Any) -> type[BaseModel] | None:
     """The model class inside an annotation such as ``Thing | None``."""
     for candidate in (annotation, *getattr(annotation, "__args__", ())):
         if isinstance(candidate, type) and issubclass(candidate, BaseModel):

@@ -21,18 +21,20 @@ _NOT_A_KNOB = {
     "health": "it judges trials, so they could not be compared",
     **dict.fromkeys(("objective_preset", "perplexity_target", "eval_seed", "eval_sequences", "val_every"),
                     "it changes what is measured, so trials could not be compared"),
-    **dict.fromkeys(("eval_batch_size", "cache", "keep", "checkpoint_every", "sample_count"), "it changes no result"),
+    **dict.fromkeys(("eval_batch_size", "cache", "keep", "checkpoint_every", "checkpoint_steps", "sample_count",
+                     "accumulate_parts", "compile"), "it changes no result"),
 }
 
 # Where a knob can reach the loss at all; a knob that never can is refused.
 _Reach = tuple[Callable[[RunConfig], bool], str]
 _ROLLOUT: _Reach = (lambda config: config.rollout_horizon > 1, "rollout_horizon above 1")
 _CODES: _Reach = (lambda config: config.quantizer != "none", "a quantizer other than none")
-_REVIVAL: _Reach = (lambda config: config.quantizer != "none" and config.vq_refresh_interval > 0,
-                    "a quantizer and vq_refresh_interval above 0")
+_REVIVAL: _Reach = (lambda config: config.quantizer in ("ema", "vq", "rotation") and config.vq_refresh_interval > 0,
+                    "a quantizer with codes of its own (ema, vq, rotation) and vq_refresh_interval above 0")
 _REACHES: dict[str, _Reach] = {
-    "ema_decay": (lambda config: config.quantizer == "ema", "quantizer ema"),
-    "commitment_weight": _CODES, "num_embeddings": _CODES, "normalize_codes": _CODES,
+    "ema_decay": (lambda config: config.quantizer in ("ema", "rotation"), "quantizer ema or rotation"),
+    "commitment_weight": (lambda config: config.quantizer not in ("none", "fsq"), "a quantizer with a codebook"),
+    "num_embeddings": _CODES, "normalize_codes": _CODES,
     "revive_below": _REVIVAL,
     "rollout_weight": (lambda config: config.rollout_horizon > 1 and config.rollout_prob > 0,
                        "rollout_horizon above 1 and rollout_prob above 0"),

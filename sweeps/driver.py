@@ -152,7 +152,8 @@ class SweepDriver:
     def exhausted(self, job_id: str) -> None:
         """Training ended without a record that ends the trial: judged by what is known, else a failure."""
         trial = self._trial(job_id)
-        if trial.epoch >= self._config(trial).num_epochs:
+        config = self._config(trial)
+        if trial.epoch >= config.num_epochs or config.early_stopping is not None:
             self._complete(trial)
         else:
             self._fail(trial, {"rule": "ended_early", "sentence": f"training ended after epoch {trial.epoch} of "

@@ -12,7 +12,7 @@ import fcntl
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from io import FileIO
 from pathlib import Path
@@ -54,6 +54,9 @@ class Journal:
     """The one writer of a sweep's journal, and the state that its events add up to.
 
     Use it inside a `Lock`. `state` always equals `replay(read(folder))`.
+
+    Attributes:
+        listen: called with each event after it is on the disk.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -66,6 +69,7 @@ class Journal:
         self._written = 0
         self._good = 0
         self._broken = False
+        self.listen: Callable[[dict[str, Any]], None] | None = None
 
     def append(self, event: str, **fields: Any) -> None:
         """Write one event and take it into `state`.
@@ -90,6 +94,8 @@ class Journal:
         self._written += 1
         self._good = file.tell()
         self.state.apply(line)
+        if self.listen is not None:
+            self.listen(line)
 
     def _take_back(self) -> None:
         """Leave no part of a line that could not be written: the next event, if any, opens a segment of its own.

@@ -18,8 +18,9 @@ from rich.console import Console
 
 from lam.config import RunConfig
 from lam.errors import AnswerIsNo, EnvironmentFailed, Interrupted
+from lam.trackers import SweepTracker
 from sweeps import checks, display, folders, points, scheduler, spec, summary, warm
-from sweeps.journal import Journal, Lock
+from sweeps.journal import Journal, Lock, read
 from sweeps.sections import Resources
 from sweeps.signals import Signals
 from sweeps.space import corners
@@ -87,7 +88,8 @@ def run_in(sweep: Sweep, folder: Path, options: Options, console: Console) -> Sw
         folders.write_identity(sweep, folder, fingerprint)
         with contextlib.closing(Journal(folder)) as journal:
             if not is_over(sweep, journal.state):
-                _run(sweep, journal, options, console, found)
+                with tracked(sweep, journal):
+                    _run(sweep, journal, options, console, found)
             return conclude(sweep, journal, console)
 
 
@@ -146,6 +148,15 @@ def _run(sweep: Sweep, journal: Journal, options: Options, console: Console, fou
         spent = scheduler.spent_budget(sweep.spec, journal.state)
         reason = f"budget spent: {spent}" if spent else "every point of the grid is done"
         journal.append("sweep_finished", reason=reason)
+
+
+@contextlib.contextmanager
+def tracked(sweep: Sweep, journal: Journal) -> Iterator[None]:
+    """The sweep in MLflow, where the base config asks for it, for the length of a with-block."""
+    tracker = SweepTracker(journal.folder, sweep.base.tracking, read(journal.folder))
+    with contextlib.closing(tracker):
+        journal.listen = tracker.event
+        yield
 
 
 @contextlib.contextmanager

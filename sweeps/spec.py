@@ -146,14 +146,14 @@ class Sweep:
         return self.base.num_epochs
 
     def config(self, params: dict[str, Scalar]) -> RunConfig:
-        """The complete config of a trial."""
-        return self.base.replace(**params)
+        """The complete config of a trial; MLflow is written by the driver alone."""
+        return self.base.replace(tracking=self.base.tracking.for_trial(self.spec.name).model_dump(), **params)
 
     def asked(self) -> dict[str, Any]:
         """Everything that defines the sweep; what may change between launches is left out."""
         return {
             "name": self.spec.name,
-            "base": self.base.mapping(),
+            "base": {key: value for key, value in self.base.mapping().items() if key != "tracking"},
             "space": self.space_mapping(),
             "objective": self.spec.objective,
             "search": self.spec.search.model_dump(mode="json", exclude_none=True),

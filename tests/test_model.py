@@ -10,7 +10,7 @@ from lam import flops, losses
 from lam.config import RunConfig
 from lam.errors import BadInput
 from lam.model import quantizers
-from lam.model.lam import LatentActionModel
+from lam.model.lam import LatentActionModel, Output
 
 SHAPE = (16, 8, 8)
 SMALL = RunConfig(
@@ -70,10 +70,33 @@ def test_rollout_feeds_its_own_predictions_back() -> None:
     model.eval()
     output = model(latents)
     rolled = model.rollout(latents, output, anchor=1)
-    first = output.prediction[:, 1:2]
-    second = model.decode(torch.cat([latents[:, :2], first], 1), output.quantized.z_q[:, :3])[:, -1:]
+    frames, actions = torch.cat([latents[:, :2], output.prediction[:, 1:2]], 1), output.quantized.z_q
+    for length in (3, 4):  # decoded from the start each time, where the rollout continues from memory
+        frames = torch.cat([frames, model.decode(frames, actions[:, :length])[:, -1:]], 1)
     assert rolled.shape == (3, 2, *SHAPE)
-    torch.testing.assert_close(rolled[:, :1], second)
+    torch.testing.assert_close(rolled, frames[:, 3:])
+
+
+@pytest.mark.parametrize("detach", [True, False])
+def test_rollout_sends_the_gradient_that_decoding_the_history_again_would(detach: bool) -> None:
+    config = SMALL.replace(rollout_horizon=3, rollout_detach=detach, quantizer="none")
+    model, latents = model_and_latents(config)
+
+    def again(output: Output) -> Tensor:
+        first = output.prediction[:, 1:2]
+        frames = torch.cat([latents[:, :2], first.detach() if detach else first], 1)
+        for length in (3, 4):
+            frames = torch.cat([frames, model.decode(frames, output.quantized.z_q[:, :length])[:, -1:]], 1)
+        return frames[:, 3:]
+
+    gradients = []
+    for roll in (lambda output: model.rollout(latents, output, anchor=1), again):
+        model.zero_grad()
+        roll(model(latents)).pow(2).sum().backward()
+        gradients.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    for name in gradients[0]:
+        torch.testing.assert_close(gradients[0][name], gradients[1][name], rtol=1e-3, atol=1e-4)
 
 
 def gradients(model: LatentActionModel, name: str, latents: Tensor) -> set[str]:

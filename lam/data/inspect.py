@@ -17,6 +17,7 @@ from lam.config import from_mapping
 from lam.data.h5 import check_same_shape, list_files
 from lam.data.index import FileRecord, scan
 from lam.data.manifest import FILE_NAME, SPLITS, read_manifest
+from lam.data.statistics import pooled
 from lam.data.windows import open_split
 from lam.errors import BadInput
 
@@ -148,14 +149,8 @@ def _mixed_shapes(records: dict[str, FileRecord]) -> str | None:
 
 def _channels(records: Iterable[FileRecord]) -> list[Channel]:
     """Statistics of each channel over all files, every latent value counted once."""
-    records = list(records)
-    weight = np.array([record.info.latent_frames * record.info.height * record.info.width for record in records], float)
-    weight /= weight.sum()
-    means, stds = np.array([r.mean for r in records]), np.array([r.std for r in records])
-    mean = weight @ means
-    std = np.sqrt(weight @ (stds**2 + (means - mean) ** 2))
-    low, high = np.min([r.low for r in records], axis=0), np.max([r.high for r in records], axis=0)
-    return [Channel(*map(float, values)) for values in zip(mean, std, low, high, strict=True)]
+    found = pooled(records)
+    return [Channel(*map(float, values)) for values in zip(found.mean, found.std, found.low, found.high, strict=True)]
 
 
 def _time(folder: Path, records: dict[str, FileRecord], batches: int, cached: bool) -> Speed:

@@ -21,6 +21,7 @@ from lam.data.h5 import CODEC, EMBEDDINGS, check_same_shape, dataset, hard_link,
 from lam.data.index import FileRecord, scan
 from lam.data.manifest import SPLITS, SplitName, Splits, read_manifest
 from lam.data.sources import Cached, Direct, Source, build_cache
+from lam.data.statistics import ChannelStatistics, pooled
 from lam.errors import BadInput
 
 
@@ -49,15 +50,17 @@ class Windows:
         chunk_frames: latent frames that were encoded together (T_latent).
         sequence_length: latent frames of a window.
         starts: int64 [N, 2], file number and first latent frame of every window, in order.
+        scale: channel statistics of the training split, whichever split this is.
     """
 
     def __init__(self, names: tuple[str, ...], records: tuple[FileRecord, ...], source: Source, sequence_length: int,
-                 stride: int) -> None:
+                 stride: int, scale: ChannelStatistics) -> None:
         self.files = list(names)
         self.latent_shape = records[0].info.frame_shape
         self.chunk_frames = records[0].info.chunk_frames
         self.sequence_length = sequence_length
         self.starts = window_starts([record.info.latent_frames for record in records], sequence_length, stride)
+        self.scale = scale
         self._source = source
 
     def __len__(self) -> int:
@@ -105,7 +108,8 @@ def open_split(config: RunConfig, split: SplitName, *, stride: int | None = None
         source = Cached(build_cache(folder, {name: records[name] for name in names}), chosen)
     else:
         source = Direct(folder, names, chosen)
-    return Windows(names, chosen, source, config.sequence_length, stride or config.window_stride)
+    scale = pooled(records[name] for name in splits.train)
+    return Windows(names, chosen, source, config.sequence_length, stride or config.window_stride, scale)
 
 
 def data_fingerprint(config: RunConfig) -> str:

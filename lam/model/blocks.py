@@ -6,25 +6,45 @@ of its frame, then to the frames up to its own at its place: T*P*(P + T).
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 
+class Memory(NamedTuple):
+    """Keys and values of earlier frames in one block's time attention, [B*P, heads, frames, head width] each."""
+
+    keys: Tensor
+    values: Tensor
+
+    def until(self, frames: int) -> Memory:
+        """Those of the first frames only."""
+        return Memory(self.keys[:, :, :frames], self.values[:, :, :frames])
+
+
 class Attention(nn.Module):
-    """Multi-head self-attention over the second-to-last axis, through the fused kernel."""
+    """Multi-head self-attention over the second-to-last axis, through the fused kernel.
 
-    def __init__(self, embed_dim: int, head_dim: int) -> None:
+    Args:
+        width: of all heads together.
+    """
+
+    def __init__(self, embed_dim: int, head_dim: int, width: int) -> None:
         super().__init__()
-        self.heads = max(1, embed_dim // head_dim)
-        self.qkv = nn.Linear(embed_dim, 3 * embed_dim)
-        self.out = nn.Linear(embed_dim, embed_dim)
+        self.heads = max(1, width // head_dim)
+        self.qkv = nn.Linear(embed_dim, 3 * width)
+        self.out = nn.Linear(width, embed_dim)
 
-    def forward(self, x_NLE: Tensor, causal: bool = False) -> Tensor:
-        N, L, E = x_NLE.shape
-        q, k, v = self.qkv(x_NLE).view(N, L, 3, self.heads, E // self.heads).permute(2, 0, 3, 1, 4)
+    def forward(self, x_NLE: Tensor, causal: bool = False, past: Memory | None = None) -> tuple[Tensor, Memory]:
+        """Attend to x itself and to `past`; returns what is added to x, and the memory with x in it."""
+        N, L, _ = x_NLE.shape
+        q, k, v = self.qkv(x_NLE).view(N, L, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        if past is not None:
+            k, v = torch.cat([past.keys, k], dim=2), torch.cat([past.values, v], dim=2)
         y = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
-        return self.out(y.transpose(1, 2).reshape(N, L, E))
+        return self.out(y.transpose(1, 2).flatten(2)), Memory(k, v)
 
 
 class SpaceTimeBlock(nn.Module):
@@ -33,17 +53,23 @@ class SpaceTimeBlock(nn.Module):
     def __init__(self, embed_dim: int, head_dim: int) -> None:
         super().__init__()
         self.norm_space, self.norm_time, self.norm_mlp = (nn.LayerNorm(embed_dim) for _ in range(3))
-        self.space = Attention(embed_dim, head_dim)
-        self.time = Attention(embed_dim, head_dim)
+        self.space = Attention(embed_dim, head_dim, embed_dim)
+        self.time = Attention(embed_dim, head_dim, embed_dim)
         self.mlp = nn.Sequential(nn.Linear(embed_dim, 4 * embed_dim), nn.GELU(), nn.Linear(4 * embed_dim, embed_dim))
 
-    def forward(self, x_BTPE: Tensor) -> Tensor:
+    def forward(self, x_BTPE: Tensor, past: Memory | None = None) -> tuple[Tensor, Memory]:
+        """The tokens after the block, and its memory.
+
+        Args:
+            past: memory of the frames before x; x is then a single frame.
+        """
         B, T, P, E = x_BTPE.shape
-        x_BTPE = x_BTPE + self.space(self.norm_space(x_BTPE).view(B * T, P, E)).view(B, T, P, E)
+        attended, _ = self.space(self.norm_space(x_BTPE).view(B * T, P, E))
+        x_BTPE = x_BTPE + attended.view(B, T, P, E)
         x_BPTE = x_BTPE.transpose(1, 2)
-        attended = self.time(self.norm_time(x_BPTE).reshape(B * P, T, E), causal=True)
+        attended, memory = self.time(self.norm_time(x_BPTE).reshape(B * P, T, E), causal=past is None, past=past)
         x_BTPE = x_BTPE + attended.view(B, P, T, E).transpose(1, 2)
-        return x_BTPE + self.mlp(self.norm_mlp(x_BTPE))
+        return x_BTPE + self.mlp(self.norm_mlp(x_BTPE)), memory
 
 
 class Positions(nn.Module):
@@ -54,5 +80,6 @@ class Positions(nn.Module):
         self.space_PE = nn.Parameter(0.02 * torch.randn(patches, embed_dim))
         self.time_T1E = nn.Parameter(0.02 * torch.randn(frames, 1, embed_dim))
 
-    def forward(self, x_BTPE: Tensor) -> Tensor:
-        return x_BTPE + self.space_PE + self.time_T1E[: x_BTPE.shape[1]]
+    def forward(self, x_BTPE: Tensor, first: int = 0) -> Tensor:
+        """Add the positions of frames first, first + 1, ..."""
+        return x_BTPE + self.space_PE + self.time_T1E[first : first + x_BTPE.shape[1]]

@@ -16,16 +16,24 @@ from torch.nn import functional as F
 from lam.config import RunConfig
 from lam.errors import BadInput
 from lam.model import quantizers
-from lam.model.blocks import Positions, SpaceTimeBlock
+from lam.model.blocks import Memory, Positions, SpaceTimeBlock
 from lam.model.quantizers import Quantized
 
 
 class Output(NamedTuple):
-    """One teacher-forced pass: prediction of frames 1..T-1 [B, T-1, C, H, W], z_e [B, T-1, S, Q], its codes."""
+    """One teacher-forced pass.
+
+    Attributes:
+        prediction: of frames 1..T-1, [B, T-1, C, H, W].
+        z_e: action embeddings, [B, T-1, S, Q].
+        quantized: their codes.
+        memory: of each decoder block; a rollout continues from it.
+    """
 
     prediction: Tensor
     z_e: Tensor
     quantized: Quantized
+    memory: list[Memory]
 
 
 class Encoder(nn.Module):
@@ -40,21 +48,47 @@ class Encoder(nn.Module):
         self.blocks = nn.ModuleList(SpaceTimeBlock(E, config.head_dim) for _ in range(config.encoder_depth))
         self.norm = nn.LayerNorm(E)
         self.queries_SE = nn.Parameter(torch.randn(config.num_codes, E) / math.sqrt(E))
-        self.keys, self.values = nn.Linear(E, E), nn.Linear(E, E)
+        self.keys, self.values = nn.Linear(E, E, bias=False), nn.Linear(E, E)
+        self.frame_pool = config.frame_pool
+        if config.frame_pool == "attention":
+            self.frame_query, self.frame_key = nn.Linear(E, E), nn.Linear(E, E)
         self.head = nn.Linear(E, config.codebook_dim)
 
-    def forward(self, patches_BTPD: Tensor) -> Tensor:
+    def tokens(self, patches_BTPD: Tensor) -> Tensor:
+        """Each patch in the light of its frame and the frames before it: [B, T, P, D] -> [B, T, P, E]."""
         x_BTPE = self.positions(self.embed(patches_BTPD))
         for block in self.blocks:
-            x_BTPE = block(x_BTPE)
-        z_e = self.head(self._pool(self.norm(x_BTPE)[:, 1:]))
-        return F.layer_norm(z_e, z_e.shape[-1:]) if self.normalize else z_e
+            x_BTPE, _ = block(x_BTPE)
+        return self.norm(x_BTPE)
 
-    def _pool(self, x_BTPE: Tensor) -> Tensor:
-        """Each slot's query gathers the patches of its frame: [B, T, P, E] -> [B, T, S, E]."""
-        B, T, _, E = x_BTPE.shape
-        queries = self.queries_SE.expand(B, T, -1, E)
-        return F.scaled_dot_product_attention(queries, self.keys(x_BTPE), self.values(x_BTPE))
+    def forward(self, patches_BTPD: Tensor) -> Tensor:
+        x_BTPE = self.tokens(patches_BTPD)
+        if self.frame_pool == "last":
+            x_BTSE = self._pool_patches(x_BTPE[:, 1:])
+        else:
+            x_BTSE = self._pool_frames(self._pool_patches(x_BTPE))[:, 1:]
+        z_e = self.head(x_BTSE)
+        return F.layer_norm(z_e.float(), z_e.shape[-1:]) if self.normalize else z_e
+
+    def _pool_frames(self, x_BTSE: Tensor) -> Tensor:
+        """Each frame's slots, mixed with those of the frames before it."""
+        if self.frame_pool == "mean":
+            counts_T11 = torch.arange(1, x_BTSE.shape[1] + 1, device=x_BTSE.device)[:, None, None]
+            return x_BTSE.cumsum(dim=1) / counts_T11
+        x_BSTE = x_BTSE.transpose(1, 2)
+        mixed_BSTE = F.scaled_dot_product_attention(
+            self.frame_query(x_BSTE), self.frame_key(x_BSTE), x_BSTE, is_causal=True)
+        return mixed_BSTE.transpose(1, 2)
+
+    def _pool_patches(self, x_BTPE: Tensor) -> Tensor:
+        """Each slot's query gathers the patches of its frame: [B, T, P, E] -> [B, T, S, E].
+
+        Keys are never formed: q.(K x) = (q K).x. Nor are the patches' values: the weights sum to 1, so
+        the value of the gathered patches is the gathered value.
+        """
+        B, T, _, _ = x_BTPE.shape
+        queries = (self.queries_SE @ self.keys.weight).expand(B, T, -1, -1).to(x_BTPE.dtype)
+        return self.values(F.scaled_dot_product_attention(queries, x_BTPE, x_BTPE))
 
 
 class Decoder(nn.Module):
@@ -75,13 +109,22 @@ class Decoder(nn.Module):
         self.norm = nn.LayerNorm(E)
         self.head = nn.Linear(E, config.patch_dim)
 
-    def forward(self, patches_BLPD: Tensor, actions_BLSQ: Tensor) -> Tensor:
+    def forward(
+        self, patches_BLPD: Tensor, actions_BLSQ: Tensor, past: list[Memory] | None = None
+    ) -> tuple[Tensor, list[Memory]]:
+        """The patches of the next frames, and the memory of every block.
+
+        Args:
+            past: memory of the frames before these; there is then a single frame to continue with.
+        """
         action_BL1A = actions_BLSQ.flatten(2).unsqueeze(2)
-        x_BLPE = self.positions(self.embed(patches_BLPD))
-        for block, modulation in zip(self.blocks, self.modulations, strict=True):
+        x_BLPE = self.positions(self.embed(patches_BLPD), first=past[0].keys.shape[2] if past else 0)
+        memory = []
+        for number, (block, modulation) in enumerate(zip(self.blocks, self.modulations, strict=True)):
             scale_BL1E, shift_BL1E = modulation(action_BL1A).chunk(2, dim=-1)
-            x_BLPE = block(x_BLPE * (1 + scale_BL1E) + shift_BL1E)
-        return self.head(self.norm(x_BLPE))
+            x_BLPE, seen = block(x_BLPE * (1 + scale_BL1E) + shift_BL1E, past[number] if past else None)
+            memory.append(seen)
+        return self.head(self.norm(x_BLPE)), memory
 
 
 class LatentActionModel(nn.Module):
@@ -112,13 +155,18 @@ class LatentActionModel(nn.Module):
     def forward(self, latents_BTCHW: Tensor) -> Output:
         patches_BTPD = self.patches(latents_BTCHW)
         z_e = self.encoder(patches_BTPD)
-        quantized = self.quantizer(z_e)
-        prediction = self._predict(latents_BTCHW[:, :-1], patches_BTPD[:, :-1], quantized.z_q)
-        return Output(prediction, z_e, quantized)
+        with torch.autocast("cuda" if z_e.is_cuda else "cpu", enabled=False):  # a quantizer computes in float32 always
+            quantized = self.quantizer(z_e.float())
+        prediction, memory = self._predict(latents_BTCHW[:, :-1], patches_BTPD[:, :-1], quantized.z_q)
+        return Output(prediction, z_e, quantized, memory)
+
+    def encode(self, latents_BTCHW: Tensor) -> Tensor:
+        """Action embeddings before quantisation: [B, T, C, H, W] -> [B, T-1, S, Q]."""
+        return self.encoder(self.patches(latents_BTCHW))
 
     def decode(self, frames_BLCHW: Tensor, actions_BLSQ: Tensor) -> Tensor:
         """Predict the frame after each given one: [B, L, C, H, W] -> the same shape, one frame later."""
-        return self._predict(frames_BLCHW, self.patches(frames_BLCHW), actions_BLSQ)
+        return self._predict(frames_BLCHW, self.patches(frames_BLCHW), actions_BLSQ)[0]
 
     def rollout(self, latents_BTCHW: Tensor, output: Output, anchor: int) -> Tensor:
         """Predictions of frames anchor+2 .. anchor+rollout_horizon, each fed back as the next input.
@@ -128,23 +176,31 @@ class LatentActionModel(nn.Module):
         Returns:
             [B, rollout_horizon - 1, C, H, W]
         """
-        first = output.prediction[:, anchor]
-        frames = [latents_BTCHW[:, : anchor + 1], (first.detach() if self.config.rollout_detach else first)[:, None]]
-        for step in range(1, self.config.rollout_horizon):
-            history = torch.cat(frames, dim=1)
-            frames.append(self.decode(history, output.quantized.z_q[:, : anchor + 1 + step])[:, -1:])
-        return torch.cat(frames[2:], dim=1)
+        frame_B1CHW = output.prediction[:, anchor : anchor + 1]
+        if self.config.rollout_detach:
+            frame_B1CHW = frame_B1CHW.detach()
+        # The decoder is causal: what it made of frames 0..anchor is what it would make of them again.
+        memory = [block.until(anchor + 1) for block in output.memory]
+        frames = []
+        for position in range(anchor + 1, anchor + self.config.rollout_horizon):
+            action_B1SQ = output.quantized.z_q[:, position : position + 1]
+            frame_B1CHW, memory = self._predict(frame_B1CHW, self.patches(frame_B1CHW), action_B1SQ, memory)
+            frames.append(frame_B1CHW)
+        return torch.cat(frames, dim=1)
 
     def patches(self, latents_BTCHW: Tensor) -> Tensor:
         """[B, T, C, H, W] -> [B, T, P, D]."""
         B, T = latents_BTCHW.shape[:2]
         return self.adapter_in(latents_BTCHW.flatten(0, 1)).flatten(2).transpose(1, 2).unflatten(0, (B, T))
 
-    def _predict(self, frames_BLCHW: Tensor, patches_BLPD: Tensor, actions_BLSQ: Tensor) -> Tensor:
+    def _predict(
+        self, frames_BLCHW: Tensor, patches_BLPD: Tensor, actions_BLSQ: Tensor, past: list[Memory] | None = None
+    ) -> tuple[Tensor, list[Memory]]:
         B, L = frames_BLCHW.shape[:2]
-        x_NDP = self.decoder(patches_BLPD, actions_BLSQ).flatten(0, 1).transpose(1, 2)
-        change = self.adapter_out(x_NDP.unflatten(2, self.grid)).unflatten(0, (B, L))
-        return frames_BLCHW + change if self.config.predict_residual else change
+        decoded_BLPD, memory = self.decoder(patches_BLPD, actions_BLSQ, past)
+        x_NDP = decoded_BLPD.flatten(0, 1).transpose(1, 2)
+        change = self.adapter_out(x_NDP.unflatten(2, self.grid)).float().unflatten(0, (B, L))
+        return frames_BLCHW + change if self.config.predict_residual else change, memory
 
 
 def _zero(layer: nn.ConvTranspose2d) -> None:

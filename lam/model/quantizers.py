@@ -1,4 +1,7 @@
-"""How an action embedding becomes S discrete codes: `ema`, `vq` and `none`, behind one interface.
+"""How an action embedding becomes S discrete codes: one interface, six quantizers.
+
+`ema`, `vq` and `none` are here; `rotation`, `simvq` and `fsq` are in `lam.model.library`, which is
+imported only where one of them is asked for.
 
 A quantizer always computes in float32. In training mode its forward remembers what it saw, and
 `after_step`, called once after each optimizer step, does what is not gradient descent: the moving
@@ -37,18 +40,33 @@ class Quantized(NamedTuple):
     commitment_loss: Tensor
 
 
-class Identity(nn.Module):
+class Quantizer(nn.Module):
+    """What the model, the training loop and the evaluation ask of a quantizer."""
+
+    def forward(self, z_e: Tensor) -> Quantized:
+        """Quantise embeddings [B, ..., Q]."""
+        raise NotImplementedError
+
+    def lookup(self, codes: Tensor) -> Tensor:
+        """Vectors of code numbers: [...] -> [..., Q]; TypeError where actions are continuous."""
+        raise TypeError(f"{type(self).__name__} has no codes to look up")
+
+    def prepare(self, z_e: Tensor) -> None:
+        """Place the first codes by the embeddings of the first batch, where a quantizer does that; once only."""
+
+    def after_step(self, step: int, optimizer: Optimizer | None = None) -> None:
+        """Do what follows an optimizer step (`step` counts from 1), where there is something to do."""
+
+
+class Identity(Quantizer):
     """No quantisation: the continuous arm of a comparison."""
 
     def forward(self, z_e: Tensor) -> Quantized:
         zero = z_e.new_zeros(len(z_e))
         return Quantized(z_e, None, zero, zero)
 
-    def after_step(self, step: int, optimizer: Optimizer | None = None) -> None:
-        """Nothing to update."""
 
-
-class Codebook(nn.Module):
+class Codebook(Quantizer):
     """Nearest-code lookup with k-means or uniform initialisation and revival of dead codes.
 
     Attributes:
@@ -80,19 +98,32 @@ class Codebook(nn.Module):
     def forward(self, z_e: Tensor) -> Quantized:
         z_e = z_e.float()
         flat_NQ = z_e.detach().reshape(-1, z_e.shape[-1])
-        if self.training and not bool(self.initialized):
-            self._initialize(flat_NQ)
+        if self.training:
+            self.prepare(z_e)
         codes = torch.cdist(flat_NQ, self.codes_KQ.detach()).argmin(dim=1)
         if self.training:
             self._seen.append((flat_NQ, codes))
         codes = codes.view(z_e.shape[:-1])
         chosen = self.lookup(codes)
         return Quantized(
-            z_q=z_e + (chosen - z_e).detach(),
+            z_q=self._through(z_e, chosen.detach()),
             codes=codes,
             codebook_loss=(chosen - z_e.detach()).pow(2).flatten(1).mean(1),
             commitment_loss=(chosen.detach() - z_e).pow(2).flatten(1).mean(1),
         )
+
+    def _through(self, z_e: Tensor, chosen: Tensor) -> Tensor:
+        """The chosen codes, with a gradient that goes straight through to the embeddings."""
+        return z_e + (chosen - z_e).detach()
+
+    @torch.no_grad()
+    def prepare(self, z_e: Tensor) -> None:
+        """Place the first codes at the centres of these embeddings; once only."""
+        if not bool(self.initialized):
+            flat_NQ = z_e.detach().float().reshape(-1, z_e.shape[-1])
+            K = len(self.usage_K)
+            self._place(torch.arange(K, device=flat_NQ.device), _centres(flat_NQ, K, self.config.seed))
+            self.initialized.fill_(True)
 
     @torch.no_grad()
     def after_step(self, step: int, optimizer: Optimizer | None = None) -> None:
@@ -131,11 +162,6 @@ class Codebook(nn.Module):
 
     def _place(self, where: Tensor, vectors: Tensor) -> None:
         self.codes_KQ[where] = vectors
-
-    @torch.no_grad()
-    def _initialize(self, flat_NQ: Tensor) -> None:
-        self._place(torch.arange(len(self.codes_KQ)), _centres(flat_NQ, len(self.codes_KQ), self.config.seed))
-        self.initialized.fill_(True)
 
 
 class EmaCodebook(Codebook):
@@ -183,8 +209,12 @@ def _centres(flat_NQ: Tensor, count: int, seed: int) -> Tensor:
     return torch.from_numpy(centres).to(flat_NQ)
 
 
-def make(config: RunConfig) -> Identity | Codebook:
+def make(config: RunConfig) -> Quantizer:
     """The quantizer that `config.quantizer` names."""
+    if config.quantizer in ("rotation", "simvq", "fsq"):
+        from lam.model import library  # the library takes over a second to import
+
+        return library.make(config)
     if config.quantizer == "none":
         return Identity()
     return EmaCodebook(config) if config.quantizer == "ema" else Codebook(config)

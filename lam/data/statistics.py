@@ -1,0 +1,56 @@
+"""Statistics of latents by channel, pooled over files: what generated frames are normalised by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lam.data.index import FileRecord
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ChannelStatistics:
+    """Mean, population std, lowest and highest value of each channel, [C] each; every latent value counts once."""
+
+    mean: Array
+    std: Array
+    low: Array
+    high: Array
+
+    def normalise(self, values_CN: Array) -> Array:
+        """(value - mean) / std of its channel; a constant channel is only centred."""
+        return (values_CN - self.mean[:, None]) / np.where(self.std > 0, self.std, 1.0)[:, None]
+
+    def metrics(self) -> dict[str, float]:
+        """`data_stats/*`: of all values together, then of each channel."""
+        mean = float(self.mean.mean())
+        record = {
+            "data_stats/normalized_mean": mean,
+            "data_stats/normalized_std": float(np.sqrt((self.std**2 + (self.mean - mean) ** 2).mean())),
+            "data_stats/normalized_min": float(self.low.min()),
+            "data_stats/normalized_max": float(self.high.max()),
+        }
+        for number, (channel_mean, channel_std) in enumerate(zip(self.mean, self.std, strict=True)):
+            record[f"data_stats/channel_{number:02d}_mean"] = float(channel_mean)
+            record[f"data_stats/channel_{number:02d}_std"] = float(channel_std)
+        return record
+
+
+def pooled(records: Iterable[FileRecord]) -> ChannelStatistics:
+    """Statistics over several files of one shape."""
+    records = list(records)
+    weight = np.array([record.info.latent_frames * record.info.height * record.info.width for record in records], float)
+    weight /= weight.sum()
+    means, stds = np.array([r.mean for r in records]), np.array([r.std for r in records])
+    mean = weight @ means
+    return ChannelStatistics(
+        mean=mean,
+        std=np.sqrt(weight @ (stds**2 + (means - mean) ** 2)),
+        low=np.min([r.low for r in records], axis=0),
+        high=np.max([r.high for r in records], axis=0),
+    )

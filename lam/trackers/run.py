@@ -1,0 +1,83 @@
+"""The trackers of one run: fed by training as it goes, or from the run folder afterwards."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from lam.config import RunConfig, TrackingConfig
+from lam.errors import BadInput, EnvironmentFailed
+from lam.records import RunFolder
+from lam.trackers import feed, view
+from lam.trackers.feed import Feed, Sink
+from lam.trackers.mlflow_sink import MlflowSink
+from lam.trackers.view import RunView
+from lam.trackers.wandb_sink import WandbSink, has_key
+
+log = logging.getLogger(__name__)
+
+
+class RunTrackers:
+    """W&B and MLflow where the config asks for them; handing a record over never waits and never raises."""
+
+    def __init__(self, config: RunConfig, folder: RunFolder) -> None:
+        """Open the trackers of a run that has begun; what is already recorded is handed to MLflow first.
+
+        MLflow says what it holds, so that a resume fills what is missing; W&B goes on where it was.
+        """
+        self._feeds: list[Feed] = []
+        if config.tracking.on:
+            known = folder.metrics()
+            for sink in sinks(config.tracking, view.of_run(config, folder, fresh=not known)):
+                self._feeds.append(Feed(sink))
+                if isinstance(sink, MlflowSink):
+                    for record in known:
+                        self._feeds[-1].put(record)
+
+    def log(self, record: dict[str, Any]) -> None:
+        """Hand an epoch record over."""
+        for each in self._feeds:
+            each.put(record)
+
+    def close(self, ending: str) -> None:
+        """Wait for the trackers, 30 s at most; `ending` is the run's state."""
+        feed.close(self._feeds, ending)
+        self._feeds = []
+
+
+def sinks(tracking: TrackingConfig, run: RunView) -> list[Sink]:
+    """The sinks that are asked for."""
+    found: list[Sink] = []
+    if tracking.wandb != "off":
+        if tracking.wandb == "online" and not has_key():
+            log.warning("W&B writes files only: there is no API key; run 'wandb login', then 'wandb sync %s'",
+                        run.folder / "wandb" / "offline-run-*")
+        found.append(WandbSink(tracking, run))
+    if tracking.mlflow is not None:
+        found.append(MlflowSink(tracking, run))
+    return found
+
+
+def sync(folder: RunFolder, tracking: TrackingConfig) -> list[str]:
+    """Send all records of a run to the trackers again, waiting as long as it takes; returns their names.
+
+    Raises:
+        BadInput: the folder holds no run, or no tracker is on.
+        EnvironmentFailed: a tracker refused.
+    """
+    folder.identity()
+    if not tracking.on:
+        raise BadInput("no tracker is on", source=folder.config_file, key="tracking",
+                       remedy="name one with --wandb or --mlflow")
+    config = folder.config().replace(tracking=tracking.model_dump())
+    opened = sinks(tracking, view.of_run(config, folder, fresh=True))
+    for sink in opened:
+        try:
+            sink.open()
+            sink.send(folder.metrics())
+            sink.close(folder.identity()["state"])
+        except Exception as error:
+            raise EnvironmentFailed(f"{sink.name} failed ({type(error).__name__}: {error}); the records in "
+                                    f"{folder.path} are complete, try again later") from error
+    return [sink.name for sink in opened]
+

@@ -1,0 +1,198 @@
+"""The numbers of an evaluation: recomputed by hand, independent of the batch size, the same twice."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import reference_metrics as reference
+import torch
+from scipy import stats
+
+from lam import checkpoints, evaluation, generation, health, ranks
+from lam.config import RunConfig
+from lam.data import demo
+from lam.data.windows import Windows, open_split
+from lam.metrics import TABLE
+from lam.model.lam import LatentActionModel
+from lam.training import train
+
+TINY = {"embed_dim": 32, "encoder_depth": 1, "decoder_depth": 1, "head_dim": 16, "patch_dim": 32, "codebook_dim": 8,
+        "sequence_length": 5, "rollout_horizon": 3, "batch_size": 16, "threads": 1, "device": "cpu", "keep": "all",
+        "num_epochs": 1, "steps_per_epoch": 80, "learning_rate": 3e-3, "warmup_steps": 20, "vq_refresh_interval": 20,
+        "reconstruction_weight": 0.7, "rollout_weight": 0.3, "commitment_weight": 0.4}
+
+
+@pytest.fixture(scope="module")
+def measured(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunConfig, LatentActionModel, Windows]:
+    """A model after a few steps of training, whose decoder heeds its actions, and the split it is measured on."""
+    config = RunConfig(data_dir=str(tiny_data), **TINY)
+    windows = open_split(config, "validation", stride=1)
+    folder = tmp_path_factory.mktemp("run")
+    list(train(config, folder))
+    model = LatentActionModel(config, windows.latent_shape)
+    checkpoints.load_weights(folder / "checkpoints", "last", model)
+    return config, model, windows
+
+
+@torch.inference_mode()
+def dump(config: RunConfig, model: LatentActionModel, windows: Windows) -> reference.Dump:
+    """The tensors behind an evaluation, in one batch, without `lam.evaluation`'s loops."""
+    model.eval()
+    count = len(windows)
+    batch = windows.batch(np.arange(count))
+    latents, anchor = batch.latents, config.sequence_length - 1 - config.rollout_horizon
+    output = model(latents)
+    z_q, codes = output.quantized.z_q, output.quantized.codes
+    assert codes is not None
+    last = codes[:, -1]
+    places = zip(batch.file.tolist(), batch.start.tolist(), strict=True)
+    draws = [evaluation.draw(config, windows.files[file], start) for file, start in places]
+    flipped = last.clone()
+    for row, (_, slot, shift) in enumerate(draws):
+        flipped[row, slot] = (flipped[row, slot] + shift) % config.num_embeddings
+    assert ((flipped != last).sum(1) == 1).all()
+    lookup = model.quantizer.lookup
+    others = {
+        "shuffled": z_q[evaluation.derangement(count, config.eval_seed), -1],
+        "rand": lookup(torch.from_numpy(np.stack([rand for rand, _, _ in draws]))), "flipped": lookup(flipped),
+    }
+    rows = evaluation.subset(count, generation.SEQUENCES)
+    free = [latents[rows, 0]]
+    for step in range(1, config.sequence_length):
+        free.append(model.decode(torch.stack(free, 1), z_q[rows, :step])[:, -1])
+    encoded = model.encoder.tokens(model.patches(latents))  # the encoder is causal: later frames change nothing
+    tensors: dict[str, torch.Tensor] = {
+        "latents": latents, "prediction": output.prediction, "rollout": model.rollout(latents, output, anchor),
+        **{name: model.decode(latents[:, :-1], torch.cat([z_q[:, :-1], other[:, None]], 1))[:, -1]
+           for name, other in others.items()},
+        "z_e": output.z_e, "z_q": z_q, "codes": last, "context": encoded[:, -2].mean(1),
+        "free": torch.stack(free[1:], 1), "actions": batch.actions[:, -1], "files": batch.file, "starts": batch.start,
+    }
+    mean, std = stored_moments(config)
+    return reference.Dump(**{name: tensor.numpy() for name, tensor in tensors.items()}, mean=mean, std=std,
+                          anchor=anchor, free_rows=rows)
+
+
+def stored_moments(config: RunConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and population std of each channel, straight from the training files."""
+    names = json.loads(config.manifest.read_text())["splits"]["train"]
+    parts = []
+    for name in names:
+        with h5py.File(Path(config.data_dir) / name) as file:
+            parts.append(np.asarray(file["embeddings"], dtype=float))
+    values = np.concatenate(parts)
+    return values.mean((0, 2, 3, 4)), values.std((0, 2, 3, 4))
+
+
+def close(a: Any, b: Any) -> bool:
+    if isinstance(a, str) or isinstance(b, str):
+        return a == b
+    return bool(np.allclose(a, b, rtol=1e-5, atol=1e-8, equal_nan=True))
+
+
+def test_every_number_is_that_of_an_independent_implementation(measured: Any) -> None:
+    config, model, windows = measured
+    ours = evaluation.evaluate(model, windows, config)
+    theirs = reference.metrics(dump(config, model, windows), config, windows.chunk_frames)
+    assert set(ours) == set(theirs)
+    assert ours["val/dsnr_status"] == "ok"
+    wrong = {key: (ours[key], theirs[key]) for key in ours if not close(ours[key], theirs[key])}
+    assert not wrong
+
+
+@pytest.mark.parametrize("size", [1, 7, 32])
+def test_numbers_do_not_depend_on_the_evaluation_batch(measured: Any, size: int) -> None:
+    config, model, windows = measured
+    one, other = (evaluation.evaluate(model, windows, config.replace(eval_batch_size=n)) for n in (64, size))
+    assert not {key: (one[key], other[key]) for key in one if not close(one[key], other[key])}
+
+
+def test_two_evaluations_are_bit_equal_and_leave_the_model_as_it_was(measured: Any) -> None:
+    config, model, windows = measured
+    model.train()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    first, second = (evaluation.evaluate(model, windows, config) for _ in range(2))
+    assert repr(first) == repr(second)
+    assert model.training
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_every_key_of_an_evaluation_is_in_the_table_and_within_its_bounds(measured: Any) -> None:
+    config, model, windows = measured
+    for key, value in evaluation.evaluate(model, windows, config).items():
+        low, high = TABLE[key].bounds
+        if not isinstance(value, (str, list)):
+            assert math.isnan(value) or low <= value <= high, key
+
+
+def test_a_model_without_codes_has_neither_dsnr_nor_codebook_numbers(measured: Any) -> None:
+    config, _, windows = measured
+    config = config.replace(quantizer="none")
+    record = evaluation.evaluate(LatentActionModel(config, windows.latent_shape), windows, config)
+    assert not {"val/dsnr", "val/dsnr_status", "val/codebook_usage", "val/collapsed"} & set(record)
+    assert "val/control" in record
+
+
+def test_a_single_code_has_no_other_code_to_compare_with(measured: Any) -> None:
+    config, _, windows = measured
+    config = config.replace(num_embeddings=1)
+    record = evaluation.evaluate(LatentActionModel(config, windows.latent_shape), windows, config)
+    assert record["val/dsnr_status"] == "single_code"
+    assert "val/d_rand_l2" not in record
+    assert record["val/objective"] < 0
+
+
+def test_random_codes_depend_on_seed_file_and_place_alone() -> None:
+    config = RunConfig()
+    assert repr(evaluation.draw(config, "a.h5", 3)) == repr(evaluation.draw(config.replace(seed=9), "a.h5", 3))
+    others = [evaluation.draw(config, "b.h5", 3), evaluation.draw(config, "a.h5", 4),
+              evaluation.draw(config.replace(eval_seed=1), "a.h5", 3)]
+    assert len({repr(each) for each in [*others, evaluation.draw(config, "a.h5", 3)]}) == 4
+    shifts = {evaluation.draw(config, "a.h5", start)[2] for start in range(300)}
+    assert shifts == set(range(1, 12))
+
+
+def test_effective_rank() -> None:
+    rng = np.random.default_rng(0)
+    basis = np.linalg.qr(rng.normal(size=(400, 6)))[0]
+    basis -= basis.mean(0)
+    assert ranks.effective_rank(np.linalg.qr(basis)[0]) == pytest.approx(6, rel=1e-3)
+    assert ranks.effective_rank(np.full((50, 8), 0.1)) == 0
+    assert ranks.effective_rank(rng.normal(size=(200, 1)) @ np.ones((1, 8)) + 3) == pytest.approx(1, abs=1e-4)
+    # The entropy of the values themselves, not of their squares: 2 directions of size 3 and 1.
+    sizes = np.array([3.0, 1.0])
+    x = np.linalg.qr(basis)[0][:, :2] * sizes
+    assert ranks.effective_rank(x) == pytest.approx(math.exp(stats.entropy(sizes / 4)), rel=1e-3)
+    assert math.isnan(ranks.effective_rank(np.array([[math.inf], [1.0]])))
+
+
+def test_rollouts_of_a_model_that_repeats_itself_do_not_move(measured: Any) -> None:
+    config, _, windows = measured
+    model = LatentActionModel(config, windows.latent_shape).eval()  # starts at the copy baseline
+    record = evaluation.evaluate(model, windows, config)
+    assert record["val/mse_loss"] == pytest.approx(record["val/mse_copy"])
+    assert record["val/dsnr_status"] == "actions_ignored"
+    frames = windows.batch(np.array([0])).latents
+    made = generation.rollout(model, frames[:, 0], torch.zeros(1, 4, 3, 8))
+    assert torch.equal(made, frames[:, :1].expand(-1, 4, -1, -1, -1))
+
+
+@pytest.mark.slow
+def test_along_a_healthy_run_the_objective_rises_as_the_error_falls(tmp_path: Path) -> None:
+    folder = tmp_path / "breakout"
+    demo.make(folder, demo.Demo(game="breakout", episodes=24, length=60, size=64, seed=0))
+    config = RunConfig(data_dir=str(folder), embed_dim=48, encoder_depth=2, decoder_depth=2, head_dim=24, patch_dim=48,
+                       patch_size=2, codebook_dim=16, sequence_length=3, batch_size=32, learning_rate=3e-3,
+                       warmup_steps=50, vq_refresh_interval=50, num_epochs=8, steps_per_epoch=60, threads=1,
+                       device="cpu", rollout_horizon=1)
+    records = list(train(config, tmp_path / "run"))
+    errors, objectives = ([record[key] for record in records] for key in ("val/mse_loss", "val/objective"))
+    assert errors[-1] < errors[0] / 2
+    assert health.verdict(records[-1]) == "live"
+    assert stats.spearmanr(errors, objectives).statistic < -0.9

@@ -1,0 +1,251 @@
+"""The training loop's promises: deterministic, resumable at any step, one step however it is split."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lam import checkpoints, training
+from lam.config import EarlyStopping, RunConfig, from_mapping
+from lam.errors import BadInput
+from lam.model.lam import LatentActionModel
+from lam.records import RunFolder
+from lam.stepping import Stepper, WeightAverage
+from lam.stopping import Patience
+
+CLOCK = {"seconds", "train_seconds", "train/samples_per_second"}
+ENDLESS = {"patience": 1000}
+
+
+def small(data: Path, **changes: Any) -> RunConfig:
+    values: dict[str, Any] = {
+        "data_dir": str(data), "embed_dim": 16, "encoder_depth": 1, "decoder_depth": 1, "head_dim": 8, "patch_dim": 16,
+        "codebook_dim": 8, "num_embeddings": 6, "sequence_length": 4, "batch_size": 8, "learning_rate": 3e-3,
+        "warmup_steps": 2, "vq_refresh_interval": 2, "revive_below": 0.5, "rollout_prob": 0.5, "num_epochs": 2,
+        "steps_per_epoch": 3, "eval_sequences": 16, "threads": 1, "device": "cpu", "sample_count": 0, "keep": "all",
+    }
+    return RunConfig(**(values | changes))
+
+
+def finish(config: RunConfig, folder: Path) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor]]:
+    """Train to the end; the records without their times, and the last weights."""
+    for _ in training.train(config, folder):
+        pass
+    records = RunFolder(folder).metrics()
+    assert [record["epoch"] for record in records] == list(range(1, config.num_epochs + 1))
+    timeless = [{key: value for key, value in record.items() if key not in CLOCK} for record in records]
+    return timeless, load_file(folder / "checkpoints" / "last.safetensors")
+
+
+def assert_same(first: tuple[Any, dict[str, torch.Tensor]], second: tuple[Any, dict[str, torch.Tensor]]) -> None:
+    assert json.dumps(first[0]) == json.dumps(second[0])
+    assert first[1].keys() == second[1].keys()
+    assert all(torch.equal(first[1][name], second[1][name]) for name in first[1])
+
+
+class Killed(Exception):
+    """Stands in for the end of the process."""
+
+
+@pytest.mark.parametrize("changes", [
+    {}, {"checkpoint_steps": 1}, {"checkpoint_steps": 2, "average_weights": 0.9, "quantizer": "vq"},
+    {"checkpoint_steps": 1, "accumulate_parts": 3, "early_stopping": ENDLESS, "quantizer": "rotation"},
+], ids=["epochs", "every step", "averaged, vq", "accumulated, patient"])
+def test_killed_at_any_step_and_started_again_is_bit_equal(
+    changes: dict[str, Any], tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = small(tiny_data, **changes)
+    whole = finish(config, tmp_path / "whole")
+    step = Stepper.step
+    for last in range(1, 7):
+        steps = itertools.count(1)
+
+        def killed(self: Stepper, *args: Any, steps: itertools.count = steps, last: int = last) -> dict[str, float]:
+            values = step(self, *args)
+            if next(steps) == last:
+                raise Killed
+            return values
+
+        monkeypatch.setattr(Stepper, "step", killed)
+        with pytest.raises(Killed):
+            finish(config, tmp_path / str(last))
+        monkeypatch.setattr(Stepper, "step", step)
+        assert_same(finish(config, tmp_path / str(last)), whole)
+
+
+def test_killed_between_record_and_state_writes_no_epoch_twice(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = small(tiny_data)
+    whole = finish(config, tmp_path / "whole")
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        def kill(*_: object) -> None:
+            raise Killed
+        patch.setattr(checkpoints, "save_state", kill)
+        finish(config, tmp_path / "killed")
+    assert len(RunFolder(tmp_path / "killed").metrics()) == 1
+    assert_same(finish(config, tmp_path / "killed"), whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", [2, 5])
+def test_sigkill_in_an_epoch_and_the_same_call_again_is_bit_equal(step: int, tiny_data: Path, tmp_path: Path) -> None:
+    config = small(tiny_data, checkpoint_steps=1)
+    program = f"""
+import os, signal
+from lam import training
+from lam.config import RunConfig
+from lam.stepping import Stepper
+whole, count = Stepper.step, 0
+def step(self, *args):
+    global count
+    count += 1
+    if count > {step}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return whole(self, *args)
+Stepper.step = step
+for _ in training.train(RunConfig(**{config.mapping()!r}), {str(tmp_path / "killed")!r}):
+    pass
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, check=False)
+    assert done.returncode == -9
+    assert_same(finish(config, tmp_path / "killed"), finish(config, tmp_path / "whole"))
+
+
+def test_two_runs_of_one_seed_are_bit_equal_and_another_seed_differs(tiny_data: Path, tmp_path: Path) -> None:
+    first = finish(small(tiny_data), tmp_path / "a")
+    assert_same(first, finish(small(tiny_data), tmp_path / "b"))
+    other = finish(small(tiny_data, seed=1), tmp_path / "c")
+    assert other[0][0]["train/loss"] != first[0][0]["train/loss"]
+
+
+def test_accumulated_parts_log_the_big_batchs_loss_and_take_its_step(tiny_data: Path, tmp_path: Path) -> None:
+    whole, whole_weights = finish(small(tiny_data, num_epochs=1), tmp_path / "whole")
+    parts, parts_weights = finish(small(tiny_data, num_epochs=1, accumulate_parts=3), tmp_path / "parts")
+    keys = [key for key in whole[0] if key.startswith("train/") and "update" not in key]
+    assert {key: parts[0][key] for key in keys} == pytest.approx({key: whole[0][key] for key in keys}, rel=1e-4, abs=1e-6)
+    for name, weight in whole_weights.items():
+        torch.testing.assert_close(parts_weights[name], weight, rtol=1e-3, atol=1e-4)
+
+
+def test_bf16_trains_near_float32_and_is_evaluated_in_float32(tiny_data: Path, tmp_path: Path) -> None:
+    exact = finish(small(tiny_data), tmp_path / "float32")[0]
+    short, weights = finish(small(tiny_data, precision="bf16"), tmp_path / "bf16")
+    assert short[1]["train/loss"] != exact[1]["train/loss"]
+    assert short[1]["train/loss"] == pytest.approx(exact[1]["train/loss"], rel=0.05)
+    assert all(tensor.dtype != torch.bfloat16 for tensor in weights.values())
+
+
+def test_averaged_weights_are_the_ones_that_are_kept(tiny_data: Path, tmp_path: Path) -> None:
+    config = small(tiny_data, average_weights=0.99, checkpoint_every=2)
+    _, kept = finish(config, tmp_path / "run")
+    plain = finish(small(tiny_data), tmp_path / "plain")[1]
+    saved = load_file(tmp_path / "run" / "checkpoints" / "epoch-2.safetensors")
+    assert all(torch.equal(kept[name], saved[name]) for name in kept)
+    assert not torch.equal(kept["decoder.head.weight"], plain["decoder.head.weight"])
+    assert torch.equal(kept["quantizer.codes_KQ"], plain["quantizer.codes_KQ"])
+
+
+def test_weight_average_follows_its_formula() -> None:
+    torch.manual_seed(0)
+    model = LatentActionModel(RunConfig(embed_dim=16, encoder_depth=1, decoder_depth=1, sequence_length=4), (16, 8, 8))
+    average = WeightAverage(model, 0.5)
+    before = model.decoder.head.bias.detach().clone()
+    with torch.no_grad():
+        model.decoder.head.bias += 1
+    average.update(model, 1)  # (1 + 1) / (9 + 1) = 0.2 is below the final decay
+    torch.testing.assert_close(average.model.decoder.head.bias, before + 0.8)
+    average.update(model, 100)
+    torch.testing.assert_close(average.model.decoder.head.bias, before + 0.9)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # the compiler warns of its own doings
+def test_compiled_training_gives_the_eager_numbers(tiny_data: Path, tmp_path: Path) -> None:
+    short = {"num_epochs": 1, "rollout_horizon": 1}
+    eager, _ = finish(small(tiny_data, **short), tmp_path / "eager")
+    compiled, weights = finish(small(tiny_data, compile=True, **short), tmp_path / "compiled")
+    assert compiled[0]["train/loss"] == pytest.approx(eager[0]["train/loss"], rel=1e-3)
+    assert compiled[0]["val/mse_loss"] == pytest.approx(eager[0]["val/mse_loss"], rel=1e-3)
+    assert not any("_orig_mod" in name for name in weights)
+
+
+def test_compiling_without_a_compiler_is_refused(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(BadInput, match=r"compile: got true, but there is no C\+\+ compiler here \(no-such-compiler"):
+        finish(small(tiny_data, compile=True), tmp_path / "run")
+
+
+def test_early_stopping_ends_a_run_that_gets_no_better(tiny_data: Path, tmp_path: Path) -> None:
+    rule = {"metric": "val/mse_loss", "patience": 2, "min_delta": 10.0}
+    config = small(tiny_data, num_epochs=9, early_stopping=rule)
+    epochs = [record["epoch"] for record in training.train(config, tmp_path / "run")]
+    known = RunFolder(tmp_path / "run").identity()
+    assert epochs == [1, 2, 3]  # the first is the best so far, two more do not improve on it by 10
+    assert known["state"] == "finished"
+    assert known["epoch"] == 3
+    assert known["stopped_early"].startswith("val/mse_loss has not improved on ")
+    assert known["stopped_early"].endswith(" by 10 or more in 2 validations")
+    assert list(training.train(config, tmp_path / "run")) == []
+
+
+@pytest.mark.parametrize(("rule", "values", "stops_after"), [
+    ({"metric": "val/mse_loss", "patience": 2}, [3, 2, 2, 2], 4),
+    ({"metric": "val/mse_loss", "patience": 2}, [3, 4, 2, 5, 6], 5),
+    ({"metric": "val/objective", "patience": 1}, [0.1, 0.2, 0.15], 3),
+    ({"metric": "val/mse_loss", "mode": "max", "patience": 1}, [1, 2, 1], 3),
+    ({"metric": "val/dsnr", "patience": 2}, [math.nan, 1.0, math.nan, math.nan], 4),
+    ({"metric": "val/mse_loss", "patience": 2, "min_delta": 0.5}, [3, 2.6, 2.4, 2.3], None),
+    ({"metric": "val/mse_loss", "patience": 2, "min_delta": 0.5}, [3, 2.6, 2.55, 2.5], 3),
+])
+def test_patience(rule: dict[str, Any], values: list[float], stops_after: int | None) -> None:
+    patience = Patience(EarlyStopping(**rule))
+    exhausted = []
+    for value in values:
+        patience.see(value)
+        exhausted.append(patience.exhausted)
+    assert (exhausted.index(True) + 1 if True in exhausted else None) == stops_after
+
+
+@pytest.mark.parametrize(("rule", "message"), [
+    ({"metric": "val/mse_los"}, "'val/mse_los' is no metric; did you mean 'val/mse_loss'"),
+    ({"metric": "train/lr"}, "metric train/lr has no better direction of its own; set mode to min or max"),
+])
+def test_early_stopping_that_cannot_work_is_refused(rule: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        from_mapping({"early_stopping": rule}, source="run.yaml")
+
+
+@pytest.mark.parametrize(("keep", "kept"), [
+    ("best", {"best", "epoch-2"}), ("last", {"last", "epoch-2"}), ("all", {"best", "last", "epoch-2"}),
+])
+def test_a_finished_run_keeps_what_keep_says_and_no_resume_state(
+    keep: str, kept: set[str], tiny_data: Path, tmp_path: Path
+) -> None:
+    config = small(tiny_data, keep=keep, checkpoint_every=2)
+    for record in training.train(config, tmp_path):
+        assert (tmp_path / "checkpoints" / "last.pt").exists()
+        assert (tmp_path / "checkpoints" / "epoch-2.safetensors").exists() == (record["epoch"] == 2)
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {f"{name}.safetensors" for name in kept}
+
+
+def test_best_weights_are_those_of_the_best_objective(tiny_data: Path, tmp_path: Path) -> None:
+    config = small(tiny_data, num_epochs=4, checkpoint_every=1)
+    records, _ = finish(config, tmp_path)
+    best = max(records, key=lambda record: record["val/objective"])["epoch"]
+    folder = tmp_path / "checkpoints"
+    first, second = load_file(folder / "best.safetensors"), load_file(folder / f"epoch-{best}.safetensors")
+    assert all(torch.equal(first[name], second[name]) for name in first)
