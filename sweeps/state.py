@@ -134,7 +134,7 @@ class SweepState:
         elif kind == "result":
             self.trials[event["trial"]].results.append(_result(event))
         elif kind == "warm_started":
-            prior = TrialState(event["trial"], -1, event["params"], status=event["state"])
+            prior = TrialState(event["source"], -1, event["params"], status=event["state"])
             prior.results.append(_result(event))
             self.prior.append(prior)
         elif kind in TRIAL_EVENTS:

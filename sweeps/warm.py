@@ -63,7 +63,7 @@ def record(journal: Journal, sweep: Sweep, found: Matches) -> None:
     """Write the events; those that an interrupted start has written already are left out."""
     known = {trial.id for trial in journal.state.prior}
     for event in _events(sweep, found):
-        if event["trial"] not in known:
+        if event["source"] not in known:
             journal.append("warm_started", **event)
 
 
@@ -71,6 +71,6 @@ def _events(sweep: Sweep, found: Matches) -> Iterator[dict[str, Any]]:
     for trial, params in found.taken:
         best = trial.best(sweep.spec.maximise)
         assert best is not None, "only trials with a result match"
-        yield {"trial": f"{found.other.spec.name}/{trial.id}", "params": params, "state": trial.status,
+        yield {"source": f"{found.other.spec.name}/{trial.id}", "params": params, "state": trial.status,
                "epoch": best.epoch, "objective": best.objective, "verdict": best.verdict, "tflops": best.tflops,
                "seconds": best.seconds, "step": best.step, "values": best.values, "violation": best.violation}
