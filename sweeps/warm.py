@@ -20,7 +20,7 @@ from sweeps.state import TrialState
 
 # Fields that change no result, or that each sweep has of its own.
 _ASIDE = ("data_dir", "manifest_path", "threads", "device", "cache", "keep", "checkpoint_every", "sample_count",
-          "eval_batch_size", "val_at_tflops", "seed")
+          "eval_batch_size", "val_at_tflops", "seed", "tracking")
 
 
 @dataclass(frozen=True)
