@@ -86,7 +86,7 @@ def test_warm_start_takes_what_this_sweep_could_have_suggested(tmp_path: Path) -
     first = make_sweep(tmp_path / "a")
     folder = recorded(tmp_path / "runs", first, STEADY)
     wider = make_sweep(tmp_path / "b", name="next", space={
-        "weight_decay": {"uniform": [0.15, 1.0]}, "ema_decay": {"uniform": [0.5, 0.999], "when": {"quantizer": "ema"}}})
+        "weight_decay": {"uniform": [0.15, 1.0]}, "ema_decay": {"uniform": [0.9, 0.999], "when": {"quantizer": "ema"}}})
     found = warm.matches(wider, folder)
     assert [params for _, params in found.taken] == [
         {"weight_decay": value, "ema_decay": first.base.ema_decay} for value in STEADY if value >= 0.15]
