@@ -157,6 +157,8 @@ class RunConfig(Strict):
     eval_sequences: Count = Field(512, description="at most so many sequences of a split are scored")
     eval_seed: Whole = Field(0, description="seed of the random and flipped codes")
     val_every: Count = Field(1, description="epochs between two validations; the last epoch is always validated")
+    val_at_tflops: tuple[Positive, ...] = Field(
+        (), description="also validated after the first epoch that ends at or past each of these TFLOPs")
     objective_preset: Literal["control_health", "dsnr_health", "mse"] = Field(
         "control_health", description="what val/objective ranks by")
     perplexity_target: Positive | None = Field(

@@ -31,7 +31,7 @@ from lam.stopping import Patience
 from lam.trackers import RunTrackers
 
 # What a resume needs besides what the stepper holds, by the names of a run's attributes.
-STATE_FIELDS = ("epoch", "epoch_seconds", "seconds", "tflops", "best", "previous_loss", "diverged")
+STATE_FIELDS = ("epoch", "epoch_seconds", "seconds", "tflops", "tflops_before", "best", "previous_loss", "diverged")
 
 
 def train(config: RunConfig, run_dir: str | Path) -> Iterator[dict[str, Any]]:
@@ -78,7 +78,7 @@ class Run:
         self.stepper = Stepper(config, self.model, self.steps_per_epoch)
         self.epoch = 0
         self.sums, self.epoch_seconds = Sums(), 0.0  # of the epoch under way
-        self.tflops = self.seconds = 0.0
+        self.tflops = self.tflops_before = self.seconds = 0.0
         self.best = math.nan
         self.previous_loss: float | None = None
         self.diverged = False
@@ -178,8 +178,9 @@ class Run:
     # ---- validation, records, checkpoints
 
     def validation_is_due(self) -> bool:
-        """Every `val_every` epochs and at the last one; a diverged model is not measured."""
-        due = self.epoch % self.config.val_every == 0 or self.epoch == self.config.num_epochs
+        """Every `val_every` epochs, past each of `val_at_tflops`, and at the last; a diverged model is not measured."""
+        due = (self.epoch % self.config.val_every == 0 or self.epoch == self.config.num_epochs
+               or any(self.tflops_before < mark <= self.tflops for mark in self.config.val_at_tflops))
         return due and not self.diverged
 
     def validate(self) -> dict[str, Any]:
@@ -203,6 +204,7 @@ class Run:
             checkpoints.save_weights(self.folder.checkpoints, f"epoch-{self.epoch}", self.stepper.evaluated)
         if self.patience.rule is not None and self.patience.rule.metric in record:
             self.patience.see(record[self.patience.rule.metric])
+        self.tflops_before = self.tflops
         self._save_state()
         if self.trackers is not None:
             self.trackers.log(record)

@@ -8,6 +8,7 @@ from typing import Any
 from lam.config import RunConfig
 from lam.errors import BadInput
 from lam.validation import suggest
+from sweeps import points
 from sweeps.space import corners, draws
 from sweeps.spec import Sweep
 
@@ -41,6 +42,7 @@ def check(sweep: Sweep, given: Mapping[str, Any]) -> None:
     for name in sweep.spec.space:
         _check_is_active(sweep, name, configs)
     _check_objective(sweep, configs)
+    _check_grid(sweep)
 
 
 def warnings(sweep: Sweep) -> list[str]:
@@ -86,18 +88,37 @@ def _valid(sweep: Sweep, params: dict[str, Any]) -> RunConfig:
                        remedy="narrow the range, give it a step, or make a knob conditional with 'when'") from None
 
 
-def _check_is_active(sweep: Sweep, name: str, points: list[tuple[dict[str, Any], RunConfig]]) -> None:
-    active = [config for params, config in points if name in params]
+def _check_is_active(sweep: Sweep, name: str, configs: list[tuple[dict[str, Any], RunConfig]]) -> None:
+    active = [config for params, config in configs if name in params]
     if not active:
         raise BadInput("is never active: its 'when' holds nowhere in this space", source=sweep.source,
                        key=f"space.{name}", remedy="correct 'when', or take the knob out")
 
 
-def _check_objective(sweep: Sweep, points: list[tuple[dict[str, Any], RunConfig]]) -> None:
-    objective = sweep.spec.objective
+def _check_grid(sweep: Sweep) -> None:
+    if sweep.spec.search.grid is None:
+        return
+    for name, knob in sweep.spec.space.items():
+        try:
+            knob.values()
+        except ValueError as error:
+            raise BadInput(str(error), source=sweep.source, key=f"space.{name}",
+                           remedy="give it a step or choices, or use search qmc") from None
+    size = points.grid_size(sweep.spec.space)
+    if size > points.MOST_POINTS:
+        raise BadInput(f"the grid has up to {size:,} points, at most {points.MOST_POINTS:,} are dealt with",
+                       source=sweep.source, key="search.grid", remedy="take fewer values, or use search qmc")
+
+
+def _check_objective(sweep: Sweep, configs: list[tuple[dict[str, Any], RunConfig]]) -> None:
+    for objective in sweep.spec.objectives:
+        _check_codes(sweep, objective, configs)
+
+
+def _check_codes(sweep: Sweep, objective: str, configs: list[tuple[dict[str, Any], RunConfig]]) -> None:
     needs_codes = objective.startswith(_NEEDS_CODES) or (
         objective == "val/objective" and sweep.base.objective_preset != "mse")
-    if needs_codes and any(config.quantizer == "none" for _, config in points):
+    if needs_codes and any(config.quantizer == "none" for _, config in configs):
         raise BadInput(f"got none among the quantizers of a sweep ranked by {objective}, which needs codes",
                        source=sweep.source, key="space.quantizer",
                        remedy="train the 'none' arm as a run of its own, or rank by val/mse_loss")

@@ -19,11 +19,12 @@ from rich.console import Console
 from lam.config import RunConfig
 from lam.errors import AnswerIsNo, EnvironmentFailed, Interrupted
 from lam.trackers import SweepTracker
-from sweeps import audit, checks, display, folders, scheduler, spec, summary
+from sweeps import audit, checks, display, folders, points, scheduler, spec, summary, warm
 from sweeps.journal import Journal, Lock, read
+from sweeps.sections import Resources
 from sweeps.signals import Signals
 from sweeps.space import corners
-from sweeps.spec import Resources, Sweep
+from sweeps.spec import Sweep
 from sweeps.state import SweepState
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Options:
         prepare: checks the data of these configs, builds its cache, and returns the first one's data fingerprint.
         again: the command that resumes the work, for messages.
         allow_inert: launch although a knob changes nothing.
+        warm_start: folder of another sweep whose results the searcher starts from.
     """
 
     address: str | None = None
@@ -53,6 +55,7 @@ class Options:
     prepare: Prepare | None = None
     again: str | None = None
     allow_inert: bool = False
+    warm_start: str | None = None
 
 
 def launch(path: str | Path, storage: str | Path | None = None, options: Options | None = None,
@@ -75,6 +78,12 @@ def launch(path: str | Path, storage: str | Path | None = None, options: Options
     folders.check_same(sweep, folder)
     for warning in checks.warnings(sweep):
         console.print(f"warning: {warning}", markup=False, soft_wrap=True)
+    return run_in(sweep, folder, options, console)
+
+
+def run_in(sweep: Sweep, folder: Path, options: Options, console: Console) -> SweepState:
+    """Run a validated sweep in its folder; see `launch`."""
+    found = warm.matches(sweep, options.warm_start) if options.warm_start else None
     fingerprint = (options.prepare or prepare_data)(data_configs(sweep))
     if not (options.allow_inert or (folder / "sweep.json").exists()):
         audit.refuse_inert(sweep, _audited(sweep, options))
@@ -84,7 +93,7 @@ def launch(path: str | Path, storage: str | Path | None = None, options: Options
         with contextlib.closing(Journal(folder)) as journal:
             if not is_over(sweep, journal.state):
                 with tracked(sweep, journal):
-                    _run(sweep, journal, options, console)
+                    _run(sweep, journal, options, console, found)
             return conclude(sweep, journal, console)
 
 
@@ -122,10 +131,19 @@ def _audited(sweep: Sweep, options: Options) -> tuple[audit.Audited, ...]:
 
 def is_over(sweep: Sweep, state: SweepState) -> bool:
     """Whether there is nothing left to do."""
-    return not state.unfinished and scheduler.spent_budget(sweep.spec.budget, state) is not None
+    if state.unfinished:
+        return False
+    return scheduler.spent_budget(sweep.spec, state) is not None or searcher_done(sweep, state)
 
 
-def _run(sweep: Sweep, journal: Journal, options: Options, console: Console) -> None:
+def searcher_done(sweep: Sweep, state: SweepState) -> bool:
+    """Whether every point of a grid has been suggested."""
+    if sweep.spec.search.grid is None:
+        return False
+    return len(state.configs) >= len(points.grid(sweep.spec.space, sweep.base.mapping(), sweep.spec.seed))
+
+
+def _run(sweep: Sweep, journal: Journal, options: Options, console: Console, found: warm.Matches | None) -> None:
     with trial_machinery(options, journal.folder, sweep) as (signals, fitting, scratch):
         from sweeps.driver import SweepDriver, session_event
 
@@ -133,6 +151,10 @@ def _run(sweep: Sweep, journal: Journal, options: Options, console: Console) -> 
         driver = SweepDriver(sweep, journal, options.train, sweep.spec.concurrency or fitting,
                              driver_display.event, lambda: signals.received is not None)
         journal.append("sweep_resumed" if journal.state.seq else "sweep_started", **session_event(sweep))
+        if found is not None and not journal.state.trials:
+            warm.record(journal, sweep, found)
+            console.print(f"warm start: {len(found.taken)} trials of {found.other.spec.name} taken over, {found.left} "
+                          "do not fit this space", highlight=False, markup=False, soft_wrap=True)
         with driver_display:
             try:
                 run_jobs(driver, sweep.spec.resources, journal.folder, scratch)
@@ -141,8 +163,9 @@ def _run(sweep: Sweep, journal: Journal, options: Options, console: Console) -> 
         if signals.received is not None:
             journal.append("sweep_interrupted", reason=f"signal {signals.received}")
             raise interrupted(signals, journal.folder, options.again)
-        spent = scheduler.spent_budget(sweep.spec.budget, journal.state)
-        journal.append("sweep_finished", reason=f"budget spent: {spent}")
+        spent = scheduler.spent_budget(sweep.spec, journal.state)
+        reason = f"budget spent: {spent}" if spent else "every point of the grid is done"
+        journal.append("sweep_finished", reason=reason)
 
 
 @contextlib.contextmanager
