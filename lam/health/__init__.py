@@ -3,6 +3,7 @@
     codebook     perplexity, collapse, the objective that ranks runs
     profile      a health profile: rules, diagnoses and what a family of runs logs, from YAML
     columns      records as columns
+    findings     what the engine says of a run
     engine       columns in, findings out; the same in training, sweeps, reports and `lam monitor`
     facts        what rules may read about a run beside its records
     trends       one word for a trajectory, by stated rules
