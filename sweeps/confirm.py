@@ -108,7 +108,7 @@ def _run(sweep: Sweep, folder: Path, reruns: list[Rerun], options: launching.Opt
     missing = [rerun for rerun in reruns if not is_done(_run_folder(folder, rerun), rerun.config)]
     if not missing:
         return
-    with launching.trial_machinery(options, folder, sweep) as (signals, fitting, scratch):
+    with launching.trial_machinery(options, folder, sweep, console) as (signals, fitting, scratch):
         jobs = _ConfirmJobs(sweep, folder, missing, options, fitting, console, lambda: signals.received is not None)
         launching.run_jobs(jobs, sweep.spec.resources, folder, scratch)
         if signals.received is not None:

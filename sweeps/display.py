@@ -136,10 +136,11 @@ def follow(folder: Path, seconds: float = 2.0) -> None:
 
 
 def table(sweep: Sweep, state: SweepState) -> Table:
-    """Running trials first, then the best of the others."""
+    """Running trials first, then the best of the others, then those without a result."""
     spec = sweep.spec
     best = [trial for trial, _ in ranking(state, spec.maximise)]
-    shown = [*state.with_status("started"), *best][:ROWS]
+    ordered = [*state.with_status("started"), *best, *state.trials.values()]
+    shown = list({trial.id: trial for trial in ordered}.values())[:ROWS]
     view = Table(title=f"{escape(spec.name)}: {counts_text(state)}", title_justify="left", expand=False)
     for heading in ("trial", "state", "epoch", "objective", "verdict", "knobs"):
         view.add_column(heading, justify="right" if heading in ("epoch", "objective") else "left",
@@ -152,7 +153,7 @@ def table(sweep: Sweep, state: SweepState) -> Table:
 def _row(trial: TrialState, max_epochs: int, maximise: bool) -> tuple[str, ...]:
     best = trial.best(maximise)
     return (trial.id, "running" if trial.status == "started" else trial.status, f"{trial.epoch}/{max_epochs}",
-            number(best.objective if best else None), trial.verdict.replace("_", " "),
+            number(best.objective if best else None) if trial.epoch else "-", trial.verdict.replace("_", " "),
             escape(params_text(trial.params)))
 
 

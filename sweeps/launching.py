@@ -144,7 +144,7 @@ def searcher_done(sweep: Sweep, state: SweepState) -> bool:
 
 
 def _run(sweep: Sweep, journal: Journal, options: Options, console: Console, found: warm.Matches | None) -> None:
-    with trial_machinery(options, journal.folder, sweep) as (signals, fitting, scratch):
+    with trial_machinery(options, journal.folder, sweep, console) as (signals, fitting, scratch):
         from sweeps.driver import SweepDriver, session_event
 
         driver_display = display.display_for(console, sweep, journal.state, options.quiet)
@@ -178,7 +178,9 @@ def tracked(sweep: Sweep, journal: Journal) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def trial_machinery(options: Options, folder: Path, sweep: Sweep) -> Iterator[tuple[Signals, int, Path]]:
+def trial_machinery(
+    options: Options, folder: Path, sweep: Sweep, console: Console
+) -> Iterator[tuple[Signals, int, Path]]:
     """Ray and the signal handlers for the length of a with-block.
 
     Yields:
@@ -186,6 +188,8 @@ def trial_machinery(options: Options, folder: Path, sweep: Sweep) -> Iterator[tu
     """
     from sweeps import ray_session
 
+    if not options.quiet:
+        console.print(f"starting Ray ({options.address or 'on this machine'})", highlight=False, markup=False)
     with ray_session.session(options.address, folder / "ray.log") as scratch, Signals() as signals:
         yield signals, ray_session.concurrency(sweep.spec.resources, sweep.source), scratch
 
