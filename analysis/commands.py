@@ -1,4 +1,4 @@
-"""The commands `report` and `promote`. Only typer at the top: `lam --help` loads this file."""
+"""The commands `report`, `promote` and `monitor`. Only typer at the top: `lam --help` loads this file."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands of `analysis` to `app`."""
     app.command()(report)
     app.command()(promote)
+    app.command()(monitor)
 
 
 def report(
@@ -75,3 +76,43 @@ def promote(
         raise AnswerIsNo(refusal(result))
     if not json_output:
         typer.echo(result.summary())
+
+
+def monitor(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, another trainer's folder, or a log.")],
+    profile: Annotated[str | None, typer.Option(
+        metavar="NAME", help="Health profile, or a YAML file of your own; default: the one that fits.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on until the run is over or must abort.")] = False,
+    every: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks, with --follow.")] = 5.0,
+    fact: Annotated[list[str] | None, typer.Option(
+        metavar="NAME=NUMBER", help="What the records do not say: early_stopping_patience=25; repeatable.")] = None,
+    json_output: Annotated[bool, typer.Option(
+        "--json", help="Print one JSON document; with --follow one a line at each change.")] = False,
+) -> None:
+    """Judge a run: which health rules fired, since when, why, and what to do. Exit 1 means: stop it."""
+    import json
+
+    from analysis import foreign
+    from analysis.monitor import as_dict, examine, lines
+    from analysis.monitor import follow as watch
+    from lam.errors import AnswerIsNo
+
+    facts = dict(_fact(text) for text in fact or [])
+    statuses = watch(run, profile, facts, every) if follow else [examine(foreign.read(run), profile, facts)]
+    for status in statuses:
+        text = json.dumps(as_dict(status), indent=None if follow else 2) if json_output else "\n".join(lines(status))
+        typer.echo(text)
+    if status.aborts:
+        rules = ", ".join(finding.rule for finding in status.judgement.aborts)
+        raise AnswerIsNo(f"{run}: this run must be stopped ({rules})")
+
+
+def _fact(text: str) -> tuple[str, float]:
+    from lam.errors import BadInput
+
+    name, _, value = text.partition("=")
+    try:
+        return name, float(value)
+    except ValueError:
+        raise BadInput(f"got {text!r}, expected NAME=NUMBER", source="--fact",
+                       remedy="for example --fact early_stopping_patience=25") from None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from analysis.ranking import LIVE, Standing, state_word, word
 from analysis.reading import Study, Trial
 from analysis.text import count, finite, interval, number, printable, share
+from analysis.vitality import findings, trajectories
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,8 @@ def assess(trial: Trial, standing: Standing) -> Assessment:
         fresh = standing.confirmed
         facts.append(f"Trained again with {count(len(fresh.seeds), 'fresh seed')}: mean {number(fresh.mean)} "
                      f"{interval(fresh.low, fresh.high)}, {fresh.live} live.")
+    told = trajectories(trial)
+    facts += [told] if told else []
     return Assessment(trial.label, standing.status, tuple(facts), tuple(_concerns(trial, standing)))
 
 
@@ -131,4 +134,6 @@ def _concerns(trial: Trial, standing: Standing) -> list[str]:
                         f"{len(standing.confirmed.seeds)} fresh seeds did not end live.")
     if standing.mse is not None and standing.mse_copy and standing.mse >= standing.mse_copy:
         concerns.append("It predicts no better than repeating the last frame.")
+    grave = (item for item in findings(trial) if item.severity != "info")
+    concerns.extend(f"{item.severity}: {item.rule}. {item.meaning} Here {printable(item.sentence)}." for item in grave)
     return concerns

@@ -12,7 +12,9 @@ from itertools import pairwise
 from analysis.ranking import LIVE, kept_record, state_word, word
 from analysis.reading import Study, Trial
 from analysis.text import MISSING, finite, interval, number, share
+from analysis.vitality import findings
 from lam.health import verdict
+from lam.health.trends import NOT_DETERMINED, of_records
 from lam.metrics import TABLE
 
 
@@ -53,6 +55,7 @@ def _completion() -> list[Measure]:
         Measure("Validations that were not finite", "", _nonfinite, "down"),
         Measure("Largest rise of validation MSE", "val/mse_loss", _rise, "down", "between two validations"),
         Measure("Verdict at the end", "", _last_verdict, "up"),
+        Measure("Health rules that hold at the end", "", _rules, "down", "warnings and worse"),
     ]
 
 
@@ -64,6 +67,7 @@ def _losses() -> list[Measure]:
         _start("Validation MSE, start", "val/mse_loss"),
         _end("Validation MSE, end", "val/mse_loss"),
         _kept("Validation MSE, kept", "val/mse_loss"),
+        _trajectory("Validation MSE, trajectory", "val/mse_loss"),
         Measure("MSE over that of copying the last frame, kept", "val/mse_copy", _over_copy, "down",
                 "below 1 is better"),
         _end("Rollout loss, end", "val/rollout_loss"),
@@ -78,6 +82,7 @@ def _quality(study: Study) -> list[Measure]:
         _start("Control, start", "val/control"),
         Measure("Control, kept", "val/control", lambda trial: _bounded(trial, study.objective), "up",
                 "95 % interval over videos"),
+        _trajectory("Control, trajectory", "val/control"),
         _kept("Control inside a chunk, kept", "val/control_within"),
         _kept("Control across chunks, kept", "val/control_across"),
         _kept("ΔPSNR, kept", "val/delta_psnr"),
@@ -97,6 +102,7 @@ def _codebook() -> list[Measure]:
         Measure("Slot perplexity, lowest", "val/perplexity_slot",
                 lambda trial: _plain(_least(trial, "val/perplexity_slot")), "up"),
         _end("Slot perplexity, end", "val/perplexity_slot"),
+        _trajectory("Slot perplexity, trajectory", "val/perplexity_slot"),
         _end("Joint perplexity, end", "val/perplexity_joint"),
         _end("Dead codes, end", "val/dead_codes"),
         _end("Quantisation error, end", "val/quantization_error"),
@@ -112,6 +118,23 @@ def _usage(when: str, pick: Callable[[Trial, str], float | None], direction: str
 
 def _direction(key: str) -> str:
     return TABLE[key].direction if key in TABLE else "up"
+
+
+def _trajectory(title: str, key: str) -> Measure:
+    """A word by the rules of `lam.health.trends`; what too few points say is in brackets."""
+
+    def cell(trial: Trial) -> Cell:
+        found = of_records(trial.records, key, _direction(key))
+        if not found.points:
+            return Cell(None, MISSING)
+        return Cell(None, found.word, found.change if found.word == NOT_DETERMINED else "")
+
+    return Measure(title, key, cell, "none")
+
+
+def _rules(trial: Trial) -> Cell:
+    found = [item for item in findings(trial) if item.severity != "info"]
+    return Cell(float(len(found)), str(len(found)), ", ".join(item.rule for item in found[:3]))
 
 
 def _start(title: str, key: str) -> Measure:

@@ -21,7 +21,7 @@ from lam.errors import BadInput
 from lam.metrics import RECORD_KEYS, TABLE
 from lam.records import RunFolder
 
-STATES = ("suggested", "started", "stopped", "completed", "failed", "interrupted")
+STATES = ("suggested", "started", "paused", "stopped", "completed", "failed", "interrupted")
 FINISHED = ("completed", "stopped")
 _RUN_STATES = {"running": "started", "finished": "completed", "failed": "failed", "interrupted": "interrupted"}
 Paths = str | Path | Sequence[str | Path]

@@ -2,9 +2,9 @@
 
     make demo && .venv/bin/python benchmarks/bench_demo.py
 
-Each seed is trained by `lam train demo/production.yaml` and measured on the test split by `lam evaluate`: the probe is a
-logistic regression on the one-hot code slots, fitted on training videos; its gain is its accuracy minus that of always
-naming the commonest action, with bounds clustered by video.
+Each seed is trained by `lam train demo/production.yaml` and measured on the test split by `lam evaluate`: the probe
+is a logistic regression on the one-hot code slots, fitted on training videos; its gain is its accuracy minus that of
+always naming the commonest action, with bounds clustered by video.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ def measure(production: Path, seed: int, folder: Path) -> dict[str, Any]:
     run = folder / f"seed-{seed}"
     subprocess.run([LAM, "train", production, "--set", f"seed={seed}", "--run-dir", run], check=True,
                    stdout=subprocess.DEVNULL)
-    done = subprocess.run([LAM, "evaluate", run, "--split", "test", "--json"], check=True, capture_output=True, text=True)
+    done = subprocess.run([LAM, "evaluate", run, "--split", "test", "--json"], check=True, capture_output=True,
+                          text=True)
     result: dict[str, Any] = json.loads(done.stdout)
     return result
 

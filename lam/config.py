@@ -29,8 +29,11 @@ Positive = Annotated[float, Field(gt=0)]
 
 
 class HealthConfig(Strict):
-    """When a collapsed codebook ends a run early inside a sweep."""
+    """By which rules a run is judged, and when a collapsed codebook ends it."""
 
+    profile: str = Field("lam", description="health profile: lam, or a YAML file of one's own; see docs/health.md")
+    abort: bool = Field(
+        False, description="end the run when a rule of severity abort fires (a sweep's scheduler decides by itself)")
     grace_epochs: Whole | None = Field(
         None, description="epochs before collapse is judged; default: see docs/decisions/0004-collapse-grace.md")
     patience: Count = Field(2, description="validations in a row that must show collapse")
@@ -154,6 +157,8 @@ class RunConfig(Strict):
     eval_sequences: Count = Field(512, description="at most so many sequences of a split are scored")
     eval_seed: Whole = Field(0, description="seed of the random and flipped codes")
     val_every: Count = Field(1, description="epochs between two validations; the last epoch is always validated")
+    val_at_tflops: tuple[Positive, ...] = Field(
+        (), description="also validated after the first epoch that ends at or past each of these TFLOPs")
     objective_preset: Literal["control_health", "dsnr_health", "mse"] = Field(
         "control_health", description="what val/objective ranks by")
     perplexity_target: Positive | None = Field(

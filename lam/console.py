@@ -30,7 +30,7 @@ def train(config: RunConfig, run_dir: Path) -> None:
     """Train with a line an epoch; the last lines say what was reached and where it is.
 
     Raises:
-        AnswerIsNo: the run diverged.
+        AnswerIsNo: the run diverged, or a health rule aborted it.
     """
     folder = RunFolder(run_dir)
     done = len(folder.metrics())
@@ -40,7 +40,18 @@ def train(config: RunConfig, run_dir: Path) -> None:
     for record in training.train(config, run_dir):
         state = health.verdict(record) if "val/mse_loss" in record or "val/objective" not in record else ""
         print(" ".join(_cell(record, key, form).rjust(WIDTH) for _, key, form in COLUMNS), f"  {state}", flush=True)
+        _print_health(folder, record["epoch"])
     _conclude(folder)
+
+
+def _print_health(folder: RunFolder, epoch: int) -> None:
+    """What fired or cleared at this epoch; what is only informative is left to `lam monitor`."""
+    for event in folder.health():
+        if event["epoch"] == epoch and event["severity"] != "info":
+            value = event["value"]
+            shown = f"{value:.4g}" if isinstance(value, float) else value
+            print(f"{event['severity']}: {event['rule']} {event['event']} (value {shown}, threshold "
+                  f"{event['threshold']})", flush=True)
 
 
 def overfit(config: RunConfig, most_steps: int) -> None:

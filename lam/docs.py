@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from lam import files
 from lam.config import RunConfig
+from lam.health.page import health_page
 from lam.metrics import DATA_STATS, TABLE, TFLOPS_VIEWS, Metric
 from lam.validation import model_in
 
@@ -70,7 +71,7 @@ def _plain(value: object) -> str:
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
-PAGES = {"metrics.md": metrics_page, "config.md": config_page}
+PAGES = {"metrics.md": metrics_page, "config.md": config_page, "health.md": health_page}
 
 
 def main(check: bool) -> int:

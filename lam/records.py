@@ -1,6 +1,6 @@
 """A run folder on disk: the contract between training, sweeps and analysis (docs/records.md).
 
-    run.json config.yaml metrics.jsonl samples/epoch-N.npz checkpoints/
+    run.json config.yaml metrics.jsonl health.jsonl samples/epoch-N.npz checkpoints/
 
 Reading and writing need neither torch nor ray.
 """
@@ -29,6 +29,7 @@ class RunFolder:
         self.identity_file = self.path / "run.json"
         self.config_file = self.path / "config.yaml"
         self.metrics_file = self.path / "metrics.jsonl"
+        self.health_file = self.path / "health.jsonl"
         self.samples = self.path / "samples"
         self.checkpoints = self.path / "checkpoints"
 
@@ -72,6 +73,14 @@ class RunFolder:
 
     def _rewrite(self, records: Iterable[dict[str, Any]]) -> None:
         files.write_text(self.metrics_file, "".join(files.json_line(record) for record in records))
+
+    def health(self) -> list[dict[str, Any]]:
+        """Each time a health rule fired or cleared, in order."""
+        return list(files.read_json_lines(self.health_file))
+
+    def write_health(self, events: Iterable[dict[str, Any]]) -> None:
+        """Replace health.jsonl."""
+        files.write_text(self.health_file, "".join(files.json_line(event) for event in events))
 
     def update_identity(self, **changes: Any) -> None:
         """Change fields of run.json, for example its state."""

@@ -21,6 +21,8 @@ from lam import checkpoints, evaluation, flops, identity, losses, samples, vital
 from lam.config import RunConfig
 from lam.data import windows as data
 from lam.errors import BadInput
+from lam.health.engine import Finding
+from lam.health.watch import Watch
 from lam.metrics import better
 from lam.model.lam import LatentActionModel
 from lam.records import RunFolder
@@ -29,25 +31,31 @@ from lam.stopping import Patience
 from lam.trackers import RunTrackers
 
 # What a resume needs besides what the stepper holds, by the names of a run's attributes.
-STATE_FIELDS = ("epoch", "epoch_seconds", "seconds", "tflops", "best", "previous_loss", "diverged")
+STATE_FIELDS = ("epoch", "epoch_seconds", "seconds", "tflops", "tflops_before", "best", "previous_loss", "diverged")
 
 
 def train(config: RunConfig, run_dir: str | Path) -> Iterator[dict[str, Any]]:
     """Train, yielding the record of each epoch still to do; the same call again resumes.
 
     Closing the generator leaves a resumable run. A run whose loss stops being finite yields a last
-    record with NaN losses and ends in the state `failed`.
+    record with NaN losses and ends in the state `failed`; so does one that a health rule aborts, where
+    `health.abort` is set, after its last record and with its checkpoints kept.
 
     Raises:
         BadInput: the config or its data are wrong, or `run_dir` holds a run of another config.
     """
-    run = Run(config, RunFolder(run_dir))
+    yield from epochs(Run(config, RunFolder(run_dir)))
+
+
+def epochs(run: Run) -> Iterator[dict[str, Any]]:
+    """`train` for a run that exists: a seam for those who change something of it first (tests plant faults here)."""
     try:
         while not run.is_over:
             record = run.train_epoch(run.epoch + 1)
             if run.validation_is_due():
                 record |= run.validate()
             run.commit(record)
+            run.aborted = run.watch.abort(record)
             yield record
         run.finish()
     finally:
@@ -70,10 +78,12 @@ class Run:
         self.stepper = Stepper(config, self.model, self.steps_per_epoch)
         self.epoch = 0
         self.sums, self.epoch_seconds = Sums(), 0.0  # of the epoch under way
-        self.tflops = self.seconds = 0.0
+        self.tflops = self.tflops_before = self.seconds = 0.0
         self.best = math.nan
         self.previous_loss: float | None = None
         self.diverged = False
+        self.aborted: Finding | None = None
+        self.watch = Watch(config, folder, self.steps_per_epoch)
         self.patience = Patience(config.early_stopping)
         self._begin()
         self.trackers = None if self.is_over else RunTrackers(config, folder)
@@ -81,7 +91,8 @@ class Run:
     @property
     def is_over(self) -> bool:
         """Whether no epoch is left to train."""
-        return self.epoch >= self.config.num_epochs or self.diverged or self.patience.exhausted
+        over = self.diverged or self.aborted is not None or self.patience.exhausted
+        return over or self.epoch >= self.config.num_epochs
 
     # ---- an epoch
 
@@ -167,8 +178,9 @@ class Run:
     # ---- validation, records, checkpoints
 
     def validation_is_due(self) -> bool:
-        """Every `val_every` epochs and at the last one; a diverged model is not measured."""
-        due = self.epoch % self.config.val_every == 0 or self.epoch == self.config.num_epochs
+        """Every `val_every` epochs, past each of `val_at_tflops`, and at the last; a diverged model is not measured."""
+        due = (self.epoch % self.config.val_every == 0 or self.epoch == self.config.num_epochs
+               or any(self.tflops_before < mark <= self.tflops for mark in self.config.val_at_tflops))
         return due and not self.diverged
 
     def validate(self) -> dict[str, Any]:
@@ -192,6 +204,7 @@ class Run:
             checkpoints.save_weights(self.folder.checkpoints, f"epoch-{self.epoch}", self.stepper.evaluated)
         if self.patience.rule is not None and self.patience.rule.metric in record:
             self.patience.see(record[self.patience.rule.metric])
+        self.tflops_before = self.tflops
         self._save_state()
         if self.trackers is not None:
             self.trackers.log(record)
@@ -208,13 +221,19 @@ class Run:
                 older.unlink()
 
     def finish(self) -> None:
-        """Mark the run finished or failed, and delete what it no longer needs."""
+        """Mark the run finished or failed, and delete what it no longer needs; a run that is over stays as it is."""
+        if self.folder.identity().get("state") != "running":
+            return
         if self.diverged:
             reason = f"the loss stopped being finite at step {self.stepper.number}; lower learning_rate (now " \
                      f"{self.config.learning_rate:g}) or grad_clip (now {self.config.grad_clip:g})"
             self.folder.update_identity(state="failed", reason=reason)
             return
         checkpoints.save_weights(self.folder.checkpoints, "last", self.stepper.evaluated)
+        if self.aborted is not None:
+            reason = f"health rule {self.aborted.rule}: {self.aborted.sentence}. {self.aborted.remedy}"
+            self.folder.update_identity(state="failed", epoch=self.epoch, reason=reason)
+            return
         checkpoints.retain(self.folder.checkpoints, self.config.keep)
         early = {"stopped_early": self.patience.reason} if self.patience.exhausted else {}
         self.folder.update_identity(state="finished", epoch=self.epoch, **early)

@@ -70,8 +70,8 @@ def field_names(model: type[BaseModel], path: tuple[Any, ...]) -> list[str]:
         current = model_in(annotation)
         if current is None:
             return []
-        if get_origin(annotation) is dict:
-            next(parts, None)  # the key of a mapping of models
+        if get_origin(annotation) in (dict, list):
+            next(parts, None)  # the key of a mapping of models, or the place in a list
     return [field.alias or name for name, field in current.model_fields.items()]
 
 

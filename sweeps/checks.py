@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from lam.config import RunConfig
 from lam.errors import BadInput
 from lam.validation import suggest
+from sweeps import points
 from sweeps.space import corners, draws
 from sweeps.spec import Sweep
 
@@ -22,24 +23,6 @@ _NOT_A_KNOB = {
                     "it changes what is measured, so trials could not be compared"),
     **dict.fromkeys(("eval_batch_size", "cache", "keep", "checkpoint_every", "checkpoint_steps", "sample_count",
                      "accumulate_parts", "compile"), "it changes no result"),
-}
-
-# Where a knob can reach the loss at all; a knob that never can is refused.
-_Reach = tuple[Callable[[RunConfig], bool], str]
-_ROLLOUT: _Reach = (lambda config: config.rollout_horizon > 1, "rollout_horizon above 1")
-_CODES: _Reach = (lambda config: config.quantizer != "none", "a quantizer other than none")
-_REVIVAL: _Reach = (lambda config: config.quantizer in ("ema", "vq", "rotation") and config.vq_refresh_interval > 0,
-                    "a quantizer with codes of its own (ema, vq, rotation) and vq_refresh_interval above 0")
-_REACHES: dict[str, _Reach] = {
-    "ema_decay": (lambda config: config.quantizer in ("ema", "rotation"), "quantizer ema or rotation"),
-    "commitment_weight": (lambda config: config.quantizer not in ("none", "fsq"), "a quantizer with a codebook"),
-    "num_embeddings": _CODES, "normalize_codes": _CODES,
-    "revive_below": _REVIVAL,
-    "rollout_weight": (lambda config: config.rollout_horizon > 1 and config.rollout_prob > 0,
-                       "rollout_horizon above 1 and rollout_prob above 0"),
-    "rollout_prob": (lambda config: config.rollout_horizon > 1 and config.rollout_weight > 0,
-                     "rollout_horizon above 1 and rollout_weight above 0"),
-    "rollout_detach": _ROLLOUT,
 }
 
 # Objectives that the quantizer `none` does not have.
@@ -57,8 +40,9 @@ def check(sweep: Sweep, given: Mapping[str, Any]) -> None:
         _check_knob(sweep, given, name)
     configs = _every_corner(sweep)
     for name in sweep.spec.space:
-        _check_reach(sweep, name, configs)
+        _check_is_active(sweep, name, configs)
     _check_objective(sweep, configs)
+    _check_grid(sweep)
 
 
 def warnings(sweep: Sweep) -> list[str]:
@@ -104,23 +88,37 @@ def _valid(sweep: Sweep, params: dict[str, Any]) -> RunConfig:
                        remedy="narrow the range, give it a step, or make a knob conditional with 'when'") from None
 
 
-def _check_reach(sweep: Sweep, name: str, points: list[tuple[dict[str, Any], RunConfig]]) -> None:
-    active = [config for params, config in points if name in params]
+def _check_is_active(sweep: Sweep, name: str, configs: list[tuple[dict[str, Any], RunConfig]]) -> None:
+    active = [config for params, config in configs if name in params]
     if not active:
         raise BadInput("is never active: its 'when' holds nowhere in this space", source=sweep.source,
                        key=f"space.{name}", remedy="correct 'when', or take the knob out")
-    if name in _REACHES:
-        reaches, needs = _REACHES[name]
-        if not any(reaches(config) for config in active):
-            raise BadInput(f"changes nothing in this space: it needs {needs}", source=sweep.source,
-                           key=f"space.{name}", remedy="change the base config, or take the knob out")
 
 
-def _check_objective(sweep: Sweep, points: list[tuple[dict[str, Any], RunConfig]]) -> None:
-    objective = sweep.spec.objective
+def _check_grid(sweep: Sweep) -> None:
+    if sweep.spec.search.grid is None:
+        return
+    for name, knob in sweep.spec.space.items():
+        try:
+            knob.values()
+        except ValueError as error:
+            raise BadInput(str(error), source=sweep.source, key=f"space.{name}",
+                           remedy="give it a step or choices, or use search qmc") from None
+    size = points.grid_size(sweep.spec.space)
+    if size > points.MOST_POINTS:
+        raise BadInput(f"the grid has up to {size:,} points, at most {points.MOST_POINTS:,} are dealt with",
+                       source=sweep.source, key="search.grid", remedy="take fewer values, or use search qmc")
+
+
+def _check_objective(sweep: Sweep, configs: list[tuple[dict[str, Any], RunConfig]]) -> None:
+    for objective in sweep.spec.objectives:
+        _check_codes(sweep, objective, configs)
+
+
+def _check_codes(sweep: Sweep, objective: str, configs: list[tuple[dict[str, Any], RunConfig]]) -> None:
     needs_codes = objective.startswith(_NEEDS_CODES) or (
         objective == "val/objective" and sweep.base.objective_preset != "mse")
-    if needs_codes and any(config.quantizer == "none" for _, config in points):
+    if needs_codes and any(config.quantizer == "none" for _, config in configs):
         raise BadInput(f"got none among the quantizers of a sweep ranked by {objective}, which needs codes",
                        source=sweep.source, key="space.quantizer",
                        remedy="train the 'none' arm as a run of its own, or rank by val/mse_loss")

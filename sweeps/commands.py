@@ -1,4 +1,4 @@
-"""`lam sweep ...`: launch, plan, status, explain, confirm."""
+"""`lam sweep ...`: launch, plan, status, explain, extend, confirm, replay, optuna."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ def register(app: typer.Typer) -> None:
     sweep.command("plan")(plan)
     sweep.command("status")(status)
     sweep.command("explain")(explain)
+    sweep.command("extend")(extend)
     sweep.command("confirm")(confirm)
+    sweep.command("replay")(replay)
+    sweep.command("optuna")(optuna)
     app.add_typer(sweep, name="sweep")
 
 
@@ -33,24 +36,32 @@ def launch(
     storage: Annotated[str | None, typer.Option(help="Folder that holds sweeps; default: the YAML's.")] = None,
     address: Address = None,
     quiet: Quiet = False,
+    allow_inert: Annotated[bool, typer.Option("--allow-inert", help="Launch although a knob changes nothing.")] = False,
+    warm_start: Annotated[str | None, typer.Option(help="Folder of another sweep whose results the search starts "
+                                                        "from, where the spaces match.")] = None,
 ) -> None:
     """Run a sweep; the same command again resumes it."""
     from sweeps.launching import Options
     from sweeps.launching import launch as run
 
-    run(spec, storage, Options(address=address, quiet=quiet, again=_this_command()))
+    run(spec, storage, Options(address=address, quiet=quiet, again=_this_command(), allow_inert=allow_inert,
+                               warm_start=warm_start))
 
 
 def plan(spec: SpecFile) -> None:
-    """Check a sweep's YAML and say what it would do; starts nothing."""
+    """Check a sweep's YAML and say what it would do; starts no trial."""
     from sweeps.planning import plan as describe
 
     for line in describe(spec):
         typer.echo(line)
 
 
-def status(folder: Folder, as_json: AsJson = False) -> None:
-    """Where a sweep stands."""
+def status(
+    folder: Folder,
+    as_json: AsJson = False,
+    follow: Annotated[bool, typer.Option("--follow", help="Stay, and redraw until the sweep is over.")] = False,
+) -> None:
+    """Where a sweep stands; works while another terminal runs it."""
     from lam import files
     from sweeps import folders, summary
 
@@ -58,13 +69,13 @@ def status(folder: Folder, as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps(files.jsonable(summary.status(sweep, state)), indent=2))
         return
-    from rich.console import Console
+    from sweeps.display import follow as redraw
+    from sweeps.display import show
 
-    from sweeps.display import table
-
-    Console().print(table(sweep, state))
-    for line in [*summary.totals_lines(state), summary.best_sentence(sweep, state)]:
-        typer.echo(line)
+    if follow:
+        redraw(folder)
+    else:
+        show(sweep, state)
 
 
 def explain(
@@ -81,6 +92,61 @@ def explain(
         raise BadInput(f"has no trial {trial!r}", source=folder, remedy=suggest(trial, list(state.trials)))
     for line in summary.explain(sweep, state, trial):
         typer.echo(line)
+
+
+def extend(
+    folder: Folder,
+    trials: Annotated[int | None, typer.Option(help="More trials.")] = None,
+    hours: Annotated[float | None, typer.Option(help="More hours.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="More epochs of all trials.")] = None,
+    tflops: Annotated[float | None, typer.Option(help="More TFLOP of all trials.")] = None,
+    gpu_hours: Annotated[float | None, typer.Option(help="More GPU hours.")] = None,
+    space: Annotated[Path | None, typer.Option(help="A YAML whose 'space' is wider than the sweep's.")] = None,
+    address: Address = None,
+    quiet: Quiet = False,
+) -> None:
+    """Give a sweep more budget or a wider space, and go on; its trials stay."""
+    from sweeps.extending import extend as run
+    from sweeps.launching import Options
+
+    asked = {"trials": trials, "hours": hours, "epochs": epochs, "tflops": tflops, "gpu_hours": gpu_hours}
+    more = {name: float(amount) for name, amount in asked.items() if amount is not None}
+    again = f"lam sweep launch {folder / 'sweep.yaml'} --storage {folder.parent}"
+    run(folder, more, space, Options(address=address, quiet=quiet, again=again))
+
+
+def replay(
+    folder: Folder,
+    policy: Annotated[list[str], typer.Option(help="asha, asha:reduction_factor=4,grace_epochs=2, median, none; "
+                                                   "repeatable.")],
+    as_json: AsJson = False,
+) -> None:
+    """What other stopping rules would have saved on the recorded curves, and whether they keep the winner."""
+    from dataclasses import asdict
+
+    from lam import files
+    from sweeps import folders
+    from sweeps.journal import read
+    from sweeps.replaying import replay as play
+
+    sweep, _ = folders.open_sweep(folder)
+    outcomes = [play(sweep, read(folder), text) for text in policy]
+    if as_json:
+        typer.echo(json.dumps(files.jsonable([asdict(outcome) for outcome in outcomes]), indent=2))
+        return
+    for outcome in outcomes:
+        typer.echo(outcome.sentence())
+
+
+def optuna(
+    folder: Folder,
+    to: Annotated[str, typer.Option(help="An Optuna storage, for example sqlite:///studies.db.")],
+) -> None:
+    """Write the sweep as a study into an Optuna storage, for optuna-dashboard."""
+    from sweeps.exporting import export
+
+    name, trials = export(folder, to)
+    typer.echo(f"wrote study {name} with {trials} trials; open it with: optuna-dashboard {to}")
 
 
 def confirm(

@@ -87,7 +87,15 @@ def plan(sweep: Sweep, state: SweepState, top: int, seeds: int) -> list[Rerun]:
 
 
 def _config(sweep: Sweep, trial: TrialState, seed: int) -> RunConfig:
-    return sweep.config(trial.params).replace(seed=seed, num_epochs=sweep.max_epochs)
+    return sweep.config(trial.params).replace(seed=seed, num_epochs=full_epochs(sweep, trial))
+
+
+def full_epochs(sweep: Sweep, trial: TrialState) -> int:
+    """Epochs of the full budget: what the sweep says, or as many as its TFLOPs buy this config."""
+    asha = sweep.spec.asha
+    if asha is None or asha.max_tflops is None or trial.tflops <= 0:
+        return sweep.max_epochs
+    return min(sweep.max_epochs, math.ceil(asha.max_tflops / (trial.tflops / trial.epoch)))
 
 
 def fresh_seeds(sweep: Sweep, state: SweepState, count: int) -> list[int]:
@@ -100,7 +108,7 @@ def _run(sweep: Sweep, folder: Path, reruns: list[Rerun], options: launching.Opt
     missing = [rerun for rerun in reruns if not is_done(_run_folder(folder, rerun), rerun.config)]
     if not missing:
         return
-    with launching.trial_machinery(options, folder, sweep) as (signals, fitting, scratch):
+    with launching.trial_machinery(options, folder, sweep, console) as (signals, fitting, scratch):
         jobs = _ConfirmJobs(sweep, folder, missing, options, fitting, console, lambda: signals.received is not None)
         launching.run_jobs(jobs, sweep.spec.resources, folder, scratch)
         if signals.received is not None:
@@ -127,7 +135,8 @@ class _ConfirmJobs:
         self._live.add(rerun.name)
         folder = _run_folder(self._folder, rerun)
         after = max((record["epoch"] for record in folder.metrics()), default=0)
-        return Job(rerun.name, self._train, rerun.config.mapping(), str(folder.path), after)
+        return Job(rerun.name, self._train, rerun.config.mapping(), str(folder.path), after,
+                   self._sweep.spec.hang_minutes * 60)
 
     def started(self, job_id: str) -> None:
         self._say(f"{job_id} started")
@@ -136,8 +145,9 @@ class _ConfirmJobs:
         verdict = health.verdict(record)
         if "val/mse_loss" in record or verdict == "nonfinite":
             self._say(display.line({"event": "result", "trial": job_id, "epoch": record["epoch"], "verdict": verdict,
-                                    "objective": record.get(self._sweep.spec.objective)}, self._sweep.max_epochs))
-        if verdict == "nonfinite" or record["epoch"] >= self._sweep.max_epochs:
+                                    "objective": record.get(self._sweep.spec.primary)},
+                                   self._reruns[job_id].config.num_epochs))
+        if verdict == "nonfinite" or record["epoch"] >= self._reruns[job_id].config.num_epochs:
             self._ended.add(job_id)
         return job_id not in self._ended
 
@@ -148,7 +158,7 @@ class _ConfirmJobs:
         self._ended.add(job_id)
         self._say(f"{job_id} failed: {reason['sentence']}")
 
-    def left(self, job_id: str, lost: bool) -> None:
+    def left(self, job_id: str, lost: bool, error: str = "") -> None:
         self._live.discard(job_id)
         self._losses[job_id] = self._losses.get(job_id, 0) + lost
         if job_id not in self._ended and self._losses[job_id] < MAX_LOSSES:
@@ -175,7 +185,7 @@ def summarise(sweep: Sweep, reruns: list[Rerun], folder: Path) -> dict[str, Any]
     """confirm.json, computed from the runs' records."""
     trials = [_of_trial(sweep, folder, list(group))
               for _, group in itertools.groupby(reruns, key=lambda rerun: rerun.trial)]
-    return {"schema": folders.SCHEMA, "objective": sweep.spec.objective, "trials": trials,
+    return {"schema": folders.SCHEMA, "objective": sweep.spec.primary, "trials": trials,
             "differences": [difference(a, b) for a, b in itertools.combinations(trials, 2)]}
 
 
@@ -195,17 +205,17 @@ def sweep_fingerprint(config: RunConfig, seed: int) -> str:
 
 def _outcome(sweep: Sweep, run: RunFolder) -> tuple[float, str]:
     """(value, verdict) of a run: its kept epoch's; NaN where it diverged or never reported."""
-    records = [record for record in run.metrics() if sweep.spec.objective in record] if run.exists() else []
+    records = [record for record in run.metrics() if sweep.spec.primary in record] if run.exists() else []
     if not records or health.verdict(run.metrics()[-1]) == "nonfinite":
         return math.nan, "nonfinite"
     sign = 1 if sweep.spec.maximise else -1
-    finite = [record for record in records if record[sweep.spec.objective] is not None]
+    finite = [record for record in records if record[sweep.spec.primary] is not None]
     if not finite:
         return math.nan, "nonfinite"
     kept = finite[-1]
     if sweep.base.keep == "best":
-        kept = max(finite, key=lambda record: sign * record[sweep.spec.objective])
-    return float(kept[sweep.spec.objective]), health.verdict(kept)
+        kept = max(finite, key=lambda record: sign * record[sweep.spec.primary])
+    return float(kept[sweep.spec.primary]), health.verdict(kept)
 
 
 def t_interval(values: list[float]) -> tuple[float, float, float]:

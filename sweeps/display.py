@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import time
+from pathlib import Path
 from typing import Any, Protocol
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from sweeps.spec import Sweep
 from sweeps.state import SweepState, TrialState, ranking
@@ -73,6 +77,8 @@ def line(event: dict[str, Any], max_epochs: int) -> str:
         return f"{trial} completed after {event['epoch']} epochs, objective {number(event['objective'])}"
     if kind in ("stopped", "failed"):
         return f"{trial} {kind} after {event['epoch']} epochs: {event['reason']['sentence']}"
+    if kind == "paused":
+        return f"{trial} paused after {event['epoch']} epochs: {event['reason']['sentence']}"
     if kind == "interrupted":
         return f"{trial} interrupted after {event['epoch']} epochs, it will go on from there"
     return ""
@@ -96,15 +102,45 @@ class LiveTable(Silent):
     def event(self, event: dict[str, Any]) -> None:
         """The table reads the state; nothing to do."""
 
-    def _table(self) -> Table:
-        return table(self._sweep, self._state)
+    def _table(self) -> Group:
+        return overview(self._sweep, self._state)
+
+
+def overview(sweep: Sweep, state: SweepState) -> Group:
+    """The table, and below it what is spent, what is left, and the best so far."""
+    from sweeps import summary
+
+    lines = [*summary.totals_lines(state), summary.outlook_sentence(sweep, state), summary.best_sentence(sweep, state)]
+    front = summary.front(sweep, state)
+    if front:
+        lines.append(f"not beaten on every objective: {', '.join(front)}")
+    return Group(table(sweep, state), *(Text(line) for line in lines))
+
+
+def show(sweep: Sweep, state: SweepState) -> None:
+    """Print the overview once."""
+    Console().print(overview(sweep, state))
+
+
+def follow(folder: Path, seconds: float = 2.0) -> None:
+    """Redraw the overview from the journal until the sweep is over; Ctrl-C leaves."""
+    from sweeps import folders
+
+    with contextlib.suppress(KeyboardInterrupt), Live(auto_refresh=False) as live:
+        while True:
+            sweep, state = folders.open_sweep(folder)
+            live.update(overview(sweep, state), refresh=True)
+            if state.finished:
+                return
+            time.sleep(seconds)
 
 
 def table(sweep: Sweep, state: SweepState) -> Table:
-    """Running trials first, then the best of the others."""
+    """Running trials first, then the best of the others, then those without a result."""
     spec = sweep.spec
     best = [trial for trial, _ in ranking(state, spec.maximise)]
-    shown = [*state.with_status("started"), *best][:ROWS]
+    ordered = [*state.with_status("started"), *best, *state.trials.values()]
+    shown = list({trial.id: trial for trial in ordered}.values())[:ROWS]
     view = Table(title=f"{escape(spec.name)}: {counts_text(state)}", title_justify="left", expand=False)
     for heading in ("trial", "state", "epoch", "objective", "verdict", "knobs"):
         view.add_column(heading, justify="right" if heading in ("epoch", "objective") else "left",
@@ -117,7 +153,7 @@ def table(sweep: Sweep, state: SweepState) -> Table:
 def _row(trial: TrialState, max_epochs: int, maximise: bool) -> tuple[str, ...]:
     best = trial.best(maximise)
     return (trial.id, "running" if trial.status == "started" else trial.status, f"{trial.epoch}/{max_epochs}",
-            number(best.objective if best else None), trial.verdict.replace("_", " "),
+            number(best.objective if best else None) if trial.epoch else "-", trial.verdict.replace("_", " "),
             escape(params_text(trial.params)))
 
 
@@ -138,6 +174,7 @@ def counts_text(state: SweepState) -> str:
         "completed": len(state.with_status("completed")),
         "stopped early": len(state.with_status("stopped")),
         "failed": len(state.with_status("failed")),
+        "paused": len(state.with_status("paused")),
         "running": len(state.with_status("started")),
         "to go on": len(state.with_status("suggested", "interrupted")),
     }

@@ -24,8 +24,10 @@ from ray.tune import Callback, Stopper
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from sweeps.spec import Resources
+from sweeps.sections import Resources
 from sweeps.trainable import TrialTrainable
+
+ERROR_CHARACTERS = 20_000
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Job:
         train: dotted path ``module:function`` of ``train(config, run_dir)``.
         config: the complete run config.
         after: the last epoch that is already known; only later ones are reported.
+        silence_seconds: a worker that finishes no epoch for so long kills itself.
     """
 
     id: str
@@ -43,6 +46,7 @@ class Job:
     config: dict[str, Any]
     run_dir: str
     after: int = 0
+    silence_seconds: float = 7200.0
 
 
 class Jobs(Protocol):
@@ -63,8 +67,8 @@ class Jobs(Protocol):
     def failed(self, job_id: str, reason: dict[str, str]) -> None:
         """Training raised."""
 
-    def left(self, job_id: str, lost: bool) -> None:
-        """The job is no longer running and none of the above ended it; `lost`: its process died."""
+    def left(self, job_id: str, lost: bool, error: str = "") -> None:
+        """The job is no longer running; `lost`: its process died, and `error` is what Ray knows of it."""
 
     def stopping(self) -> bool:
         """Whether everything should end now."""
@@ -80,9 +84,9 @@ class _Adapter:
 
 
 class _Searcher(_Adapter, Searcher):
-    def __init__(self, jobs: Jobs) -> None:
+    def __init__(self, jobs: Jobs, errors: dict[str, str]) -> None:
         super().__init__()
-        self._jobs = jobs
+        self._jobs, self._errors = jobs, errors
         self._ids: dict[str, str] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
@@ -95,7 +99,7 @@ class _Searcher(_Adapter, Searcher):
         return {"id": job.id, "job": json.dumps(asdict(job))}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        self._jobs.left(self._ids[trial_id], lost=error)
+        self._jobs.left(self._ids[trial_id], lost=error, error=self._errors.pop(trial_id, ""))
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: the journal holds everything."""
@@ -107,9 +111,15 @@ class _Searcher(_Adapter, Searcher):
 
 
 class _Scheduler(_Adapter, FIFOScheduler):
-    def __init__(self, jobs: Jobs) -> None:
+    """Passes results on. Tune tells it of an error before it tells the searcher, and only here with the trial."""
+
+    def __init__(self, jobs: Jobs, errors: dict[str, str]) -> None:
         super().__init__()
-        self._jobs = jobs
+        self._jobs, self._errors = jobs, errors
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        known = Path(trial.error_file) if trial.error_file else None
+        self._errors[trial.trial_id] = known.read_text(errors="replace")[-ERROR_CHARACTERS:] if known else ""
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         kind, value = json.loads(result["message"])
@@ -148,12 +158,13 @@ def run(jobs: Jobs, resources: Resources, scratch: Path) -> None:
     Args:
         scratch: folder for Tune's own files, which nobody reads.
     """
+    errors: dict[str, str] = {}
     tune.run(
         TrialTrainable,
         name="tune",
         storage_path=str(scratch),
-        search_alg=_Searcher(jobs),
-        scheduler=_Scheduler(jobs),
+        search_alg=_Searcher(jobs, errors),
+        scheduler=_Scheduler(jobs, errors),
         callbacks=[_Starts(jobs)],
         stop=_Stop(jobs),
         num_samples=sys.maxsize,

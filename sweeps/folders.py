@@ -42,7 +42,8 @@ def check_same(sweep: Sweep, folder: Path) -> None:
         return
     there = json.loads((folder / "sweep.json").read_text())
     if there["fingerprint"] != sweep.fingerprint():
-        lines = "\n".join(f"  {text}" for text in difference(there["asked"], sweep.asked()))
+        here = {**sweep.asked(), "budget": there["asked"].get("budget")}
+        lines = "\n".join(f"  {text}" for text in difference(there["asked"], here))
         raise BadInput(f"holds another sweep named {sweep.spec.name!r}; what differs (there -> here):\n{lines}\n",
                        source=folder, remedy=_remedy())
 
@@ -70,28 +71,47 @@ def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def write_identity(sweep: Sweep, folder: Path, data_fingerprint: str) -> None:
-    """Write sweep.yaml and sweep.json at the first launch; later launches leave them.
+    """Write sweep.yaml and sweep.json at the first launch; later launches change no more than the budget.
 
     Raises:
         BadInput: the data is not what the sweep began with.
     """
     file = folder / "sweep.json"
     if file.exists():
-        known = json.loads(file.read_text())["data_fingerprint"]
-        if known != data_fingerprint:
-            raise BadInput(f"was begun with data {known}, the data is now {data_fingerprint}", source=folder,
-                           remedy="restore the data, or give this sweep another name")
+        known = json.loads(file.read_text())
+        if known["data_fingerprint"] != data_fingerprint:
+            raise BadInput(f"was begun with data {known['data_fingerprint']}, the data is now {data_fingerprint}",
+                           source=folder, remedy="restore the data, or give this sweep another name")
+        if known["asked"] != sweep.asked():
+            rewrite(sweep, folder)
         return
     from lam import identity
 
     files.write_text(folder / "sweep.yaml", sweep.text)
     files.write_json(file, {
-        "schema": SCHEMA, "name": sweep.spec.name, "spec": sweep.spec.model_dump(mode="json", by_alias=True),
-        "base": sweep.base.mapping(), "asked": sweep.asked(), "fingerprint": sweep.fingerprint(),
+        "schema": SCHEMA, "name": sweep.spec.name, **_content(sweep),
         "data_fingerprint": data_fingerprint, "versions": identity.versions(),
         "git_commit": identity.git_commit(),
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
     })
+
+
+def _content(sweep: Sweep) -> dict[str, Any]:
+    return {"spec": sweep.spec.model_dump(mode="json", by_alias=True), "base": sweep.base.mapping(),
+            "asked": sweep.asked(), "fingerprint": sweep.fingerprint()}
+
+
+def rewrite(sweep: Sweep, folder: Path) -> None:
+    """Replace what sweep.yaml and sweep.json say was asked; where the sweep came from stays."""
+    known = json.loads((folder / "sweep.json").read_text())
+    files.write_text(folder / "sweep.yaml", sweep.text)
+    files.write_json(folder / "sweep.json", {**known, **_content(sweep)})
+
+
+def spec_mapping(sweep: Sweep) -> dict[str, Any]:
+    """The spec as a mapping that `SweepSpec` reads again; the base config stands in it."""
+    values = sweep.spec.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return {**values, "space": sweep.space_mapping(), "base": sweep.base.mapping()}
 
 
 def open_sweep(folder: str | Path) -> tuple[Sweep, SweepState]:

@@ -7,15 +7,17 @@ half-written stays where it is and every reader leaves it out. Each line is on t
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import socket
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import Any
 
 from lam import files
 from lam.errors import BadInput, EnvironmentFailed
@@ -63,8 +65,10 @@ class Journal:
         for event in read(self.folder):
             self.state.apply(event)
         self._segment = len(segments(self.folder))
-        self._file: IO[str] | None = None
+        self._file: FileIO | None = None
         self._written = 0
+        self._good = 0
+        self._broken = False
         self.listen: Callable[[dict[str, Any]], None] | None = None
 
     def append(self, event: str, **fields: Any) -> None:
@@ -76,24 +80,43 @@ class Journal:
         line = files.jsonable({"seq": self.state.seq + 1, "time": datetime.now(UTC).isoformat(),
                                "event": event, **fields})
         try:
+            if self._broken:
+                raise OSError(errno.EIO, "an earlier event could not be written")
             file = self._open()
-            file.write(json.dumps(line, separators=(",", ":"), allow_nan=False) + "\n")
-            file.flush()
+            data = (json.dumps(line, separators=(",", ":"), allow_nan=False) + "\n").encode()
+            if file.write(data) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(file.fileno())
         except OSError as error:
+            self._take_back()
             raise EnvironmentFailed(f"{self.folder}: the journal cannot be written ({error.strerror}); free or repair "
                                     "the disk, the same command then resumes") from error
         self._written += 1
+        self._good = file.tell()
         self.state.apply(line)
         if self.listen is not None:
             self.listen(line)
 
-    def _open(self) -> IO[str]:
+    def _take_back(self) -> None:
+        """Leave no part of a line that could not be written: the next event, if any, opens a segment of its own.
+
+        Where even that is refused, nothing more is written; readers leave a half-written last line out.
+        """
+        if self._file is None:
+            return
+        handle, self._file = self._file, None
+        try:
+            os.ftruncate(handle.fileno(), self._good)
+        except OSError:
+            self._broken = True
+        handle.close()
+
+    def _open(self) -> FileIO:
         if self._file is None or self._written >= SEGMENT_EVENTS:
             self.close()
             self._segment += 1
-            self._file = open(self.folder / f"journal-{self._segment:06d}.jsonl", "x", encoding="utf-8")  # noqa: SIM115
-            self._written = 0
+            self._file = open(self.folder / f"journal-{self._segment:06d}.jsonl", "xb", buffering=0)  # noqa: SIM115
+            self._written = self._good = 0
         return self._file
 
     def close(self) -> None:

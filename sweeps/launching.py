@@ -19,11 +19,12 @@ from rich.console import Console
 from lam.config import RunConfig
 from lam.errors import AnswerIsNo, EnvironmentFailed, Interrupted
 from lam.trackers import SweepTracker
-from sweeps import checks, display, folders, scheduler, spec, summary
+from sweeps import audit, checks, display, folders, points, scheduler, spec, summary, warm
 from sweeps.journal import Journal, Lock, read
+from sweeps.sections import Resources
 from sweeps.signals import Signals
 from sweeps.space import corners
-from sweeps.spec import Resources, Sweep
+from sweeps.spec import Sweep
 from sweeps.state import SweepState
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ class Options:
         train: dotted path ``module:function`` of ``train(config, run_dir)``; a seam for tests.
         prepare: checks the data of these configs, builds its cache, and returns the first one's data fingerprint.
         again: the command that resumes the work, for messages.
+        allow_inert: launch although a knob changes nothing.
+        warm_start: folder of another sweep whose results the searcher starts from.
     """
 
     address: str | None = None
@@ -51,6 +54,8 @@ class Options:
     train: str = TRAIN
     prepare: Prepare | None = None
     again: str | None = None
+    allow_inert: bool = False
+    warm_start: str | None = None
 
 
 def launch(path: str | Path, storage: str | Path | None = None, options: Options | None = None,
@@ -73,14 +78,22 @@ def launch(path: str | Path, storage: str | Path | None = None, options: Options
     folders.check_same(sweep, folder)
     for warning in checks.warnings(sweep):
         console.print(f"warning: {warning}", markup=False, soft_wrap=True)
+    return run_in(sweep, folder, options, console)
+
+
+def run_in(sweep: Sweep, folder: Path, options: Options, console: Console) -> SweepState:
+    """Run a validated sweep in its folder; see `launch`."""
+    found = warm.matches(sweep, options.warm_start) if options.warm_start else None
     fingerprint = (options.prepare or prepare_data)(data_configs(sweep))
+    if not (options.allow_inert or (folder / "sweep.json").exists()):
+        audit.refuse_inert(sweep, _audited(sweep, options))
     with Lock(folder):
         folders.check_same(sweep, folder)
         folders.write_identity(sweep, folder, fingerprint)
         with contextlib.closing(Journal(folder)) as journal:
             if not is_over(sweep, journal.state):
                 with tracked(sweep, journal):
-                    _run(sweep, journal, options, console)
+                    _run(sweep, journal, options, console, found)
             return conclude(sweep, journal, console)
 
 
@@ -102,19 +115,46 @@ def prepare_data(configs: list[RunConfig]) -> str:
     return windows.data_fingerprint(configs[0])
 
 
+def steps_per_epoch(sweep: Sweep) -> int:
+    """Optimizer steps of one epoch of the base config."""
+    from lam.data import windows
+
+    return sweep.base.steps_per_epoch or max(1, len(windows.open_split(sweep.base, "train")) // sweep.base.batch_size)
+
+
+def _audited(sweep: Sweep, options: Options) -> tuple[audit.Audited, ...]:
+    """The audit before a launch: what is certain is not probed, and a stand-in for training is not probed at all."""
+    if options.train != TRAIN or options.prepare is not None:
+        return audit.audit(sweep, None)
+    return audit.audit(sweep, steps_per_epoch=steps_per_epoch(sweep), skip=audit.CERTAIN)
+
+
 def is_over(sweep: Sweep, state: SweepState) -> bool:
     """Whether there is nothing left to do."""
-    return not state.unfinished and scheduler.spent_budget(sweep.spec.budget, state) is not None
+    if state.unfinished:
+        return False
+    return scheduler.spent_budget(sweep.spec, state) is not None or searcher_done(sweep, state)
 
 
-def _run(sweep: Sweep, journal: Journal, options: Options, console: Console) -> None:
-    with trial_machinery(options, journal.folder, sweep) as (signals, fitting, scratch):
+def searcher_done(sweep: Sweep, state: SweepState) -> bool:
+    """Whether every point of a grid has been suggested."""
+    if sweep.spec.search.grid is None:
+        return False
+    return len(state.configs) >= len(points.grid(sweep.spec.space, sweep.base.mapping(), sweep.spec.seed))
+
+
+def _run(sweep: Sweep, journal: Journal, options: Options, console: Console, found: warm.Matches | None) -> None:
+    with trial_machinery(options, journal.folder, sweep, console) as (signals, fitting, scratch):
         from sweeps.driver import SweepDriver, session_event
 
         driver_display = display.display_for(console, sweep, journal.state, options.quiet)
         driver = SweepDriver(sweep, journal, options.train, sweep.spec.concurrency or fitting,
                              driver_display.event, lambda: signals.received is not None)
         journal.append("sweep_resumed" if journal.state.seq else "sweep_started", **session_event(sweep))
+        if found is not None and not journal.state.trials:
+            warm.record(journal, sweep, found)
+            console.print(f"warm start: {len(found.taken)} trials of {found.other.spec.name} taken over, {found.left} "
+                          "do not fit this space", highlight=False, markup=False, soft_wrap=True)
         with driver_display:
             try:
                 run_jobs(driver, sweep.spec.resources, journal.folder, scratch)
@@ -123,8 +163,9 @@ def _run(sweep: Sweep, journal: Journal, options: Options, console: Console) -> 
         if signals.received is not None:
             journal.append("sweep_interrupted", reason=f"signal {signals.received}")
             raise interrupted(signals, journal.folder, options.again)
-        spent = scheduler.spent_budget(sweep.spec.budget, journal.state)
-        journal.append("sweep_finished", reason=f"budget spent: {spent}")
+        spent = scheduler.spent_budget(sweep.spec, journal.state)
+        reason = f"budget spent: {spent}" if spent else "every point of the grid is done"
+        journal.append("sweep_finished", reason=reason)
 
 
 @contextlib.contextmanager
@@ -137,7 +178,9 @@ def tracked(sweep: Sweep, journal: Journal) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def trial_machinery(options: Options, folder: Path, sweep: Sweep) -> Iterator[tuple[Signals, int, Path]]:
+def trial_machinery(
+    options: Options, folder: Path, sweep: Sweep, console: Console
+) -> Iterator[tuple[Signals, int, Path]]:
     """Ray and the signal handlers for the length of a with-block.
 
     Yields:
@@ -145,6 +188,8 @@ def trial_machinery(options: Options, folder: Path, sweep: Sweep) -> Iterator[tu
     """
     from sweeps import ray_session
 
+    if not options.quiet:
+        console.print(f"starting Ray ({options.address or 'on this machine'})", highlight=False, markup=False)
     with ray_session.session(options.address, folder / "ray.log") as scratch, Signals() as signals:
         yield signals, ray_session.concurrency(sweep.spec.resources, sweep.source), scratch
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from sweeps import checks, launching, ray_session, rungs, spec
+from sweeps import audit, checks, launching, ray_session, rungs, scheduler, spec
+from sweeps.probing import digests as probing_digests
 from sweeps.spec import Sweep
 
 
@@ -17,7 +18,8 @@ def plan(path: str | Path, prepare: launching.Prepare | None = None) -> list[str
     """
     sweep = spec.load(path)
     (prepare or launching.prepare_data)(launching.data_configs(sweep))
-    return [*checks.warnings(sweep), *_space(sweep), *_ladder(sweep), *_cost(sweep)]
+    return [*checks.warnings(sweep), *_space(sweep), *_audit(sweep, probing=prepare is None), *_ladder(sweep),
+            *_cost(sweep)]
 
 
 def _space(sweep: Sweep) -> list[str]:
@@ -25,13 +27,29 @@ def _space(sweep: Sweep) -> list[str]:
             *(f"  {name}: {knob}" for name, knob in sweep.space_mapping().items())]
 
 
+def _audit(sweep: Sweep, probing: bool) -> list[str]:
+    steps = launching.steps_per_epoch(sweep) if probing else None
+    found = audit.audit(sweep, probing_digests if probing else None, steps)
+    return ["does each knob act?", *(f"  {item.sentence}" for item in found)]
+
+
 def _ladder(sweep: Sweep) -> list[str]:
-    asha = sweep.spec.asha
-    if asha is None:
+    if sweep.spec.scheduler is None:
         return [f"no early stopping; each trial trains {sweep.max_epochs} epochs"]
-    ladder = rungs.levels(asha.grace_epochs, asha.max_epochs, asha.reduction_factor)
-    return [f"rungs at epochs {', '.join(map(str, ladder))} of {asha.max_epochs}; the best 1 in "
-            f"{asha.reduction_factor:g} goes on at each"]
+    if sweep.spec.scheduler.median is not None:
+        rule = sweep.spec.scheduler.median
+        return [f"from epoch {rule.grace_epochs} of {rule.max_epochs} on, a trial below the median of at least "
+                f"{rule.min_trials} others ends"]
+    asha = sweep.spec.scheduler.asha
+    assert asha is not None, "a Scheduler has exactly one rule"
+    unit, total = ("TFLOP", f"{asha.maximum:g}") if asha.on_tflops else ("epochs", str(asha.max_epochs))
+    lines = []
+    for bracket in range(asha.brackets):
+        levels = ", ".join(f"{level:.4g}" for level in scheduler.ladder(asha, bracket))
+        name = f"bracket {bracket + 1}: " if asha.brackets > 1 else ""
+        lines.append(f"{name}rungs at {unit} {levels or 'none'} of {total}; the best 1 in "
+                     f"{asha.reduction_factor:g} goes on at each{', the others are paused' if asha.promote else ''}")
+    return lines
 
 
 def _cost(sweep: Sweep) -> list[str]:
@@ -48,9 +66,9 @@ def _cost(sweep: Sweep) -> list[str]:
 
 
 def epochs_bounds(sweep: Sweep, trials: int) -> tuple[int, int]:
-    """(fewest, most) epochs that `trials` trials train when none fails."""
+    """(fewest, most) epochs that `trials` trials train when none fails, as far as plain rungs bound them."""
     asha = sweep.spec.asha
-    if asha is None:
+    if asha is None or asha.on_tflops or asha.promote or asha.brackets > 1:
         return trials * sweep.max_epochs, trials * sweep.max_epochs
     ladder = [*rungs.levels(asha.grace_epochs, asha.max_epochs, asha.reduction_factor), asha.max_epochs]
     spent, alive, before = 0, trials, 0

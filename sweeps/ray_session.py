@@ -17,7 +17,7 @@ from typing import Any
 
 from lam.errors import BadInput, EnvironmentFailed
 from sweeps import reaper
-from sweeps.spec import Resources
+from sweeps.sections import Resources
 
 # A worker between two epochs stops in milliseconds; one inside an epoch is killed after this many
 # seconds, which loses nothing, since a trial goes on after its last checkpoint.

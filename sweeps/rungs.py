@@ -18,7 +18,7 @@ from dataclasses import dataclass
 NEVER = -math.inf
 
 
-def levels(grace: int, maximum: int, eta: float) -> list[int]:
+def levels(grace: float, maximum: float, eta: float) -> list[int]:
     """Rungs in epochs: grace * eta^k, rounded to the nearest epoch, below `maximum`."""
     found: list[int] = []
     level = float(grace)
@@ -29,13 +29,48 @@ def levels(grace: int, maximum: int, eta: float) -> list[int]:
     return found
 
 
-def rung_reached(rungs: Sequence[int], before: int, epoch: int) -> int | None:
-    """The highest rung in (before, epoch], None where there is none.
+def amounts(grace: float, maximum: float, eta: float) -> list[float]:
+    """Rungs on a continuous axis: grace * eta^k below `maximum`."""
+    count = 0 if grace >= maximum else math.ceil(math.log(maximum / grace) / math.log(eta) - 1e-9)
+    return [grace * eta**k for k in range(count)]
+
+
+def bracket_of(number: int, brackets: int, eta: float) -> int:
+    """Bracket of the trial with this number: trials take turns, bracket k one in eta^k as often as bracket 0.
+
+    A function of the number alone, so that a resumed sweep deals them out as the uninterrupted one would have.
+    """
+    shares = [eta**-k for k in range(brackets)]
+    dealt = [0.0] * brackets
+    for _ in range(number % 1000 + 1):
+        chosen = min(range(brackets), key=lambda k: (dealt[k] + 1) / shares[k])
+        dealt[chosen] += 1
+    return chosen
+
+
+def median_decides(best: float, others: Sequence[Sequence[float]], at_least: int) -> tuple[bool, float]:
+    """Whether a trial goes on under the median rule, and the median it was compared with.
 
     Args:
-        before: the epoch of the trial's previous validation, 0 for the first.
+        best: the trial's best value so far.
+        others: for each other trial that has come as far, its values up to there.
+        at_least: with fewer others than this, the trial goes on.
     """
-    reached = [rung for rung in rungs if before < rung <= epoch]
+    means = sorted(sum(map(worth, values)) / len(values) for values in others if values)
+    if len(means) < at_least:
+        return True, math.nan
+    half = len(means) // 2
+    median = means[half] if len(means) % 2 else (means[half - 1] + means[half]) / 2
+    return worth(best) >= median, median
+
+
+def rung_reached(rungs: Sequence[float], before: float, now: float) -> int | None:
+    """The number of the highest rung in (before, now], None where there is none.
+
+    Args:
+        before: where the trial's previous validation was, 0 for the first.
+    """
+    reached = [number for number, rung in enumerate(rungs) if before < rung <= now]
     return max(reached) if reached else None
 
 

@@ -1,9 +1,9 @@
 """Suggestions as a pure function of the journal.
 
 Each question is put to a fresh in-memory Optuna study that holds the trials of the sweep's state,
-and to a sampler seeded from (sweep seed, trial number). So there is no searcher to save, restore or
-lose, nothing is ever left RUNNING by accident, and a resumed sweep asks exactly what the
-uninterrupted one would have asked. Building the study costs about a millisecond for ten trials.
+and to a sampler seeded from (sweep seed, number of the config). So there is no searcher to save,
+restore or lose, nothing is ever left RUNNING by accident, and a resumed sweep asks exactly what the
+uninterrupted one would have asked. Finished trials are turned into Optuna's form once and kept.
 
 What the study is told of a trial that was stopped is the sweep's policy:
 
@@ -12,7 +12,9 @@ What the study is told of a trial that was stopped is the sweep's policy:
     infeasible        its best value, with a violated constraint
     full_budget_only  FAIL, which samplers ignore; only trials with the full budget are told
 
-Failures are FAIL under every policy; so is a value that is not finite.
+Failures are FAIL under every policy; so is a value that is not finite. Where a config is trained
+with several seeds the study holds one trial for all of them, with their mean. The grid, Sobol points
+and CMA-ES come from `sweeps.points`.
 """
 
 from __future__ import annotations
@@ -24,73 +26,143 @@ from collections.abc import Mapping
 from typing import Any
 
 import optuna
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from lam.metrics import TABLE
+from sweeps import points
 from sweeps import space as space_module
-from sweeps.space import Knob, Scalar, Space
-from sweeps.spec import Policy, Search, SweepSpec
-from sweeps.state import SweepState
+from sweeps.sections import Search
+from sweeps.space import Knob, Scalar
+from sweeps.spec import SweepSpec
+from sweeps.state import Result, SweepState, mean_result
 from sweeps.state import TrialState as Trial
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
-def ask(spec: SweepSpec, base: Mapping[str, Any], state: SweepState) -> dict[str, Scalar]:
-    """Parameters of the next trial: knob -> value, conditional knobs only where they are active."""
-    number = len(state.trials)
+def ask(spec: SweepSpec, base: Mapping[str, Any], state: SweepState) -> tuple[dict[str, Scalar], dict[str, Any]] | None:
+    """Parameters of the next config, and the sampler's attributes to be kept with it; None when a grid is done.
+
+    Conditional knobs are there only where they are active.
+    """
+    number = len(state.configs)
+    if spec.search.grid is not None:
+        grid = points.grid(spec.space, base, spec.seed)
+        return (grid[number], {}) if number < len(grid) else None
+    if spec.search.qmc is not None:
+        return points.sobol(spec.space, base, spec.seed, number), {}
+    if spec.search.cmaes is not None:
+        seed = ask_seed(spec.seed, number)
+        return points.cmaes(spec.space, base, spec.search.cmaes, seed, _losses(spec, state)), {}
     study = study_of(spec, state, sampler(spec.search, ask_seed(spec.seed, number)))
     trial = study.ask()
-    return space_module.suggest(spec.space, base, lambda name, knob: _suggest(trial, name, knob))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        params = space_module.suggest(spec.space, base, lambda name, knob: _suggest(trial, name, knob))
+    return params, study.get_trials(deepcopy=False)[-1].system_attrs
 
 
 def ask_seed(seed: int, number: int) -> int:
-    """Sampler seed of one trial: 32 bits that depend on both numbers."""
+    """Sampler seed of one config: 32 bits that depend on both numbers."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{number}".encode()).digest()[:4], "big")
 
 
 def sampler(search: Search, seed: int) -> BaseSampler:
-    """The Optuna sampler of a search section."""
+    """The Optuna sampler of a search section that has one."""
     if search.random is not None:
         return RandomSampler(seed=seed)
-    assert search.tpe is not None, "a Search has exactly one searcher"
-    return TPESampler(seed=seed, n_startup_trials=search.tpe.n_startup_trials)
+    if search.nsga2 is not None:
+        return NSGAIISampler(seed=seed, population_size=search.nsga2.population)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        if search.gp is not None:
+            return GPSampler(seed=seed, n_startup_trials=search.gp.n_startup_trials, warn_independent_sampling=False)
+        assert search.tpe is not None, f"search {search.name} has no Optuna sampler"
+        return TPESampler(seed=seed, n_startup_trials=search.tpe.n_startup_trials, multivariate=True, group=True)
+
+
+def directions(spec: SweepSpec) -> list[StudyDirection]:
+    """Optuna's word for each objective."""
+    return [StudyDirection.MAXIMIZE if TABLE[key].direction == "up" else StudyDirection.MINIMIZE
+            for key in spec.objectives]
 
 
 def study_of(spec: SweepSpec, state: SweepState, sampler: BaseSampler | None = None) -> optuna.Study:
     """The sweep as an Optuna study."""
-    study = optuna.create_study(direction="maximize" if spec.maximise else "minimize", sampler=sampler)
+    study = optuna.create_study(directions=directions(spec), sampler=sampler)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        study.add_trials([told(trial, spec.space, spec.policy, spec.maximise) for trial in state.trials.values()])
+        study.add_trials(tellable(spec, state))
     return study
 
 
-def told(trial: Trial, space: Space, policy: Policy, maximise: bool) -> FrozenTrial:
-    """One trial as the study is told of it."""
+def tellable(spec: SweepSpec, state: SweepState) -> list[FrozenTrial]:
+    """The configs of a sweep as Optuna trials, those of an earlier sweep first."""
+    kept: dict[str, tuple[int, FrozenTrial]] = state.memo
+    repeats: dict[str, list[Trial]] = {}
+    for trial in state.trials.values():
+        repeats.setdefault(trial.repeats or trial.id, []).append(trial)
+    found = [told(spec, [trial]) for trial in state.prior]
+    for name, trials in repeats.items():
+        final = sum(trial.final for trial in trials)
+        if final < len(trials):
+            found.append(told(spec, trials))
+            continue
+        if kept.get(name, (0, None))[0] != len(trials):
+            kept[name] = (len(trials), told(spec, trials))
+        found.append(kept[name][1])
+    return found
+
+
+def told(spec: SweepSpec, trials: list[Trial]) -> FrozenTrial:
+    """One config as the study is told of it, from its trainings."""
+    first = trials[0]
     known: dict[str, Any] = {
-        "params": trial.params,
-        "distributions": {name: space[name].distribution() for name in trial.params},
-        "user_attrs": {"trial": trial.id},
-        "intermediate_values": {result.epoch: result.objective for result in trial.results
+        "params": {name: value for name, value in first.params.items() if name in spec.space},
+        "distributions": {name: spec.space[name].distribution() for name in first.params if name in spec.space},
+        "user_attrs": {"trial": first.id},
+        "system_attrs": first.attrs,
+        "intermediate_values": {result.epoch: result.objective for result in first.results
                                 if math.isfinite(result.objective)},
     }
-    best = trial.best(maximise)
-    if not trial.final:
+    if not all(trial.final for trial in trials):
         return create_trial(state=TrialState.RUNNING, **known)
-    if trial.status == "failed" or best is None or not math.isfinite(best.objective):
+    best = mean_result([trial for trial in trials if trial.status != "failed"], spec.maximise)
+    if best is None or first.status == "failed":
         return create_trial(state=TrialState.FAIL, **known)
-    if trial.status == "completed":
-        return create_trial(value=best.objective, constraints=_constraints(policy, 0), **known)
-    if policy == "pruned":
-        return create_trial(state=TrialState.PRUNED, **known)
-    if policy == "full_budget_only":
+    values = _values(spec, best)
+    if not all(map(math.isfinite, values)):
         return create_trial(state=TrialState.FAIL, **known)
-    return create_trial(value=best.objective, constraints=_constraints(policy, 1), **known)
+    if first.status != "completed":
+        if spec.policy == "pruned":
+            return create_trial(state=TrialState.PRUNED, **known)
+        if spec.policy == "full_budget_only":
+            return create_trial(state=TrialState.FAIL, **known)
+    violations = _violations(spec, best, first.status != "completed")
+    return create_trial(values=values, constraints=violations or None, **known)
 
 
-def _constraints(policy: Policy, violated: float) -> dict[str, float] | None:
-    return {"stopped": violated} if policy == "infeasible" else None
+def _values(spec: SweepSpec, best: Result) -> list[float]:
+    return [best.objective, *(best.values.get(key, math.nan) for key in spec.objectives[1:])]
+
+
+def _violations(spec: SweepSpec, best: Result, stopped: bool) -> dict[str, float]:
+    """What Optuna reads as infeasible: a positive number."""
+    found = {"stopped": float(stopped)} if spec.policy == "infeasible" else {}
+    if spec.constraints:
+        found["outside"] = min(best.violation, 1e12)
+    return found
+
+
+def _losses(spec: SweepSpec, state: SweepState) -> list[tuple[dict[str, Scalar], float]]:
+    """(parameters, loss) of what CMA-ES learns from, in the order of suggestion."""
+    trials = [trial for trial in tellable(spec, state) if trial.state is TrialState.COMPLETE]
+    sign = -1.0 if spec.maximise else 1.0
+    worst = max((sign * trial.values[0] for trial in trials), default=0.0)
+    return [(trial.params, sign * trial.values[0] if sum(trial.constraints.values()) <= 0 else worst)
+            for trial in trials]
 
 
 def _suggest(trial: optuna.Trial, name: str, knob: Knob) -> Scalar:

@@ -103,6 +103,58 @@ class Knob(Strict):
         low_f, high_f = self.bounds
         return FloatDistribution(low_f, high_f, log=self.loguniform is not None, step=self.step)
 
+    def values(self) -> list[Scalar]:
+        """Every value, for a grid.
+
+        Raises:
+            ValueError: the knob is a range without a step.
+        """
+        if self.choice is not None:
+            return list(self.choice)
+        low, high = self.bounds
+        if self.integer or self.logint:
+            return list(range(int(low), int(high) + 1, int(self.step or 1)))
+        if self.step is None:
+            if low == high:
+                return [low]
+            raise ValueError("is a range without a step, of which a grid has no end")
+        return [low + number * self.step for number in range(int((high - low) / self.step + 1e-9) + 1)]
+
+    def at(self, quantile: float) -> Scalar:
+        """The value at a quantile in [0, 1] of the knob's prior: uniform, or uniform in the logarithm."""
+        if self.choice is not None or self.step is not None or self.integer:
+            values = self.values()
+            return values[min(int(quantile * len(values)), len(values) - 1)]
+        low, high = self.bounds
+        if self.logint:
+            low, high = math.log(low - 0.5), math.log(high + 0.5)
+            return min(int(self.bounds[1]), max(int(self.bounds[0]), round(math.exp(low + quantile * (high - low)))))
+        if self.loguniform:
+            return min(high, max(low, math.exp(math.log(low) + quantile * math.log(high / low))))
+        return low + quantile * (high - low)
+
+    def quantile(self, value: float) -> float:
+        """Where a number lies in [0, 1]; the middle of its cell for a stepped or whole one. 0.5 for a lone value."""
+        low, high = self.bounds
+        if self.logint or self.loguniform:
+            spare = 0.5 if self.logint else 0.0
+            low, high, value = math.log(low - spare), math.log(high + spare), math.log(value)
+        elif self.integer or self.step:
+            step = float(self.step or 1)
+            low, high = low - step / 2, low + step * (len(self.values()) - 0.5)
+        return (value - low) / (high - low) if high > low else 0.5
+
+    def contains(self, value: Any) -> bool:
+        """Whether the knob can take this value."""
+        if self.choice is not None:
+            return any(type(value) is type(choice) and value == choice for choice in self.choice)
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return False
+        low, high = self.bounds
+        step = self.step or (1 if self.integer or self.logint else None)
+        aligned = step is None or abs((value - low) / step - round((value - low) / step)) < 1e-9
+        return low <= value <= high and aligned
+
     def draw(self, generator: random.Random) -> Scalar:
         """A value drawn at random, for checks; the search uses `distribution`."""
         if self.choice is not None:

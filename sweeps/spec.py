@@ -7,11 +7,12 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, StrictInt, field_validator, model_validator
 
@@ -21,77 +22,10 @@ from lam.config import RunConfig
 from lam.errors import BadInput
 from lam.metrics import TABLE
 from lam.validation import Strict, build, suggest
+from sweeps.sections import Amount, Asha, Bound, Budget, Count, Policy, Resources, Scheduler, Search, Tpe
 from sweeps.space import Knob, Scalar
 
-Policy = Literal["complete", "pruned", "infeasible", "full_budget_only"]
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-Amount = Annotated[float, Field(gt=0)]
-Count = Annotated[StrictInt, Field(ge=1)]
-
-
-class Tpe(Strict):
-    """Optuna's tree-structured Parzen estimator."""
-
-    n_startup_trials: Count = Field(default=10, description="random trials before the model is asked")
-
-
-class Random(Strict):
-    """Independent random draws."""
-
-
-class Search(Strict):
-    """Exactly one searcher."""
-
-    tpe: Tpe | None = None
-    random: Random | None = None
-
-    @model_validator(mode="after")
-    def _is_one(self) -> Search:
-        if (self.tpe is None) == (self.random is None):
-            raise ValueError("expected exactly one of tpe, random; for example {tpe: {}}")
-        return self
-
-
-class Asha(Strict):
-    """Asynchronous successive halving over our own epochs."""
-
-    max_epochs: Count = Field(description="epochs of a trial that is never stopped; sets num_epochs")
-    grace_epochs: Count = Field(1, description="first rung, in epochs")
-    reduction_factor: float = Field(3.0, gt=1, description="eta: one in eta goes on at each rung")
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Asha:
-        if self.grace_epochs > self.max_epochs:
-            raise ValueError(f"grace_epochs {self.grace_epochs} is above max_epochs {self.max_epochs}")
-        return self
-
-
-class Scheduler(Strict):
-    """How trials are ended early."""
-
-    asha: Asha
-
-
-class Budget(Strict):
-    """What may be spent; the first one that is spent ends the sweep."""
-
-    trials: Count | None = None
-    hours: Amount | None = None
-    epochs: Count | None = None
-    tflops: Amount | None = None
-
-    @model_validator(mode="after")
-    def _bounded(self) -> Budget:
-        if not any((self.trials, self.hours, self.epochs, self.tflops)):
-            raise ValueError("says nothing, expected at least one of trials, hours, epochs, tflops")
-        return self
-
-
-class Resources(Strict):
-    """What one trial occupies."""
-
-    cpu: Amount = 1
-    gpu: Annotated[float, Field(ge=0)] = 0
 
 
 class SweepSpec(Strict):
@@ -100,15 +34,21 @@ class SweepSpec(Strict):
     name: str = Field(description="folder of the sweep under its storage")
     base: str | dict[str, Any] = Field(description="run YAML, relative to the sweep file, or the mapping itself")
     space: dict[str, Knob] = Field(min_length=1)
-    objective: str = Field("val/objective", description="validation metric that ranks; its direction is the table's")
+    objective: str | list[str] = Field(
+        "val/objective", description="validation metric that ranks, or several: the first one ranks and is judged at "
+        "rungs, the searcher trades them off; directions are the metric table's")
+    constraints: dict[str, Bound] = Field(
+        default_factory=dict, description="limits of validation metrics or of total_tflops; a trial outside ranks last")
     search: Search = Field(default_factory=lambda: Search(tpe=Tpe()))
     scheduler: Scheduler | None = Field(None, description="how trials end early; none: they do not")
     budget: Budget
     seed: Annotated[StrictInt, Field(ge=0)] = 0
+    seeds: Count = Field(1, description="trainings of a config, each with its own seed; the searcher sees the mean")
     resources: Resources = Field(default_factory=Resources)
     storage: str = Field("runs", description="folder that holds the sweeps")
     concurrency: Count | None = Field(None, description="trials at a time; default: as many as the resources hold")
     policy: Policy = Field("complete", description="what the searcher is told of a trial that was stopped")
+    hang_minutes: Amount = Field(120, description="a trial that reports no epoch for so long is killed and fails")
 
     @field_validator("name")
     @classmethod
@@ -130,22 +70,61 @@ class SweepSpec(Strict):
 
     @field_validator("objective")
     @classmethod
-    def _rankable(cls, key: str) -> str:
-        if key not in TABLE:
-            raise ValueError(f"got {key!r}, which is no metric; {suggest(key, _rankable_keys())}")
-        if key not in _rankable_keys():
-            raise ValueError(f"got {key!r}, which is no validation metric with a direction; use val/objective")
-        return key
+    def _rankable(cls, objective: str | list[str]) -> str | list[str]:
+        keys = [objective] if isinstance(objective, str) else objective
+        if not keys or len(set(keys)) < len(keys):
+            raise ValueError(f"got {objective!r}, expected one metric, or several different ones")
+        for key in keys:
+            if key not in TABLE:
+                raise ValueError(f"got {key!r}, which is no metric; {suggest(key, _rankable_keys())}")
+            if key not in _rankable_keys():
+                raise ValueError(f"got {key!r}, which is no validation metric with a direction; use val/objective")
+        return objective
+
+    @field_validator("constraints")
+    @classmethod
+    def _measurable(cls, constraints: dict[str, Bound]) -> dict[str, Bound]:
+        known = [key for key in TABLE if key.startswith("val/") or key == "total_tflops"]
+        for key in constraints:
+            if key not in known:
+                raise ValueError(f"got {key!r}, which is no validation metric; {suggest(key, known)}")
+        return constraints
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> SweepSpec:
+        if len(self.objectives) > 1 and self.search.name == "cmaes":
+            raise ValueError("search cmaes has one objective; use nsga2, tpe, gp, qmc or random for several")
+        if len(self.objectives) > 1 and self.policy == "pruned":
+            raise ValueError("policy pruned means nothing with several objectives; use complete, infeasible or "
+                             "full_budget_only")
+        if self.seeds > 1 and "seed" in self.space:
+            raise ValueError("seeds above 1 gives each training a seed of its own; take seed out of the space")
+        return self
+
+    @property
+    def objectives(self) -> list[str]:
+        """All objectives; the first one ranks."""
+        return [self.objective] if isinstance(self.objective, str) else list(self.objective)
+
+    @property
+    def primary(self) -> str:
+        """The objective that ranks and is judged at rungs."""
+        return self.objectives[0]
 
     @property
     def maximise(self) -> bool:
-        """Whether a higher objective is better."""
-        return TABLE[self.objective].direction == "up"
+        """Whether a higher primary objective is better."""
+        return TABLE[self.primary].direction == "up"
 
     @property
     def asha(self) -> Asha | None:
-        """The ASHA settings, None where trials run to their end."""
+        """The ASHA settings, None where another rule or none ends trials."""
         return self.scheduler.asha if self.scheduler else None
+
+    @property
+    def told(self) -> list[str]:
+        """Metrics that the searcher needs beside the primary objective."""
+        return [key for key in dict.fromkeys([*self.objectives[1:], *self.constraints]) if key != "total_tflops"]
 
 
 def _rankable_keys() -> list[str]:
@@ -178,10 +157,12 @@ class Sweep:
             "space": self.space_mapping(),
             "objective": self.spec.objective,
             "search": self.spec.search.model_dump(mode="json", exclude_none=True),
-            "scheduler": self.spec.model_dump(mode="json")["scheduler"],
+            "scheduler": self.spec.model_dump(mode="json", exclude_none=True).get("scheduler"),
             "budget": self.spec.budget.model_dump(mode="json", exclude_none=True),
             "seed": self.spec.seed,
             "policy": self.spec.policy,
+            "seeds": self.spec.seeds,
+            "constraints": self.spec.model_dump(mode="json", exclude_none=True)["constraints"],
         }
 
     def space_mapping(self) -> dict[str, Any]:
@@ -190,8 +171,9 @@ class Sweep:
                 for name, knob in self.spec.space.items()}
 
     def fingerprint(self) -> str:
-        """Twelve hex digits that name what was asked."""
-        return hashlib.sha256(json.dumps(self.asked(), sort_keys=True).encode()).hexdigest()[:12]
+        """Twelve hex digits that name what was asked; the budget is left out, so that it can be raised."""
+        asked = {key: value for key, value in self.asked().items() if key != "budget"}
+        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def load(path: str | Path) -> Sweep:
@@ -224,10 +206,15 @@ def _base_values(spec: SweepSpec, path: Path) -> tuple[dict[str, Any], str]:
 
 
 def _complete(spec: SweepSpec, base: RunConfig, folder: Path) -> RunConfig:
-    """The base with what the sweep settles: absolute paths, the epochs, the threads of one trial."""
+    """The base with what the sweep settles: absolute paths, the epochs, the validations, the threads of one trial."""
+    from sweeps import scheduler
+
     changes: dict[str, Any] = {}
-    if spec.asha:
-        changes["num_epochs"] = spec.asha.max_epochs
+    if spec.scheduler:
+        changes["num_epochs"] = spec.scheduler.rule.max_epochs
+    if spec.asha and spec.asha.on_tflops:
+        ladders = [scheduler.ladder(spec.asha, bracket) for bracket in range(spec.asha.brackets)]
+        changes["val_at_tflops"] = sorted({*itertools.chain(*ladders), spec.asha.maximum})
     if base.threads == 0:
         changes["threads"] = max(1, int(spec.resources.cpu))
     return config_module.relative_paths_from(base, folder).replace(**changes)

@@ -7,6 +7,8 @@ reused for trial after trial (`reset_config`), which spares the imports.
 
 from __future__ import annotations
 
+import contextlib
+import faulthandler
 import fcntl
 import gc
 import importlib
@@ -45,6 +47,7 @@ class TrialTrainable(Trainable):
 
     def _open(self, config: dict[str, Any]) -> None:
         job = json.loads(config["job"])
+        self._silence = job["silence_seconds"]
         run_dir = Path(job["run_dir"])
         run_dir.mkdir(parents=True, exist_ok=True)
         _write_output_to(run_dir / "output.log")
@@ -53,7 +56,8 @@ class TrialTrainable(Trainable):
 
     def step(self) -> dict[str, Any]:
         """The next message."""
-        return {"message": json.dumps(self._next())}
+        with _limited(self._silence):
+            return {"message": json.dumps(self._next())}
 
     def _next(self) -> tuple[str, Any]:
         try:
@@ -81,6 +85,19 @@ class TrialTrainable(Trainable):
         self._records.close()
         gc.collect()
         self._writer.close()
+
+
+@contextlib.contextmanager
+def _limited(seconds: float) -> Iterator[None]:
+    """End this process if the block takes longer, with a traceback of all threads in output.log.
+
+    The clock is a thread of C, so it runs although the block holds the interpreter.
+    """
+    faulthandler.dump_traceback_later(seconds, exit=True, file=2)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def _records(job: dict[str, Any], run_dir: Path) -> Generator[dict[str, Any], None, None]:

@@ -5,10 +5,14 @@ The knobs steer it: `weight_decay` is the quality of a trial (0 best), `seed` ho
     seed % 10 == 8   raises at epoch 2
     seed % 10 == 9   the codebook is collapsed throughout
     seed % 10 == 6   its process kills itself at epoch 2, once
+    seed % 10 == 5   never ends epoch 2
+    seed % 10 == 4   has no memory left at epoch 2
+    seed % 10 == 3   its process kills itself at epoch 2, each time
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -23,6 +27,22 @@ from lam.config import RunConfig
 from lam.records import RunFolder
 
 EPOCH_SECONDS = float(os.environ.get("FAKE_EPOCH_SECONDS", "0.01"))
+
+
+def fill_disk(events: int) -> None:
+    """In the driver: refuse to force anything to the disk once the journal has this many events."""
+    real = os.fsync
+    written = [0]
+
+    def fsync(handle: int) -> None:
+        if os.readlink(f"/proc/self/fd/{handle}").endswith(".jsonl"):
+            written[0] += 1
+            if written[0] > events:
+                os.ftruncate(handle, os.fstat(handle).st_size - 5)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(handle)
+
+    os.fsync = fsync
 
 
 def prepare(configs: list[RunConfig]) -> str:
@@ -59,6 +79,12 @@ def _misbehave(config: RunConfig, epoch: int, folder: RunFolder) -> None:
     if kind == 8 and epoch == 2:
         print("about to raise")
         raise RuntimeError("the encoder exploded")
+    if kind == 5 and epoch == 2:
+        time.sleep(3600)
+    if kind == 4 and epoch == 2:
+        raise MemoryError("cannot allocate 3 GiB")
+    if kind == 3 and epoch == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
     if kind == 6 and epoch == 2 and not (folder.path / "died").exists():
         (folder.path / "died").touch()
         os.kill(os.getpid(), signal.SIGKILL)

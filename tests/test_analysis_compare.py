@@ -113,10 +113,19 @@ def test_a_collapsed_run_is_assessed_with_what_its_dsnr_is_worth(study: Study) -
         "At epoch 10, whose checkpoint is kept: value -0.408, control 0 [-0.0600, 0.0600], codebook health 0.100, "
         "DSNR 5.10 (ok).",
         "Validation MSE 0.0600, 31 % below copying the last frame.",
+        "Trajectories: validation MSE decreasing, control stable, slot perplexity slow decline.",
     ), (
         "It is ranked below every live trial: collapsed.",
         "At the last validation the slot perplexity is 1.20 and the joint perplexity 1.80: its DSNR of 5.10 says "
         "nothing, random codes are merely unfamiliar.",
+        "abort: codebook_collapsed. The codes carry next to nothing (slot perplexity below 1.5 or joint perplexity "
+        "below 2), and the grace is over. Here val/collapsed is 1, at least 1 since epoch 9.",
+        "warn: codebook_narrow. A slot uses fewer than an eighth of the K codes, counted by perplexity. Here "
+        "val/perplexity_slot is 1.2, below 1.5 since epoch 9.",
+        "warn: dead_codes. More than half of the codes are never used over the validation split. Here "
+        "val/dead_codes / num_embeddings is 0.9167, above 0.5 since epoch 1.",
+        "warn: control_not_shown. The interval of control reaches 0; other samples' codes may predict as well. Here "
+        "val/control_low is -0.06, at most 0 since epoch 1.",
     ))
 
 

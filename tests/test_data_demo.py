@@ -134,7 +134,7 @@ def test_a_clip_never_loses_a_life() -> None:
 
 
 def test_a_game_without_a_table_uses_its_minimal_actions() -> None:
-    assert atari.game_actions("breakout") == ["NOOP", "FIRE", "RIGHT", "LEFT"]
+    assert atari.game_actions("kaboom") == ["NOOP", "FIRE", "RIGHT", "LEFT"]
 
 
 def test_every_table_names_actions_of_its_game() -> None:

@@ -1,4 +1,4 @@
-"""The optimizer step and what surrounds it: resumable at any step, one step however it is split, precision, stopping."""
+"""The optimizer step and what surrounds it: resuming, accumulation, precision, early stopping."""
 
 from __future__ import annotations
 

@@ -31,11 +31,12 @@ def make_sweep(folder: Path) -> Sweep:
 def play(journal: Journal, trial: str, results: list[tuple[int, float, str]], seed: float = 0.5) -> None:
     journal.append("suggested", trial=trial, params={"weight_decay": seed})
     for epoch, objective, verdict in results:
-        journal.append("result", trial=trial, epoch=epoch, objective=objective, verdict=verdict, metrics={}, tflops=1.0)
+        journal.append("result", trial=trial, epoch=epoch, objective=objective, verdict=verdict, metrics={}, tflops=1.0,
+                       step=10 * epoch)
 
 
 def judge(sweep: Sweep, state: SweepState, trial: str) -> scheduler.Ending | None:
-    return scheduler.judge(sweep.spec, state, state.trials[trial], sweep.base, step=10 * state.trials[trial].epoch)
+    return scheduler.judge(sweep.spec, state, state.trials[trial], sweep.base)
 
 
 def test_each_rule_says_why(tmp_path: Path) -> None:
@@ -66,7 +67,8 @@ def test_collapse_is_judged_after_its_grace_and_patience(tmp_path: Path) -> None
     with contextlib.closing(Journal(tmp_path)) as journal:
         play(journal, "t0001", [(epoch, -0.5, "collapsed") for epoch in range(4, 15)])
         assert judge(sweep, journal.state, "t0001") is None
-        journal.append("result", trial="t0001", epoch=15, objective=-0.5, verdict="collapsed", metrics={}, tflops=1.0)
+        journal.append("result", trial="t0001", epoch=15, objective=-0.5, verdict="collapsed", metrics={},
+                       tflops=1.0, step=150)
         ending = judge(sweep, journal.state, "t0001")
         assert ending is not None
         assert (ending.rule, ending.epochs_saved) == ("collapse", 15)
@@ -104,7 +106,7 @@ def test_the_last_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     conclude(sweep, journal, Console(file=sys.stdout))
     assert capsys.readouterr().out.splitlines()[:3] == [
         "3 trials: 1 completed, 1 stopped early, 1 failed, 1 of them collapsed",
-        "spent 39 epochs, 21 saved of 60 (35%), 2 TFLOP, 0 s",
+        "spent 39 epochs, 9 on failed or collapsed trials, 21 saved of 60 (35%), 2 TFLOP (2.333 saved), 0 s",
         "best: t0001 with val/objective 0.4 at epoch 30 (weight_decay=0.1); next is t0002 with -0.3",
     ]
 

@@ -6,91 +6,21 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
+from sweep_driver import calls, left_over, run, spec, start, state_of, wait_for
 
 from lam import yamlio
 from sweeps import folders, searcher
 from sweeps.journal import Journal, read
 from sweeps.spec import Sweep, load
-from sweeps.state import SweepState, replay
-
-ROOT = Path(__file__).resolve().parent.parent
-# A driver as a process of its own: what it does on a signal, and what it leaves behind, is the point.
-DRIVER = """
-import sys
-sys.path[:0] = [{tests!r}, {root!r}]
-import fake_training
-from lam.errors import LamError
-from sweeps.confirm import confirm
-from sweeps.launching import Options, launch
-options = Options(train="fake_training:train", prepare=fake_training.prepare, again="lam again")
-try:
-    {call}
-except LamError as error:
-    print(error, file=sys.stderr)
-    sys.exit(error.exit_code)
-"""
+from sweeps.state import SweepState
 
 pytestmark = pytest.mark.slow
-
-
-def spec(folder: Path, **changes: Any) -> Path:
-    path = folder / "sweep.yaml"
-    path.write_text(yamlio.dump_mapping({
-        "name": "demo", "base": {"data_dir": "nowhere"},
-        "space": {"weight_decay": {"uniform": [0.0, 0.8]}, "seed": {"choice": [1, 2, 6, 7, 8, 9]}},
-        "scheduler": {"asha": {"max_epochs": 9}}, "budget": {"trials": 14}, "storage": str(folder / "runs"),
-        "concurrency": 2, **changes}))
-    return path
-
-
-def start(call: str, epoch_seconds: float = 0.01) -> subprocess.Popen[str]:
-    code = DRIVER.format(tests=str(ROOT / "tests"), root=str(ROOT), call=call)
-    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                            env={**os.environ, "FAKE_EPOCH_SECONDS": str(epoch_seconds)}, start_new_session=True)
-
-
-def run(call: str, code: int = 0, epoch_seconds: float = 0.01) -> tuple[str, str]:
-    process = start(call, epoch_seconds)
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == code, (out, err)
-    return out, err
-
-
-def state_of(folder: Path) -> SweepState:
-    return replay(read(folder))
-
-
-def calls(folder: Path, trial: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "trials" / trial / "calls.jsonl").read_text().splitlines()]
-
-
-def wait_for(folder: Path, events: int, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 60
-    while sum(event["event"] == "result" for event in read(folder)) < events:
-        assert time.monotonic() < deadline
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.05)
-
-
-def left_over(group: int) -> list[psutil.Process]:
-    """Processes of a driver's session that still run."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if os.getsid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-        except (ProcessLookupError, psutil.NoSuchProcess):
-            continue
-    return found
 
 
 def test_a_sweep_with_every_kind_of_trial(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ def test_levels(grace: int, maximum: int, eta: float, expected: list[int]) -> No
 
 
 @pytest.mark.parametrize(("before", "epoch", "expected"), [
-    (0, 1, 1), (1, 2, None), (2, 3, 3), (0, 5, 3), (0, 10, 9), (3, 8, None), (8, 9, 9),
+    (0, 1, 0), (1, 2, None), (2, 3, 1), (0, 5, 1), (0, 10, 2), (3, 8, None), (8, 9, 2),
 ])
 def test_a_validation_that_skips_rungs_is_judged_at_the_highest(before: int, epoch: int, expected: int | None) -> None:
     assert rungs.rung_reached([1, 3, 9], before, epoch) == expected
@@ -67,3 +67,25 @@ def test_levels_rise_and_stay_below_the_maximum(grace: int, maximum: int, eta: f
     found = rungs.levels(grace, maximum, eta)
     assert found == sorted(set(found))
     assert all(grace <= level < maximum for level in found)
+
+
+@pytest.mark.parametrize(("grace", "maximum", "eta", "expected"), [
+    (0.5, 4.5, 3, [0.5, 1.5]), (1.0, 10.0, 3, [1.0, 3.0, 9.0]), (2.0, 2.0, 3, []), (0.1, 0.2, 4, [0.1]),
+])
+def test_rungs_on_a_continuous_axis(grace: float, maximum: float, eta: float, expected: list[float]) -> None:
+    assert rungs.amounts(grace, maximum, eta) == pytest.approx(expected)
+
+
+def test_brackets_take_turns_in_proportion_to_their_shares() -> None:
+    dealt = [rungs.bracket_of(number, 3, 3) for number in range(130)]
+    assert [dealt.count(bracket) for bracket in range(3)] == [90, 30, 10]
+    assert set(dealt[:10]) == {0, 1}
+
+
+def test_the_median_rule() -> None:
+    others = [[0.125, 0.375], [0.25, 0.5], [0.5, 1.0]]
+    assert rungs.median_decides(0.375, others, at_least=3) == (True, 0.375)
+    assert rungs.median_decides(0.37, others, at_least=3) == (False, 0.375)
+    assert rungs.median_decides(0.0, others, at_least=4)[0], "too few to judge by"
+    assert rungs.median_decides(0.0, [[NEVER], [math.nan], [1.0]], at_least=3) == (True, NEVER)
+    assert not rungs.median_decides(math.nan, others, at_least=3)[0]

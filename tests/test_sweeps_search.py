@@ -12,11 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lam import yamlio
-from sweeps import searcher, space, spec
+from sweeps import points, searcher, space, spec
+from sweeps.driver import result_fields
 from sweeps.journal import Journal, read
+from sweeps.sections import Cmaes, Search
 from sweeps.space import Knob
-from sweeps.spec import Search, Sweep
-from sweeps.state import SweepState, replay
+from sweeps.spec import Sweep
+from sweeps.state import SweepState, pareto, ranking, replay
 
 BASE = {"quantizer": "ema", "weight_decay": 0.01}
 
@@ -87,10 +89,16 @@ def play(sweep: Sweep, journal: Journal, trials: int, lag: int = 1) -> None:
         if open_trials and (len(open_trials) > lag or len(state.trials) >= trials):
             finish(journal, open_trials[0].id)
         elif len(state.trials) < trials:
-            params = searcher.ask(sweep.spec, sweep.base.mapping(), state)
-            journal.append("suggested", trial=f"t{len(state.trials) + 1:04d}", params=params)
+            params, attrs = asked(sweep, state)
+            journal.append("suggested", trial=f"t{len(state.trials) + 1:04d}", params=params, attrs=attrs)
         else:
             return
+
+
+def asked(sweep: Sweep, state: SweepState) -> tuple[dict[str, Any], dict[str, Any]]:
+    found = searcher.ask(sweep.spec, sweep.base.mapping(), state)
+    assert found is not None
+    return found
 
 
 def finish(journal: Journal, trial_id: str) -> None:
@@ -111,11 +119,22 @@ def finish(journal: Journal, trial_id: str) -> None:
         journal.append("stopped", trial=trial_id, epoch=epochs, reason={"rule": "asha", "sentence": "cut"})
 
 
+SMALL = {"cmaes": {"cmaes": {"population": 4}}, "nsga2": {"nsga2": {"population": 4}},
+         "gp": {"gp": {"n_startup_trials": 18}}}
+STEPPED = {"weight_decay": {"uniform": [0.0, 1.0], "step": 0.1}, "quantizer": {"choice": ["ema", "vq"]},
+           "ema_decay": {"uniform": [0.9, 0.99], "step": 0.03, "when": {"quantizer": "ema"}}}
+NUMERIC = {"weight_decay": {"uniform": [0.0, 1.0]}, "learning_rate": {"loguniform": [1e-5, 1e-2]},
+           "num_codes": {"int": [1, 5]}, "quantizer": {"choice": ["ema", "vq"]}}
+
+
 @pytest.mark.parametrize(("search", "policy"), [
+    ("grid", "complete"), ("qmc", "complete"), ("cmaes", "complete"), ("gp", "complete"), ("nsga2", "complete"),
     ("random", "complete"), ("tpe", "complete"), ("tpe", "pruned"), ("tpe", "infeasible"), ("tpe", "full_budget_only")])
 def test_a_resumed_sweep_asks_what_the_uninterrupted_one_asks(tmp_path: Path, search: str, policy: str) -> None:
     """Killed after each of several events and rebuilt from its journal, the sweep makes the same suggestions."""
-    sweep = make_sweep(tmp_path, search=search, policy=policy)
+    spaces = {"grid": STEPPED, "cmaes": NUMERIC}
+    sweep = make_sweep(tmp_path, search=SMALL.get(search, search), policy=policy,
+                       **({"space": spaces[search]} if search in spaces else {}))
     whole = Journal(new(tmp_path / "whole"))
     play(sweep, whole, 24)
     whole.close()
@@ -149,7 +168,7 @@ def test_suggestions_differ_from_trial_to_trial_and_seed_to_seed(tmp_path: Path)
     values = [trial.params["weight_decay"] for trial in journal.state.trials.values()]
     assert len(set(values)) == 20
     other = make_sweep(tmp_path, search="random", seed=1)
-    assert searcher.ask(other.spec, other.base.mapping(), SweepState())["weight_decay"] != values[0]
+    assert asked(other, SweepState())[0]["weight_decay"] != values[0]
 
 
 EVENTS = [
@@ -198,6 +217,83 @@ def test_asking_does_not_grow_slow(tmp_path: Path) -> None:
     searcher.ask(sweep.spec, sweep.base.mapping(), state)
     assert time.perf_counter() - begin < 2
     assert len(state.trials) == 300
+
+
+def test_a_grid_is_every_combination_once_and_then_done(tmp_path: Path) -> None:
+    sweep = make_sweep(tmp_path, search="grid", space=STEPPED)
+    journal = Journal(new(tmp_path / "a"))
+    while (found := searcher.ask(sweep.spec, sweep.base.mapping(), journal.state)) is not None:
+        journal.append("suggested", trial=f"t{len(journal.state.trials) + 1:04d}", params=found[0])
+    journal.close()
+    seen = {tuple(trial.params.items()) for trial in journal.state.trials.values()}
+    assert len(seen) == len(journal.state.trials) == 11 * 4 + 11, "four decays where ema, one point where not"
+
+
+def test_qmc_fills_the_space_evenly(tmp_path: Path) -> None:
+    sweep = make_sweep(tmp_path, space=NUMERIC)
+    values = [points.sobol(sweep.spec.space, sweep.base.mapping(), 3, number) for number in range(16)]
+    eighths = [int(value["weight_decay"] * 8) for value in values]
+    assert sorted(eighths) == sorted([*range(8)] * 2)
+    assert {value["quantizer"] for value in values} == {"ema", "vq"}
+
+
+def test_cmaes_moves_towards_the_better_half() -> None:
+    space_ = knobs(weight_decay={"uniform": [0.0, 1.0]}, learning_rate={"loguniform": [1e-5, 1e-2]})
+    told: list[tuple[dict[str, Any], float]] = []
+    for number in range(60):
+        params = points.cmaes(space_, BASE, Cmaes(population=6), number, told)
+        told.append((params, (params["weight_decay"] - 0.9) ** 2))
+    late = [params["weight_decay"] for params, _ in told[-12:]]
+    assert abs(sum(late) / len(late) - 0.9) < 0.1
+
+
+def test_quantiles_and_values_are_inverse() -> None:
+    for knob in SPACE.values():
+        if knob.choice is None:
+            for value in (knob.at(0.0), knob.at(0.31), knob.at(0.77), knob.at(1.0)):
+                assert knob.contains(value)
+                assert knob.at(knob.quantile(float(value))) == pytest.approx(value)
+
+
+def test_several_objectives_and_constraints_reach_the_study(tmp_path: Path) -> None:
+    sweep = make_sweep(tmp_path, objective=["val/dsnr", "val/mse_loss"], search="nsga2",
+                       constraints={"val/perplexity_slot": {"least": 2}, "total_tflops": {"most": 5}})
+    record = {"epoch": 3, "step": 30, "total_tflops": 4.0, "val/dsnr": 2.0, "val/mse_loss": 0.1,
+              "val/perplexity_slot": 1.5}
+    fields = result_fields(sweep.spec, record, "live")
+    assert fields["values"] == {"val/mse_loss": 0.1, "val/perplexity_slot": 1.5}
+    assert fields["violation"] == 0.5
+    journal = Journal(new(tmp_path / "a"))
+    for number, (mse, slot) in enumerate([(0.1, 3.0), (0.2, 4.0), (0.05, 1.5)], 1):
+        journal.append("suggested", trial=f"t{number:04d}", params={"weight_decay": 0.1 * number, "quantizer": "vq"})
+        journal.append("result", trial=f"t{number:04d}", **result_fields(
+            sweep.spec, {**record, "val/mse_loss": mse, "val/perplexity_slot": slot}, "live"))
+        journal.append("completed", trial=f"t{number:04d}", epoch=3, objective=2.0)
+    journal.close()
+    study = searcher.study_of(sweep.spec, journal.state)
+    assert [trial.values for trial in study.trials] == [[2.0, 0.1], [2.0, 0.2], [2.0, 0.05]]
+    assert [trial.constraints["outside"] for trial in study.trials] == [0.0, 0.0, 0.5]
+    assert [trial.id for trial, _ in ranking(journal.state, True)] == ["t0001", "t0002", "t0003"]
+    front = pareto(journal.state, {"val/dsnr": 1, "val/mse_loss": -1}, "val/dsnr")
+    assert [trial.id for trial, _ in front] == ["t0001"]
+
+
+def test_seeds_of_a_config_are_one_trial_of_the_study(tmp_path: Path) -> None:
+    sweep = make_sweep(tmp_path, seeds=3)
+    journal = Journal(new(tmp_path / "a"))
+    for number, value in enumerate([0.3, 0.5, 0.1], 1):
+        repeats = {"repeats": "t0001"} if number > 1 else {}
+        journal.append("suggested", trial=f"t{number:04d}", params={"weight_decay": 0.5, "quantizer": "vq"},
+                       seed=number - 1, **repeats)
+        if number == 3:
+            assert [trial.state.name for trial in searcher.study_of(sweep.spec, journal.state).trials] == ["RUNNING"]
+        journal.append("result", trial=f"t{number:04d}", epoch=9, objective=value, verdict="live", metrics={}, tflops=1)
+        journal.append("completed", trial=f"t{number:04d}", epoch=9, objective=value)
+    journal.close()
+    told = searcher.study_of(sweep.spec, journal.state).trials
+    assert [(trial.state.name, round(trial.value, 9)) for trial in told] == [("COMPLETE", 0.3)]
+    rows = ranking(journal.state, True)
+    assert [(trial.id, round(result.objective, 9)) for trial, result in rows] == [("t0001", 0.3)]
 
 
 def test_every_sampler_can_be_built() -> None:

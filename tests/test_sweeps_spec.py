@@ -77,8 +77,6 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("a corner that is no run", with_knob("embed_dim", {"choice": [256, 300]}),
      r"the point .*embed_dim=300.* is no valid run .*not divisible by head_dim 64.*narrow the range"),
     ("an inside that is no run", with_knob("embed_dim", {"int": [256, 512]}), r"the point .* is no valid run"),
-    ("a knob that does nothing", {"space": {"rollout_weight": {"uniform": [0, 1]}}, "base": {"rollout_horizon": 1}},
-     r"space.rollout_weight: changes nothing in this space: it needs rollout_horizon above 1"),
     ("when that never holds", with_knob("weight_decay", {"uniform": [0, 1], "when": {"quantizer": "none"}}),
      r"space.weight_decay: is never active: its 'when' holds nowhere"),
     ("when on a later knob", {"space": {"ema_decay": {"uniform": [0.9, 0.99], "when": {"quantizer": "ema"}},

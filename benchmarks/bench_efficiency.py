@@ -1,0 +1,102 @@
+"""Search efficiency on recorded curves: TFLOPs until the incumbent is in the top 2 % of its table.
+
+    python benchmarks/bench_efficiency.py TABLE [--seeds 30] [--candidates]
+
+The incumbent is the config that a method would name at that moment; its rank is that of its mean objective at full
+budget over the recorded seeds. All methods have the same objective (val/objective), curves and budget. With
+``--candidates`` other settings of this product stand beside its default: the default was chosen on `breakout` and is
+reported on `pong`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from bench_deception import budget_of
+from simulate import Method, Ours, Stock, objective, play
+from tables import Table
+
+TOP_SHARE = 0.02
+FULL_RUNS = 60  # the budget of a search, in full trainings of a mean config
+
+Make = Callable[[Table, int], Method]
+
+METHODS: dict[str, Make] = {
+    "random": lambda table, seed: Ours(table, seed, search="random"),
+    "random + ASHA": lambda table, seed: Stock(table, seed, objective, random=True),
+    "stock Ray + Optuna + ASHA": lambda table, seed: Stock(table, seed, objective),
+    "default": lambda table, seed: Ours(table, seed, scheduler={"asha": {"max_epochs": table.epochs}}),
+}
+
+CANDIDATES: dict[str, Make] = {
+    f"{search}, eta {eta}, {policy}": (
+        lambda table, seed, search=search, eta=eta, policy=policy: Ours(  # type: ignore[misc]
+            table, seed, search=search, policy=policy,
+            scheduler={"asha": {"max_epochs": table.epochs, "reduction_factor": eta}}))
+    for search in ("tpe", "random", "qmc", "gp") for eta in (3, 4) for policy in ("complete", "full_budget_only")
+    if search == "tpe" or policy == "complete"
+}
+
+
+def top(table: Table) -> set[int]:
+    """Rows in the top 2 % by mean objective at full budget."""
+    finals = [table.final(row) for row in range(len(table.rows))]
+    worth = [-math.inf if math.isnan(value) else value for value in finals]
+    order = sorted(range(len(finals)), key=lambda row: worth[row], reverse=True)
+    return set(order[: max(1, round(TOP_SHARE * len(order)))])
+
+
+def measure(table: Table, make: Make, seeds: int) -> list[float]:
+    """TFLOPs of each search seed; infinite where the budget was spent first."""
+    good, budget = top(table), budget_of(table, FULL_RUNS)
+    return [play(table, make(table, seed), budget).until(good) for seed in range(seeds)]
+
+
+def summary(values: list[float], budget: float) -> dict[str, Any]:
+    """Mean with its 95 % bootstrap interval, a search that did not get there counted with the whole budget."""
+    capped = np.minimum(np.array(values), budget)
+    means = _resampled(capped).mean(axis=1)
+    return {"mean": float(capped.mean()), "low": float(np.quantile(means, 0.025)),
+            "high": float(np.quantile(means, 0.975)), "median": float(np.median(capped)),
+            "reached": int(np.isfinite(values).sum()), "of": len(values)}
+
+
+def ratio(values: list[float], others: list[float], budget: float) -> dict[str, float]:
+    """Ratio of the capped means, seeds resampled in each."""
+    a, b = (np.minimum(np.array(row), budget) for row in (values, others))
+    ratios = _resampled(a).mean(axis=1) / _resampled(b, 1).mean(axis=1)
+    return {"ratio": float(a.mean() / b.mean()), "low": float(np.quantile(ratios, 0.025)),
+            "high": float(np.quantile(ratios, 0.975))}
+
+
+def _resampled(values: Any, seed: int = 0) -> Any:
+    generator = np.random.default_rng(seed)
+    return values[generator.integers(len(values), size=(2000, len(values)))]
+
+
+def main() -> None:
+    """Print one JSON document."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("table")
+    parser.add_argument("--seeds", type=int, default=30)
+    parser.add_argument("--candidates", action="store_true")
+    arguments = parser.parse_args()
+    table = Table(arguments.table)
+    budget = budget_of(table, FULL_RUNS)
+    methods = {**METHODS, **(CANDIDATES if arguments.candidates else {})}
+    values = {name: measure(table, make, arguments.seeds) for name, make in methods.items()}
+    stock = values["stock Ray + Optuna + ASHA"]
+    print(json.dumps({
+        "table": arguments.table, "configs": len(table.rows), "budget_tflops": budget, "seeds": arguments.seeds,
+        "methods": {name: {**summary(row, budget), "against_stock": ratio(row, stock, budget)}
+                    for name, row in values.items()},
+    }, indent=1))
+
+
+if __name__ == "__main__":
+    main()

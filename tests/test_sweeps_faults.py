@@ -1,0 +1,185 @@
+"""Faults of whole sweeps on a real Ray: hanging, out of memory, full disks, drivers killed at random moments."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sweep_driver import ROOT, calls, run, spec, start, state_of
+
+from sweeps import driver, folders, searcher
+from sweeps.journal import read
+from sweeps.state import SweepState
+
+pytestmark = pytest.mark.slow
+PLAIN = {"weight_decay": {"uniform": [0.0, 0.8]}}
+
+
+def test_each_fault_ends_as_what_it_is_and_the_study_has_none_running(tmp_path: Path) -> None:
+    """NaN, an exception, a worker killed again and again, one without memory, one that hangs, and a healthy one."""
+    path = spec(tmp_path, search="grid", scheduler="none", base={"data_dir": "nowhere", "num_epochs": 3},
+                space={"seed": {"choice": [1, 3, 4, 5, 7, 8]}}, budget={"trials": 99}, hang_minutes=0.1)
+    run(f"launch({str(path)!r}, options=options)")
+    folder = tmp_path / "runs" / "demo"
+    state = state_of(folder)
+    found = {trial.params["seed"]: (trial.status, (trial.reason or {}).get("rule")) for trial in state.trials.values()}
+    assert found == {1: ("completed", None), 3: ("failed", "process_lost"), 4: ("failed", "out_of_memory"),
+                     5: ("failed", "hung"), 7: ("failed", "nonfinite"), 8: ("failed", "raised")}
+    sentences = {trial.params["seed"]: (trial.reason or {}).get("sentence", "") for trial in state.trials.values()}
+    assert "its process died 3 times, last after epoch 1" in sentences[3]
+    assert sentences[4] == "training raised MemoryError: cannot allocate 3 GiB"
+    assert sentences[5].startswith("it reported no epoch for 0.1 minutes after epoch 1 and was killed")
+    hung = next(trial.id for trial in state.trials.values() if trial.params["seed"] == 5)
+    assert "fake_training.py" in (folder / "trials" / hung / "output.log").read_text(), "where it stood"
+    assert list(read(folder))[-1]["reason"] == "every point of the grid is done"
+    study = searcher.study_of(folders.open_sweep(folder)[0].spec, state)
+    assert Counter(trial.state.name for trial in study.trials) == {"COMPLETE": 1, "FAIL": 5}
+
+
+def test_the_report_of_rays_memory_monitor_is_told_with_its_numbers() -> None:
+    text = ("The actor died unexpectedly before finishing this task. NODE_OUT_OF_MEMORY: Task was killed due to the "
+            "node running low on memory.\nMemory on the node (IP: 10.0.0.1, ID: ab) where the task was running was "
+            "30.39GB / 32.00GB (0.949688), which exceeds the memory usage threshold of 0.9.\n")
+    assert driver.memory_sentence(text) == ("Memory on the node (IP: 10.0.0.1, ID: ab) where the task was running was "
+                                            "30.39GB / 32.00GB (0.949688)")
+    assert driver.memory_sentence("The actor died because of SIGKILL") == ""
+
+
+def test_a_driver_killed_at_ten_random_moments(tmp_path: Path) -> None:
+    """No trial is lost or run twice, every finished result is kept, and the trials are those of an untouched sweep."""
+    settings: dict[str, Any] = {"space": PLAIN, "scheduler": {"asha": {"max_epochs": 9}}, "budget": {"trials": 12},
+                                "concurrency": 1, "search": {"tpe": {"n_startup_trials": 4}}}
+    whole = spec(tmp_path, name="whole", **settings)
+    run(f"launch({str(whole)!r}, options=options)", epoch_seconds=0.03)
+    path = spec(tmp_path, name="killed", **settings)
+    folder = tmp_path / "runs" / "killed"
+    generator = random.Random(3)
+    kept: list[dict[str, Any]] = []
+    for _ in range(10):
+        process = start(f"launch({str(path)!r}, options=options)", 0.03)
+        wait_for_growth(folder, len(kept), process)
+        time.sleep(generator.uniform(0.0, 0.6))
+        process.kill()
+        process.communicate()
+        events = list(read(folder))
+        assert events[: len(kept)] == kept, "what was journalled stays"
+        kept = events
+    run(f"launch({str(path)!r}, options=options)", epoch_seconds=0.03)
+    assert endings(state_of(folder)) == endings(state_of(tmp_path / "runs" / "whole"))
+    for trial in state_of(folder).trials.values():
+        assert [result.epoch for result in trial.results] == list(range(1, trial.epoch + 1))
+        lines = (folder / "trials" / trial.id / "metrics.jsonl").read_text().splitlines()
+        assert [json.loads(line)["epoch"] for line in lines[: trial.epoch]] == list(range(1, trial.epoch + 1))
+
+
+def wait_for_growth(folder: Path, before: int, process: subprocess.Popen[str]) -> None:
+    """Until the driver has opened a session, or has ended."""
+    deadline = time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < deadline:
+        if folder.exists() and sum(1 for _ in read(folder)) > before + 1:
+            return
+        time.sleep(0.02)
+
+
+def endings(state: SweepState) -> list[Any]:
+    return [(trial.id, trial.params, trial.status, trial.epoch, trial.objective,
+             [(result.epoch, result.objective) for result in trial.results]) for trial in state.trials.values()]
+
+
+def test_a_full_disk_ends_the_sweep_resumably(tmp_path: Path) -> None:
+    """The journal's tenth write is refused as on a full disk."""
+    path = spec(tmp_path, space=PLAIN, scheduler="none", base={"data_dir": "nowhere", "num_epochs": 5},
+                budget={"trials": 6}, concurrency=1)
+    _, err = run(f"fake_training.fill_disk(9)\n    launch({str(path)!r}, options=options)", code=3)
+    assert "the journal cannot be written (No space left on device); free or repair the disk" in err
+    folder = tmp_path / "runs" / "demo"
+    before = state_of(folder)
+    assert before.seq == 9
+    run(f"launch({str(path)!r}, options=options)")
+    after = state_of(folder)
+    assert len(after.with_status("completed")) == 6
+    assert list(after.trials)[: len(before.trials)] == list(before.trials)
+
+
+def test_paused_trials_are_promoted_or_stopped(tmp_path: Path) -> None:
+    path = spec(tmp_path, space=PLAIN, search={"random": {}}, budget={"trials": 9}, concurrency=1,
+                scheduler={"asha": {"max_epochs": 9, "promote": True}}, seed=5)
+    run(f"launch({str(path)!r}, options=options)")
+    folder = tmp_path / "runs" / "demo"
+    state, events = state_of(folder), list(read(folder))
+    assert state.unfinished == []
+    paused = [event["trial"] for event in events if event["event"] == "paused"]
+    assert paused
+    left = [trial for trial in state.with_status("stopped") if "never promoted" in trial.reason["sentence"]]
+    assert {trial.id for trial in left} <= set(paused)
+    best = sorted(state.trials.values(), key=lambda trial: trial.params["weight_decay"])[0]
+    assert best.status == "completed", "the best is never lost to a rung"
+    for trial in state.trials.values():
+        assert [result.epoch for result in trial.results] == list(range(1, trial.epoch + 1))
+
+
+def test_seeds_extend_and_warm_start(tmp_path: Path) -> None:
+    path = spec(tmp_path, space=PLAIN, search="random", budget={"trials": 3}, seeds=2,
+                scheduler={"asha": {"max_epochs": 3}})
+    run(f"launch({str(path)!r}, options=options)")
+    folder = tmp_path / "runs" / "demo"
+    state = state_of(folder)
+    repeats = [trial for trial in state.trials.values() if trial.repeats]
+    assert len(state.configs) == 3
+    assert {trial.repeats for trial in repeats} == {trial.id for trial in state.configs if trial.status == "completed"}
+    assert all(trial.seed == 1 and trial.params == state.trials[trial.repeats].params for trial in repeats)
+    wide = tmp_path / "wide.yaml"
+    wide.write_text("space: {weight_decay: {uniform: [0.0, 0.9]}}\n")
+    run(f"extend({str(folder)!r}, {{'trials': 2}}, {str(wide)!r}, options)")
+    longer = state_of(folder)
+    assert len(longer.configs) == 5
+    assert list(longer.trials)[: len(state.trials)] == list(state.trials)
+    assert json.loads((folder / "sweep.json").read_text())["asked"]["space"]["weight_decay"]["uniform"] == [0.0, 0.9]
+    _, err = run(f"extend({str(folder)!r}, {{'trials': 2}}, {str(tmp_path / 'sweep.yaml')!r}, options)", code=2)
+    assert "space.weight_decay: does not hold 0.9" in err
+    other = spec(tmp_path, name="next", space={"weight_decay": {"uniform": [0.0, 1.0]}}, budget={"trials": 2},
+                 scheduler={"asha": {"max_epochs": 3}})
+    out, _ = run(f"launch({str(other)!r}, options=Options(**common, warm_start={str(folder)!r}))")
+    taken = state_of(tmp_path / "runs" / "next").prior
+    assert f"warm start: {len(taken)} trials of demo taken over" in out
+    assert len(taken) == len(longer.with_status("completed", "stopped"))
+    assert len(state_of(tmp_path / "runs" / "next").trials) == 2
+
+
+def test_a_trial_is_the_same_in_a_fresh_process_and_as_the_fifth_of_an_actor(tmp_path: Path, tiny_data: Path) -> None:
+    """Real training: what an actor did before leaves no trace in the numbers."""
+    base = {"data_dir": str(tiny_data), "sequence_length": 3, "embed_dim": 16, "encoder_depth": 1, "decoder_depth": 1,
+            "head_dim": 16, "patch_dim": 16, "codebook_dim": 8, "num_epochs": 2, "steps_per_epoch": 3, "batch_size": 8,
+            "eval_sequences": 16, "sample_count": 0, "threads": 1, "device": "cpu", "warmup_steps": 2}
+    path = spec(tmp_path, base=base, search="random", scheduler="none", budget={"trials": 5}, concurrency=1,
+                space={"learning_rate": {"loguniform": [1e-4, 1e-2]}, "quantizer": {"choice": ["ema", "vq"]}})
+    run(f"launch({str(path)!r}, options=Options())")
+    fifth = tmp_path / "runs" / "demo" / "trials" / "t0005"
+    alone = tmp_path / "alone"
+    code = ("from pathlib import Path; from lam import training; from lam.records import RunFolder\n"
+            f"for _ in training.train(RunFolder({str(fifth)!r}).config(), {str(alone)!r}): pass")
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert numbers(fifth) == numbers(alone)
+
+
+def numbers(folder: Path) -> list[dict[str, Any]]:
+    """Epoch records without what a clock says."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    clocks = ("seconds", "train_seconds", "train/samples_per_second")
+    return [{key: value for key, value in line.items() if key not in clocks} for line in lines]
+
+
+def test_workers_are_reused(tmp_path: Path) -> None:
+    path = spec(tmp_path, space=PLAIN, search="random", scheduler="none", budget={"trials": 5}, concurrency=1,
+                base={"data_dir": "nowhere", "num_epochs": 2})
+    run(f"launch({str(path)!r}, options=options)")
+    folder = tmp_path / "runs" / "demo"
+    assert len({call["pid"] for trial in state_of(folder).trials for call in calls(folder, trial)}) == 1

@@ -1,0 +1,144 @@
+"""Replay of stopping policies on a recorded journal, warm start and extension: what is taken, refused and said."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from lam import yamlio
+from lam.errors import BadInput
+from sweeps import exporting, extending, folders, replaying, warm
+from sweeps.journal import Journal, read
+from sweeps.spec import Sweep, load
+
+
+def make_sweep(folder: Path, **changes: Any) -> Sweep:
+    folder.mkdir(exist_ok=True)
+    path = folder / "sweep.yaml"
+    path.write_text(yamlio.dump_mapping({
+        "name": "demo", "base": {"data_dir": "nowhere", "num_epochs": 9}, "budget": {"trials": 6},
+        "space": {"weight_decay": {"uniform": [0.0, 1.0]}}, **changes}))
+    return load(path)
+
+
+def recorded(folder: Path, sweep: Sweep, curves: dict[float, list[float]]) -> Path:
+    """A sweep without early stopping: knob value -> objective of each epoch; the trials take turns."""
+    folders.write_identity(sweep, folder, "data")
+    with contextlib.closing(Journal(folder)) as journal:
+        journal.append("sweep_started", name="demo", pid=1, host="here")
+        for number, value in enumerate(curves, 1):
+            journal.append("suggested", trial=f"t{number:04d}", params={"weight_decay": value})
+        for epoch in range(1, 10):
+            for number, curve in enumerate(curves.values(), 1):
+                journal.append("result", trial=f"t{number:04d}", epoch=epoch, objective=curve[epoch - 1],
+                               verdict="live", metrics={}, tflops=2.0 * epoch, seconds=epoch, step=10 * epoch)
+        for number, curve in enumerate(curves.values(), 1):
+            journal.append("completed", trial=f"t{number:04d}", epoch=9, objective=max(curve))
+    return folder
+
+
+STEADY = {value: [value * epoch / 9 for epoch in range(1, 10)] for value in (0.9, 0.8, 0.3, 0.2, 0.1, 0.4)}
+LATE = {**STEADY, 0.05: [0.01] * 5 + [2.0] * 4}
+
+
+def test_a_policy_that_keeps_the_winner_says_what_it_saves(tmp_path: Path) -> None:
+    sweep = make_sweep(tmp_path / "yaml")
+    folder = recorded(tmp_path / "runs", sweep, STEADY)
+    outcome = replaying.replay(sweep, read(folder), "asha:reduction_factor=3")
+    assert (outcome.winner, outcome.winner_kept, outcome.unknown) == ("t0001", True, 0)
+    assert (outcome.recorded_epochs, outcome.epochs, outcome.stopped) == (54, 14, 5)
+    assert outcome.tflops == 2.0 * outcome.epochs
+    assert "the winner t0001 is kept" in outcome.sentence()
+
+
+def test_a_policy_that_ends_the_winner_says_what_it_loses(tmp_path: Path) -> None:
+    sweep = make_sweep(tmp_path / "yaml")
+    folder = recorded(tmp_path / "runs", sweep, LATE)
+    outcome = replaying.replay(sweep, read(folder), "asha")
+    assert (outcome.winner, outcome.winner_kept, outcome.winner_epoch, outcome.best) == ("t0007", False, 1, "t0001")
+    assert outcome.regret == pytest.approx(2.0 - 0.9)
+    assert "it ends the winner t0007 at epoch 1 and names t0001 instead (worse by 1.1)" in outcome.sentence()
+
+
+def test_no_policy_saves_nothing(tmp_path: Path) -> None:
+    sweep = make_sweep(tmp_path / "yaml")
+    folder = recorded(tmp_path / "runs", sweep, STEADY)
+    outcome = replaying.replay(sweep, read(folder), "none")
+    assert (outcome.epochs, outcome.stopped, outcome.winner_kept) == (54, 0, True)
+    assert replaying.replay(sweep, read(folder), "median:min_trials=3").stopped >= 2
+
+
+@pytest.mark.parametrize(("policy", "message"), [
+    ("hyperband", "hyperband: unknown key; known here: asha, median"), ("asha:eta=3", "asha.eta: unknown key"),
+    ("asha:reduction_factor", "got 'reduction_factor', expected key=value"),
+    ("asha:reduction_factor=1", "greater than 1"),
+])
+def test_a_policy_that_is_none_is_refused(tmp_path: Path, policy: str, message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        replaying.parse(policy, make_sweep(tmp_path))
+
+
+def test_warm_start_takes_what_this_sweep_could_have_suggested(tmp_path: Path) -> None:
+    first = make_sweep(tmp_path / "a")
+    folder = recorded(tmp_path / "runs", first, STEADY)
+    wider = make_sweep(tmp_path / "b", name="next", space={
+        "weight_decay": {"uniform": [0.15, 1.0]}, "ema_decay": {"uniform": [0.9, 0.999], "when": {"quantizer": "ema"}}})
+    found = warm.matches(wider, folder)
+    assert [params for _, params in found.taken] == [
+        {"weight_decay": value, "ema_decay": first.base.ema_decay} for value in STEADY if value >= 0.15]
+    assert found.left == 1
+    other = make_sweep(tmp_path / "c", name="next", base={"data_dir": "nowhere", "num_epochs": 9, "embed_dim": 256})
+    assert warm.matches(other, folder).taken == []
+    elsewhere = make_sweep(tmp_path / "d", name="next", objective="val/mse_loss")
+    with pytest.raises(BadInput, match="is ranked by val/objective, this sweep by val/mse_loss"):
+        warm.matches(elsewhere, folder)
+
+
+def test_warm_start_is_written_once(tmp_path: Path) -> None:
+    folder = recorded(tmp_path / "runs", make_sweep(tmp_path / "a"), STEADY)
+    sweep = make_sweep(tmp_path / "b", name="next")
+    (tmp_path / "next").mkdir()
+    with contextlib.closing(Journal(tmp_path / "next")) as journal:
+        for _ in range(2):
+            warm.record(journal, sweep, warm.matches(sweep, folder))
+        assert len(journal.state.prior) == 6
+        assert journal.state.trials == {}
+        assert journal.state.prior[0].best(True).objective == pytest.approx(0.9)
+
+
+def test_a_budget_is_raised_from_what_is_allowed_or_spent(tmp_path: Path) -> None:
+    sweep = make_sweep(tmp_path / "a", budget={"trials": 4, "epochs": 54})
+    folder = recorded(tmp_path / "runs", sweep, STEADY)
+    _, state = folders.open_sweep(folder)
+    assert extending.raised(sweep.spec, state, {"trials": 3, "epochs": 10}) == {"trials": 9, "epochs": 64}
+    with pytest.raises(BadInput, match="its budget of 54 epochs is spent too; add --epochs as well"):
+        extending.raised(sweep.spec, state, {"trials": 3})
+    with pytest.raises(BadInput, match="--trials: got -1, expected more than 0"):
+        extending.raised(sweep.spec, state, {"trials": -1})
+
+
+def test_the_same_sweep_with_more_budget_is_the_same_sweep(tmp_path: Path) -> None:
+    sweep = make_sweep(tmp_path / "a")
+    folder = recorded(tmp_path / "runs", sweep, STEADY)
+    longer = make_sweep(tmp_path / "b", budget={"trials": 60})
+    folders.check_same(longer, folder)
+    folders.write_identity(longer, folder, "data")
+    assert folders.open_sweep(folder)[0].spec.budget.trials == 60
+
+
+def test_an_exported_study_is_the_sweep(tmp_path: Path) -> None:
+    sweep = make_sweep(tmp_path / "a")
+    folder = recorded(tmp_path / "runs", sweep, STEADY)
+    storage = f"sqlite:///{tmp_path}/studies.db"
+    for _ in range(2):
+        name, trials = exporting.export(folder, storage)
+    assert (name, trials) == (f"demo-{sweep.fingerprint()}", 6)
+    assert optuna.get_all_study_names(storage) == [name]
+    study = optuna.load_study(study_name=name, storage=storage)
+    assert study.best_value == pytest.approx(0.9)
+    with pytest.raises(BadInput, match=r"got 'studies.db', expected an Optuna storage URL"):
+        exporting.export(folder, "studies.db")
