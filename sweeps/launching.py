@@ -189,7 +189,7 @@ def trial_machinery(
     from sweeps import ray_session
 
     if not options.quiet:
-        console.print(f"starting Ray ({options.address or 'on this machine'})", highlight=False, markup=False)
+        console.print(f"starting the workers ({options.address or 'on this machine'})", highlight=False, markup=False)
     with ray_session.session(options.address, folder / "ray.log") as scratch, Signals() as signals:
         yield signals, ray_session.concurrency(sweep.spec.resources, sweep.source), scratch
 
