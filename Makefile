@@ -6,7 +6,7 @@ DEMO   ?= demo
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast check format docs bench clean
+.PHONY: help setup demo test test-long test-fast check format docs bench clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -25,11 +25,14 @@ demo: $(READY) ## The main job on real video: data, sweep, confirmation, promoti
 	$(BIN)/lam promote $(DEMO)/runs/demo -o $(DEMO)/production.yaml
 	$(BIN)/lam report $(DEMO)/runs/demo -o $(DEMO)/report.html -o $(DEMO)/report.md
 
-test: $(READY) ## Every test
-	$(BIN)/python -m pytest
+test: $(READY) ## The tests, a few minutes; those that train for minutes are in test-long
+	$(BIN)/python -m pytest -m 'not long'
+
+test-long: $(READY) ## The tests that train for minutes: ten healthy runs raise no alarm
+	$(BIN)/python -m pytest -m long
 
 test-fast: $(READY) ## The tests that take less than five seconds each
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest -m 'not slow and not long'
 
 check: $(READY) ## Lint, types, import contracts, generated pages
 	$(BIN)/ruff check .

@@ -113,6 +113,7 @@ HEALTHY = {"single steps": {},
            "few codes, rollouts": {"num_embeddings": 8, "sequence_length": 4, "rollout_horizon": 2}}
 
 
+@pytest.mark.long
 def test_healthy_runs_raise_no_abort(data: Path, tmp_path: Path) -> None:
     """10 runs, two configs over 5 seeds: the false alarms are counted, and there are none."""
     alarms = []
