@@ -53,6 +53,7 @@ def test_the_report_of_rays_memory_monitor_is_told_with_its_numbers() -> None:
     assert driver.memory_sentence("The actor died because of SIGKILL") == ""
 
 
+@pytest.mark.long
 def test_a_driver_killed_at_ten_random_moments(tmp_path: Path) -> None:
     """No trial is lost or run twice, every finished result is kept, and the trials are those of an untouched sweep."""
     settings: dict[str, Any] = {"space": PLAIN, "scheduler": {"asha": {"max_epochs": 9}}, "budget": {"trials": 12},
