@@ -139,24 +139,34 @@ def test_a_codebook_in_full_use_is_not_flagged(k: int) -> None:
     assert found.severity in ("ok", "info")
 
 
-def late_bloomer() -> list[dict[str, Any]]:
-    """2 live codes at a fifth of its 20 epochs, 12 at two fifths."""
+def late_bloomer(epochs: int) -> list[dict[str, Any]]:
+    """Collapsed until two fifths of its training: 1 code, from a fifth on 2 unequal ones, then 12."""
     rng = np.random.default_rng(1)
-    codes = {epoch: np.full((500, 3), 5) if epoch < 4 else rng.choice(2, p=[0.95, 0.05], size=(500, 3)) if epoch < 8
-             else rng.integers(12, size=(500, 3)) for epoch in range(1, 21)}
-    return [lam_record(epoch, codes[epoch], 12) for epoch in codes]
+    codes = [np.full((500, 3), 5) if 5 * epoch < epochs else rng.choice(2, p=[0.95, 0.05], size=(500, 3))
+             if 5 * epoch < 2 * epochs else rng.integers(12, size=(500, 3)) for epoch in range(1, epochs + 1)]
+    return [lam_record(epoch, each, 12) for epoch, each in enumerate(codes, start=1)]
 
 
-def test_a_run_that_wakes_late_is_never_aborted() -> None:
-    records = late_bloomer()
-    assert records[3]["val/codebook_unique_total"] == 2
-    assert records[7]["val/codebook_unique_total"] == 12
-    assert [record["epoch"] for record in records if record["val/collapsed"]] == list(range(1, 8))
-    facts = health.of_config({"num_epochs": 20, "vq_refresh_interval": 100, "num_embeddings": 12}, 50)
-    assert facts["grace_epochs"] == 6
-    for count in range(1, 21):
-        judged = judge_records(records[:count], load("lam"), {**facts, "grace_epochs": 8.0})
+@pytest.mark.parametrize("epochs", [5, 9, 10, 12, 20, 33])
+def test_a_run_that_wakes_late_is_never_aborted(epochs: int) -> None:
+    records = late_bloomer(epochs)
+    if epochs == 20:
+        assert [records[at]["val/codebook_unique_total"] for at in (3, 7)] == [2, 12]
+        assert [record["epoch"] for record in records if record["val/collapsed"]] == list(range(1, 8))
+    facts = health.of_config({"num_epochs": epochs, "vq_refresh_interval": 50, "num_embeddings": 12}, 50)
+    for count in range(1, epochs + 1):
+        judged = judge_records(records[:count], load("lam"), facts)
         assert not judged.aborts, count
+        flags = [bool(record["val/collapsed"]) for record in records[:count]]
+        assert health.collapse(range(1, count + 1), flags, int(facts["grace_epochs"]), 2) is None
+
+
+def test_a_run_that_never_wakes_is_aborted_where_the_grace_ends() -> None:
+    facts = health.of_config({"num_epochs": 20, "vq_refresh_interval": 50, "num_embeddings": 12}, 50)
+    assert facts["grace_epochs"] == 8
+    asleep = [lam_record(epoch, np.full((500, 3), 5), 12) for epoch in range(1, 21)]
+    assert not judge_records(asleep[:7], load("lam"), facts).aborts
+    assert judge_records(asleep[:8], load("lam"), facts).aborts
 
 
 def test_the_sweeps_collapse_is_the_profiles() -> None:
