@@ -83,8 +83,8 @@ class Recipe:
 
 
 RECIPES = {
-    "deception": Recipe("breakout", DECEPTIVE_SPACE, 120, 1,
-                        {**BASE, "codebook_init": "uniform", "vq_refresh_interval": 0}),
+    "deception": Recipe("panning", DECEPTIVE_SPACE, 120, 1,
+                        {**BASE, "codebook_init": "uniform", "vq_refresh_interval": 0, "steps_per_epoch": 40}),
     "breakout": Recipe("breakout", SEARCH_SPACE, 200, 3, BASE),
     "pong": Recipe("pong", SEARCH_SPACE, 200, 3, BASE),
 }

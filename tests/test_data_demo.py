@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
-from lam.data import atari, demo
+from lam.data import atari, demo, panning
 from lam.data.codec import Codec
 from lam.data.demo import Demo, make
 from lam.data.manifest import read_manifest
@@ -45,6 +45,21 @@ def test_latents_are_the_clip_and_actions_led_into_them(tiny_data: Path) -> None
         codec = Codec.load(file["codec"])
         np.testing.assert_array_equal(file["actions"][:], clip.actions)
     np.testing.assert_array_equal(latents, codec.encode(clip.frames))
+
+
+def test_panning_is_its_picture_moved_by_the_actions(tmp_path: Path) -> None:
+    clip = panning.play(12, 64, (3, 1))
+    assert clip.frames.shape == (48, 64, 64, 3)
+    assert set(clip.actions) == {0, 1, 2, 3}
+    y = x = 0
+    for t, action in enumerate(clip.actions[1:], start=1):
+        dy, dx = panning.DIRECTIONS[list(panning.DIRECTIONS)[action]]
+        y, x = y + 8 * dy, x + 8 * dx
+        np.testing.assert_array_equal(clip.frames[4 * t + 3], np.roll(clip.frames[3], (y, x), (0, 1)), err_msg=str(t))
+    made = make(tmp_path / "d", Demo("panning", 3, 8, 32))
+    assert made.written == 3
+    with h5py.File(tmp_path / "d" / "panning-0000.h5") as file:
+        assert json.loads(file.attrs["action_names"]) == ["UP", "RIGHT", "LEFT", "DOWN"]
 
 
 def test_an_action_decides_the_frames_it_is_stored_with() -> None:
@@ -116,6 +131,7 @@ def test_refuses_a_folder_that_holds_something_else(tmp_path: Path) -> None:
     ({"size": 0}, "--size: got 0, expected 32 to 512"),
     ({"seed": -1}, "--seed: got -1, expected 0"),
     ({"game": "pongg"}, "--game: got 'pongg', no such game; did you mean 'pong'?"),
+    ({"game": "joust"}, "--game: got 'joust', no such game"),  # on the disk, but the emulator does not know it
     ({"game": ""}, "--game: got '', no such game; for example battle_zone"),
 ])
 def test_bad_arguments_start_nothing(tmp_path: Path, change: dict[str, object], message: str) -> None:

@@ -29,6 +29,7 @@ ACTIONS: dict[str, tuple[str, ...]] = {
     "enduro": ("FIRE", "RIGHTFIRE", "LEFTFIRE", "DOWN"),
     "ice_hockey": ("NOOP", "UP", "RIGHT", "LEFT", "DOWN"),
     "freeway": ("NOOP", "UP", "DOWN"),
+    "haunted_house": ("UP", "RIGHT", "LEFT", "DOWN"),
     "space_invaders": ("NOOP", "FIRE", "RIGHT", "LEFT"),
 }
 STARTUP_FRAMES = (60, 120)  # emulated frames of NOOP before a clip begins, drawn uniformly
@@ -56,7 +57,7 @@ def game_actions(game: str) -> list[str]:
     Raises:
         BadInput: no such game.
     """
-    known = sorted(roms.get_all_rom_ids())
+    known = sorted(game for game in roms.get_all_rom_ids() if ALEInterface.isSupportedROM(roms.get_rom_path(game)))
     if game not in known:
         raise BadInput(f"got {game!r}, no such game", key="--game",
                        remedy=suggest(game, known) if len(game) > 2 else f"for example {', '.join(sorted(ACTIONS))}")

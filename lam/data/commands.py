@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+GAME_HELP = "An Atari game, such as breakout or pong; or panning, where nothing but the action changes the picture."
+
 
 def register(app: typer.Typer) -> None:
     """Add the group `data` to the application."""
@@ -20,7 +22,7 @@ def register(app: typer.Typer) -> None:
 
 def demo(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to write; made if missing.")],
-    game: Annotated[str, typer.Option(help="An Atari game, such as breakout, pong or boxing.")] = "breakout",
+    game: Annotated[str, typer.Option(help=GAME_HELP)] = "breakout",
     episodes: Annotated[int, typer.Option(help="Clips, one file each; at least 3.")] = 60,
     length: Annotated[int, typer.Option(help="Latent frames of a clip, four video frames each; even.")] = 120,
     size: Annotated[int, typer.Option(help="Pixels of a side; the latent grid has an eighth. A multiple of 8.")] = 128,

@@ -21,8 +21,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from lam import files
-from lam.data import manifest
-from lam.data.atari import Clip, game_actions, play
+from lam.data import atari, manifest, panning
 from lam.data.codec import BLOCK_PIXELS, Codec, Sample, sample
 from lam.data.h5 import ACTIONS, CODEC, EMBEDDINGS, read_info
 from lam.data.manifest import Ratios, Splits
@@ -45,7 +44,7 @@ class Demo(NamedTuple):
     """What a demonstration is made of; two equal ones give the same files.
 
     Attributes:
-        game: an Atari game, such as "breakout".
+        game: an Atari game, such as "breakout", or "panning" (see `lam.data.panning`).
         episodes: files, one clip each.
         length: latent frames of a clip, even.
         size: pixels of a side, a multiple of 8; the latent grid has an eighth.
@@ -75,7 +74,7 @@ def make(folder: str | Path, demo: Demo) -> Made:
     """
     folder = Path(folder)
     _check(demo)
-    action_names = game_actions(demo.game)
+    action_names = _action_names(demo.game)
     _claim(folder, demo)
     names = [f"{demo.game}-{number:04d}.h5" for number in range(demo.episodes)]
     splits = manifest.split_names(names, Ratios(), demo.seed)
@@ -139,8 +138,15 @@ def _recipe(path: Path) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def _clip(demo: Demo, number: int) -> Clip:
-    return play(demo.game, demo.length, demo.size, (demo.seed, number))
+def _action_names(game: str) -> list[str]:
+    return list(panning.DIRECTIONS) if game == panning.NAME else atari.game_actions(game)
+
+
+def _clip(demo: Demo, number: int) -> atari.Clip:
+    seed = (demo.seed, number)
+    if demo.game == panning.NAME:
+        return panning.play(demo.length, demo.size, seed)
+    return atari.play(demo.game, demo.length, demo.size, seed)
 
 
 def _fit(demo: Demo, training: list[int]) -> Codec:
