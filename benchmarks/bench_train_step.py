@@ -27,11 +27,11 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 SHAPE = (16, 64, 64)
-ARMS = ("ours", "dense", "dense-fused")
+ARMS = ("ours", "ours-recompute", "dense", "dense-fused")
 SMALL = {"embed_dim": 64, "encoder_depth": 2, "decoder_depth": 2, "head_dim": 32, "patch_dim": 64, "codebook_dim": 32,
          "sequence_length": 4, "batch_size": 32, "learning_rate": 3e-3, "warmup_steps": 50, "vq_refresh_interval": 50,
          "eval_sequences": 256}
-BYTES_NEEDED = {"ours": 3e9, "dense": 5.5e9, "dense-fused": 4e9}  # of one sequence, to spare a machine that has less
+BYTES_NEEDED = {"ours": 3e9, "ours-recompute": 3e9, "dense": 5.5e9, "dense-fused": 4e9}  # of one sequence, to spare a machine that has less
 
 
 def build(arm: str, config: Any, shape: tuple[int, int, int]) -> Any:
@@ -40,7 +40,7 @@ def build(arm: str, config: Any, shape: tuple[int, int, int]) -> Any:
 
     from lam.model.lam import LatentActionModel
 
-    return LatentActionModel(config, shape) if arm == "ours" else DenseModel(config, shape, fused=arm == "dense-fused")
+    return LatentActionModel(config, shape) if arm.startswith("ours") else DenseModel(config, shape, fused=arm == "dense-fused")
 
 
 def measure(arm: str, batch: int, precision: str, rounds: int, threads: int) -> dict[str, float]:
@@ -52,7 +52,7 @@ def measure(arm: str, batch: int, precision: str, rounds: int, threads: int) -> 
 
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    config = RunConfig(precision=precision)
+    config = RunConfig(precision=precision, recompute=arm == "ours-recompute")
     stepper, latents = Stepper(config, build(arm, config, SHAPE), 100), torch.randn(batch, 8, *SHAPE)
     stepper.step(latents, 3)
     seconds = []
@@ -97,7 +97,7 @@ def speed(repeats: int, rounds: int, batches: list[int], threads: int) -> None:
     from lam.config import RunConfig
 
     operations = flops.training_flops(RunConfig(), SHAPE, 3)
-    print(f"{'arm':<12} {'batch':>5} {'precision':<9} {'s/step':>7} {'samples/s':>9} {'GiB':>5} {'speed-up':>8} "
+    print(f"{'arm':<14} {'batch':>5} {'precision':<9} {'s/step':>7} {'samples/s':>9} {'GiB':>5} {'speed-up':>8} "
           f"{'memory':>6} {'of peak':>7}", flush=True)
     for precision in ("float32", "bf16"):
         for batch in batches:
@@ -109,15 +109,15 @@ def speed(repeats: int, rounds: int, batches: list[int], threads: int) -> None:
                                                  "--rounds", str(rounds), "--threads", str(threads)))
             for arm in ARMS:
                 if arm not in found:
-                    print(f"{arm:<12} {batch:>5} {precision:<9} left out: not enough free memory", flush=True)
+                    print(f"{arm:<14} {batch:>5} {precision:<9} left out: not enough free memory", flush=True)
                     continue
                 best = min(found[arm], key=lambda one: one["seconds"])
                 gib, share = max(one["gib"] for one in found[arm]), ""
-                if arm == "ours":
+                if arm.startswith("ours"):
                     share = f"{batch * operations / best['seconds'] / max(one['peak'] for one in found[arm]):.0%}"
                 base = min((one["seconds"] for one in found.get("dense", [])), default=float("nan"))
                 memory = max((one["gib"] for one in found.get("dense", [])), default=float("nan"))
-                print(f"{arm:<12} {batch:>5} {precision:<9} {best['seconds']:>7.2f} {batch / best['seconds']:>9.3f} "
+                print(f"{arm:<14} {batch:>5} {precision:<9} {best['seconds']:>7.2f} {batch / best['seconds']:>9.3f} "
                       f"{gib:>5.2f} {base / best['seconds']:>7.2f}x {gib / memory:>6.2f} {share:>7}", flush=True)
             peak = max(one["peak"] for many in found.values() for one in many)
             print(f"  matrix products in {precision}: {peak / 1e9:.0f} GFLOP/s", flush=True)

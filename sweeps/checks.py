@@ -22,7 +22,7 @@ _NOT_A_KNOB = {
     **dict.fromkeys(("objective_preset", "perplexity_target", "eval_seed", "eval_sequences", "val_every"),
                     "it changes what is measured, so trials could not be compared"),
     **dict.fromkeys(("eval_batch_size", "cache", "keep", "checkpoint_every", "checkpoint_steps", "sample_count",
-                     "accumulate_parts", "compile"), "it changes no result"),
+                     "accumulate_parts", "compile", "recompute"), "it changes no result"),
 }
 
 # Objectives that the quantizer `none` does not have.

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 
 class Memory(NamedTuple):
@@ -70,6 +71,15 @@ class SpaceTimeBlock(nn.Module):
         attended, memory = self.time(self.norm_time(x_BPTE).reshape(B * P, T, E), causal=past is None, past=past)
         x_BTPE = x_BTPE + attended.view(B, P, T, E).transpose(1, 2)
         return x_BTPE + self.mlp(self.norm_mlp(x_BTPE)), memory
+
+
+def run(block: SpaceTimeBlock, recompute: bool, x_BTPE: Tensor, past: Memory | None = None) -> tuple[Tensor, Memory]:
+    """The block; with `recompute` only its input is kept, and the rest computed again on the way back."""
+    if recompute and torch.is_grad_enabled():
+        found: tuple[Tensor, Memory] = checkpoint(block, x_BTPE, past, use_reentrant=False, preserve_rng_state=False)
+        return found
+    known: tuple[Tensor, Memory] = block(x_BTPE, past)
+    return known
 
 
 class Positions(nn.Module):

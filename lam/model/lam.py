@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from lam.config import RunConfig
 from lam.errors import BadInput
-from lam.model import quantizers
+from lam.model import blocks, quantizers
 from lam.model.blocks import Memory, Positions, SpaceTimeBlock
 from lam.model.quantizers import Quantized
 
@@ -42,7 +42,7 @@ class Encoder(nn.Module):
     def __init__(self, config: RunConfig, patches: int) -> None:
         super().__init__()
         E = config.embed_dim
-        self.normalize = config.normalize_codes
+        self.normalize, self.recompute = config.normalize_codes, config.recompute
         self.embed = nn.Linear(config.patch_dim, E)
         self.positions = Positions(config.sequence_length, patches, E)
         self.blocks = nn.ModuleList(SpaceTimeBlock(E, config.head_dim) for _ in range(config.encoder_depth))
@@ -58,7 +58,7 @@ class Encoder(nn.Module):
         """Each patch in the light of its frame and the frames before it: [B, T, P, D] -> [B, T, P, E]."""
         x_BTPE = self.positions(self.embed(patches_BTPD))
         for block in self.blocks:
-            x_BTPE, _ = block(x_BTPE)
+            x_BTPE, _ = blocks.run(block, self.recompute, x_BTPE)
         return self.norm(x_BTPE)
 
     def forward(self, patches_BTPD: Tensor) -> Tensor:
@@ -101,6 +101,7 @@ class Decoder(nn.Module):
     def __init__(self, config: RunConfig, patches: int) -> None:
         super().__init__()
         E = config.embed_dim
+        self.recompute = config.recompute
         self.embed = nn.Linear(config.patch_dim, E)
         width = config.num_codes * config.codebook_dim
         self.modulations = nn.ModuleList(nn.Linear(width, 2 * E) for _ in range(config.decoder_depth))
@@ -122,7 +123,8 @@ class Decoder(nn.Module):
         memory = []
         for number, (block, modulation) in enumerate(zip(self.blocks, self.modulations, strict=True)):
             scale_BL1E, shift_BL1E = modulation(action_BL1A).chunk(2, dim=-1)
-            x_BLPE, seen = block(x_BLPE * (1 + scale_BL1E) + shift_BL1E, past[number] if past else None)
+            x_BLPE = x_BLPE * (1 + scale_BL1E) + shift_BL1E
+            x_BLPE, seen = blocks.run(block, self.recompute, x_BLPE, past[number] if past else None)
             memory.append(seen)
         return self.head(self.norm(x_BLPE)), memory
 
