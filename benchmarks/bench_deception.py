@@ -19,7 +19,7 @@ from rich.console import Console
 from simulate import Ours, Stock, play
 from tables import Table
 
-FULL_RUNS = 25  # the budget, in full trainings of a mean config
+FULL_RUNS = 40  # the budget, in full trainings of a mean config: a third of what the whole table cost
 
 
 def facts(table: Table) -> dict[str, Any]:

@@ -1,11 +1,11 @@
 """Search efficiency on recorded curves: TFLOPs until the incumbent is in the top 2 % of its table.
 
-    python benchmarks/bench_efficiency.py TABLE [--seeds 30] [--candidates]
+    python benchmarks/bench_efficiency.py TABLE [--seeds 30] [--runs 60] [--candidates]
 
 The incumbent is the config that a method would name at that moment; its rank is that of its mean objective at full
-budget over the recorded seeds. All methods have the same objective (val/objective), curves and budget. With
-``--candidates`` other settings of this product stand beside its default: the default was chosen on `breakout` and is
-reported on `pong`.
+budget over the recorded seeds. All methods have the same objective (val/objective), curves and budget. `stock, with our
+rungs` tells what the ladder alone does. With ``--candidates`` other settings of this product stand beside its default:
+the default was chosen on `breakout` and is reported on `pong`.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ from bench_deception import budget_of
 from simulate import Method, Ours, Stock, objective, play
 from tables import Table
 
+from sweeps.sections import Asha
+
 TOP_SHARE = 0.02
-FULL_RUNS = 60  # the budget of a search, in full trainings of a mean config
+FULL_RUNS = 60  # the budget of a search unless told, in full trainings of a mean config; the table cost 200
 
 Make = Callable[[Table, int], Method]
 
@@ -30,16 +32,25 @@ METHODS: dict[str, Make] = {
     "random": lambda table, seed: Ours(table, seed, search="random"),
     "random + ASHA": lambda table, seed: Stock(table, seed, objective, random=True),
     "stock Ray + Optuna + ASHA": lambda table, seed: Stock(table, seed, objective),
+    "stock, with our rungs": lambda table, seed: Stock(table, seed, objective, **rungs_of(table)),
     "default": lambda table, seed: Ours(table, seed, scheduler={"asha": {"max_epochs": table.epochs}}),
 }
 
+
+def rungs_of(table: Table) -> dict[str, float]:
+    """Our default ladder in Ray's words."""
+    ours = Asha.model_validate({"max_epochs": table.epochs})
+    return {"grace_period": ours.grace_epochs, "reduction_factor": ours.reduction_factor}
+
+
 CANDIDATES: dict[str, Make] = {
-    f"{search}, eta {eta}, {policy}": (
-        lambda table, seed, search=search, eta=eta, policy=policy: Ours(  # type: ignore[misc]
-            table, seed, search=search, policy=policy,
-            scheduler={"asha": {"max_epochs": table.epochs, "reduction_factor": eta}}))
-    for search in ("tpe", "random", "qmc", "gp") for eta in (3, 4) for policy in ("complete", "full_budget_only")
-    if search == "tpe" or policy == "complete"
+    f"{name}, first rung {grace}, eta {eta}": (
+        lambda table, seed, search=search, eta=eta, grace=grace: Ours(  # type: ignore[misc]
+            table, seed, search=search,
+            scheduler={"asha": {"max_epochs": table.epochs, "grace_epochs": grace, "reduction_factor": eta}}))
+    for name, search in {"sobol": "qmc", "tpe from 10": {"tpe": {"n_startup_trials": 10}},
+                         "tpe from 30": {"tpe": {"n_startup_trials": 30}}}.items()
+    for grace in (1, 2, 3, 4) for eta in (3, 4)
 }
 
 
@@ -51,9 +62,9 @@ def top(table: Table) -> set[int]:
     return set(order[: max(1, round(TOP_SHARE * len(order)))])
 
 
-def measure(table: Table, make: Make, seeds: int) -> list[float]:
+def measure(table: Table, make: Make, seeds: int, budget: float) -> list[float]:
     """TFLOPs of each search seed; infinite where the budget was spent first."""
-    good, budget = top(table), budget_of(table, FULL_RUNS)
+    good = top(table)
     return [play(table, make(table, seed), budget).until(good) for seed in range(seeds)]
 
 
@@ -84,12 +95,13 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("table")
     parser.add_argument("--seeds", type=int, default=30)
+    parser.add_argument("--runs", type=float, default=FULL_RUNS, help="budget of a search, in full trainings")
     parser.add_argument("--candidates", action="store_true")
     arguments = parser.parse_args()
     table = Table(arguments.table)
-    budget = budget_of(table, FULL_RUNS)
+    budget = budget_of(table, arguments.runs)
     methods = {**METHODS, **(CANDIDATES if arguments.candidates else {})}
-    values = {name: measure(table, make, arguments.seeds) for name, make in methods.items()}
+    values = {name: measure(table, make, arguments.seeds, budget) for name, make in methods.items()}
     stock = values["stock Ray + Optuna + ASHA"]
     print(json.dumps({
         "table": arguments.table, "configs": len(table.rows), "budget_tflops": budget, "seeds": arguments.seeds,

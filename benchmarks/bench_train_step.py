@@ -31,7 +31,8 @@ ARMS = ("ours", "ours-recompute", "dense", "dense-fused")
 SMALL = {"embed_dim": 64, "encoder_depth": 2, "decoder_depth": 2, "head_dim": 32, "patch_dim": 64, "codebook_dim": 32,
          "sequence_length": 4, "batch_size": 32, "learning_rate": 3e-3, "warmup_steps": 50, "vq_refresh_interval": 50,
          "eval_sequences": 256}
-BYTES_NEEDED = {"ours": 3e9, "ours-recompute": 3e9, "dense": 5.5e9, "dense-fused": 4e9}  # of one sequence, to spare a machine that has less
+# Bytes a sequence needs, to spare a machine that has less.
+BYTES_NEEDED = {"ours": 3e9, "ours-recompute": 3e9, "dense": 5.5e9, "dense-fused": 4e9}
 
 
 def build(arm: str, config: Any, shape: tuple[int, int, int]) -> Any:
@@ -40,7 +41,9 @@ def build(arm: str, config: Any, shape: tuple[int, int, int]) -> Any:
 
     from lam.model.lam import LatentActionModel
 
-    return LatentActionModel(config, shape) if arm.startswith("ours") else DenseModel(config, shape, fused=arm == "dense-fused")
+    if arm.startswith("ours"):
+        return LatentActionModel(config, shape)
+    return DenseModel(config, shape, fused=arm == "dense-fused")
 
 
 def measure(arm: str, batch: int, precision: str, rounds: int, threads: int) -> dict[str, float]:

@@ -22,7 +22,7 @@ from lam.config import RunConfig
 from sweeps import scheduler, searcher
 from sweeps.driver import result_fields
 from sweeps.spec import SweepSpec
-from sweeps.state import SweepState, is_sound, ranking
+from sweeps.state import SweepState, is_sound
 
 WORKERS = 4
 
@@ -77,7 +77,7 @@ def play(table: Table, method: Method, budget: float, workers: int = WORKERS) ->
             if asked is None:
                 return
             trial, params = asked
-            rows[trial] = table.nearest(params)
+            rows[trial] = table.nearest(params, set(rows.values()))
             trace.trials += 1
             train(trial, 1, now)
 
@@ -162,10 +162,11 @@ class Stock:
         metric: what it maximises, read from the record by `value`.
         random: random search in place of OptunaSearch.
         early: whether ASHA ends trials.
+        rungs: settings of ASHA other than its defaults.
     """
 
     def __init__(self, table: Table, seed: int, value: Callable[[dict[str, Any]], float], *, random: bool = False,
-                 early: bool = True) -> None:
+                 early: bool = True, **rungs: float) -> None:
         for name in ("RAY_AIR_NEW_OUTPUT", "RAY_TQDM_PATCH_PRINT"):
             os.environ.setdefault(name, "0")
         import optuna
@@ -178,7 +179,8 @@ class Stock:
             warnings.simplefilter("ignore")
             self._search = OptunaSearch(space=_define_by_run(table), metric="value", mode="max", sampler=sampler,
                                         **({} if random else {"seed": seed}))
-        self._asha = AsyncHyperBandScheduler(metric="value", mode="max", max_t=table.epochs) if early else None
+        self._asha = AsyncHyperBandScheduler(
+            metric="value", mode="max", max_t=table.epochs, **rungs) if early else None
         self._value, self._epochs = value, table.epochs
         self._trials: dict[str, _Trial] = {}
         self._last: dict[str, float] = {}
@@ -231,13 +233,3 @@ def objective(record: dict[str, Any]) -> float:
     """val/objective, NaN where it is null."""
     value = record["val/objective"]
     return math.nan if value is None else float(value)
-
-
-
-
-def named(state: SweepState) -> str | None:
-    """The winner that the product names at the end."""
-    rows = ranking(state, True)
-    return rows[0][0].id if rows else None
-
-

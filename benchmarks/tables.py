@@ -6,7 +6,8 @@ budget (benchmarks/record_curves.py). It is kept as ``data/NAME.json.gz``:
     game, space, base, epochs, columns, rows: [{params, seed, cpu_seconds, probe, curve: [[...columns], ...]}]
 
 A table stands for the surface it was drawn from: the config that a searcher asks for is answered by the
-nearest recorded one. So every method that is compared sees the same piecewise constant function.
+nearest recorded one that this search has not met yet, whoever searches: a config is never trained twice, as a real
+search would never get the same curve twice, and every method that is compared draws from the same set.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import gzip
 import json
 import math
+from collections.abc import Container
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -121,10 +123,13 @@ class Table:
         """Epochs that a row has; fewer than the budget where it diverged."""
         return len(self.rows[row]["curve"])
 
-    def nearest(self, params: dict[str, Scalar]) -> int:
-        """The row whose config is nearest: choices count 1 where they differ, numbers their difference in quantiles."""
-        at = self._coordinates(params)
-        return int(np.argmin(np.abs(self._points - at).sum(axis=1)))
+    def nearest(self, params: dict[str, Scalar], met: Container[int] = ()) -> int:
+        """The row whose config is nearest of those not in `met`; of all, once every one is.
+
+        Choices count 1 where they differ, numbers their difference in quantiles.
+        """
+        order = np.argsort(np.abs(self._points - self._coordinates(params)).sum(axis=1), kind="stable")
+        return next((int(row) for row in order if row not in met), int(order[0]))
 
     @cached_property
     def _points(self) -> np.ndarray[Any, np.dtype[np.float64]]:

@@ -16,7 +16,7 @@ Count = Annotated[StrictInt, Field(ge=1)]
 class Tpe(Strict):
     """Optuna's tree-structured Parzen estimator."""
 
-    n_startup_trials: Count = Field(default=10, description="random trials before the model is asked")
+    n_startup_trials: Count = Field(default=30, description="random trials before the model is asked")
 
 
 class Random(Strict):
@@ -77,7 +77,15 @@ class Rungs(Strict):
     """What every scheduler has: the full budget, and the first moment at which it may stop a trial."""
 
     max_epochs: Count = Field(description="epochs of a trial that is never stopped; sets num_epochs")
-    grace_epochs: Count = Field(1, description="first rung, in epochs")
+    grace_epochs: Count = Field(1, description="first rung, in epochs; default: a fifth of max_epochs")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _first_rung(cls, given: Any) -> Any:
+        """A fifth of the training before anything is ranked: docs/decisions/0006-search-defaults.md."""
+        if isinstance(given, dict) and "grace_epochs" not in given and isinstance(given.get("max_epochs"), int):
+            return {**given, "grace_epochs": max(1, round(given["max_epochs"] / 5))}
+        return given
 
     @model_validator(mode="after")
     def _ordered(self) -> Rungs:
@@ -89,7 +97,7 @@ class Rungs(Strict):
 class Asha(Rungs):
     """Asynchronous successive halving over our own epochs, or over operations."""
 
-    reduction_factor: float = Field(3.0, gt=1, description="eta: one in eta goes on at each rung")
+    reduction_factor: float = Field(4.0, gt=1, description="eta: one in eta goes on at each rung")
     brackets: Count = Field(1, description="ladders with first rungs grace * eta^0, eta^1, ...; trials take turns")
     promote: bool = Field(False, description="pause instead of stop; a paused trial goes on once it is among the best")
     max_tflops: Amount | None = Field(

@@ -120,7 +120,8 @@ def test_perplexity_of_uniform_codes_is_their_number() -> None:
 
 
 @pytest.mark.parametrize(("epochs", "steps", "interval", "asha", "expected"), [
-    (30, 100, 100, 2, 12), (20, 100, 50, 1, 8), (9, 100, 50, 1, 4), (10, 10, 500, 1, 5), (1, 100, 100, 1, 1), (30, 100, 100, 20, 15),
+    (30, 100, 100, 2, 12), (20, 100, 50, 1, 8), (9, 100, 50, 1, 4), (10, 10, 500, 1, 5), (1, 100, 100, 1, 1),
+    (30, 100, 100, 20, 15),
 ])
 def test_collapse_grace(epochs: int, steps: int, interval: int, asha: int, expected: int) -> None:
     assert health.collapse_grace(epochs, steps, interval, asha) == expected

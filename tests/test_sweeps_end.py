@@ -24,7 +24,8 @@ def make_sweep(folder: Path) -> Sweep:
     path = folder / "sweep.yaml"
     path.write_text(yamlio.dump_mapping({
         "name": "demo", "base": {"data_dir": "nowhere"}, "space": {"weight_decay": {"uniform": [0.0, 1.0]}},
-        "scheduler": {"asha": {"max_epochs": 30}}, "budget": {"trials": 9, "epochs": 100}}))
+        "scheduler": {"asha": {"max_epochs": 30, "grace_epochs": 1, "reduction_factor": 3}},
+        "budget": {"trials": 9, "epochs": 100}}))
     return load(path)
 
 

@@ -48,7 +48,7 @@ LATE = {**STEADY, 0.05: [0.01] * 5 + [2.0] * 4}
 def test_a_policy_that_keeps_the_winner_says_what_it_saves(tmp_path: Path) -> None:
     sweep = make_sweep(tmp_path / "yaml")
     folder = recorded(tmp_path / "runs", sweep, STEADY)
-    outcome = replaying.replay(sweep, read(folder), "asha:reduction_factor=3")
+    outcome = replaying.replay(sweep, read(folder), "asha:grace_epochs=1,reduction_factor=3")
     assert (outcome.winner, outcome.winner_kept, outcome.unknown) == ("t0001", True, 0)
     assert (outcome.recorded_epochs, outcome.epochs, outcome.stopped) == (54, 14, 5)
     assert outcome.tflops == 2.0 * outcome.epochs
@@ -58,7 +58,7 @@ def test_a_policy_that_keeps_the_winner_says_what_it_saves(tmp_path: Path) -> No
 def test_a_policy_that_ends_the_winner_says_what_it_loses(tmp_path: Path) -> None:
     sweep = make_sweep(tmp_path / "yaml")
     folder = recorded(tmp_path / "runs", sweep, LATE)
-    outcome = replaying.replay(sweep, read(folder), "asha")
+    outcome = replaying.replay(sweep, read(folder), "asha:grace_epochs=1,reduction_factor=3")
     assert (outcome.winner, outcome.winner_kept, outcome.winner_epoch, outcome.best) == ("t0007", False, 1, "t0001")
     assert outcome.regret == pytest.approx(2.0 - 0.9)
     assert "it ends the winner t0007 at epoch 1 and names t0001 instead (worse by 1.1)" in outcome.sentence()

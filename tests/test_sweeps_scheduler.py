@@ -36,7 +36,8 @@ def judge(sweep: Sweep, journal: Journal, trial: str) -> scheduler.Ending | None
     return scheduler.judge(sweep.spec, journal.state, journal.state.trials[trial], sweep.base)
 
 
-TFLOPS = {"asha": {"max_epochs": 100, "max_tflops": 9.0, "grace_tflops": 1.0}}
+RUNGS = {"grace_epochs": 1, "reduction_factor": 3}
+TFLOPS = {"asha": {"max_epochs": 100, "max_tflops": 9.0, "grace_tflops": 1.0, "reduction_factor": 3}}
 
 
 def test_wide_and_narrow_models_meet_at_equal_compute(tmp_path: Path) -> None:
@@ -59,7 +60,7 @@ def test_wide_and_narrow_models_meet_at_equal_compute(tmp_path: Path) -> None:
 
 
 def test_brackets_have_ladders_of_their_own(tmp_path: Path) -> None:
-    sweep = make_sweep(tmp_path, scheduler={"asha": {"max_epochs": 27, "brackets": 2}})
+    sweep = make_sweep(tmp_path, scheduler={"asha": {"max_epochs": 27, **RUNGS, "brackets": 2}})
     assert sweep.spec.asha is not None
     assert [scheduler.ladder(sweep.spec.asha, bracket) for bracket in (0, 1)] == [[1.0, 3.0, 9.0], [3.0, 9.0]]
     with contextlib.closing(Journal(tmp_path)) as journal:
@@ -73,7 +74,7 @@ def test_brackets_have_ladders_of_their_own(tmp_path: Path) -> None:
 
 
 def test_a_paused_trial_is_promoted_once_it_is_among_the_best(tmp_path: Path) -> None:
-    sweep = make_sweep(tmp_path, scheduler={"asha": {"max_epochs": 9, "promote": True}})
+    sweep = make_sweep(tmp_path, scheduler={"asha": {"max_epochs": 9, **RUNGS, "promote": True}})
     with contextlib.closing(Journal(tmp_path)) as journal:
         add(journal, "t0001", [(1, 1.0, 0.5)])
         add(journal, "t0002", [(1, 1.0, 0.4)])
@@ -104,7 +105,7 @@ def test_the_median_rule_ends_what_stays_below(tmp_path: Path) -> None:
 
 
 def test_further_seeds_of_a_config_are_not_judged_at_rungs(tmp_path: Path) -> None:
-    sweep = make_sweep(tmp_path, scheduler={"asha": {"max_epochs": 9}}, seeds=2)
+    sweep = make_sweep(tmp_path, scheduler={"asha": {"max_epochs": 9, **RUNGS}}, seeds=2)
     with contextlib.closing(Journal(tmp_path)) as journal:
         add(journal, "t0001", [(1, 1, 0.5)])
         add(journal, "t0002", [(1, 1, 0.1)], seed=1, repeats="t0001")

@@ -11,6 +11,7 @@ from lam import yamlio
 from lam.errors import BadInput
 from sweeps import checks, folders, spec
 from sweeps.planning import epochs_bounds, plan
+from sweeps.sections import Asha
 
 GOOD: dict[str, Any] = {
     "name": "vq",
@@ -42,6 +43,12 @@ def test_a_good_spec_is_complete(tmp_path: Path) -> None:
     assert sweep.spec.maximise
     assert sweep.spec.search.tpe is not None
     assert sweep.config({"commitment_weight": 1.5}).commitment_weight == 1.5
+
+
+@pytest.mark.parametrize(("given", "first"), [({"max_epochs": 30}, 6), ({"max_epochs": 4}, 1), ({"max_epochs": 1}, 1),
+                                              ({"max_epochs": 30, "grace_epochs": 1}, 1)])
+def test_the_first_rung_is_a_fifth_of_the_training_unless_told(given: dict[str, int], first: int) -> None:
+    assert Asha.model_validate(given).grace_epochs == first
 
 
 def test_the_base_may_be_a_file_beside_the_sweep(tmp_path: Path) -> None:
