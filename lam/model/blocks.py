@@ -73,7 +73,7 @@ class SpaceTimeBlock(nn.Module):
         return x_BTPE + self.mlp(self.norm_mlp(x_BTPE)), memory
 
 
-def run(block: SpaceTimeBlock, recompute: bool, x_BTPE: Tensor, past: Memory | None = None) -> tuple[Tensor, Memory]:
+def run(block: nn.Module, recompute: bool, x_BTPE: Tensor, past: Memory | None = None) -> tuple[Tensor, Memory]:
     """The block; with `recompute` only its input is kept, and the rest computed again on the way back."""
     if recompute and torch.is_grad_enabled():
         found: tuple[Tensor, Memory] = checkpoint(block, x_BTPE, past, use_reentrant=False, preserve_rng_state=False)
