@@ -9,7 +9,7 @@ from torch import Tensor
 from lam import flops, losses
 from lam.config import RunConfig
 from lam.errors import BadInput
-from lam.model import quantizers
+from lam.model import blocks, quantizers
 from lam.model.lam import LatentActionModel, Output
 
 SHAPE = (16, 8, 8)
@@ -214,3 +214,12 @@ def test_flops_are_those_of_torchs_counter_on_real_tensors(config: RunConfig) ->
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         losses.total(losses.terms(model, latents, model(latents), 1), losses.weights(config)).backward()
     assert 4 * flops.training_flops(config, SHAPE, 1) == pytest.approx(counter.get_total_flops(), rel=0.02)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_attention_from_its_parts_is_the_kernels(causal: bool) -> None:
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(3, 2, 5, 8, dtype=torch.bfloat16) for _ in range(3))
+    exact = torch.nn.functional.scaled_dot_product_attention(q.double(), k.double(), v.double(), is_causal=causal)
+    torch.testing.assert_close(blocks.attend(q, k, v, causal).double(), exact, rtol=0.05, atol=0.03)
+    torch.testing.assert_close(blocks.attend(q.double(), k.double(), v.double(), causal), exact)

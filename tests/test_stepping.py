@@ -151,6 +151,28 @@ def test_bf16_trains_near_float32_and_is_evaluated_in_float32(tiny_data: Path, t
     assert all(tensor.dtype != torch.bfloat16 for tensor in weights.values())
 
 
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_recomputed_activations_change_no_number_but_the_operations(tiny_data: Path, tmp_path: Path, precision: str) -> None:
+    kept = finish(small(tiny_data, precision=precision), tmp_path / "kept")
+    again = finish(small(tiny_data, precision=precision, recompute=True), tmp_path / "again")
+    for plain, twice in zip(kept[0], again[0], strict=True):  # the only difference is what was computed twice
+        assert 1.05 * plain["total_tflops"] < twice.pop("total_tflops") < 1.4 * plain.pop("total_tflops")
+    assert_same(kept, again)
+
+
+def test_recomputing_keeps_no_activations_inside_blocks() -> None:
+    """What the graph holds for the way back: far less, and not more for a wider MLP."""
+    def held(**changes: Any) -> int:
+        config = RunConfig(embed_dim=32, encoder_depth=4, decoder_depth=1, sequence_length=4, **changes)
+        model = LatentActionModel(config, (16, 16, 16))
+        sizes: list[int] = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda x: sizes.append(x.numel()) or x, lambda x: x):
+            model.encode(torch.randn(2, 4, 16, 16, 16))
+        return sum(sizes)
+
+    assert held(recompute=True) < 0.3 * held()
+
+
 def test_averaged_weights_are_the_ones_that_are_kept(tiny_data: Path, tmp_path: Path) -> None:
     config = small(tiny_data, average_weights=0.99, checkpoint_every=2)
     _, kept = finish(config, tmp_path / "run")
