@@ -96,21 +96,23 @@ class ObjectStore:
         if missing is not None:
             raise Damaged(f"{self.where}: the event with number {missing} is missing; restore the journal from a copy")
         whole = Part(first, last, *found[last][0])
-        self._put(whole, "".join(files.json_line(found[seq][1]) for seq in range(first, last + 1)).encode())
+        content = "".join(files.json_line(found[seq][1]) for seq in range(first, last + 1)).encode()
+        self._put(whole, content)
+        size = self._filesystem.get_file_info(self._path(whole)).size
+        if size != len(content):
+            raise OSError(errno.EIO, f"{whole.name} has {size} bytes there, {len(content)} were written")
         with ThreadPoolExecutor(READERS) as pool:
             list(pool.map(self._delete, [part for part in parts if part != whole]))
 
     def _put(self, part: Part, content: bytes) -> None:
-        """Store an object, and see that it is there whole."""
-        path = f"{self._root}/{part.name}"
-        with self._filesystem.open_output_stream(path) as stream:
+        with self._filesystem.open_output_stream(self._path(part)) as stream:
             stream.write(content)
-        size = self._filesystem.get_file_info(path).size
-        if size != len(content):
-            raise OSError(errno.EIO, f"{part.name} has {size} bytes there, {len(content)} were written")
+
+    def _path(self, part: Part) -> str:
+        return f"{self._root}/{part.name}"
 
     def _delete(self, part: Part) -> None:
-        self._filesystem.delete_file(f"{self._root}/{part.name}")
+        self._filesystem.delete_file(self._path(part))
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:

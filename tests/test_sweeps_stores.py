@@ -15,15 +15,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from pyarrow import fs
+from sweep_driver import left_over, run, spec, start, state_of, wait_for
+from typer.testing import CliRunner
 
+from analysis.sources import journal as events_of
 from lam import journal_objects, journals
 from lam.errors import BadInput, EnvironmentFailed
 from lam.journals import Damaged
-from sweeps import lease, stores
+from sweeps import folders, lease, stores
+from sweeps.commands import register
 from sweeps.journal import Journal
 from sweeps.lease import Lease
 from sweeps.objects import ObjectStore
+from sweeps.spec import load
 
 
 class Disk:
@@ -348,3 +354,100 @@ def test_a_store_that_cannot_be_written_is_named(disk: Disk, monkeypatch: pytest
         disk.refuse = refuse(request)
         with pytest.raises(EnvironmentFailed, match=r"s3://b/p: the journal cannot be written .*may write and delete"):
             stores.check("s3://b/p")
+
+
+PLAIN: dict[str, Any] = {"space": {"weight_decay": {"uniform": [0.0, 0.8]}}, "search": "random", "scheduler": "none",
+                         "base": {"data_dir": "nowhere", "num_epochs": 3}, "budget": {"trials": 4}}
+
+
+def test_a_journal_that_is_not_this_folders_is_refused(s3: str, tmp_path: Path) -> None:
+    sweep = load(spec(tmp_path, journal=s3, **PLAIN))
+    folder, home = tmp_path / "runs" / "demo", sweep.home(tmp_path / "runs" / "demo")
+    assert home == f"{s3}/demo"
+    with stores.hold(folder, home) as store:
+        folders.check_journal(folder, store)
+        Journal(folder, store).append("sweep_started", name="demo", pid=1, host="here")
+        with pytest.raises(BadInput, match=r"/demo: holds the journal that 'demo' began on here at .*another name or"):
+            folders.check_journal(folder, store)
+        folders.write_identity(sweep, folder, "fake-data")
+        folders.check_journal(folder, store)
+        assert journals.home(folder) == home
+    (folder / "trials" / "t0001").mkdir(parents=True)
+    with stores.hold(folder, f"{s3}/elsewhere") as store, pytest.raises(
+            EnvironmentFailed, match=r"elsewhere: holds no event, and .*demo has trials; check that the address"):
+        folders.check_journal(folder, store)
+
+
+def test_a_journal_does_not_move(s3: str, tmp_path: Path) -> None:
+    sweep = load(spec(tmp_path, journal=s3, **PLAIN))
+    folders.write_identity(sweep, tmp_path / "demo", "fake-data")
+    with pytest.raises(BadInput, match=r'journal: "s3://bucket/.*" -> absent'):
+        folders.check_same(load(spec(tmp_path, **PLAIN)), tmp_path / "demo")
+
+
+@pytest.mark.slow
+def test_a_sweep_with_its_journal_on_a_server_is_killed_and_resumed(s3: str, tmp_path: Path) -> None:
+    """Every command reads the journal where it is; the sweep folder holds none."""
+    path = spec(tmp_path, journal=s3, **PLAIN)
+    folder = tmp_path / "runs" / "demo"
+    call = f"launch({str(path)!r}, options=options)"
+    process = start(call, epoch_seconds=0.2)
+    wait_for(folder, 3, process)
+    _, err = run(call, code=2)
+    assert f"another driver is at work here (process {process.pid} on" in err
+    process.kill()
+    process.communicate()
+    before = list(journals.read(folder))
+    run(call)
+    events = list(journals.read(folder))
+    assert events[: len(before)] == before
+    assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
+    assert len(state_of(folder).with_status("completed")) == 4
+    assert not list(folder.glob("journal-*"))
+    run(f"extend({str(folder)!r}, {{'trials': 1}}, None, options)")
+    run(f"confirm({str(folder)!r}, 1, 1, options)")
+    other = spec(tmp_path, name="next", journal=s3, **PLAIN)
+    out, _ = run(f"launch({str(other)!r}, options=Options(**common, warm_start={str(folder)!r}))")
+    assert "warm start: 5 trials of demo taken over" in out
+    check_commands(folder)
+
+
+@pytest.mark.slow
+def test_a_sweep_that_loses_its_claim_ends_resumably(s3: str, tmp_path: Path) -> None:
+    path = spec(tmp_path, journal=s3, **{**PLAIN, "base": {"data_dir": "nowhere", "num_epochs": 500}})
+    folder = tmp_path / "runs" / "demo"
+    process = start(f"launch({str(path)!r}, options=options)", epoch_seconds=0.2)
+    wait_for(folder, 2, process)
+    filesystem, root = journal_objects.connect(f"{s3}/demo")
+    with filesystem.open_output_stream(f"{root}/lease-000009-0123abcd.json") as stream:
+        stream.write(json.dumps({"pid": 12, "host": "far", "machine": "far 1", "began": "1", "since": "now"}).encode())
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 3, err
+    assert "another driver (process 12 on far since now) has taken over the journal" in err
+    assert left_over(process.pid) == []
+    assert "sweep_finished" not in {event["event"] for event in journals.read(folder)}
+
+
+@pytest.mark.slow
+def test_a_launch_whose_bucket_is_not_there_writes_nothing(s3: str, tmp_path: Path) -> None:
+    path = spec(tmp_path, journal="s3://nobody/p", **PLAIN)
+    _, err = run(f"launch({str(path)!r}, options=options)", code=2)
+    assert err.startswith("s3://nobody/p/demo:journal: there is no 'nobody'; create the bucket")
+    assert not (tmp_path / "runs").exists()
+
+
+def check_commands(folder: Path) -> None:
+    """What only reads: status, explain, replay, export, and the reports' own reader."""
+    app = typer.Typer()
+    register(app)
+
+    def said(*arguments: str) -> str:
+        result = CliRunner().invoke(app, ["sweep", arguments[0], str(folder), *arguments[1:]])
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    assert [trial["state"] for trial in json.loads(said("status", "--json"))["trials"]] == ["completed"] * 5
+    assert "t0005 (weight_decay=" in said("explain")
+    assert "the winner t000" in said("replay", "--policy", "asha:reduction_factor=2")
+    assert "with 5 trials" in said("optuna", "--to", f"sqlite:///{folder}/studies.db")
+    assert len([event for event in events_of(folder) if event["event"] == "completed"]) == 5
