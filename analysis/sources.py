@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lam import files
+from lam import files, journals
 from lam.errors import BadInput, EnvironmentFailed
 from lam.records import SCHEMA, RunFolder
 
@@ -63,18 +63,13 @@ def journal(folder: Path) -> list[dict[str, Any]]:
     """Every event of a sweep in order of its sequence number.
 
     Raises:
-        BadInput: a segment is damaged before its last line.
+        BadInput: it is damaged before its last line, or an event is missing.
+        EnvironmentFailed: it is kept on a store that does not answer.
     """
-    events: list[dict[str, Any]] = []
-    for segment in sorted(folder.glob("journal-*.jsonl")):
-        try:
-            events.extend(files.read_json_lines(segment))
-        except ValueError as error:
-            raise BadInput(str(error), remedy="restore the segment from a copy") from None
-    if not all(isinstance(event, dict) and isinstance(event.get("seq"), int) and "event" in event for event in events):
-        raise BadInput("an event lacks its seq or its name", source=folder / "journal-*.jsonl",
-                       remedy="restore the journal from a copy")
-    return sorted(events, key=lambda event: event["seq"])
+    try:
+        return list(journals.read(folder))
+    except journals.Damaged as error:
+        raise BadInput(str(error)) from None
 
 
 def epoch_records(run: RunFolder) -> tuple[dict[str, Any], ...]:

@@ -72,9 +72,13 @@ def read_json_lines(path: str | Path) -> Iterator[dict[str, Any]]:
         ValueError: a line other than the last is not JSON (the file was damaged, not interrupted).
     """
     path = Path(path)
-    if not path.exists():
-        return
-    lines = path.read_bytes().split(b"\n")
+    if path.exists():
+        yield from parse_json_lines(path.read_bytes(), path)
+
+
+def parse_json_lines(data: bytes, source: str | Path) -> Iterator[dict[str, Any]]:
+    """As `read_json_lines`, of bytes; errors name `source`."""
+    lines = data.split(b"\n")
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -83,4 +87,4 @@ def read_json_lines(path: str | Path) -> Iterator[dict[str, Any]]:
         except ValueError:
             if number == len(lines):
                 return
-            raise ValueError(f"{path}:{number}: not JSON: {line[:80]!r}") from None
+            raise ValueError(f"{source}:{number}: not JSON: {line[:80]!r}") from None

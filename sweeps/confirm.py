@@ -22,9 +22,8 @@ from lam import files, health
 from lam.config import RunConfig
 from lam.errors import AnswerIsNo, BadInput
 from lam.records import RunFolder
-from sweeps import display, folders, launching
+from sweeps import display, folders, launching, stores
 from sweeps.engine import Job
-from sweeps.journal import Lock
 from sweeps.spec import Sweep
 from sweeps.state import SweepState, TrialState, ranking
 
@@ -71,7 +70,7 @@ def confirm(folder: str | Path, top: int, seeds: int, options: launching.Options
     if not reruns:
         raise AnswerIsNo(f"{folder}: no trial has a result to confirm; "
                          f"'lam sweep explain {folder}' tells each one's story")
-    with Lock(folder):
+    with stores.hold(folder, sweep.home(folder)):
         (options.prepare or launching.prepare_data)([rerun.config for rerun in reruns[:1]])
         _run(sweep, folder, reruns, options, console)
         found = summarise(sweep, reruns, folder)

@@ -12,8 +12,7 @@ from rich.console import Console
 from lam import yamlio
 from lam.errors import BadInput
 from lam.validation import build
-from sweeps import checks, folders, launching, scheduler
-from sweeps.journal import Lock
+from sweeps import checks, folders, launching, scheduler, stores
 from sweeps.sections import Budget
 from sweeps.spec import Sweep, SweepSpec
 from sweeps.state import SweepState
@@ -39,7 +38,7 @@ def extend(folder: str | Path, more: Mapping[str, float], space_file: str | Path
     if space_file is not None:
         changes["space"] = wider(sweep, state, space_file)
     longer = _rebuilt(sweep, changes, folder)
-    with Lock(folder):
+    with stores.hold(folder, sweep.home(folder)):
         folders.rewrite(longer, folder)
     return launching.run_in(longer, folder, options, console)
 

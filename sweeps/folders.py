@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from lam import config as config_module
-from lam import files
-from lam.errors import BadInput
+from lam import files, journals
+from lam.errors import BadInput, EnvironmentFailed
 from lam.validation import build
-from sweeps.journal import read, segments
 from sweeps.spec import Sweep, SweepSpec
 from sweeps.state import SweepState, replay
+from sweeps.stores import Store
 
 SCHEMA = 1
 
@@ -46,6 +46,23 @@ def check_same(sweep: Sweep, folder: Path) -> None:
         lines = "\n".join(f"  {text}" for text in difference(there["asked"], here))
         raise BadInput(f"holds another sweep named {sweep.spec.name!r}; what differs (there -> here):\n{lines}\n",
                        source=folder, remedy=_remedy())
+
+
+def check_journal(folder: Path, store: Store) -> None:
+    """Refuse a journal that is not this folder's: one that another sweep began, or none where trials are.
+
+    Raises:
+        BadInput: the folder is new and the journal is not.
+        EnvironmentFailed: the folder has trials and the journal no event.
+    """
+    first = next(store.read(), None)
+    if first is not None and not (folder / "sweep.json").exists():
+        raise BadInput(f"holds the journal that {first.get('name')!r} began on {first.get('host')} at "
+                       f"{first.get('time')}", source=store.where,
+                       remedy="give this sweep another name or another 'journal', or bring that sweep's folder back")
+    if first is None and isinstance(store.where, str) and any((folder / "trials").glob("*")):
+        raise EnvironmentFailed(f"{store.where}: holds no event, and {folder} has trials; check that the address and "
+                                "the credentials in the environment are those of the first launch")
 
 
 def _remedy() -> str:
@@ -128,9 +145,4 @@ def open_sweep(folder: str | Path) -> tuple[Sweep, SweepState]:
     # The space is rebuilt from what was asked, since the plain dump also writes the kinds that are null.
     values = {**known["spec"], "space": known["asked"]["space"]}
     sweep = Sweep(build(SweepSpec, values, file), config_module.from_mapping(known["base"], file), str(file), "")
-    return sweep, replay(read(folder))
-
-
-def has_journal(folder: Path) -> bool:
-    """Whether a sweep has begun here."""
-    return bool(segments(folder))
+    return sweep, replay(journals.read(folder))

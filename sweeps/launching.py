@@ -19,8 +19,8 @@ from rich.console import Console
 from lam.config import RunConfig
 from lam.errors import AnswerIsNo, EnvironmentFailed, Interrupted
 from lam.trackers import SweepTracker
-from sweeps import audit, checks, display, folders, points, scheduler, spec, summary, warm
-from sweeps.journal import Journal, Lock, read
+from sweeps import audit, checks, display, folders, points, scheduler, spec, stores, summary, warm
+from sweeps.journal import Journal
 from sweeps.sections import Resources
 from sweeps.signals import Signals
 from sweeps.space import corners
@@ -83,14 +83,16 @@ def launch(path: str | Path, storage: str | Path | None = None, options: Options
 
 def run_in(sweep: Sweep, folder: Path, options: Options, console: Console) -> SweepState:
     """Run a validated sweep in its folder; see `launch`."""
+    stores.check(sweep.home(folder))
     found = warm.matches(sweep, options.warm_start) if options.warm_start else None
     fingerprint = (options.prepare or prepare_data)(data_configs(sweep))
     if not (options.allow_inert or (folder / "sweep.json").exists()):
         audit.refuse_inert(sweep, _audited(sweep, options))
-    with Lock(folder):
+    with stores.hold(folder, sweep.home(folder)) as store:
         folders.check_same(sweep, folder)
+        folders.check_journal(folder, store)
         folders.write_identity(sweep, folder, fingerprint)
-        with contextlib.closing(Journal(folder)) as journal:
+        with contextlib.closing(Journal(folder, store)) as journal:
             if not is_over(sweep, journal.state):
                 with tracked(sweep, journal):
                     _run(sweep, journal, options, console, found)
@@ -171,7 +173,7 @@ def _run(sweep: Sweep, journal: Journal, options: Options, console: Console, fou
 @contextlib.contextmanager
 def tracked(sweep: Sweep, journal: Journal) -> Iterator[None]:
     """The sweep in MLflow, where the base config asks for it, for the length of a with-block."""
-    tracker = SweepTracker(journal.folder, sweep.base.tracking, read(journal.folder))
+    tracker = SweepTracker(journal.folder, sweep.base.tracking, journal.store.read())
     with contextlib.closing(tracker):
         journal.listen = tracker.event
         yield

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from sweeps import audit, checks, launching, ray_session, rungs, scheduler, spec
+from sweeps import audit, checks, folders, launching, ray_session, rungs, scheduler, spec, stores
 from sweeps.probing import digests as probing_digests
 from sweeps.spec import Sweep
 
@@ -17,6 +17,7 @@ def plan(path: str | Path, prepare: launching.Prepare | None = None) -> list[str
         BadInput: what `launch` would refuse before it starts Ray.
     """
     sweep = spec.load(path)
+    stores.check(sweep.home(folders.sweep_folder(sweep)))
     (prepare or launching.prepare_data)(launching.data_configs(sweep))
     return [*checks.warnings(sweep), *_space(sweep), *_audit(sweep, probing=prepare is None), *_ladder(sweep),
             *_cost(sweep)]

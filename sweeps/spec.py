@@ -17,7 +17,7 @@ from typing import Annotated, Any
 from pydantic import Field, StrictInt, field_validator, model_validator
 
 from lam import config as config_module
-from lam import yamlio
+from lam import journals, yamlio
 from lam.config import RunConfig
 from lam.errors import BadInput
 from lam.metrics import TABLE
@@ -46,6 +46,9 @@ class SweepSpec(Strict):
     seeds: Count = Field(1, description="trainings of a config, each with its own seed; the searcher sees the mean")
     resources: Resources = Field(default_factory=Resources)
     storage: str = Field("runs", description="folder that holds the sweeps")
+    journal: str | None = Field(
+        None, description="URI under which the journal is kept, for example s3://bucket/prefix, in a folder named as "
+        "the sweep; default: the sweep folder. Trials' run folders stay under storage")
     concurrency: Count | None = Field(None, description="trials at a time; default: as many as the resources hold")
     policy: Policy = Field("complete", description="what the searcher is told of a trial that was stopped")
     hang_minutes: Amount = Field(120, description="a trial that reports no epoch for so long is killed and fails")
@@ -57,6 +60,14 @@ class SweepSpec(Strict):
             raise ValueError(f"got {name[:40]!r}, expected 1 to 100 letters, digits, '.', '_' or '-', "
                              "the first one a letter or digit")
         return name
+
+    @field_validator("journal")
+    @classmethod
+    def _is_a_place(cls, journal: str | None) -> str | None:
+        wrong = None if journal is None else journals.problem(journal)
+        if wrong:
+            raise ValueError(wrong)
+        return journal
 
     @field_validator("scheduler", mode="before")
     @classmethod
@@ -149,9 +160,15 @@ class Sweep:
         """The complete config of a trial; MLflow is written by the driver alone."""
         return self.base.replace(tracking=self.base.tracking.for_trial(self.spec.name).model_dump(), **params)
 
+    def home(self, folder: Path) -> Path | str:
+        """Where the journal is kept: a folder, or the URI of a prefix of objects."""
+        return journals.place(self.spec.journal, self.spec.name) if self.spec.journal else folder
+
     def asked(self) -> dict[str, Any]:
         """Everything that defines the sweep; what may change between launches is left out."""
+        elsewhere = {"journal": self.spec.journal} if self.spec.journal else {}
         return {
+            **elsewhere,
             "name": self.spec.name,
             "base": {key: value for key, value in self.base.mapping().items() if key != "tracking"},
             "space": self.space_mapping(),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,3 +20,29 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "pong"
     demo.make(folder, demo.Demo(game="pong", episodes=10, length=24, size=64, seed=0))
     return folder
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """A real S3 server on loopback with an empty bucket, named in the environment; yields the bucket's URI."""
+    from moto.server import ThreadedMotoServer
+    from pyarrow import fs
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {"AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_ACCESS_KEY_ID": "testing",
+                            "AWS_SECRET_ACCESS_KEY": "testing", "AWS_DEFAULT_REGION": "us-east-1",
+                            "AWS_EC2_METADATA_DISABLED": "true"}.items():
+            patch.setenv(name, value)
+        fs.FileSystem.from_uri("s3://bucket?allow_bucket_creation=true&region=us-east-1")[0].create_dir("bucket")
+        yield "s3://bucket"
+    server.stop()
+
+
+@pytest.fixture
+def s3(s3_server: str, tmp_path: Path) -> str:
+    """A prefix of that bucket that no other test has."""
+    return f"{s3_server}/{tmp_path.name}"

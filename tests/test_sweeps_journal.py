@@ -1,22 +1,45 @@
-"""The journal: order, torn lines, damage, one writer, and that its state is the replay of its events."""
+"""The journal: order, torn lines, damage, one writer, and that its state is the replay of its events.
+
+What holds wherever it is kept is tested in a folder and on an S3 server; `test_sweeps_stores` has what only objects do.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from lam import journals
 from lam.errors import BadInput, EnvironmentFailed
 from sweeps.journal import Journal, Lock, read, segments
 from sweeps.state import replay
+from sweeps.stores import hold
 
 
-def write_some(folder: Path) -> Journal:
-    journal = Journal(folder)
+@pytest.fixture(params=["folder", "other folder", "objects"])
+def sweep_folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A sweep folder whose sweep.json says where the journal is kept."""
+    uri = {"folder": lambda: None, "other folder": lambda: (tmp_path / "far away").as_uri(),
+           "objects": lambda: request.getfixturevalue("s3")}[request.param]()
+    folder = tmp_path / "demo"
+    folder.mkdir()
+    (folder / "sweep.json").write_text(json.dumps({"name": "demo", "spec": {"journal": uri}}))
+    return folder
+
+
+@contextlib.contextmanager
+def session(folder: Path) -> Iterator[Journal]:
+    with hold(folder, journals.home(folder)) as store, contextlib.closing(Journal(folder, store)) as journal:
+        yield journal
+
+
+def write_events(journal: Journal) -> Journal:
     journal.append("sweep_started", name="demo", pid=1, host="here")
     journal.append("suggested", trial="t0001", params={"embed_dim": 64})
     journal.append("started", trial="t0001")
@@ -27,7 +50,22 @@ def write_some(folder: Path) -> Journal:
     return journal
 
 
-def test_sequence_numbers_run_on_over_segments(tmp_path: Path) -> None:
+def write_some(folder: Path) -> Journal:
+    return write_events(Journal(folder))
+
+
+def test_sequence_numbers_run_on_over_sessions(sweep_folder: Path) -> None:
+    with session(sweep_folder) as journal:
+        write_events(journal)
+    with session(sweep_folder) as again:
+        assert again.state.seq == 7
+        again.append("sweep_resumed", name="demo", pid=2, host="here")
+    events = list(read(sweep_folder))
+    assert [event["seq"] for event in events] == list(range(1, 9))
+    assert [event.get("version") for event in events] == [1, *[None] * 7]
+
+
+def test_each_session_has_a_segment_of_its_own(tmp_path: Path) -> None:
     write_some(tmp_path).close()
     again = Journal(tmp_path)
     again.append("sweep_resumed", name="demo", pid=2, host="here")
@@ -36,20 +74,54 @@ def test_sequence_numbers_run_on_over_segments(tmp_path: Path) -> None:
     assert [event["seq"] for event in read(tmp_path)] == list(range(1, 9))
 
 
-def test_not_finite_is_null_on_disk_and_nan_in_the_state(tmp_path: Path) -> None:
-    journal = write_some(tmp_path)
-    journal.close()
-    assert '"objective":null' in segments(tmp_path)[0].read_text()
+def test_not_finite_is_null_in_the_journal_and_nan_in_the_state(sweep_folder: Path) -> None:
+    with session(sweep_folder) as journal:
+        write_events(journal)
+    assert [event["objective"] for event in read(sweep_folder) if event["event"] == "result"] == [0.5, None]
     trial = journal.state.trials["t0001"]
     assert math.isnan(trial.results[1].objective)
     assert trial.status == "failed"
     assert trial.best(True) == trial.results[0]
 
 
-def test_the_state_is_the_replay_of_the_events(tmp_path: Path) -> None:
-    journal = write_some(tmp_path)
-    journal.close()
-    assert repr(replay(read(tmp_path))) == repr(journal.state)
+def test_the_state_is_the_replay_of_the_events(sweep_folder: Path) -> None:
+    with session(sweep_folder) as journal:
+        write_events(journal)
+        assert repr(replay(read(sweep_folder))) == repr(journal.state), "while it is written"
+    assert repr(replay(read(sweep_folder))) == repr(journal.state)
+
+
+def test_a_second_session_is_refused_while_the_first_writes(sweep_folder: Path) -> None:
+    with session(sweep_folder) as journal:
+        with pytest.raises(BadInput, match=r"another driver is at work here \(process"), session(sweep_folder):
+            raise AssertionError("the journal was given twice")
+        other = sweep_folder.parent / "copy"
+        other.mkdir()
+        (other / "sweep.json").write_text((sweep_folder / "sweep.json").read_text())
+        if journals.home(sweep_folder) != sweep_folder:
+            with pytest.raises(BadInput, match=r"another driver is at work here \(process"), session(other):
+                raise AssertionError("the journal was given to another folder")
+        write_events(journal)
+    assert len(list(read(sweep_folder))) == 7
+
+
+def test_a_newer_version_is_refused(tmp_path: Path) -> None:
+    write_some(tmp_path).close()
+    segment = segments(tmp_path)[0]
+    segment.write_text(segment.read_text().replace('"version":1', '"version":2'))
+    with pytest.raises(EnvironmentFailed, match=r"journal-000001.jsonl: was written as version 2, this one reads 1"):
+        Journal(tmp_path)
+
+
+def test_a_hundred_events_are_merged_on_the_server(s3: str, tmp_path: Path) -> None:
+    from lam import journal_objects
+
+    with hold(tmp_path, s3) as store:
+        journal = Journal(tmp_path, store)
+        for number in range(103):
+            journal.append("suggested", trial=f"t{number:04d}", params={})
+    assert len(journal_objects.parts(*journal_objects.connect(s3))) == 4
+    assert [event["seq"] for event in journals.read_at(s3)] == list(range(1, 104))
 
 
 @pytest.mark.parametrize("eighth", range(8))

@@ -109,6 +109,10 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("negative trials", {"budget": {"trials": -3}}, r"budget.trials: got -3"),
     ("trials as text", {"budget": {"trials": "many"}}, r"budget.trials: got 'many'"),
     ("an unknown key", {"buget": {"trials": 1}}, r"buget: unknown key; did you mean 'budget'\?"),
+    ("a journal that is no URI", {"journal": "runs/journal"},
+     r"sweep.yaml:journal: got 'runs/journal', expected a URI such as s3://bucket/prefix"),
+    ("a credential in the journal's URI", {"journal": "s3://me:hunter2@bucket/p"},
+     r"journal: holds a credential, which would be written into the sweep's records; give credentials in the env"),
     ("a missing base file", {"base": "nowhere.yaml"}, r"base: got 'nowhere.yaml', no such file .*relative to"),
     ("a bad base", {"base": {"embed_dimm": 1}}, r"sweep.yaml:base.*embed_dimm: unknown key; did you mean 'embed_dim'"),
 ]
