@@ -145,9 +145,11 @@ def _choose(study: Study, name: str | None) -> tuple[Trial, Standing, str]:
     if not trial.validated:
         raise BadInput(f"got {wanted!r}, which has no validation to judge it by", source="--trial",
                        remedy="name a trial that has trained")
-    standing = next(item for item in standings if item.label == trial.label)
-    reason = verdict.sentence if name is None or wanted == verdict.winner else \
-        f"{trial.label} was named by hand, rank {standing.rank} of {len(standings)}. {verdict.sentence}"
+    first = study.first(trial)
+    standing = next(item for item in standings if item.label == first.label)
+    again = "" if trial == first else f", which trains the config of {first.label} again with another seed,"
+    reason = verdict.sentence if name is None or trial.label == verdict.winner else \
+        f"{trial.label}{again} was named by hand, rank {standing.rank} of {len(standings)}. {verdict.sentence}"
     return trial, standing, reason
 
 
@@ -163,7 +165,8 @@ def _sections(study: Study, trial: Trial, standing: Standing, gates: tuple[Gate,
             "data_fingerprint": trial.identity.get("data_fingerprint"),
             "git_commit": trial.identity.get("git_commit"),
             "versions": {**trial.identity.get("versions", {}), "lamsweep_promote": __version__},
-            "seeds": [production.seed, *(fresh.seeds if fresh else ())],
+            "seeds": list(dict.fromkeys([production.seed, *(standing.seeds.seeds if standing.seeds else ()),
+                                         *(fresh.seeds if fresh else ())])),
             "objective": study.objective, "value": standing.value, "epoch": standing.epoch,
             "fresh_seed_mean": fresh.mean if fresh else None,
         },

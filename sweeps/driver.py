@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from lam import health
+from lam.bounds import total_violation
 from lam.config import RunConfig
 from lam.errors import BadInput
 from sweeps import scheduler, searcher
@@ -223,12 +224,8 @@ def result_fields(spec: SweepSpec, record: dict[str, Any], verdict: str) -> dict
     if spec.told:
         fields["values"] = {key: record.get(key) for key in spec.told}
     if spec.constraints:
-        fields["violation"] = sum(bound.violation(_number(record.get(key))) for key, bound in spec.constraints.items())
+        fields["violation"] = total_violation(spec.constraints, record)
     return fields
-
-
-def _number(value: Any) -> float:
-    return math.nan if value is None else float(value)
 
 
 def memory_sentence(error: str) -> str:
