@@ -192,6 +192,7 @@ def _text(path: Path, trial: Trial, sweep: str, production: RunConfig, sections:
     header = [
         f"# Production config: trial {trial.id} of the sweep {sweep}.",
         f"# Train it with:  lam train {path.name}",
+        f"# Watch it with:  lam monitor RUN --alerts {path.name}",
         "# The keys up to `provenance` configure the run; the sections after them say where it came from,",
         "# what it was judged by and what to watch, and configure nothing. Promotion does not replace an edited file.",
         f"# Left out, so that the defaults hold: {' and '.join(LEFT_OUT)}, which the sweep had set for its trials.",
