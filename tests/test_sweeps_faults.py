@@ -62,7 +62,8 @@ def test_the_report_of_rays_memory_monitor_is_told_with_its_numbers() -> None:
 def test_a_trial_that_rays_memory_monitor_kills(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray's limit is put 3 GiB above what the machine uses now; one trial takes up to 6 GiB, another one nothing."""
     memory = psutil.virtual_memory()
-    monkeypatch.setenv("RAY_memory_usage_threshold", f"{(memory.total - memory.available + 3 * GIB) / memory.total:.4f}")
+    limit = (memory.total - memory.available + 3 * GIB) / memory.total
+    monkeypatch.setenv("RAY_memory_usage_threshold", f"{limit:.4f}")
     monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "100")
     path = spec(tmp_path, search="grid", scheduler="none", base={"data_dir": "nowhere", "num_epochs": 3},
                 space={"seed": {"choice": [1, 4]}}, budget={"trials": 9}, concurrency=1)
@@ -75,7 +76,7 @@ def test_a_trial_that_rays_memory_monitor_kills(tmp_path: Path, monkeypatch: pyt
     assert reason["rule"] == "out_of_memory"
     assert reason["sentence"].startswith("its process was killed 2 times because memory ran out (")
     assert "use a smaller batch_size, accumulate_parts above 1 or recompute: true" in reason["sentence"]
-    assert [result.epoch for result in found[4].results] == [1]
+    assert [result.epoch for result in found[4].results] == [1, 2], "it came back once, and went on"
     assert state.finished == "every point of the grid is done"
     study = searcher.study_of(folders.open_sweep(folder)[0].spec, state)
     assert Counter(trial.state.name for trial in study.trials) == {"COMPLETE": 1, "FAIL": 1}
