@@ -168,7 +168,7 @@ def _events(trial: str, planted: Planted, objective_key: Any, limits: dict[str, 
     for epoch in range(1, planted.epochs + 1):
         line = files.jsonable(record(planted, epoch))
         violation = {"violation": files.jsonable(total_violation(limits, line))} if limits else {}
-        events.append({"event": "result", "trial": trial, "epoch": epoch, "objective": line[primary],
+        events.append({"event": "result", "trial": trial, "epoch": epoch, "objective": line.get(primary),
                        "verdict": verdict(line), "metrics": {"val/mse_loss": line["val/mse_loss"]},
                        "tflops": line["total_tflops"], **violation})
     if planted.end != "started":
