@@ -82,6 +82,8 @@ def monitor(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, another trainer's folder, or a log.")],
     profile: Annotated[str | None, typer.Option(
         metavar="NAME", help="Health profile, or a YAML file of your own; default: the one that fits.")] = None,
+    alerts: Annotated[Path | None, typer.Option(
+        metavar="FILE", help="A production YAML: judge by its alerts as well.")] = None,
     follow: Annotated[bool, typer.Option("--follow", help="Go on until the run is over or must abort.")] = False,
     every: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks, with --follow.")] = 5.0,
     fact: Annotated[list[str] | None, typer.Option(
@@ -98,7 +100,8 @@ def monitor(
     from lam.errors import AnswerIsNo
 
     facts = dict(_fact(text) for text in fact or [])
-    statuses = watch(run, profile, facts, every) if follow else [examine(foreign.read(run), profile, facts)]
+    statuses = watch(run, profile, facts, every, alerts=alerts) if follow else \
+        [examine(foreign.read(run), profile, facts, alerts)]
     for status in statuses:
         text = json.dumps(as_dict(status), indent=None if follow else 2) if json_output else "\n".join(lines(status))
         typer.echo(text)

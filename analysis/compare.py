@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from analysis.measures import Cell, Measure, measures
-from analysis.ranking import Standing, rank, word
+from analysis.ranking import Standing, bounds, rank, word
 from analysis.reading import Study, Trial
-from analysis.text import MISSING, number
+from analysis.text import MISSING, interval, number
 
 TOP = 4
 ALL_UP_TO = 6
@@ -43,7 +43,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The table: one column a trial, `columns` in order of rank."""
+    """The table: one column a config, `columns` in order of rank; several trainings of one stand as their mean."""
 
     columns: tuple[str, ...]
     sections: tuple[Section, ...]
@@ -57,9 +57,10 @@ def compare(study: Study, standings: tuple[Standing, ...], baseline: Trial | Non
     trials = [trial for label in chosen if (trial := study.trial(label)) and trial != baseline]
     eligible = {item.label for item in standings if item.eligible} - ({baseline.label} if baseline else set())
     columns = [*trials, *([baseline] if baseline else [])]
+    groups = [study.trainings(trial) for trial in columns]
     sections = tuple(
         Section(title, rows) for title, group in measures(study)
-        if (rows := tuple(row for measure in group if (row := _row(measure, columns, eligible))))
+        if (rows := tuple(row for measure in group if (row := _row(measure, groups, eligible))))
     )
     text = _against(study, standings, baseline) if baseline else ""
     return Comparison(tuple(trial.label for trial in columns), sections, baseline.label if baseline else None, text)
@@ -76,9 +77,10 @@ def choose_columns(standings: tuple[Standing, ...]) -> list[str]:
     return chosen
 
 
-def _row(measure: Measure, trials: list[Trial], eligible: set[str]) -> Row | None:
-    """The measure of every trial; None where no trial has it."""
-    cells = tuple(measure.cell(trial) for trial in trials)
+def _row(measure: Measure, groups: list[tuple[Trial, ...]], eligible: set[str]) -> Row | None:
+    """The measure of every config, given its trainings; None where none has it."""
+    trials = [group[0] for group in groups]
+    cells = tuple(joined([measure.cell(trial) for trial in group]) for group in groups)
     if all(cell.text == MISSING and not cell.detail for cell in cells):
         return None
     contest = [(cell.value, trial.label) for cell, trial in zip(cells, trials, strict=True)
@@ -91,6 +93,18 @@ def _row(measure: Measure, trials: list[Trial], eligible: set[str]) -> Row | Non
     tie = len(winners) > 1 and len(winners) == len(contest)
     verdict_text = f"all {len(winners)} tie" if tie else ", ".join(winners) or MISSING
     return Row(measure.title, measure.key, cells, () if tie else winners, verdict_text, measure.note)
+
+
+def joined(cells: list[Cell]) -> Cell:
+    """The cells of several trainings of one config as one: a mean with its interval, or what each of them says."""
+    first, values = cells[0], [cell.value for cell in cells]
+    if len(cells) == 1 or all(cell == first for cell in cells) or all(cell.text == MISSING for cell in cells[1:]):
+        return first
+    known = [value for value in values if value is not None]
+    mean = sum(known) / len(known) if len(known) == len(values) else None
+    if mean is not None and all(cell.text == number(cell.value) for cell in cells):
+        return Cell(mean, number(mean), f"{interval(*bounds(values))}\n{len(cells)} seeds".strip())
+    return Cell(mean, ", ".join(dict.fromkeys(cell.text for cell in cells)), f"{len(cells)} seeds")
 
 
 def _against(study: Study, standings: tuple[Standing, ...], baseline: Trial) -> str:

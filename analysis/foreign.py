@@ -21,7 +21,8 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from analysis.sources import flat, is_run, is_sweep, read_json
+from analysis.reading import STATES
+from analysis.sources import flat, is_run, is_sweep, journal, read_json
 from analysis.text import printable
 from lam import yamlio
 from lam.errors import BadInput
@@ -31,6 +32,7 @@ from lam.records import RunFolder
 Record = dict[str, Any]
 EPOCHS, EMBEDDINGS, SUMMARY = "epoch_metrics.jsonl", "embedding_metrics.jsonl", "metrics.json"
 STEP = "global_step/max_steps"
+OUT_OF_MEMORY = "ended/out_of_memory"
 
 # Which profile a history's keys speak for; the first one that fits.
 _SIGNS = (
@@ -102,9 +104,32 @@ def _ours(folder: Path) -> Recorded:
         notes.append("config.yaml is missing: rules that need K or the grace are not judged")
     facts = of_config(config, steps_per_epoch(records)) if config else {}
     state = str(identity.get("state", "unknown"))
-    notes += [f"the run {state}: {identity['reason']}"] if state == "failed" and identity.get("reason") else []
+    reason = identity.get("reason") if state == "failed" else None
+    told = _told_by_the_sweep(folder)
+    if told.get("event") == "failed":
+        state, reason = "failed", told["reason"].get("sentence", "no reason was recorded")
+    notes += [f"the run {state}: {reason}"] if reason else []
+    records = _with_ending(records, float(told.get("reason", {}).get("rule") == "out_of_memory"))
     wanted = str((config.get("health") or {}).get("profile", "lam"))
     return Recorded(folder.name, "lam", wanted, state, records, facts, tuple(notes))
+
+
+def _told_by_the_sweep(folder: Path) -> dict[str, Any]:
+    """The last event of a sweep's trial, whose process may have died without a word; empty for a run of its own."""
+    trials = folder.resolve().parent
+    if trials.name != "trials" or not is_sweep(trials.parent):
+        return {}
+    events = [event for event in journal(trials.parent)
+              if event.get("trial") == folder.resolve().name and event["event"] in STATES]
+    last = events[-1] if events else {}
+    return {**last, "reason": last.get("reason") or {}}
+
+
+def _with_ending(records: tuple[Record, ...], out_of_memory: float) -> tuple[Record, ...]:
+    """The records, the last of which says whether memory ran out after it; one of its own where it died before any."""
+    if not records:
+        return ({"epoch": 0, OUT_OF_MEMORY: 1.0},) if out_of_memory else ()
+    return *records[:-1], {**records[-1], OUT_OF_MEMORY: out_of_memory}
 
 
 # ---- joint-embedding trainer

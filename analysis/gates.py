@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from analysis.ranking import LIVE, Standing, word
+from analysis.judging import LIVE, broken, kept_record
+from analysis.ranking import Standing, word
 from analysis.reading import Study, Trial
 from analysis.text import count, finite, interval, number
 from lam.health import collapse_grace, verdict
@@ -36,8 +37,9 @@ class Gate:
 
 
 def judge(study: Study, trial: Trial, standing: Standing, waivers: dict[str, str]) -> tuple[Gate, ...]:
-    """Every gate for one trial; a waiver counts only where the gate failed."""
-    gates = (check(study, trial, standing) for check in GATES.values())
+    """Every gate for one trial; a waiver counts only where the gate failed. `constraints` needs a sweep with some."""
+    asked = (check for name, check in GATES.items() if name != "constraints" or trial.limits)
+    gates = (check(study, trial, standing) for check in asked)
     return tuple(gate if gate.passed else replace(gate, waived=waivers.get(gate.name, "")) for gate in gates)
 
 
@@ -57,6 +59,18 @@ def _live(study: Study, trial: Trial, standing: Standing) -> Gate:
                 "" if passed else "choose a live trial with --trial, or sweep a space where codebooks stay alive")
 
 
+def _constraints(study: Study, trial: Trial, standing: Standing) -> Gate:
+    remedy = "choose a trial inside the constraints with --trial, or search where they can be met"
+    if standing.outside:
+        return Gate("constraints", False, "; ".join(standing.outside), remedy)
+    kept = broken(trial, kept_record(trial, study.objective) or {})
+    if kept:
+        evidence = f"inside at epoch {standing.epoch}, but kept is the checkpoint of epoch {standing.kept_epoch}"
+        return Gate("constraints", False, f"{evidence}: {'; '.join(kept)}", remedy)
+    limits = ", ".join(f"{key} {bound.text}" for key, bound in trial.limits.items())
+    return Gate("constraints", True, f"inside the sweep's constraints ({limits})")
+
+
 def _beats_copy(study: Study, trial: Trial, standing: Standing) -> Gate:
     passed = standing.mse is not None and standing.mse_copy is not None and standing.mse < standing.mse_copy
     return Gate("beats_copy", passed, f"validation MSE {number(standing.mse)} at epoch {standing.epoch}, copying the "
@@ -68,11 +82,14 @@ def _confirmed(study: Study, trial: Trial, standing: Standing) -> Gate:
     remedy = f"run 'lam sweep confirm {study.sources[0]} --top 1 --seeds 3'"
     fresh = standing.confirmed
     if fresh is None:
-        return Gate("confirmed", False, "trained with one seed only, no fresh seeds in confirm.json", remedy)
+        known = f"chosen by {count(len(standing.seeds.seeds), 'seed')} of the sweep" if standing.seeds else \
+            "trained with one seed only"
+        return Gate("confirmed", False, f"{known}, no fresh seeds in confirm.json", remedy)
     # A swept seed is part of the trial's config and not of the confirmed one.
-    known, used = trial.identity.get("config_fingerprint"), study.confirm[trial.label].get("config_fingerprint")
-    if "seed" not in trial.params and known and used and known != used:
-        evidence = f"confirm.json is about another config ({used}, this trial's is {known})"
+    used, asked = (entry.get("config_fingerprint") for entry in (study.confirm[standing.label],
+                                                                 study.first(trial).identity))
+    if "seed" not in trial.params and asked and used and asked != used:
+        evidence = f"confirm.json is about another config ({used}, this trial's is {asked})"
         return Gate("confirmed", False, evidence, remedy)
     passed = len(fresh.seeds) >= MIN_SEEDS and fresh.all_live and fresh.low is not None and fresh.low > 0
     evidence = (f"{count(len(fresh.seeds), 'fresh seed')}, {fresh.live} live, mean {number(fresh.mean)} "
@@ -81,7 +98,8 @@ def _confirmed(study: Study, trial: Trial, standing: Standing) -> Gate:
 
 
 GATES: dict[str, Callable[[Study, Trial, Standing], Gate]] = {
-    "finished": _finished, "live": _live, "beats_copy": _beats_copy, "confirmed": _confirmed,
+    "finished": _finished, "live": _live, "constraints": _constraints, "beats_copy": _beats_copy,
+    "confirmed": _confirmed,
 }
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from analysis.ranking import LIVE, Standing, state_word, word
+from analysis.judging import LIVE
+from analysis.ranking import Seeds, Standing, state_word, word
 from analysis.reading import Study, Trial
 from analysis.text import count, finite, interval, number, printable, share
 from analysis.vitality import findings, trajectories
@@ -97,7 +98,11 @@ def assess(trial: Trial, standing: Standing) -> Assessment:
     facts = [f"Trained {standing.last_epoch} of {standing.num_epochs or '?'} epochs; {state_word(trial.state)}."]
     if standing.epoch is not None:
         bounds = interval(standing.control_low, standing.control_high)
-        facts.append(f"At epoch {standing.epoch}, whose checkpoint is kept: value {number(standing.value)}, control "
+        kept = standing.kept_epoch
+        place = "whose checkpoint is kept" if kept == standing.epoch else \
+            f"by which it is ranked (kept is the checkpoint of epoch {kept})"
+        mean = f"Mean of {count(len(standing.seeds.seeds), 'seed')}, the first one at" if standing.seeds else "At"
+        facts.append(f"{mean} epoch {standing.epoch}, {place}: value {number(standing.value)}, control "
                      f"{number(standing.control)} {bounds}, codebook health {number(standing.health)}, DSNR "
                      f"{number(standing.dsnr)} ({word(str(standing.dsnr_status or 'not measured'))}).")
     if standing.mse is not None and standing.mse_copy:
@@ -105,6 +110,8 @@ def assess(trial: Trial, standing: Standing) -> Assessment:
         side = "below" if ratio < 1 else "above"
         facts.append(f"Validation MSE {number(standing.mse)}, {share(abs(1 - ratio), 1)} {side} copying the last "
                      "frame.")
+    if standing.seeds:
+        facts.append(seeds_sentence(standing.seeds))
     if standing.confirmed:
         fresh = standing.confirmed
         facts.append(f"Trained again with {count(len(fresh.seeds), 'fresh seed')}: mean {number(fresh.mean)} "
@@ -114,6 +121,14 @@ def assess(trial: Trial, standing: Standing) -> Assessment:
     return Assessment(trial.label, standing.status, tuple(facts), tuple(_concerns(trial, standing)))
 
 
+def seeds_sentence(seeds: Seeds) -> str:
+    """What a sweep's several trainings of a config came to."""
+    each = ", ".join(f"{label} (seed {seed}) {number(value)}" for label, seed, value in
+                     zip(seeds.labels, seeds.seeds, seeds.values, strict=True))
+    return (f"The sweep trained it with {count(len(seeds.seeds), 'seed')}: {each}; mean {number(seeds.mean)} "
+            f"{interval(seeds.low, seeds.high)}, {seeds.live} live.").replace("  ", " ")
+
+
 def _concerns(trial: Trial, standing: Standing) -> list[str]:
     last = trial.validated[-1] if trial.validated else {}
     concerns = []
@@ -121,6 +136,7 @@ def _concerns(trial: Trial, standing: Standing) -> list[str]:
         concerns.append(f"{trial.state}: {printable(str(trial.reason['sentence']))}.")
     if standing.status not in (LIVE, "unfinished"):
         concerns.append(f"It is ranked below every live trial: {word(standing.status)}.")
+    concerns += [f"Outside the sweep's constraints: {text}." for text in standing.outside]
     if last.get("val/collapsed"):
         slot, joint, dsnr = (number(finite(last.get(f"val/{key}"))) for key in
                              ("perplexity_slot", "perplexity_joint", "dsnr"))

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
-from analysis.ranking import LIVE, kept_record, state_word, word
+from analysis.judging import LIVE, kept_record
+from analysis.ranking import state_word, word
 from analysis.reading import Study, Trial
 from analysis.text import MISSING, finite, interval, number, share
 from analysis.vitality import findings

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from analysis import alerts as production
 from analysis.foreign import Recorded, read
 from analysis.text import MISSING, number, printable
 from lam.files import jsonable
@@ -60,14 +61,17 @@ class Status:
         return bool(self.judgement.aborts)
 
 
-def examine(run: Recorded, chosen: str | Path | None = None, facts: dict[str, float] | None = None) -> Status:
+def examine(run: Recorded, chosen: str | Path | None = None, facts: dict[str, float] | None = None,
+            alerts: str | Path | None = None) -> Status:
     """Judge a run.
 
     Args:
         chosen: a profile by name or path; default: the one that fits the run.
         facts: more facts about the run, over those it recorded.
+        alerts: a production YAML, whose alerts are judged like rules of the profile.
     """
     known = profile.load(chosen or run.profile)
+    known = production.added(known, production.load(alerts)) if alerts else known
     table = columns.of_records(run.records, {**run.facts, **(facts or {})})
     judgement = engine.judge(table, known) if len(table) else Judgement(known.name, "ok", (), (), {})
     prepared = engine.prepare(table, known)
@@ -159,11 +163,11 @@ def _as_dict(finding: Finding) -> dict[str, Any]:
 
 
 def follow(path: Path, chosen: str | Path | None, facts: dict[str, float], every: float,
-           sleep: Callable[[float], object] = time.sleep) -> Iterator[Status]:
+           sleep: Callable[[float], object] = time.sleep, alerts: str | Path | None = None) -> Iterator[Status]:
     """The status now and whenever it changes, until the run is over or must abort."""
     before: Any = None
     while True:
-        status = examine(read(path), chosen, facts)
+        status = examine(read(path), chosen, facts, alerts)
         now = as_dict(status)
         if now != before:
             yield status

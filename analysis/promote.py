@@ -25,6 +25,9 @@ from lam.errors import AnswerIsNo, BadInput
 from lam.records import RunFolder
 from lam.validation import suggest
 
+# What a sweep sets for its trials and is no part of the model's config: a production YAML leaves them out.
+LEFT_OUT = ("tracking", "threads")
+
 
 @dataclass(frozen=True)
 class Promotion:
@@ -71,7 +74,7 @@ def promote(folder: str | Path, target: str | Path, trial: str | None = None, wa
     gates = judge(study, chosen, standing, waivers or {})
     if not all(gate.lets_pass for gate in gates):
         return Promotion(chosen.label, path, False, gates, reason)
-    production = config.relative_paths_from(RunFolder(chosen.path).config(), place)
+    production = _on_its_own(config.relative_paths_from(RunFolder(chosen.path).config(), place))
     moment = (now or datetime.now(UTC)).isoformat(timespec="seconds")
     sections = _sections(study, chosen, standing, gates, reason, production, moment)
     kept = _write(path, _text(path, chosen, study.name, production, sections))
@@ -145,10 +148,18 @@ def _choose(study: Study, name: str | None) -> tuple[Trial, Standing, str]:
     if not trial.validated:
         raise BadInput(f"got {wanted!r}, which has no validation to judge it by", source="--trial",
                        remedy="name a trial that has trained")
-    standing = next(item for item in standings if item.label == trial.label)
-    reason = verdict.sentence if name is None or wanted == verdict.winner else \
-        f"{trial.label} was named by hand, rank {standing.rank} of {len(standings)}. {verdict.sentence}"
+    first = study.first(trial)
+    standing = next(item for item in standings if item.label == first.label)
+    again = "" if trial == first else f", which trains the config of {first.label} again with another seed,"
+    reason = verdict.sentence if name is None or trial.label == verdict.winner else \
+        f"{trial.label}{again} was named by hand, rank {standing.rank} of {len(standings)}. {verdict.sentence}"
     return trial, standing, reason
+
+
+def _on_its_own(trial: RunConfig) -> RunConfig:
+    """A trial's config with the schema's defaults for what the sweep had set for it."""
+    values = trial.mapping()
+    return config.from_mapping({key: values[key] for key in values if key not in LEFT_OUT}, source="the trial's config")
 
 
 def _sections(study: Study, trial: Trial, standing: Standing, gates: tuple[Gate, ...], reason: str,
@@ -160,10 +171,12 @@ def _sections(study: Study, trial: Trial, standing: Standing, gates: tuple[Gate,
             "sweep": study.name, "sweep_folder": str(study.sources[0]), "trial": trial.id, "reason": reason,
             "promoted_at": moment, "config_fingerprint": production.fingerprint(),
             "trial_config_fingerprint": trial.identity.get("config_fingerprint"),
+            "trial_threads": trial.config.get("threads"),
             "data_fingerprint": trial.identity.get("data_fingerprint"),
             "git_commit": trial.identity.get("git_commit"),
             "versions": {**trial.identity.get("versions", {}), "lamsweep_promote": __version__},
-            "seeds": [production.seed, *(fresh.seeds if fresh else ())],
+            "seeds": list(dict.fromkeys([production.seed, *(standing.seeds.seeds if standing.seeds else ()),
+                                         *(fresh.seeds if fresh else ())])),
             "objective": study.objective, "value": standing.value, "epoch": standing.epoch,
             "fresh_seed_mean": fresh.mean if fresh else None,
         },
@@ -179,12 +192,15 @@ def _text(path: Path, trial: Trial, sweep: str, production: RunConfig, sections:
     header = [
         f"# Production config: trial {trial.id} of the sweep {sweep}.",
         f"# Train it with:  lam train {path.name}",
+        f"# Watch it with:  lam monitor RUN --alerts {path.name}",
         "# The keys up to `provenance` configure the run; the sections after them say where it came from,",
         "# what it was judged by and what to watch, and configure nothing. Promotion does not replace an edited file.",
+        f"# Left out, so that the defaults hold: {' and '.join(LEFT_OUT)}, which the sweep had set for its trials.",
     ]
     if waived:
         header.append(f"# Promoted although these gates failed: {', '.join(waived)}. The reasons are below.")
-    return "\n".join(header) + "\n" + yamlio.dump_mapping(production.mapping() | sections)
+    return "\n".join(header) + "\n" + yamlio.dump_mapping(
+        {key: value for key, value in production.mapping().items() if key not in LEFT_OUT} | sections)
 
 
 def _write(path: Path, text: str) -> Path | None:

@@ -1,4 +1,4 @@
-"""From folders to records: sweeps and runs as one frozen `Study`, or as DataFrames.
+"""From folders to records: sweeps and runs as one frozen `Study`; `analysis.frames` makes DataFrames of it.
 
 A path may be a sweep folder, a run folder, or several of either. Nothing here judges; see
 `analysis.ranking`. A half-written last line of a record is left out, as docs/records.md says.
@@ -7,19 +7,20 @@ A path may be a sweep folder, a run folder, or several of either. Nothing here j
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from analysis.sources import epoch_records, flat, is_sweep, journal, read_json, record_folder
-from analysis.text import finite, printable
+from analysis.text import printable
 from lam import yamlio
+from lam.bounds import Bound
 from lam.errors import BadInput
-from lam.metrics import RECORD_KEYS, TABLE
+from lam.metrics import TABLE
 from lam.records import RunFolder
+from lam.validation import build
 
 STATES = ("suggested", "started", "paused", "stopped", "completed", "failed", "interrupted")
 FINISHED = ("completed", "stopped")
@@ -39,6 +40,9 @@ class Trial:
         config: the complete config, dotted keys; empty before the trial has started.
         records: epoch records in order.
         reason: why it was stopped or failed (rule, sentence, ...), empty otherwise.
+        place: its place in its sweep's order of suggestion, from 0; None for a run of its own.
+        repeats: label of the trial whose config this one trains again with another seed.
+        limits: the constraints of its sweep, by metric.
     """
 
     label: str
@@ -50,6 +54,9 @@ class Trial:
     identity: dict[str, Any] = field(default_factory=dict)
     records: tuple[dict[str, Any], ...] = ()
     reason: dict[str, Any] = field(default_factory=dict)
+    place: int | None = None
+    repeats: str | None = None
+    limits: dict[str, Bound] = field(default_factory=dict)
 
     @property
     def validated(self) -> tuple[dict[str, Any], ...]:
@@ -95,6 +102,20 @@ class Study:
     def stops(self) -> tuple[Trial, ...]:
         return tuple(trial for trial in self.trials if trial.state == "stopped")
 
+    @property
+    def configs(self) -> tuple[Trial, ...]:
+        """The first training of each config."""
+        labels = {trial.label for trial in self.trials}
+        return tuple(trial for trial in self.trials if trial.repeats not in labels)
+
+    def trainings(self, first: Trial) -> tuple[Trial, ...]:
+        """All trainings of a config, the first one first."""
+        return first, *(trial for trial in self.trials if trial.repeats == first.label)
+
+    def first(self, trial: Trial) -> Trial:
+        """The first training of a trial's config; the trial itself where it is that."""
+        return next((other for other in self.trials if other.label == trial.repeats), trial)
+
     def trial(self, name: str) -> Trial | None:
         """The trial with this label or id; None where there is none."""
         return next((trial for trial in self.trials if name in (trial.label, trial.id)), None)
@@ -114,50 +135,6 @@ def read_study(paths: Paths) -> Study:
         return _read_sweep(folders[0], prefix="")
     parts = [_read_sweep(f, prefix=f"{printable(f.name)}/") if is_sweep(f) else _read_single(f) for f in folders]
     return _merge(parts)
-
-
-def load(paths: Paths) -> pd.DataFrame:
-    """One row a trial: who, how it ended, its knobs, its metrics at the kept and at the last validation.
-
-    Columns: trial, source, state, status, rank, stop_rule, stop_reason, epochs, num_epochs, best_epoch, value,
-    then `params.<knob>`, `best.<metric>` (the epoch whose checkpoint is kept) and `final.<metric>`.
-    """
-    from analysis.ranking import kept_record, rank
-
-    study = read_study(paths)
-    places = {standing.label: standing for standing in rank(study)}
-    rows = []
-    for trial in study.trials:
-        standing = places[trial.label]
-        row: dict[str, Any] = {
-            "trial": trial.label, "source": str(trial.path), "state": trial.state, "status": standing.status,
-            "rank": standing.rank, "stop_rule": trial.reason.get("rule"), "stop_reason": trial.reason.get("sentence"),
-            "epochs": trial.last_epoch, "num_epochs": trial.num_epochs, "best_epoch": standing.epoch,
-            "value": standing.value,
-        }
-        row |= {f"params.{knob}": trial.params.get(knob) for knob in study.knobs}
-        row |= _metrics("best", kept_record(trial, study.objective) or {})
-        row |= _metrics("final", trial.validated[-1] if trial.validated else {})
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def curves(paths: Paths) -> pd.DataFrame:
-    """Long form: trial, epoch, step, seconds, metric, value; NaN where a metric is not defined."""
-    rows = [
-        (trial.label, record["epoch"], record.get("step"), record.get("seconds"), key, finite(record[key]))
-        for trial in read_study(paths).trials
-        for record in trial.records
-        for key in record
-        if key not in RECORD_KEYS and not isinstance(record[key], (str, list))
-    ]
-    frame = pd.DataFrame(rows, columns=["trial", "epoch", "step", "seconds", "metric", "value"])
-    return frame.astype({"value": "float64"})
-
-
-def _metrics(prefix: str, record: dict[str, Any]) -> dict[str, Any]:
-    return {f"{prefix}.{key}": value for key, value in record.items()
-            if key not in RECORD_KEYS and not isinstance(value, list)}
 
 
 def _read_trial(path: Path, label: str, state: str | None = None, **known: Any) -> Trial:
@@ -188,11 +165,12 @@ def _read_single(folder: Path) -> Study:
 
 def _read_sweep(folder: Path, prefix: str) -> Study:
     sweep = read_json(folder / "sweep.json")
-    states = _trial_states(journal(folder))
+    states, limits = _trial_states(journal(folder)), _limits(sweep, folder)
     trials = tuple(
-        _read_trial(folder / "trials" / name, prefix + name, event["state"], id=name,
-                    params=event["params"], reason=event["reason"])
-        for name, event in states.items()
+        _read_trial(folder / "trials" / name, prefix + name, event["state"], id=name, params=event["params"],
+                    reason=event["reason"], place=place, limits=limits,
+                    repeats=prefix + event["repeats"] if event["repeats"] else None)
+        for place, (name, event) in enumerate(states.items())
     )
     _need_a_finished_trial(folder, trials)
     objectives = _objectives(sweep, folder)
@@ -205,7 +183,7 @@ def _read_sweep(folder: Path, prefix: str) -> Study:
 
 
 def _trial_states(events: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """trial id -> {state, params, reason}, in order of suggestion."""
+    """trial id -> {state, params, repeats, reason}, in order of suggestion."""
     states: dict[str, dict[str, Any]] = {}
     for event in events:
         if event["event"] not in STATES:
@@ -214,9 +192,10 @@ def _trial_states(events: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]
         if Path(name).name != name:
             raise BadInput(f"got trial {name!r}, expected a plain name", source="journal",
                            remedy="this folder was not written by a sweep; do not trust it")
-        entry = states.setdefault(name, {"params": {}, "reason": {}})
+        entry = states.setdefault(name, {"params": {}, "reason": {}, "repeats": None})
         entry["state"] = event["event"]
         entry["params"] = event.get("params", entry["params"])
+        entry["repeats"] = event.get("repeats", entry["repeats"])
         entry["reason"] = _as_reason(event.get("reason"))
     return states
 
@@ -240,6 +219,13 @@ def _objectives(sweep: dict[str, Any], folder: Path) -> tuple[str, ...]:
             raise BadInput(f"got {key!r}, expected a metric that has a better direction", source=folder / "sweep.json",
                            key="spec.objective", remedy="restore sweep.json from a copy")
     return keys
+
+
+def _limits(sweep: dict[str, Any], folder: Path) -> dict[str, Bound]:
+    """The constraints of a sweep."""
+    asked = sweep.get("spec", {}).get("constraints") or {}
+    return {key: build(Bound, bound, f"{folder / 'sweep.json'}:spec.constraints.{key}")
+            for key, bound in asked.items()}
 
 
 def _confirm(folder: Path, prefix: str) -> tuple[dict[str, dict[str, Any]], tuple[dict[str, Any], ...]]:
@@ -278,9 +264,10 @@ def _merge(parts: Sequence[Study]) -> Study:
 
 
 def _differing(trials: Sequence[Trial]) -> list[str]:
-    """Config keys whose values are not the same in every trial."""
-    keys = _ordered(key for trial in trials for key in trial.config)
-    return [key for key in keys if len({json.dumps(trial.config.get(key)) for trial in trials if trial.config}) > 1]
+    """Config keys whose values are not the same in every config."""
+    firsts = [trial for trial in trials if trial.config and trial.repeats is None]
+    keys = _ordered(key for trial in firsts for key in trial.config)
+    return [key for key in keys if len({json.dumps(trial.config.get(key)) for trial in firsts}) > 1]
 
 
 def _with_params(trial: Trial, knobs: Sequence[str]) -> Trial:
@@ -290,6 +277,10 @@ def _with_params(trial: Trial, knobs: Sequence[str]) -> Trial:
 
 def _unique_labels(trials: Sequence[Trial]) -> list[Trial]:
     """Trials whose labels name one of them each: the path stands in where two share a label."""
-    labels = [trial.label for trial in trials]
-    return [trial if labels.count(trial.label) == 1 else Trial(**{**vars(trial), "label": printable(str(trial.path))})
-            for trial in trials]
+    labels = Counter(trial.label for trial in trials)
+
+    def unique(label: str, path: Path) -> str:
+        return label if labels[label] == 1 else printable(str(path))
+
+    return [replace(trial, label=unique(trial.label, trial.path), repeats=trial.repeats and unique(
+        trial.repeats, trial.path.parent / trial.repeats.rpartition("/")[2])) for trial in trials]

@@ -11,9 +11,10 @@ from typing import Any
 from analysis.charts import Dot, Series
 from analysis.compare import Comparison, choose_columns, compare
 from analysis.importance import Importance, importance
+from analysis.judging import status_of
 from analysis.ledger import Assessment, Compute, Stop, assess, compute_ledger, stop_ledger
 from analysis.pictures import Strips, strips_of
-from analysis.ranking import Standing, rank, status_of
+from analysis.ranking import Standing, rank
 from analysis.reading import Paths, Study, Trial, read_study
 from analysis.text import finite, interval, number, printable, value_text
 from analysis.verdict import Difference, Verdict, decide, differences
@@ -80,6 +81,7 @@ class Report:
     assessments: tuple[Assessment, ...]
     provenance: tuple[tuple[str, str], ...]
     glossary: tuple[Metric, ...]
+    constraints: tuple[str, ...] = ()
 
     @property
     def winner(self) -> Standing | None:
@@ -90,8 +92,13 @@ class Report:
         return tuple(item for item in self.standings if item.confirmed)
 
     @property
+    def repeated(self) -> tuple[Standing, ...]:
+        """The configs that the sweep trained with several seeds."""
+        return tuple(item for item in self.standings if item.seeds)
+
+    @property
     def tally(self) -> dict[str, int]:
-        """How many trials have each status, most frequent first."""
+        """How many configs have each status, most frequent first."""
         statuses = [item.status for item in self.standings]
         return {status: statuses.count(status) for status in sorted(set(statuses), key=statuses.count, reverse=True)}
 
@@ -113,7 +120,7 @@ def build_report(paths: Paths, baseline: str | None = None, now: datetime | None
     verdict = decide(study, standings)
     shown = choose_columns(standings)
     trials = {trial.label: trial for trial in study.trials}
-    ordered = [trials[item.label] for item in standings]
+    ordered = [training for item in standings for training in study.trainings(trials[item.label])]
     places = {item.label: item for item in standings}
     assessed = [label for label in dict.fromkeys([*shown, *places]) if trials[label].records][:ASSESSED]
     return Report(
@@ -129,6 +136,8 @@ def build_report(paths: Paths, baseline: str | None = None, now: datetime | None
         stops=stop_ledger(study), compute=compute_ledger(study), differences=differences(study),
         assessments=tuple(assess(trials[label], places[label]) for label in assessed),
         provenance=tuple(_provenance(study)), glossary=tuple(TABLE.values()),
+        constraints=tuple(dict.fromkeys(f"{key} {bound.text}" for trial in study.trials
+                                        for key, bound in trial.limits.items())),
     )
 
 
@@ -230,7 +239,7 @@ def tiles(report: Report) -> list[tuple[str, str, str]]:
     best = report.winner
     found: list[tuple[str, str, str]] = []
     if best:
-        name = "Fresh-seed mean" if best.tier == 0 else "Objective"
+        name = "Fresh-seed mean" if best.tier == 0 else "Mean objective" if best.seeds else "Objective"
         found.append((name, number(best.score), f"{best.label}, rank 1 of {len(report.standings)}"))
         if best.control is not None:
             bounds = interval(best.control_low, best.control_high)
@@ -240,7 +249,7 @@ def tiles(report: Report) -> list[tuple[str, str, str]]:
         if best.mse is not None and best.mse_copy:
             found.append(("MSE against copying", number(best.mse / best.mse_copy),
                           f"{number(best.mse)} against {number(best.mse_copy)}"))
-    live = report.tally.get("live", 0)
+    live = sum(item.status == "live" and not item.outside for item in report.standings)
     found.append(("Live trials", f"{live} of {len(report.standings)}", "may win"))
     spent = report.compute
     found.append(("Epochs trained", f"{spent.epochs_spent:,}", f"{spent.epochs_saved:,} saved by stopping early"))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from analysis.ranking import Standing, word
+from analysis.ranking import OUTSIDE, Seeds, Standing, word
 from analysis.reading import Study
 from analysis.text import count, finite, interval, number
+
+SHOWN_OUTSIDE = 3
 
 
 @dataclass(frozen=True)
@@ -56,15 +58,18 @@ def decide(study: Study, standings: tuple[Standing, ...]) -> Verdict:
     """
     eligible = [item for item in standings if item.eligible]
     if not eligible:
-        return Verdict(None, "No winner", f"No winner: none of {count(len(standings), 'trial')} is live and finished "
-                             f"({_tally(standings)}).")
+        outside = [item for item in standings if item.outside]
+        inside = " and inside the sweep's constraints" if outside else ""
+        return Verdict(None, "No winner", f"No winner: none of {count(len(standings), 'trial')} is live and finished"
+                             f"{inside} ({_tally(standings)}).", tuple(_outside_cautions(standings)))
     first, *others = eligible
     name = objective_name(study.objective)
     parts = [f"{first.label} wins: {_score_text(first, name)}"]
     parts.append(f"next is {others[0].label} with {_brief(others[0])}" if others else "no other trial is live")
-    parts.extend(_collapsed_clause(standings))
+    parts.extend([*_outside_clause(standings), *_collapsed_clause(standings)])
     headline = f"{first.label} wins with {'an' if name[0] in 'aeiou' else 'a'} {name} of {_brief(first)}"
-    return Verdict(first.label, headline, "; ".join(parts) + ".", tuple(_cautions(study, first, others)))
+    return Verdict(first.label, headline, "; ".join(parts) + ".",
+                   (*_cautions(study, first, others), *_outside_cautions(standings)))
 
 
 def objective_name(key: str) -> str:
@@ -84,6 +89,10 @@ def _score_text(item: Standing, name: str) -> str:
         spread = interval(item.confirmed.low, item.confirmed.high)
         return f"mean {name} {number(item.confirmed.mean)} {spread} over {seeds} (in the sweep " \
                f"{number(item.value)}: {inside})".replace("  ", " ")
+    if item.seeds:
+        spread = interval(item.seeds.low, item.seeds.high)
+        return f"mean {name} {number(item.value)} {spread} over {count(len(item.seeds.seeds), 'seed')} ({inside})" \
+            .replace("  ", " ")
     return f"{name} {number(item.value)} ({inside})"
 
 
@@ -98,8 +107,27 @@ def _makeup(item: Standing) -> str:
 
 
 def _brief(item: Standing) -> str:
-    return f"{number(item.score)} over {len(item.confirmed.seeds)} fresh seeds" \
-        if item.tier == 0 and item.confirmed else number(item.score)
+    if item.tier == 0 and item.confirmed:
+        return f"{number(item.score)} over {len(item.confirmed.seeds)} fresh seeds"
+    return f"{number(item.score)} over {count(len(item.seeds.seeds), 'seed')}" if item.seeds else number(item.score)
+
+
+def _outside(standings: tuple[Standing, ...]) -> list[Standing]:
+    """Sound configs that only the constraints keep from winning."""
+    return [item for item in standings if item.tier == OUTSIDE]
+
+
+def _outside_clause(standings: tuple[Standing, ...]) -> list[str]:
+    outside = _outside(standings)
+    verb = "stands" if len(outside) == 1 else "stand"
+    return [f"{count(len(outside), 'live trial')} outside the sweep's constraints {verb} behind every one inside"] \
+        if outside else []
+
+
+def _outside_cautions(standings: tuple[Standing, ...]) -> list[str]:
+    """The best of those that the constraints keep from winning, and by how much."""
+    return [f"{item.label} ({_brief(item)}) is outside the sweep's constraints: {'; '.join(item.outside)}."
+            for item in sorted(_outside(standings), key=lambda item: item.rank)[:SHOWN_OUTSIDE]]
 
 
 def _collapsed_clause(standings: tuple[Standing, ...]) -> list[str]:
@@ -115,7 +143,11 @@ def _collapsed_clause(standings: tuple[Standing, ...]) -> list[str]:
 def _cautions(study: Study, first: Standing, others: list[Standing]) -> list[str]:
     """What a reader should know before trusting the order."""
     cautions = []
-    if others and first.tier == 1 and None not in (others[0].control_high, first.control_low) \
+    if first.epoch != first.kept_epoch:
+        cautions.append(f"{first.label} is ranked by epoch {first.epoch}, and the checkpoint of epoch "
+                        f"{first.kept_epoch} is kept.")
+    alone = others and not first.seeds and not others[0].seeds
+    if alone and first.tier == 1 and None not in (others[0].control_high, first.control_low) \
             and others[0].control_high >= first.control_low:  # type: ignore[operator]
         cautions.append(f"The 95 % intervals of control of {first.label} and {others[0].label} overlap: one seed each "
                         "does not tell them apart. Confirm both with fresh seeds.")
@@ -123,6 +155,8 @@ def _cautions(study: Study, first: Standing, others: list[Standing]) -> list[str
         pair = {first.label, others[0].label}
         cautions.extend(item.sentence for item in differences(study)
                         if {item.a, item.b} == pair and not item.tells_apart)
+    elif others and first.tier == others[0].tier == 1 and _overlap(first.seeds, others[0].seeds):
+        cautions.append(f"The 95 % intervals over the seeds of {first.label} and {others[0].label} overlap.")
     if first.num_epochs and first.last_epoch < first.num_epochs:
         cautions.append(f"{first.label} was stopped at epoch {first.last_epoch} of {first.num_epochs}.")
     if len({trial.identity.get("data_fingerprint") for trial in study.trials if trial.identity}) > 1:
@@ -131,3 +165,10 @@ def _cautions(study: Study, first: Standing, others: list[Standing]) -> list[str
         rest = ", ".join(study.objectives[1:])
         cautions.append(f"Several objectives were asked for. The order is by {study.objective} alone, not by {rest}.")
     return cautions
+
+
+def _overlap(a: Seeds | None, b: Seeds | None) -> bool:
+    """Whether the better one's interval reaches into the other's; False where one has none."""
+    if a is None or b is None or a.low is None or a.high is None or b.low is None or b.high is None:
+        return False
+    return a.low <= b.high and b.low <= a.high

@@ -149,7 +149,7 @@ class RunConfig(Strict):
         "float32", description="of the training step; quantizer, losses and evaluation are float32 always")
     compile: bool = Field(False, description="compile the encoder and the decoder with torch.compile")
     recompute: bool = Field(
-        False, description="compute activations inside blocks again on the way back: less memory, more time, same numbers")
+        False, description="compute activations in blocks again on the way back: less memory, more time, same numbers")
     seed: Whole = Field(0, description="seed of the weights, the batch order and the revivals")
     threads: Whole = Field(0, description="CPU threads; 0 = torch decides")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto = a GPU where there is one")

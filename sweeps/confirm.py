@@ -99,7 +99,7 @@ def full_epochs(sweep: Sweep, trial: TrialState) -> int:
 
 def fresh_seeds(sweep: Sweep, state: SweepState, count: int) -> list[int]:
     """The first `count` seeds from FIRST_SEED on that neither the base nor any trial has used."""
-    used = {sweep.base.seed, *(trial.params.get("seed") for trial in state.trials.values())}
+    used = {sweep.base.seed, *(trial.params.get("seed", trial.seed) for trial in state.trials.values())}
     return list(itertools.islice((seed for seed in itertools.count(FIRST_SEED) if seed not in used), count))
 
 

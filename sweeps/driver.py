@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from lam import health
+from lam.bounds import total_violation
 from lam.config import RunConfig
 from lam.errors import BadInput
 from sweeps import scheduler, searcher
@@ -18,6 +19,7 @@ from sweeps.engine import Job
 from sweeps.journal import Journal
 from sweeps.spec import Sweep, SweepSpec
 from sweeps.state import TrialState
+from sweeps.trainable import MEMORY_REMEDY
 
 MAX_LOSSES = 3
 MAX_MEMORY_LOSSES = 2
@@ -190,10 +192,11 @@ class SweepDriver:
         memory = memory_sentence(error)
         if memory and losses >= MAX_MEMORY_LOSSES:
             return {"rule": "out_of_memory", "sentence": f"its process was killed {losses} times because memory ran "
-                    f"out ({memory}); lower batch_size or concurrency, or give a trial more resources.cpu"}
+                    f"out ({memory}); {MEMORY_REMEDY}, lower concurrency, or give a trial more resources.cpu"}
         if losses >= MAX_LOSSES:
             return {"rule": "process_lost", "sentence": f"its process died {losses} times, last after epoch "
-                    f"{trial.epoch}; see output.log in its folder (out of memory?)"}
+                    f"{trial.epoch}; see output.log in its folder. If the kernel killed it because memory "
+                    f"ran out (dmesg says so): {MEMORY_REMEDY}"}
         return None
 
     def release(self) -> None:
@@ -223,12 +226,8 @@ def result_fields(spec: SweepSpec, record: dict[str, Any], verdict: str) -> dict
     if spec.told:
         fields["values"] = {key: record.get(key) for key in spec.told}
     if spec.constraints:
-        fields["violation"] = sum(bound.violation(_number(record.get(key))) for key, bound in spec.constraints.items())
+        fields["violation"] = total_violation(spec.constraints, record)
     return fields
-
-
-def _number(value: Any) -> float:
-    return math.nan if value is None else float(value)
 
 
 def memory_sentence(error: str) -> str:

@@ -13,13 +13,17 @@ cuts them off from the journal they write to.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from ray import tune
+from ray.air.execution._internal.actor_manager import RayActorManager
+from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.tune import Callback, Stopper
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
@@ -152,6 +156,27 @@ class _Stop(_Adapter, Stopper):
         return self._jobs.stopping()
 
 
+@contextlib.contextmanager
+def _memory_kills_are_deaths() -> Iterator[None]:
+    """A worker that Ray's memory monitor kills is a trial whose process died.
+
+    Tune knows that of RayActorError alone. For the memory monitor's OutOfMemoryError, which is none, it ends the
+    whole sweep with "Caught unexpected exception" (seen with Ray 2.60).
+    """
+    original = RayActorManager._actor_task_failed
+
+    def told(manager: RayActorManager, tracked_actor_task: Any, exception: Exception) -> None:
+        if isinstance(exception, OutOfMemoryError):
+            exception = RayActorError(error_msg=f"OutOfMemoryError: {exception}")
+        original(manager, tracked_actor_task, exception)
+
+    RayActorManager._actor_task_failed = told
+    try:
+        yield
+    finally:
+        RayActorManager._actor_task_failed = original
+
+
 def run(jobs: Jobs, resources: Resources, scratch: Path) -> None:
     """Run every job to its end on the Ray that is initialised; returns when `jobs` is finished or stopping.
 
@@ -159,18 +184,19 @@ def run(jobs: Jobs, resources: Resources, scratch: Path) -> None:
         scratch: folder for Tune's own files, which nobody reads.
     """
     errors: dict[str, str] = {}
-    tune.run(
-        TrialTrainable,
-        name="tune",
-        storage_path=str(scratch),
-        search_alg=_Searcher(jobs, errors),
-        scheduler=_Scheduler(jobs, errors),
-        callbacks=[_Starts(jobs)],
-        stop=_Stop(jobs),
-        num_samples=sys.maxsize,
-        resources_per_trial={"cpu": resources.cpu, "gpu": resources.gpu},
-        trial_dirname_creator=lambda trial: str(trial.trial_id),
-        reuse_actors=True,
-        raise_on_failed_trial=False,
-        verbose=0,
-    )
+    with _memory_kills_are_deaths():
+        tune.run(
+            TrialTrainable,
+            name="tune",
+            storage_path=str(scratch),
+            search_alg=_Searcher(jobs, errors),
+            scheduler=_Scheduler(jobs, errors),
+            callbacks=[_Starts(jobs)],
+            stop=_Stop(jobs),
+            num_samples=sys.maxsize,
+            resources_per_trial={"cpu": resources.cpu, "gpu": resources.gpu},
+            trial_dirname_creator=lambda trial: str(trial.trial_id),
+            reuse_actors=True,
+            raise_on_failed_trial=False,
+            verbose=0,
+        )

@@ -1,4 +1,4 @@
-"""The sections of a sweep config: searcher, scheduler, budget, resources, constraints. See `sweeps.spec`."""
+"""The sections of a sweep config: searcher, scheduler, budget, resources. See `sweeps.spec`."""
 
 from __future__ import annotations
 
@@ -154,28 +154,6 @@ class Scheduler(Strict):
         found = self.asha or self.median
         assert found is not None, "a Scheduler has exactly one rule"
         return found
-
-
-class Bound(Strict):
-    """Limits of one metric; a trial outside them is infeasible."""
-
-    least: float | None = Field(None, description="smallest value that is allowed")
-    most: float | None = Field(None, description="largest value that is allowed")
-
-    @model_validator(mode="after")
-    def _says_something(self) -> Bound:
-        if self.least is None and self.most is None:
-            raise ValueError("says nothing, expected least or most")
-        if self.least is not None and self.most is not None and self.least > self.most:
-            raise ValueError(f"least {self.least} is above most {self.most}; swap them")
-        return self
-
-    def violation(self, value: float) -> float:
-        """How far outside a value lies, 0 inside; infinite for NaN."""
-        if value != value:
-            return float("inf")
-        return max(0.0, (self.least - value) if self.least is not None else 0.0,
-                   (value - self.most) if self.most is not None else 0.0)
 
 
 class Budget(Strict):

@@ -18,11 +18,12 @@ from pydantic import Field, StrictInt, field_validator, model_validator
 
 from lam import config as config_module
 from lam import journals, yamlio
+from lam.bounds import Bound
 from lam.config import RunConfig
 from lam.errors import BadInput
 from lam.metrics import TABLE
 from lam.validation import Strict, build, suggest
-from sweeps.sections import Amount, Asha, Bound, Budget, Count, Policy, Resources, Scheduler, Search, Tpe
+from sweeps.sections import Amount, Asha, Budget, Count, Policy, Resources, Scheduler, Search, Tpe
 from sweeps.space import Knob, Scalar
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")

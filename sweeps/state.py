@@ -25,6 +25,7 @@ class Result:
         tflops, seconds, step: operations, training time and optimizer steps since the trial began.
         values: the other metrics that the searcher is told.
         violation: how far outside its constraints the trial is, 0 inside; infinite where one is not measured.
+        mse: validation MSE, which decides between equal objectives; NaN where it is not finite.
     """
 
     epoch: int
@@ -35,6 +36,7 @@ class Result:
     step: int = 0
     values: dict[str, float] = field(default_factory=dict)
     violation: float = 0.0
+    mse: float = math.nan
 
 
 @dataclass
@@ -195,25 +197,35 @@ def ranking(state: SweepState, maximise: bool) -> list[tuple[TrialState, Result]
     """Configs that ended by themselves or by a rung, best first: the first trial of each, with its best result.
 
     A result that is not sound stands behind every one that is, one outside the constraints behind every one
-    inside; failed trials are left out. Where a config was trained with several seeds, its result is the one
-    with their mean objective, and it is as sound as the least sound of them.
+    inside; failed trials are left out. A trial that ended collapsed or diverged is not sound, whatever it was
+    before. Where a config was trained with several seeds, its result is the one with their mean objective, and
+    it is as sound as the least sound of them. Of equal ones the lower MSE stands first, then the earlier trial.
+    `analysis.ranking` orders the same way, from the run folders.
     """
     rows = [(trial, mean_result(state.repeats_of(trial), maximise)) for trial in state.configs
             if trial.status in ("completed", "stopped")]
     found = [(trial, result) for trial, result in rows if result is not None]
-    return sorted(found, key=lambda row: (standing(row[1], maximise), -row[0].number), reverse=True)
+    return sorted(found, reverse=True, key=lambda row: (
+        standing(row[1], maximise), -row[1].mse if math.isfinite(row[1].mse) else -math.inf, -row[0].number))
 
 
 def mean_result(trials: list[TrialState], maximise: bool) -> Result | None:
     """The result of a config from its trainings that have ended; None where none has a finite one."""
-    bests = [best for trial in trials if trial.final and (best := trial.best(maximise)) is not None]
+    bests = [best for trial in trials if trial.final and (best := _as_it_ended(trial, maximise)) is not None]
     if len(bests) <= 1:
         return bests[0] if bests else None
     worst = min(bests, key=lambda result: standing(result, maximise))
     names = bests[0].values
     return replace(
         worst, objective=sum(result.objective for result in bests) / len(bests),
+        mse=sum(result.mse for result in bests) / len(bests),
         values={name: sum(result.values.get(name, math.nan) for result in bests) / len(bests) for name in names})
+
+
+def _as_it_ended(trial: TrialState, maximise: bool) -> Result | None:
+    """The best result of a trial, with the last verdict where the trial did not recover from it."""
+    best = trial.best(maximise)
+    return replace(best, verdict=trial.verdict) if best and trial.verdict in ("collapsed", "nonfinite") else best
 
 
 def pareto(state: SweepState, signs: dict[str, int], primary: str) -> list[tuple[TrialState, Result]]:
@@ -238,7 +250,8 @@ def _result(event: dict[str, Any]) -> Result:
         event["epoch"], _number(event["objective"]), event["verdict"], _number(event["tflops"]),
         _number(event.get("seconds", 0.0)), event.get("step", 0),
         {name: _number(value) for name, value in event.get("values", {}).items()},
-        math.inf if event.get("violation", 0.0) is None else float(event.get("violation", 0.0)))
+        math.inf if event.get("violation", 0.0) is None else float(event.get("violation", 0.0)),
+        _number(event.get("metrics", {}).get("val/mse_loss")))
 
 
 def _number(value: float | None) -> float:

@@ -31,6 +31,7 @@ from lam.records import RunFolder
 
 Train = Callable[[RunConfig, Path], Iterator[dict[str, Any]]]
 WRITER_WAIT_SECONDS = 60.0
+MEMORY_REMEDY = "use a smaller batch_size, accumulate_parts above 1 or recompute: true"
 
 
 class TrialTrainable(Trainable):
@@ -152,7 +153,8 @@ def _reason(error: Exception) -> dict[str, str]:
         sys.excepthook(type(error), error, error.__traceback__)
     rule = "out_of_memory" if "OutOfMemory" in type(error).__name__ or isinstance(error, MemoryError) else "raised"
     text = str(error) or "no message"
-    return {"rule": rule, "sentence": f"training raised {type(error).__name__}: {text.splitlines()[0][:300]}"}
+    remedy = f"; {MEMORY_REMEDY}" if rule == "out_of_memory" else ""
+    return {"rule": rule, "sentence": f"training raised {type(error).__name__}: {text.splitlines()[0][:300]}{remedy}"}
 
 
 def _write_output_to(path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from lam import files
+from lam.bounds import Bound, total_violation
 from lam.config import RunConfig, from_mapping
 from lam.health import health_of, is_collapsed, objective, verdict
 from lam.records import RunFolder
@@ -31,6 +32,9 @@ class Planted:
     dsnr_status: str = "ok"
     epochs: int = EPOCHS
     nonfinite_from: int | None = None
+    collapsed_from: int | None = None
+    seed: int | None = None
+    repeats: str | None = None
     end: str = "completed"
     reason: dict[str, Any] | None = None
     params: dict[str, Any] = field(default_factory=lambda: {"embed_dim": 64, "commitment_weight": 0.25})
@@ -85,6 +89,8 @@ def record(planted: Planted, epoch: int) -> dict[str, Any]:
     }
     if planted.nonfinite_from is not None and epoch >= planted.nonfinite_from:
         values |= {"train/loss": None, "val/loss": None, "val/mse_loss": None, "val/control": None, "val/dsnr": None}
+    if planted.collapsed_from is not None and epoch >= planted.collapsed_from:
+        values |= {"val/perplexity_slot": 1.0, "val/perplexity_joint": 1.0, "val/collapsed": 1}
     values["val/objective"] = objective(values)
     return {"epoch": epoch, "step": epoch * 30, "seconds": 1.5 * epoch, "train_seconds": 1.2 * epoch, **values}
 
@@ -97,7 +103,7 @@ def config_of(params: dict[str, Any], **changes: Any) -> RunConfig:
 def write_run(folder: Path, planted: Planted, run_id: str = "run", samples: bool = False, **changes: Any) -> RunFolder:
     """A run folder of its own."""
     run = RunFolder(folder)
-    config = config_of(planted.params, **changes)
+    config = config_of(planted.params, **({} if planted.seed is None else {"seed": planted.seed}), **changes)
     states = {"completed": "finished", "stopped": "interrupted", "started": "running"}
     run.start(config, {
         "run_id": run_id, "state": states.get(planted.end, planted.end), "config_fingerprint": config.fingerprint(),
@@ -129,20 +135,22 @@ def write_samples(path: Path, count: int = 3, side: int = 32) -> None:
 
 
 def write_sweep(folder: Path, trials: dict[str, Planted] = PLANTED, confirm: list[dict[str, Any]] | None = None,
-                name: str = "pong", objective_key: Any = "val/objective") -> Path:
+                name: str = "pong", objective_key: Any = "val/objective",
+                constraints: dict[str, dict[str, float]] | None = None) -> Path:
     """A sweep folder with a journal in two segments."""
+    limits = {key: Bound(**limit) for key, limit in (constraints or {}).items()}
     folder.mkdir(parents=True, exist_ok=True)
     events: list[dict[str, Any]] = [{"event": "sweep_started", "name": name, "pid": 1, "host": "here"}]
     for trial, planted in trials.items():
         write_run(folder / "trials" / trial, planted, run_id=trial, samples=planted.end == "completed")
-        events.extend(_events(trial, planted))
+        events.extend(_events(trial, planted, objective_key, limits))
     events = [{"seq": number, "time": "2026-01-01T00:00:00+00:00", **event} for number, event in enumerate(events, 1)]
     middle = len(events) // 2
     for segment, part in enumerate((events[:middle], events[middle:]), 1):
         (folder / f"journal-{segment:06d}.jsonl").write_text("".join(json.dumps(event) + "\n" for event in part))
     files.write_json(folder / "sweep.json", {
         "schema": 1, "name": name, "base": config_of({}).mapping(), "data_fingerprint": DATA,
-        "spec": {"objective": objective_key, "seed": 0, "search": {"tpe": {}},
+        "spec": {"objective": objective_key, "seed": 0, "search": {"tpe": {}}, "constraints": constraints or {},
                  "scheduler": {"asha": {"max_epochs": EPOCHS, "grace_epochs": 1, "reduction_factor": 3}}},
         "versions": {"lamsweep": "0.1.0", "ray": "2.60.0", "optuna": "5.0.0", "python": "3.11.9"},
         "git_commit": "abc1234", "created_at": "2026-01-01T00:00:00+00:00", "fingerprint": "feedbead0123",
@@ -152,13 +160,17 @@ def write_sweep(folder: Path, trials: dict[str, Planted] = PLANTED, confirm: lis
     return folder
 
 
-def _events(trial: str, planted: Planted) -> list[dict[str, Any]]:
-    events: list[dict[str, Any]] = [{"event": "suggested", "trial": trial, "params": planted.params},
+def _events(trial: str, planted: Planted, objective_key: Any, limits: dict[str, Bound]) -> list[dict[str, Any]]:
+    again = {key: value for key, value in (("seed", planted.seed), ("repeats", planted.repeats)) if value is not None}
+    events: list[dict[str, Any]] = [{"event": "suggested", "trial": trial, "params": planted.params, **again},
                                     {"event": "started", "trial": trial}]
+    primary = objective_key if isinstance(objective_key, str) else objective_key[0]
     for epoch in range(1, planted.epochs + 1):
         line = files.jsonable(record(planted, epoch))
-        events.append({"event": "result", "trial": trial, "epoch": epoch, "objective": line["val/objective"],
-                       "verdict": verdict(line), "metrics": {}, "tflops": line["total_tflops"]})
+        violation = {"violation": files.jsonable(total_violation(limits, line))} if limits else {}
+        events.append({"event": "result", "trial": trial, "epoch": epoch, "objective": line.get(primary),
+                       "verdict": verdict(line), "metrics": {"val/mse_loss": line["val/mse_loss"]},
+                       "tflops": line["total_tflops"], **violation})
     if planted.end != "started":
         end = {"event": planted.end, "trial": trial, "epoch": planted.epochs}
         events.append(end | ({"reason": planted.reason} if planted.reason else {"objective": None}))

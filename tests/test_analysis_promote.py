@@ -20,6 +20,7 @@ from analysis.promote import promote, refusal, waivers
 from analysis.ranking import rank
 from analysis.reading import read_study
 from lam import config, yamlio
+from lam.config import RunConfig
 from lam.errors import AnswerIsNo, BadInput, EnvironmentFailed
 
 NOW = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
@@ -101,6 +102,24 @@ def test_the_production_yaml_is_a_run_config(sweep: Path, tmp_path: Path) -> Non
             "meaning": "half of the 8.90 that the promoted trial had"} in values["alerts"]
     record = json.loads((sweep / "promotion.json").read_text())
     assert (record["schema"], record["trial"], record["target"]) == (1, "t0005", str(target))
+
+
+def test_what_the_sweep_set_for_its_trials_is_left_out(sweep: Path, tmp_path: Path) -> None:
+    """A sweep gives its trials one CPU's threads, its own W&B group, and keeps MLflow for its driver."""
+    target, path = tmp_path / "p.yaml", sweep / "trials/t0005/config.yaml"
+    trial = config.load(path)
+    tracking = trial.tracking.model_copy(update={"wandb": "offline"}).for_trial("pong")
+    path.write_text(yamlio.dump_mapping(trial.replace(threads=1, tracking=tracking.model_dump()).mapping()))
+    promote(sweep, target)
+    values, loaded = yamlio.load_mapping(target), config.load(target)
+    assert "tracking" not in values
+    assert "threads" not in values
+    assert "# Left out, so that the defaults hold: tracking and threads, which the sweep" in target.read_text()
+    assert (loaded.tracking, loaded.threads) == (RunConfig().tracking, 0)
+    assert loaded.replace(threads=1) == trial.replace(threads=1), "nothing else differs"
+    assert values["provenance"]["config_fingerprint"] == loaded.fingerprint()
+    assert values["provenance"]["trial_threads"] == 1
+    assert promote(sweep, target).replaced, "it is still known as a file that nobody edited"
 
 
 def test_relative_data_is_made_absolute(sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

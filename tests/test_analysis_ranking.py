@@ -10,7 +10,8 @@ from build_records import PLANTED, Planted, confirmed, write_run, write_sweep
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.ranking import Confirmed, kept_record, rank, status_of
+from analysis.judging import kept_record, status_of
+from analysis.ranking import Confirmed, rank
 from analysis.reading import Study, Trial, read_study
 from analysis.verdict import Verdict, decide, differences
 
@@ -87,7 +88,7 @@ def test_ties_go_to_the_lower_mse_then_the_label(tmp_path: Path) -> None:
 def test_a_loss_as_objective_ranks_downwards_and_needs_no_codes(tmp_path: Path) -> None:
     study = read_study(write_sweep(tmp_path / "s", objective_key="val/mse_loss"))
     standings = rank(study)
-    assert [item.label for item in standings if item.eligible] == ["t0005", "t0001", "t0008", "t0003"]
+    assert [item.label for item in standings if item.eligible] == ["t0005", "t0001", "t0003"]
     assert decide(study, standings).headline == "t0005 wins with a mse loss of 0.0130"
 
 

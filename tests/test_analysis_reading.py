@@ -9,8 +9,9 @@ import pytest
 from build_records import EPOCHS, PLANTED, Planted, confirmed, write_run, write_sweep
 
 import analysis
+from analysis.frames import curves, load
 from analysis.ranking import rank
-from analysis.reading import curves, load, read_study
+from analysis.reading import read_study
 from lam.errors import BadInput
 
 

@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 import typer
-from build_records import Planted, write_run
+from build_records import Planted, confirmed, write_run, write_sweep
 from test_health_families import GENTLE, embedding, four_runs
 from typer.testing import CliRunner
 
 from analysis import foreign
 from analysis.commands import register
 from analysis.monitor import as_dict, examine, follow, lines
+from analysis.promote import promote
 from lam import files
 from lam.errors import AnswerIsNo, BadInput
 from lam.records import RunFolder
@@ -228,3 +229,55 @@ def test_the_runs_own_profile_is_used(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", HEALTHY, health={"profile": "gait-diffusion"})
     assert foreign.read(run.path).profile == "gait-diffusion"
     assert RunFolder(run.path).health() == []
+
+
+@pytest.fixture
+def production(tmp_path: Path) -> Path:
+    """A production YAML of a trial with 8.9 codes in use, whose grace ends with epoch 5."""
+    sweep = write_sweep(tmp_path / "pong", confirm=[confirmed("t0005", [0.40, 0.45, 0.44])])
+    promote(sweep, tmp_path / "production.yaml")
+    return tmp_path / "production.yaml"
+
+
+def test_the_promoted_trial_itself_raises_no_alert(tmp_path: Path, production: Path) -> None:
+    code, output = run_command(str(tmp_path / "pong/trials/t0005"), "--alerts", str(production))
+    assert code == 0
+    assert "alert_" not in output
+
+
+def test_a_run_that_falls_short_of_the_promoted_trial_raises_its_alerts(tmp_path: Path, production: Path) -> None:
+    run = write_run(tmp_path / "run", Planted(perplexity=3.5, control=0.03, mse=0.1))
+    without, _ = run_command(str(run.path), "--json")
+    code, output = run_command(str(run.path), "--alerts", str(production), "--json")
+    assert code == without == 0, "an alert warns"
+    found = {item["condition"]: item for item in json.loads(output)["findings"] if item["rule"].startswith("alert_")}
+    assert {key: item["since"] for key, item in found.items()} == {
+        "val/control_low": 1, "val/mse_loss": 1, "val/perplexity_slot": 1, "rises in a row of val/mse_loss": 4}
+    assert found["val/perplexity_slot"]["threshold"] == "4.45"
+    assert found["val/mse_loss"]["meaning"] == (
+        "Alert of the production YAML: no better than copying the last frame.")
+
+
+def test_alerts_are_silent_until_the_grace_is_over(tmp_path: Path, production: Path) -> None:
+    run = write_run(tmp_path / "run", Planted(perplexity=3.5, control=0.03, mse=0.1, epochs=5))
+    assert "alert_" not in run_command(str(run.path), "--alerts", str(production))[1]
+
+
+def test_a_validation_that_is_not_finite_raises_its_alert(tmp_path: Path, production: Path) -> None:
+    run = write_run(tmp_path / "run", Planted(nonfinite_from=3))
+    _, output = run_command(str(run.path), "--alerts", str(production))
+    assert "Alert of the production YAML: the run diverged." in output
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("embed_dim: 64", r"a.yaml:alerts: has no alerts; name a production YAML that 'lam promote' wrote"),
+    ("alerts: [{metric: val/control, comparison: over, threshold: 1, meaning: x}]",
+     r"a.yaml:alerts.0.comparison: got 'over', it should be 'above', 'below'"),
+    ("alerts: [{metric: val/control, comparison: above, threshold: 1, meaning: x, after: 3}]",
+     r"a.yaml:alerts.0.after: unknown key; did you mean 'after_epoch'"),
+])
+def test_alerts_that_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    run = write_run(tmp_path / "run", HEALTHY)
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(BadInput, match=message):
+        examine(foreign.read(run.path), alerts=tmp_path / "a.yaml")

@@ -152,7 +152,7 @@ def test_bf16_trains_near_float32_and_is_evaluated_in_float32(tiny_data: Path, t
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
-def test_recomputed_activations_change_no_number_but_the_operations(tiny_data: Path, tmp_path: Path, precision: str) -> None:
+def test_recomputing_changes_no_number_but_the_operations(tiny_data: Path, tmp_path: Path, precision: str) -> None:
     kept = finish(small(tiny_data, precision=precision), tmp_path / "kept")
     again = finish(small(tiny_data, precision=precision, recompute=True), tmp_path / "again")
     for plain, twice in zip(kept[0], again[0], strict=True):  # the only difference is what was computed twice

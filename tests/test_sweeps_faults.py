@@ -12,14 +12,18 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from sweep_driver import ROOT, calls, run, spec, start, state_of
 
+from analysis import foreign
+from analysis.monitor import examine
 from sweeps import driver, folders, searcher
 from sweeps.journal import read
 from sweeps.state import SweepState
 
 pytestmark = pytest.mark.slow
+GIB = 1024**3
 PLAIN = {"weight_decay": {"uniform": [0.0, 0.8]}}
 
 
@@ -35,7 +39,8 @@ def test_each_fault_ends_as_what_it_is_and_the_study_has_none_running(tmp_path: 
                      5: ("failed", "hung"), 7: ("failed", "nonfinite"), 8: ("failed", "raised")}
     sentences = {trial.params["seed"]: (trial.reason or {}).get("sentence", "") for trial in state.trials.values()}
     assert "its process died 3 times, last after epoch 1" in sentences[3]
-    assert sentences[4] == "training raised MemoryError: cannot allocate 3 GiB"
+    assert sentences[4] == ("training raised MemoryError: cannot allocate 3 GiB; use a smaller batch_size, "
+                            "accumulate_parts above 1 or recompute: true")
     assert sentences[5].startswith("it reported no epoch for 0.1 minutes after epoch 1 and was killed")
     hung = next(trial.id for trial in state.trials.values() if trial.params["seed"] == 5)
     assert "fake_training.py" in (folder / "trials" / hung / "output.log").read_text(), "where it stood"
@@ -51,6 +56,34 @@ def test_the_report_of_rays_memory_monitor_is_told_with_its_numbers() -> None:
     assert driver.memory_sentence(text) == ("Memory on the node (IP: 10.0.0.1, ID: ab) where the task was running was "
                                             "30.39GB / 32.00GB (0.949688)")
     assert driver.memory_sentence("The actor died because of SIGKILL") == ""
+
+
+@pytest.mark.skipif(psutil.virtual_memory().available < 12 * GIB, reason="needs 12 GiB to spare")
+def test_a_trial_that_rays_memory_monitor_kills(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray's limit is put 3 GiB above what the machine uses now; one trial takes up to 6 GiB, another one nothing."""
+    memory = psutil.virtual_memory()
+    limit = (memory.total - memory.available + 3 * GIB) / memory.total
+    monkeypatch.setenv("RAY_memory_usage_threshold", f"{limit:.4f}")
+    monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "100")
+    path = spec(tmp_path, search="grid", scheduler="none", base={"data_dir": "nowhere", "num_epochs": 3},
+                space={"seed": {"choice": [1, 4]}}, budget={"trials": 9}, concurrency=1)
+    run(f"launch({str(path)!r}, options=Options(**{{**common, 'train': 'fake_training:greedy'}}))")
+    folder = tmp_path / "runs" / "demo"
+    state = state_of(folder)
+    found = {trial.params["seed"]: trial for trial in state.trials.values()}
+    assert {seed: trial.status for seed, trial in found.items()} == {1: "completed", 4: "failed"}
+    reason = found[4].reason or {}
+    assert reason["rule"] == "out_of_memory"
+    assert reason["sentence"].startswith("its process was killed 2 times because memory ran out (")
+    assert "use a smaller batch_size, accumulate_parts above 1 or recompute: true" in reason["sentence"]
+    assert [result.epoch for result in found[4].results] == [1, 2], "it came back once, and went on"
+    assert state.finished == "every point of the grid is done"
+    study = searcher.study_of(folders.open_sweep(folder)[0].spec, state)
+    assert Counter(trial.state.name for trial in study.trials) == {"COMPLETE": 1, "FAIL": 1}
+    status = examine(foreign.read(folder / "trials" / found[4].id))
+    assert status.run.state == "failed"
+    assert "out_of_memory" in [finding.rule for finding in status.judgement.findings]
+    assert any(reason["sentence"] in note for note in status.run.notes)
 
 
 @pytest.mark.long
