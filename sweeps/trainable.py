@@ -43,7 +43,7 @@ class TrialTrainable(Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         """Open the first job."""
-        self._failed = False
+        self._failed = self._settled = False
         self._open(config)
 
     def _open(self, config: dict[str, Any]) -> None:
@@ -84,7 +84,10 @@ class TrialTrainable(Trainable):
 
     def _close(self) -> None:
         self._records.close()
-        gc.collect()
+        gc.collect()  # a model in a reference cycle must not stay beside the next one
+        if not self._settled:
+            gc.freeze()  # modules stay: looking through torch's again at every trial takes a tenth of a second
+            self._settled = True
         self._writer.close()
 
 
