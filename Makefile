@@ -28,7 +28,7 @@ demo: $(READY) ## The main job on real video: data, sweep, confirmation, promoti
 test: $(READY) ## The tests, a few minutes; those that train for minutes are in test-long
 	$(BIN)/python -m pytest -m 'not long'
 
-test-long: $(READY) ## The tests that take minutes each: ten healthy runs, ten kills of a sweep
+test-long: $(READY) ## The tests that take minutes: healthy runs, kills of a sweep, a journal on a server, a full memory
 	$(BIN)/python -m pytest -m long
 
 test-fast: $(READY) ## The tests that take less than five seconds each

@@ -59,6 +59,7 @@ def test_the_report_of_rays_memory_monitor_is_told_with_its_numbers() -> None:
 
 
 @pytest.mark.skipif(psutil.virtual_memory().available < 12 * GIB, reason="needs 12 GiB to spare")
+@pytest.mark.long
 def test_a_trial_that_rays_memory_monitor_kills(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray's limit is put 3 GiB above what the machine uses now; one trial takes up to 6 GiB, another one nothing."""
     memory = psutil.virtual_memory()

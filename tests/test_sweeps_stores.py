@@ -385,7 +385,7 @@ def test_a_journal_does_not_move(s3: str, tmp_path: Path) -> None:
         folders.check_same(load(spec(tmp_path, **PLAIN)), tmp_path / "demo")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_sweep_with_its_journal_on_a_server_is_killed_and_resumed(s3: str, tmp_path: Path) -> None:
     """Every command reads the journal where it is; the sweep folder holds none."""
     path = spec(tmp_path, journal=s3, **PLAIN)
@@ -412,7 +412,7 @@ def test_a_sweep_with_its_journal_on_a_server_is_killed_and_resumed(s3: str, tmp
     check_commands(folder)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_sweep_that_loses_its_claim_ends_resumably(s3: str, tmp_path: Path) -> None:
     path = spec(tmp_path, journal=s3, **{**PLAIN, "base": {"data_dir": "nowhere", "num_epochs": 500}})
     folder = tmp_path / "runs" / "demo"
