@@ -26,7 +26,7 @@ demo: $(READY) ## The main job on real video: data, sweep, confirmation, promoti
 	$(BIN)/lam report $(DEMO)/runs/demo -o $(DEMO)/report.html -o $(DEMO)/report.md
 
 test: $(READY) ## The tests, a few minutes; those that train for minutes are in test-long
-	$(BIN)/python -m pytest -m 'not long'
+	$(BIN)/python -m pytest -m 'not long' --durations=10
 
 test-long: $(READY) ## The tests that take minutes: healthy runs, kills of a sweep, a journal on a server, a full memory
 	$(BIN)/python -m pytest -m long

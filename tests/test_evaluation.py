@@ -183,7 +183,7 @@ def test_rollouts_of_a_model_that_repeats_itself_do_not_move(measured: Any) -> N
     assert torch.equal(made, frames[:, :1].expand(-1, 4, -1, -1, -1))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_along_a_healthy_run_the_objective_rises_as_the_error_falls(tmp_path: Path) -> None:
     folder = tmp_path / "breakout"
     demo.make(folder, demo.Demo(game="breakout", episodes=24, length=60, size=64, seed=0))

@@ -196,7 +196,7 @@ def test_weight_average_follows_its_formula() -> None:
     torch.testing.assert_close(average.model.decoder.head.bias, before + 0.9)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore")  # the compiler warns of its own doings
 def test_compiled_training_gives_the_eager_numbers(tiny_data: Path, tmp_path: Path) -> None:
     short = {"num_epochs": 1, "rollout_horizon": 1}

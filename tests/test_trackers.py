@@ -488,7 +488,7 @@ launch(sys.argv[2], options=Options(train="fake_training:train", prepare=fake_tr
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_launched_sweep_is_a_parent_with_a_child_for_each_trial(tmp_path: Path, store: str) -> None:
     spec = files.write_text(tmp_path / "sweep.yaml", yamlio.dump_mapping({
         "name": "demo", "base": {"data_dir": "nowhere", "tracking": {"mlflow": store}},
