@@ -29,30 +29,36 @@ EPOCH_SECONDS = 0.01
 
 
 def train(config: Any, run_dir: Any) -> Iterator[dict[str, Any]]:
-    """`lam.train`'s interface: sleeps and reports, and writes nothing but its epochs."""
+    """`lam.train`'s interface: imports torch as a training does, sleeps and reports."""
     import torch
 
-    seconds = float(os.environ.get("BENCH_EPOCH_SECONDS", EPOCH_SECONDS))
+    assert torch.zeros(1) == 0
+    return sleep(config, run_dir)
+
+
+def sleep(config: Any, run_dir: Any) -> Iterator[dict[str, Any]]:
+    """The same without torch: nothing but the bookkeeping is left."""
+    seconds = float(os.environ["BENCH_EPOCH_SECONDS"])
     for epoch in range(1, config.num_epochs + 1):
         time.sleep(seconds)
-        value = 1 - config.weight_decay + 0.0 * float(torch.zeros(1))
         yield {"epoch": epoch, "step": epoch, "seconds": seconds * epoch, "total_tflops": 0.1 * epoch,
-               "train/loss": 1.0, "val/mse_loss": 0.1, "val/objective": value}
+               "train/loss": 1.0, "val/mse_loss": 0.1, "val/objective": 1 - config.weight_decay}
 
 
-def ours(trials: int, epochs: int, concurrency: int, cpu: float, epoch_seconds: float) -> dict[str, float]:
+def ours(trials: int, epochs: int = 1, concurrency: int = 1, epoch_seconds: float = EPOCH_SECONDS,
+         train: str = "train") -> dict[str, float]:
     """Run a sweep as a process of its own: seconds from its first event, with Ray started, to its last."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "sweep.yaml"
         path.write_text(json.dumps({
             "name": "bench", "base": {"data_dir": "nowhere", "num_epochs": epochs}, "search": "random",
             "space": {"weight_decay": {"uniform": [0.0, 1.0]}}, "budget": {"trials": trials}, "storage": folder,
-            "resources": {"cpu": cpu}, "concurrency": concurrency}))
+            "resources": {"cpu": 1}, "concurrency": concurrency}))
         code = ("import sys, json, resource\n"
                 f"sys.path[:0] = [{str(ROOT / 'benchmarks')!r}]\n"
                 "from rich.console import Console\n"
                 "from sweeps import ray_session\n"
-                f"ray_session.cpus = lambda: {math.ceil(cpu * concurrency)}\n"
+                f"ray_session.cpus = lambda: {concurrency}\n"
                 "from sweeps.launching import Options, launch\n"
                 "import psutil\n"
                 "grown = []\n"
@@ -62,7 +68,7 @@ def ours(trials: int, epochs: int, concurrency: int, cpu: float, epoch_seconds: 
                 "    grown.append(psutil.Process().memory_info().rss)\n"
                 "    return add(self, *a, **k)\n"
                 "driver.SweepDriver._add = measured\n"
-                f"launch({str(path)!r}, options=Options(quiet=True, train='bench_overhead:train', "
+                f"launch({str(path)!r}, options=Options(quiet=True, train='bench_overhead:{train}', "
                 "prepare=lambda configs: 'none'), console=Console(quiet=True))\n"
                 "tenth = len(grown) // 10\n"
                 "print(json.dumps({'bytes_a_trial': (grown[-1] - grown[tenth]) / max(1, len(grown) - tenth)}))")
@@ -168,7 +174,7 @@ def main() -> None:
 def overhead(trials: int) -> dict[str, Any]:
     """Seconds a trial beyond training, and the ratios to ours; one trial at a time in all four."""
     training = trials * EPOCH_SECONDS
-    whole = ours(trials, 1, 1, 1, EPOCH_SECONDS)
+    whole = ours(trials)
     seconds = {"ours": whole["seconds"], "lean": stock(trials, 1, lean=True), "stock": stock(trials, 1, lean=False),
                "plain": plain(trials)}
     beyond = {name: (value - training) / trials for name, value in seconds.items()}
@@ -179,7 +185,7 @@ def overhead(trials: int) -> dict[str, Any]:
 
 def bookkeeping(trials: int) -> dict[str, Any]:
     """Trials x 10 results of one-second sleeps, 16 at a time."""
-    whole = ours(trials, 10, 16, 1, 1.0)
+    whole = ours(trials, epochs=10, concurrency=16, epoch_seconds=1.0, train="sleep")
     sleeping = math.ceil(trials / 16) * 10
     return {"trials": trials, "seconds": whole["seconds"], "sleeping_seconds": sleeping,
             "ratio": whole["seconds"] / sleeping, "driver_bytes_a_trial": whole["bytes_a_trial"]}

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import stdtrit
 
 MIN_CLUSTERS = 5
 BLOCKS = 10
@@ -73,5 +73,5 @@ def _estimate(value: float, residuals: NDArray[np.float64], count: int) -> Estim
     if count < 2:
         return Estimate(value, math.nan, math.nan, math.nan)
     se = math.sqrt(count / (count - 1) * float((residuals**2).sum()))
-    reach = float(stats.t.ppf(0.975, count - 1)) * se
+    reach = float(stdtrit(count - 1, 0.975)) * se
     return Estimate(value, se, value - reach, value + reach)

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 from rich.console import Console
-from scipy import stats
+from scipy.special import stdtrit
 
 from lam import files, health
 from lam.config import RunConfig
@@ -223,7 +223,7 @@ def t_interval(values: list[float]) -> tuple[float, float, float]:
     mean = float(np.mean(values)) if count else math.nan
     if count < 2 or not math.isfinite(mean):
         return mean, math.nan, math.nan
-    reach = float(stats.t.ppf(0.975, count - 1)) * float(np.std(values, ddof=1)) / math.sqrt(count)
+    reach = float(stdtrit(count - 1, 0.975)) * float(np.std(values, ddof=1)) / math.sqrt(count)
     return mean, mean - reach, mean + reach
 
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import qmc as sequences
 
 from sweeps import space as space_module
 from sweeps.sections import Cmaes
@@ -32,7 +31,9 @@ def from_unit(space: Space, base: Mapping[str, Any], point: Sequence[float]) -> 
 
 def sobol(space: Space, base: Mapping[str, Any], seed: int, number: int) -> dict[str, Scalar]:
     """The point with this number of a scrambled Sobol sequence."""
-    engine = sequences.Sobol(len(space), scramble=True, rng=np.random.default_rng(seed))
+    from scipy.stats import qmc  # here: half a second that other searches need not wait for
+
+    engine = qmc.Sobol(len(space), scramble=True, rng=np.random.default_rng(seed))
     if number:
         engine.fast_forward(number)
     return from_unit(space, base, engine.random(1)[0])

@@ -32,6 +32,9 @@ _ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "86400",
     "TUNE_FORCE_TRIAL_CLEANUP_S": str(STOP_SECONDS),
+    # Tune's own limit is one waiting trial: workers then start one after the other, and of several trials that end
+    # together all but one lose their worker. How many wait is the driver's to say (its concurrency).
+    "TUNE_MAX_PENDING_TRIALS_PG": "100000",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "0",
     "RAY_AIR_NEW_OUTPUT": "0",

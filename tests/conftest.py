@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from object_disk import Disk
 
 from lam.data import demo
+from sweeps import lease
 
 
 @pytest.fixture(scope="session")
@@ -46,3 +48,9 @@ def s3_server() -> Iterator[str]:
 def s3(s3_server: str, tmp_path: Path) -> str:
     """A prefix of that bucket that no other test has."""
     return f"{s3_server}/{tmp_path.name}"
+
+
+@pytest.fixture
+def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Disk:
+    monkeypatch.setattr(lease, "SETTLE_SECONDS", 0.02)
+    return Disk(tmp_path / "store")

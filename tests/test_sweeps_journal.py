@@ -1,6 +1,6 @@
 """The journal: order, torn lines, damage, one writer, and that its state is the replay of its events.
 
-What holds wherever it is kept is tested in a folder and on an S3 server; `test_sweeps_stores` has what only objects do.
+What holds wherever it is kept is tested in a folder and on an S3 server; `test_sweeps_objects` has what only objects do.
 """
 
 from __future__ import annotations

@@ -17,7 +17,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy.cluster.vq import kmeans2
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -205,6 +204,8 @@ def _centres(flat_NQ: Tensor, count: int, seed: int) -> Tensor:
         centres = np.concatenate([distinct, distinct[rng.integers(len(distinct), size=len(noise))] + noise])
     else:
         sample = data[rng.choice(len(data), size=min(len(data), 4096), replace=False)]
+        from scipy.cluster.vq import kmeans2  # here: every worker would wait a third of a second for it
+
         centres, _ = kmeans2(sample, count, iter=10, minit="++", rng=rng)
     return torch.from_numpy(centres).to(flat_NQ)
 

@@ -1,0 +1,125 @@
+"""Journals kept as objects: faults between any two requests."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+
+import pytest
+from object_disk import Disk, fill, journal_on, refuse, seqs
+
+from lam import journal_objects
+from lam.errors import EnvironmentFailed
+from lam.journals import Damaged
+
+
+def test_full_blocks_are_merged_and_the_events_stay(disk: Disk, tmp_path: Path) -> None:
+    with journal_on(disk, tmp_path) as journal:
+        fill(journal, 7)
+        assert [name[8:33] for name in disk.names()] == ["000000000001-000000000004", *(
+            f"{seq:012d}-{seq:012d}" for seq in (5, 6, 7))]
+        fill(journal, 4)
+        whole = [event["params"]["number"] for event in journal.store.read()]
+    assert disk.names()[0][8:33] == "000000000001-000000000008"
+    assert len(disk.names()) == 4
+    assert whole == [*range(7), *range(4)]
+    assert seqs(disk) == list(range(1, 12))
+    with journal_on(disk, tmp_path) as again:
+        assert again.state.seq == 11
+        assert list(again.state.trials) == [f"t{number:04d}" for number in range(11)]
+
+
+def test_a_merge_that_ends_between_its_two_steps_is_read_and_finished_later(disk: Disk, tmp_path: Path) -> None:
+    disk.refuse = refuse("delete_file", matching="^journal", after=2)
+    with pytest.raises(EnvironmentFailed, match="cannot be written"), journal_on(disk, tmp_path) as journal:
+        fill(journal, 4)
+    assert len(disk.names()) == 3, "the merged object, and the parts that could not be deleted"
+    assert seqs(disk) == [1, 2, 3, 4], "both are there, each event counts once"
+    disk.refuse = lambda request, name: None
+    with journal_on(disk, tmp_path) as journal:
+        assert len(disk.names()) == 1
+        fill(journal, 1)
+    assert seqs(disk) == [1, 2, 3, 4, 5]
+
+
+def test_a_merge_that_is_not_written_leaves_the_parts(disk: Disk, tmp_path: Path) -> None:
+    disk.refuse = refuse("open_output_stream", matching="1-000000000004")
+    with pytest.raises(EnvironmentFailed, match="cannot be written"), journal_on(disk, tmp_path) as journal:
+        fill(journal, 4)
+    assert len(disk.names()) == 4
+    assert seqs(disk) == [1, 2, 3, 4]
+
+
+def test_a_refused_write_ends_the_session_and_the_next_one_goes_on(disk: Disk, tmp_path: Path) -> None:
+    disk.refuse = refuse("open_output_stream", matching="^journal", after=2)
+    with journal_on(disk, tmp_path) as journal:
+        fill(journal, 2)
+        message = r"mem://x: the journal cannot be written \(.*SLOW_DOWN.*\); check the network and that"
+        with pytest.raises(EnvironmentFailed, match=message):
+            fill(journal, 1)
+        disk.refuse = lambda request, name: None
+        with pytest.raises(EnvironmentFailed, match="an earlier event could not be written"):
+            fill(journal, 1)
+        assert journal.state.seq == 2
+    with journal_on(disk, tmp_path) as journal:
+        fill(journal, 1)
+    assert seqs(disk) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("eighth", range(8))
+def test_an_object_that_a_kill_left_half_written_is_left_out(disk: Disk, tmp_path: Path, eighth: int) -> None:
+    with journal_on(disk, tmp_path) as journal:
+        fill(journal, 3)
+    last = Path(disk.root) / disk.names()[-1]
+    torn = last.read_bytes()[: last.stat().st_size * eighth // 8]
+    last.write_bytes(torn)
+    assert seqs(disk) == [1, 2]
+    with journal_on(disk, tmp_path) as journal:
+        journal.append("suggested", trial="after", params={})
+        assert last.read_bytes() == torn, "nothing is overwritten"
+        fill(journal, 1)
+    assert seqs(disk) == [1, 2, 3, 4]
+    assert list(journal.state.trials) == ["t0000", "t0001", "after", "t0003"]
+
+
+def test_a_missing_and_a_damaged_event_are_said(disk: Disk, tmp_path: Path) -> None:
+    with journal_on(disk, tmp_path) as journal:
+        fill(journal, 3)
+    gone = Path(disk.root) / disk.names()[1]
+    kept = gone.read_bytes()
+    gone.unlink()
+    with pytest.raises(Damaged, match=r"mem://x: the event after number 1 has number 3; restore the journal from a"):
+        seqs(disk)
+    gone.write_bytes(b"{nonsense\n" + kept)
+    with pytest.raises(Damaged, match=r"not JSON: .*restore the journal from a copy"):
+        seqs(disk)
+    gone.write_bytes(kept.replace(b'"seq":2', b'"seq":7'))
+    with pytest.raises(Damaged, match="expected the event with number 2, found "):
+        seqs(disk)
+
+
+def test_a_merge_during_a_read_is_not_taken_for_a_gap(disk: Disk, tmp_path: Path) -> None:
+    with journal_on(disk, tmp_path) as journal:
+        fill(journal, 3)
+        reader = Disk(Path(disk.root))
+        done = threading.Event()
+
+        def merge_first(request: str, name: str) -> None:
+            if request == "open_input_stream" and not done.is_set():
+                done.set()
+                fill(journal, 1)
+
+        reader.refuse = merge_first
+        assert [event["seq"] for event in journal_objects.read(reader, reader.root, "mem://x")] == [1, 2, 3, 4]
+
+
+def test_a_newer_version_is_refused(disk: Disk, tmp_path: Path) -> None:
+    with journal_on(disk, tmp_path) as journal:
+        fill(journal, 2)
+    first = Path(disk.root) / disk.names()[0]
+    assert json.loads(first.read_text())["version"] == 1
+    first.write_text(first.read_text().replace('"version":1', '"version":2'))
+    with pytest.raises(EnvironmentFailed, match="was written as version 2, this one reads 1; update lamsweep"), \
+            journal_on(disk, tmp_path):
+        raise AssertionError("a newer journal was opened")
