@@ -1,6 +1,7 @@
 """The journal: order, torn lines, damage, one writer, and that its state is the replay of its events.
 
-What holds wherever it is kept is tested in a folder and on an S3 server; `test_sweeps_objects` has what only objects do.
+What holds wherever it is kept is tested in a folder and on an S3 server; what only objects do, in
+`test_sweeps_objects`.
 """
 
 from __future__ import annotations
