@@ -8,11 +8,10 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import h5py
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from lam.config import RunConfig
@@ -23,6 +22,9 @@ from lam.data.manifest import SPLITS, SplitName, Splits, read_manifest
 from lam.data.sources import Cached, Direct, Source, build_cache
 from lam.data.statistics import ChannelStatistics, pooled
 from lam.errors import BadInput
+
+if TYPE_CHECKING:
+    import torch  # imported where a batch is made: checking data before a sweep takes a second less without it
 
 
 class Batch(NamedTuple):
@@ -80,6 +82,8 @@ class Windows:
         for number, (file, start) in enumerate(rows.tolist()):
             latents[number] = self._source.frames(file, start, length)
             actions[number] = self._source.actions(file, start, length)
+        import torch
+
         return Batch(*map(torch.from_numpy, (latents, actions, rows[:, 0].copy(), rows[:, 1].copy())))
 
 
