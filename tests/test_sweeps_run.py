@@ -82,6 +82,18 @@ def check_best(out: str, state: SweepState) -> None:
     assert f"best: {best.id} with val/objective {best.best(True).objective:.4g}" in out
 
 
+def test_workers_start_together_and_are_used_again(tmp_path: Path) -> None:
+    """Tune alone would ask for a trial only when the one before has its worker."""
+    path = spec(tmp_path, space={"weight_decay": {"uniform": [0.0, 0.8]}}, scheduler="none", concurrency=3,
+                resources={"cpu": 0.5}, base={"data_dir": "nowhere", "num_epochs": 1}, budget={"trials": 9})
+    run(f"launch({str(path)!r}, options=options)")
+    folder = tmp_path / "runs" / "demo"
+    assert [event["event"] for event in read(folder)][:5] == ["sweep_started", *["suggested"] * 3, "started"]
+    workers = [call["pid"] for trial in state_of(folder).trials for call in calls(folder, trial)]
+    assert len(workers) == 18
+    assert len(set(workers)) <= 3
+
+
 def test_a_killed_driver_loses_nothing_and_the_same_command_goes_on(tmp_path: Path) -> None:
     path = spec(tmp_path, space={"weight_decay": {"uniform": [0.0, 0.8]}}, scheduler="none",
                 base={"data_dir": "nowhere", "num_epochs": 6}, budget={"trials": 6})

@@ -204,19 +204,21 @@ def test_what_the_study_is_told(tmp_path: Path, policy: str, stopped: str, value
         assert [told[0].constraints, told[1].constraints] == [{"stopped": 0}, {"stopped": 1}]
 
 
-def test_asking_does_not_grow_slow(tmp_path: Path) -> None:
-    """A suggestion at 300 trials stays well under what an epoch takes."""
-    import time
-
+def test_what_is_told_is_made_once_and_copied_shallowly(tmp_path: Path) -> None:
+    """Deep copies of all that was told would make a question of a long sweep five times as slow."""
     sweep = make_sweep(tmp_path)
-    events: list[dict[str, Any]] = []
-    for number in range(300):
-        events += [{**event, "trial": f"t{number + 1:04d}"} for event in EVENTS[:3]]
-    state = replay({"seq": number, "time": "2030-01-01T00:00:00", **event} for number, event in enumerate(events, 1))
-    begin = time.perf_counter()
-    searcher.ask(sweep.spec, sweep.base.mapping(), state)
-    assert time.perf_counter() - begin < 2
-    assert len(state.trials) == 300
+    state = replay({"seq": number, "time": "2030-01-01T00:00:00", **event} for number, event in enumerate(EVENTS, 1))
+    first, again = searcher.tellable(sweep.spec, state), searcher.tellable(sweep.spec, state)
+    final = [number for number, trial in enumerate(state.trials.values()) if trial.final]
+    assert final
+    assert all(first[number] is again[number] for number in final)
+    study = searcher.study_of(sweep.spec, state)
+    asked = study.ask()
+    copies = study.get_trials(deepcopy=False)
+    assert all(copies[number].params is first[number].params for number in final)
+    assert all(copies[number] is not first[number] for number in final)
+    assert [trial.number for trial in copies] == list(range(len(first) + 1))
+    assert asked.number == len(first)
 
 
 def test_a_grid_is_every_combination_once_and_then_done(tmp_path: Path) -> None:
