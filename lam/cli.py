@@ -7,8 +7,10 @@ Commands come from the entry points of the group `lam.commands`, so that `lam` n
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from importlib.metadata import entry_points
+from types import FrameType
 
 import typer
 
@@ -41,13 +43,22 @@ def build() -> typer.Typer:
 
 
 def main() -> None:
-    """Run the command line and exit with its code."""
+    """Run the command line and exit with its code; SIGTERM is answered as Ctrl-C is."""
+    code = [130]
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        code[0] = 143
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, terminate)
     try:
         build()()
     except LamError as error:
         _fail(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        _fail("interrupted; the same command resumes where this one stopped", 130)
+    except (KeyboardInterrupt, SystemExit) as ending:
+        if isinstance(ending, SystemExit) and ending.code != 130:  # which is what Typer makes of a KeyboardInterrupt
+            raise
+        _fail("interrupted; the same command resumes where this one stopped", code[0])
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)

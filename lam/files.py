@@ -29,6 +29,15 @@ def write_atomic(path: str | Path, write: Callable[[IO[bytes]], object]) -> Path
     return path
 
 
+def sync_folder(path: str | Path) -> None:
+    """Force the folder's entries to the disk, so that a new file's name outlives a power cut."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

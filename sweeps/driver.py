@@ -23,6 +23,7 @@ from sweeps.trainable import MEMORY_REMEDY
 
 MAX_LOSSES = 3
 MAX_MEMORY_LOSSES = 2
+NEVER_PROMOTED = "; it was paused and never promoted"
 SHOWN = ("val/control", "val/codebook_health", "val/perplexity_slot", "val/dsnr", "val/mse_loss")
 
 Listener = Callable[[dict[str, Any]], None]
@@ -47,7 +48,23 @@ class SweepDriver:
         self._losses: dict[str, int] = {}
         self._live: set[str] = set()
         self._heard: dict[str, float] = {}
-        self._waiting = [trial.id for trial in journal.state.unfinished if trial.status != "paused"]
+        self._waiting: list[str] = []
+
+    def settle(self) -> None:
+        """Make up for how the last session ended, before anything runs.
+
+        A kill may have come between a trial's result and what follows from it. A sweep that was extended has
+        trials that were never promoted, and now may be.
+        """
+        state = self.journal.state
+        if state.unjudged is not None:
+            self._judge(self._trial(state.unjudged))
+        for trial in state.with_status("stopped"):
+            reason = trial.reason or {}
+            if reason.get("sentence", "").endswith(NEVER_PROMOTED):
+                reason = {**reason, "sentence": reason["sentence"].removesuffix(NEVER_PROMOTED)}
+                self._write("paused", trial=trial.id, epoch=trial.epoch, reason=reason)
+        self._waiting = [trial.id for trial in state.unfinished if trial.status != "paused"]
 
     def next(self) -> Job | Literal["wait", "finished"]:
         """Trials that came back first, then promotions, further seeds, and new suggestions while the budget lasts."""
@@ -72,7 +89,7 @@ class SweepDriver:
         if promoted is not None:
             self._write("interrupted", trial=promoted.id, epoch=promoted.epoch)
             return promoted.id
-        first = next((trial for trial in state.with_status("completed") if self._wants_another_seed(trial)), None)
+        first = scheduler.wants_another_seed(spec, state)
         if first is not None:
             number = len(state.repeats_of(first))
             return self._add(first.params, seed=self.sweep.base.seed + number, repeats=first.id)
@@ -84,12 +101,6 @@ class SweepDriver:
     def _first_seed(self) -> int | None:
         return self.sweep.base.seed if self.sweep.spec.seeds > 1 else None
 
-    def _wants_another_seed(self, trial: TrialState) -> bool:
-        """Whether a config is trained again: its first training was not stopped, and a further seed is asked for."""
-        if self.sweep.spec.seeds == 1 or trial.repeats is not None:
-            return False
-        return len(self.journal.state.repeats_of(trial)) < self.sweep.spec.seeds
-
     def _add(self, params: dict[str, Any], **more: Any) -> str:
         trial = f"t{len(self.journal.state.trials) + 1:04d}"
         self._write("suggested", trial=trial, params=params,
@@ -99,7 +110,7 @@ class SweepDriver:
     def _end_paused(self) -> None:
         for trial in self.journal.state.with_status("paused"):
             reason = dict(trial.reason or {})
-            reason["sentence"] = f"{reason['sentence']}; it was paused and never promoted"
+            reason["sentence"] += NEVER_PROMOTED
             self._write("stopped", trial=trial.id, epoch=trial.epoch, reason=reason)
 
     def _job(self, trial_id: str) -> Job | None:

@@ -96,6 +96,9 @@ def run_in(sweep: Sweep, folder: Path, options: Options, console: Console) -> Sw
             if not is_over(sweep, journal.state):
                 with tracked(sweep, journal):
                     _run(sweep, journal, options, console, found)
+            elif journal.state.finished is None:  # its driver was killed after the last trial
+                _begin(sweep, journal)
+                _finish(sweep, journal)
             return conclude(sweep, journal, console)
 
 
@@ -135,6 +138,8 @@ def is_over(sweep: Sweep, state: SweepState) -> bool:
     """Whether there is nothing left to do."""
     if state.unfinished:
         return False
+    if scheduler.wants_another_seed(sweep.spec, state) and not scheduler.spent_budget(sweep.spec, state, trials=False):
+        return False
     return scheduler.spent_budget(sweep.spec, state) is not None or searcher_done(sweep, state)
 
 
@@ -142,32 +147,50 @@ def searcher_done(sweep: Sweep, state: SweepState) -> bool:
     """Whether every point of a grid has been suggested."""
     if sweep.spec.search.grid is None:
         return False
-    return len(state.configs) >= len(points.grid(sweep.spec.space, sweep.base.mapping(), sweep.spec.seed))
+    return points.unused(points.grid(sweep.spec.space, sweep.base.mapping(), sweep.spec.seed),
+                         [trial.params for trial in state.configs]) is None
 
 
 def _run(sweep: Sweep, journal: Journal, options: Options, console: Console, found: warm.Matches | None) -> None:
     with trial_machinery(options, journal.folder, sweep, console) as (signals, fitting, scratch):
-        from sweeps.driver import SweepDriver, session_event
+        from sweeps.driver import SweepDriver
 
         driver_display = display.display_for(console, sweep, journal.state, options.quiet)
-        driver = SweepDriver(sweep, journal, options.train, sweep.spec.concurrency or fitting,
+        driver = SweepDriver(sweep, journal, options.train, concurrency(sweep, fitting, options.address),
                              driver_display.event, lambda: signals.received is not None)
-        journal.append("sweep_resumed" if journal.state.seq else "sweep_started", **session_event(sweep))
+        _begin(sweep, journal)
         if found is not None and not journal.state.trials:
             warm.record(journal, sweep, found)
             console.print(f"warm start: {len(found.taken)} trials of {found.other.spec.name} taken over, {found.left} "
                           "do not fit this space", highlight=False, markup=False, soft_wrap=True)
         with driver_display:
             try:
+                driver.settle()
                 run_jobs(driver, sweep.spec.resources, journal.folder, scratch)
             finally:
                 driver.release()
         if signals.received is not None:
             journal.append("sweep_interrupted", reason=f"signal {signals.received}")
             raise interrupted(signals, journal.folder, options.again)
-        spent = scheduler.spent_budget(sweep.spec, journal.state)
-        reason = f"budget spent: {spent}" if spent else "every point of the grid is done"
-        journal.append("sweep_finished", reason=reason)
+        _finish(sweep, journal)
+
+
+def concurrency(sweep: Sweep, fitting: int, address: str | None) -> int:
+    """Trials at a time. What does not fit would only be asked for too early; a cluster may grow to hold it."""
+    wanted = sweep.spec.concurrency or fitting
+    return wanted if address else min(wanted, fitting)
+
+
+def _begin(sweep: Sweep, journal: Journal) -> None:
+    from sweeps.driver import session_event
+
+    journal.append("sweep_resumed" if journal.state.seq else "sweep_started", **session_event(sweep))
+
+
+def _finish(sweep: Sweep, journal: Journal) -> None:
+    spent = scheduler.spent_budget(sweep.spec, journal.state)
+    reason = f"budget spent: {spent}" if spent else "every point of the grid is done"
+    journal.append("sweep_finished", reason=reason)
 
 
 @contextlib.contextmanager
@@ -192,7 +215,9 @@ def trial_machinery(
 
     if not options.quiet:
         console.print(f"starting the workers ({options.address or 'on this machine'})", highlight=False, markup=False)
-    with ray_session.session(options.address, folder / "ray.log") as scratch, Signals() as signals:
+    with Signals() as signals, ray_session.session(options.address, folder / "ray.log", signals) as scratch:
+        if signals.received is not None:
+            raise interrupted(signals, folder, options.again)
         yield signals, ray_session.concurrency(sweep.spec.resources, sweep.source), scratch
 
 

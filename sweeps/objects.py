@@ -93,12 +93,15 @@ class ObjectStore:
             return
         found = journal_objects.load(self._filesystem, self._root, parts)
         missing = next((seq for seq in range(first, last + 1) if seq not in found), None)
+        if missing == last:  # a kill left it half-written: it does not count, and the block is not full yet
+            return
         if missing is not None:
             raise Damaged(f"{self.where}: the event with number {missing} is missing; restore the journal from a copy")
         whole = Part(first, last, *found[last][0])
         content = "".join(files.json_line(found[seq][1]) for seq in range(first, last + 1)).encode()
-        self._put(whole, content)
-        size = self._filesystem.get_file_info(self._path(whole)).size
+        if self._size(whole) != len(content):  # one that is whole is never written again: a kill might halve it
+            self._put(whole, content)
+        size = self._size(whole)
         if size != len(content):
             raise OSError(errno.EIO, f"{whole.name} has {size} bytes there, {len(content)} were written")
         with ThreadPoolExecutor(READERS) as pool:
@@ -107,6 +110,10 @@ class ObjectStore:
     def _put(self, part: Part, content: bytes) -> None:
         with self._filesystem.open_output_stream(self._path(part)) as stream:
             stream.write(content)
+
+    def _size(self, part: Part) -> int | None:
+        found: int | None = self._filesystem.get_file_info(self._path(part)).size
+        return found
 
     def _path(self, part: Part) -> str:
         return f"{self._root}/{part.name}"

@@ -59,6 +59,12 @@ def grid(space: Space, base: Mapping[str, Any], seed: int) -> list[dict[str, Sca
     return [points[index] for index in np.random.default_rng(seed).permutation(len(points))]
 
 
+def unused(grid: Sequence[dict[str, Scalar]], taken: Sequence[Mapping[str, Any]]) -> dict[str, Scalar] | None:
+    """The first point of a grid that is not taken; None where all are. A grid may have grown since it was begun."""
+    known = {tuple(params.items()) for params in taken}
+    return next((params for params in grid if tuple(params.items()) not in known), None)
+
+
 def cmaes(space: Space, base: Mapping[str, Any], search: Cmaes, seed: int,
           told: Sequence[tuple[dict[str, Scalar], float]]) -> dict[str, Scalar]:
     """A draw of the distribution that CMA-ES has learnt from the results.

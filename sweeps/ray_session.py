@@ -7,6 +7,7 @@ import importlib
 import logging
 import math
 import os
+import signal
 import stat
 import sys
 import tempfile
@@ -18,6 +19,7 @@ from typing import Any
 from lam.errors import BadInput, EnvironmentFailed
 from sweeps import reaper
 from sweeps.sections import Resources
+from sweeps.signals import Signals
 
 # A worker between two epochs stops in milliseconds; one inside an epoch is killed after this many
 # seconds, which loses nothing, since a trial goes on after its last checkpoint.
@@ -47,12 +49,15 @@ _ENVIRONMENT = {
 
 
 @contextlib.contextmanager
-def session(address: str | None, log: Path) -> Iterator[Path]:
+def session(address: str | None, log: Path, signals: Signals) -> Iterator[Path]:
     """Start (or join) Ray for the length of a with-block; yields a folder for what is temporary.
+
+    A signal that comes meanwhile is only remembered, and Ray may then not have started: ask `signals`.
 
     Args:
         address: a cluster's address, None for an embedded Ray.
         log: file that takes what Ray would print.
+        signals: what handles signals, entered before.
 
     Raises:
         EnvironmentFailed: Ray does not start, or the cluster does not answer.
@@ -63,7 +68,7 @@ def session(address: str | None, log: Path) -> Iterator[Path]:
     with reaper.guarded(scratch), _quiet(log):
         import ray
 
-        _start(ray, address, scratch)
+        _start(ray, address, scratch, signals)
         try:
             yield scratch
         finally:
@@ -75,16 +80,22 @@ def _short_folder() -> str | None:
     return "/tmp" if len(tempfile.gettempdir()) > LONGEST_SOCKET_FOLDER else None
 
 
-def _start(ray: Any, address: str | None, scratch: Path) -> None:
+def _start(ray: Any, address: str | None, scratch: Path, signals: Signals) -> None:
     local: dict[str, Any] = {"num_cpus": cpus(), "object_store_memory": STORE_BYTES, "include_dashboard": False,
                              "_temp_dir": str(scratch)}
     try:
         ray.init(address=address or "local", log_to_driver=False, configure_logging=False,
                  runtime_env=_worker_environment(), **({} if address else local))
+    except SystemExit:  # Ray's own answer to SIGTERM while it starts
+        signals.handle(signal.SIGTERM)
     except (ConnectionError, ValueError, RuntimeError, OSError, ray.exceptions.RayError) as error:
+        if signals.received is not None:
+            return
         what = f"the Ray cluster at {address} does not answer" if address else "Ray does not start on this machine"
         raise EnvironmentFailed(f"{what} ({str(error).strip().splitlines()[0][:300]}); check the address, the token "
                                 "and free disk space, the same command then resumes") from error
+    finally:
+        signals.install()
     _protect_token()
 
 

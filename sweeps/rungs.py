@@ -11,6 +11,7 @@ Values are "higher is better"; callers flip the sign of a metric that goes down.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ def amounts(grace: float, maximum: float, eta: float) -> list[float]:
     return [grace * eta**k for k in range(count)]
 
 
+@functools.cache
 def bracket_of(number: int, brackets: int, eta: float) -> int:
     """Bracket of the trial with this number: trials take turns, bracket k one in eta^k as often as bracket 0.
 

@@ -66,7 +66,7 @@ def judge(spec: SweepSpec, state: SweepState, trial: TrialState, config: RunConf
 def epochs_left(spec: SweepSpec, trial: TrialState, config: RunConfig) -> int:
     """Epochs until the trial has had its full budget, 0 or less where it has."""
     latest, left = trial.results[-1], config.num_epochs - trial.results[-1].epoch
-    if spec.asha is None or spec.asha.max_tflops is None or latest.tflops <= 0:
+    if spec.asha is None or spec.asha.max_tflops is None or not latest.tflops > 0:
         return left
     return min(left, math.ceil((spec.asha.max_tflops - latest.tflops) / (latest.tflops / latest.epoch)))
 
@@ -184,6 +184,14 @@ def promotable(spec: SweepSpec, state: SweepState) -> TrialState | None:
         if value > rungs.NEVER and rungs.decide(value, peers, asha.reduction_factor).goes_on:
             found.append((levels[reached], value, trial))
     return max(found, key=lambda row: row[:2], default=(0.0, 0.0, None))[2]
+
+
+def wants_another_seed(spec: SweepSpec, state: SweepState) -> TrialState | None:
+    """The first config to train again: its first training was not stopped, and further seeds are asked for."""
+    if spec.seeds == 1:
+        return None
+    return next((trial for trial in state.with_status("completed")
+                 if trial.repeats is None and len(state.repeats_of(trial)) < spec.seeds), None)
 
 
 def _median(spec: SweepSpec, median: Median, state: SweepState, trial: TrialState, saved: int) -> Ending | None:

@@ -50,8 +50,8 @@ def ask(spec: SweepSpec, base: Mapping[str, Any], state: SweepState) -> tuple[di
     """
     number = len(state.configs)
     if spec.search.grid is not None:
-        grid = points.grid(spec.space, base, spec.seed)
-        return (grid[number], {}) if number < len(grid) else None
+        left = points.unused(points.grid(spec.space, base, spec.seed), [trial.params for trial in state.configs])
+        return None if left is None else (left, {})
     if spec.search.qmc is not None:
         return points.sobol(spec.space, base, spec.seed, number), {}
     if spec.search.cmaes is not None:

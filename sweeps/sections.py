@@ -40,14 +40,15 @@ class Gp(Strict):
 class Cmaes(Strict):
     """Covariance matrix adaptation over the numeric knobs; choices and conditional knobs are drawn at random."""
 
-    population: Count | None = Field(None, description="trials of a generation; default: 4 + 3 ln(numeric knobs)")
+    population: Annotated[StrictInt, Field(ge=2)] | None = Field(
+        None, description="trials of a generation; default: 4 + 3 ln(numeric knobs)")
     sigma: float = Field(0.3, gt=0, le=1, description="first step, as a share of each knob's range")
 
 
 class Nsga2(Strict):
     """Optuna's NSGA-II, for several objectives."""
 
-    population: Count = Field(20, description="trials of a generation")
+    population: Annotated[StrictInt, Field(ge=2)] = Field(20, description="trials of a generation")
 
 
 class Search(Strict):

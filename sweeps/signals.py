@@ -12,7 +12,10 @@ EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
 class Signals:
-    """While entered, remembers the first signal; `received` is its number."""
+    """While entered, remembers the first signal; `received` is its number.
+
+    Ray replaces the handlers when it starts, so they are installed again then.
+    """
 
     def __init__(self) -> None:
         self.received: int | None = None
@@ -20,10 +23,17 @@ class Signals:
 
     def __enter__(self) -> Signals:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._handle) for number in EXIT_CODES}
+            self._before = {number: signal.getsignal(number) for number in EXIT_CODES}
+            self.install()
         return self
 
-    def _handle(self, number: int, frame: FrameType | None) -> None:
+    def install(self) -> None:
+        """Handle the signals here, whoever handled them before."""
+        for number in self._before:
+            signal.signal(number, self.handle)
+
+    def handle(self, number: int, frame: FrameType | None = None) -> None:
+        """Take a signal in."""
         if self.received is not None:
             os._exit(EXIT_CODES[signal.Signals(number)])
         self.received = number

@@ -52,7 +52,8 @@ class SweepSpec(Strict):
         "the sweep; default: the sweep folder. Trials' run folders stay under storage")
     concurrency: Count | None = Field(None, description="trials at a time; default: as many as the resources hold")
     policy: Policy = Field("complete", description="what the searcher is told of a trial that was stopped")
-    hang_minutes: Amount = Field(120, description="a trial that reports no epoch for so long is killed and fails")
+    hang_minutes: Amount = Field(
+        120, le=525_600, description="a trial that reports no epoch for so long is killed and fails")
 
     @field_validator("name")
     @classmethod

@@ -110,6 +110,7 @@ class SweepState:
         prior: results of another sweep that the searcher starts from; they are no trials of this one.
         memo: what the searcher has derived from trials that do not change any more.
         seconds: wall clock spent by all sessions, each from its first event to its last.
+        unjudged: the trial whose result was the last thing to happen: what follows from it may not be written.
     """
 
     trials: dict[str, TrialState] = field(default_factory=dict)
@@ -118,6 +119,7 @@ class SweepState:
     seconds: float = 0.0
     finished: str | None = None
     session_began: datetime | None = None
+    unjudged: str | None = None
     memo: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
     _earlier_seconds: float = 0.0
 
@@ -125,6 +127,8 @@ class SweepState:
         """Take one event in."""
         self.seq = event["seq"]
         kind = event["event"]
+        if (kind in TRIAL_EVENTS and kind != "interrupted") or kind == "result":
+            self.unjudged = event["trial"] if kind == "result" else None
         if kind in ("sweep_started", "sweep_resumed"):
             self._earlier_seconds, self.session_began, self.finished = self.seconds, _time(event), None
         elif kind == "sweep_finished":

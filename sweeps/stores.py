@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
-from lam import journal_objects, journals
+from lam import files, journal_objects, journals
 from lam.errors import BadInput, EnvironmentFailed
 
 SEGMENT_EVENTS = 5000
@@ -136,6 +136,7 @@ class FolderStore:
             self.close()
             self._segment += 1
             self._file = open(self._folder / f"journal-{self._segment:06d}.jsonl", "xb", buffering=0)  # noqa: SIM115
+            files.sync_folder(self._folder)
             self._written = self._good = 0
         return self._file
 

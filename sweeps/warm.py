@@ -22,6 +22,8 @@ from sweeps.state import TrialState
 _ASIDE = ("data_dir", "manifest_path", "threads", "device", "cache", "keep", "checkpoint_every", "sample_count",
           "eval_batch_size", "val_at_tflops", "seed", "tracking")
 
+LEARNING = ("tpe", "gp", "cmaes")
+
 
 @dataclass(frozen=True)
 class Matches:
@@ -36,8 +38,11 @@ def matches(sweep: Sweep, other_folder: str | Path) -> Matches:
     """Trials of another sweep that this one could have suggested.
 
     Raises:
-        BadInput: no sweep is there, or it was ranked by something else.
+        BadInput: no sweep is there, it was ranked by something else, or this sweep's searcher learns nothing from it.
     """
+    if sweep.spec.search.name not in LEARNING:
+        raise BadInput(f"search {sweep.spec.search.name} starts from no results", source="--warm-start",
+                       remedy=f"leave it out, or search with {', '.join(LEARNING[:-1])} or {LEARNING[-1]}")
     other, state = folders.open_sweep(other_folder)
     if other.spec.objectives != sweep.spec.objectives:
         raise BadInput(f"is ranked by {', '.join(other.spec.objectives)}, this sweep by "
