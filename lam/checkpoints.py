@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import safetensors
 import torch
@@ -21,7 +21,18 @@ from lam.errors import BadInput
 
 def save_state(folder: Path, state: dict[str, Any]) -> None:
     """Replace last.pt, the state that a resume starts from."""
-    files.write_atomic(folder / "last.pt", lambda file: torch.save(state, file))
+    files.write_atomic(folder / "last.pt", lambda file: _save(state, file))
+
+
+def _save(state: dict[str, Any], file: IO[bytes]) -> None:
+    """`torch.save`, which hides what the system refused (a full disk) behind a RuntimeError of its own."""
+    try:
+        torch.save(state, file)
+    except RuntimeError as error:
+        hidden: BaseException | None = error
+        while hidden is not None and not isinstance(hidden, OSError):
+            hidden = hidden.__context__
+        raise hidden or error from None
 
 
 def load_state(folder: Path, device: torch.device) -> dict[str, Any] | None:

@@ -100,7 +100,7 @@ def _check_grid(sweep: Sweep) -> None:
         return
     for name, knob in sweep.spec.space.items():
         try:
-            knob.values()
+            knob.size()
         except ValueError as error:
             raise BadInput(str(error), source=sweep.source, key=f"space.{name}",
                            remedy="give it a step or choices, or use search qmc") from None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,9 +59,9 @@ def confirm(folder: str | Path, top: int, seeds: int, options: launching.Options
 
     Raises:
         BadInput: no sweep, or a count below 1.
-        AnswerIsNo: the sweep has no trial to confirm.
+        AnswerIsNo: the sweep has no trial to confirm, or a run did not train to the end.
     """
-    options, console = options or launching.Options(), console or Console()
+    options, console = options or launching.Options(), console or Console(file=sys.stdout)
     for name, count in (("--top", top), ("--seeds", seeds)):
         if count < 1:
             raise BadInput(f"got {count}, expected 1 or more", source=name)
@@ -75,6 +76,10 @@ def confirm(folder: str | Path, top: int, seeds: int, options: launching.Options
         _run(sweep, folder, reruns, options, console)
         found = summarise(sweep, reruns, folder)
         files.write_json(folder / "confirm.json", found)
+    undone = [rerun.name for rerun in reruns if not is_done(_run_folder(folder, rerun), rerun.config)]
+    if undone:
+        raise AnswerIsNo(f"{folder}: {', '.join(undone)} did not train to the end and count as missing; output.log in "
+                         f"{folder / 'confirm'} shows why, the same command tries again")
     return found
 
 
@@ -112,6 +117,8 @@ def _run(sweep: Sweep, folder: Path, reruns: list[Rerun], options: launching.Opt
         launching.run_jobs(jobs, sweep.spec.resources, folder, scratch)
         if signals.received is not None:
             raise launching.interrupted(signals, folder, options.again)
+        if jobs.refused is not None:
+            raise launching.refused(folder, jobs.refused)
 
 
 class _ConfirmJobs:
@@ -120,7 +127,8 @@ class _ConfirmJobs:
     def __init__(self, sweep: Sweep, folder: Path, reruns: list[Rerun], options: launching.Options,
                  concurrency: int, console: Console, stopping: Callable[[], bool]) -> None:
         self._sweep, self._folder, self._train, self._console = sweep, folder, options.train, console
-        self._waiting, self._concurrency, self.stopping = list(reruns), concurrency, stopping
+        self._waiting, self._concurrency, self._asked_to_stop = list(reruns), concurrency, stopping
+        self.refused: str | None = None
         self._quiet = options.quiet
         self._reruns = {rerun.name: rerun for rerun in reruns}
         self._live: set[str] = set()
@@ -153,7 +161,13 @@ class _ConfirmJobs:
     def exhausted(self, job_id: str) -> None:
         self._ended.add(job_id)
 
+    def stopping(self) -> bool:
+        return self.refused is not None or self._asked_to_stop()
+
     def failed(self, job_id: str, reason: dict[str, str]) -> None:
+        if reason["rule"] == "environment":
+            self.refused = f"{job_id}: {reason['sentence']}"
+            return
         self._ended.add(job_id)
         self._say(f"{job_id} failed: {reason['sentence']}")
 
@@ -189,7 +203,7 @@ def summarise(sweep: Sweep, reruns: list[Rerun], folder: Path) -> dict[str, Any]
 
 
 def _of_trial(sweep: Sweep, folder: Path, reruns: list[Rerun]) -> dict[str, Any]:
-    outcomes = [_outcome(sweep, _run_folder(folder, rerun)) for rerun in reruns]
+    outcomes = [_outcome(sweep, _run_folder(folder, rerun), rerun.config) for rerun in reruns]
     values = [value for value, _ in outcomes]
     mean, low, high = t_interval(values)
     return {"trial": reruns[0].trial, "config_fingerprint": sweep_fingerprint(reruns[0].config, sweep.base.seed),
@@ -202,9 +216,9 @@ def sweep_fingerprint(config: RunConfig, seed: int) -> str:
     return config.replace(seed=seed).fingerprint()
 
 
-def _outcome(sweep: Sweep, run: RunFolder) -> tuple[float, str]:
-    """(value, verdict) of a run: its kept epoch's; NaN where it diverged or never reported."""
-    records = [record for record in run.metrics() if sweep.spec.primary in record] if run.exists() else []
+def _outcome(sweep: Sweep, run: RunFolder, config: RunConfig) -> tuple[float, str]:
+    """(value, verdict) of a run: its kept epoch's; NaN where it diverged or did not train to the end."""
+    records = [record for record in run.metrics() if sweep.spec.primary in record] if is_done(run, config) else []
     if not records or health.verdict(run.metrics()[-1]) == "nonfinite":
         return math.nan, "nonfinite"
     sign = 1 if sweep.spec.maximise else -1

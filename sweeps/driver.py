@@ -37,11 +37,15 @@ class SweepDriver:
         concurrency: trials at a time.
         listen: called with each journal event after it is on disk.
         stopping: says whether a signal has asked for the end.
+
+    Attributes:
+        refused: what the machine refused a trial (a full disk, data that is gone); it ends the session, no trial.
     """
 
     def __init__(self, sweep: Sweep, journal: Journal, train: str, concurrency: int,
                  listen: Listener, stopping: Callable[[], bool]) -> None:
-        self.sweep, self.journal, self.stopping = sweep, journal, stopping
+        self.sweep, self.journal, self._asked_to_stop = sweep, journal, stopping
+        self.refused: str | None = None
         self._train, self._concurrency, self._listen = train, concurrency, listen
         self._base = sweep.base.mapping()
         self._configs: dict[str, RunConfig] = {}
@@ -172,8 +176,15 @@ class SweepDriver:
             self._fail(trial, {"rule": "ended_early", "sentence": f"training ended after epoch {trial.epoch} of "
                                                                   f"{self._config(trial).num_epochs}"})
 
+    def stopping(self) -> bool:
+        """Whether everything should end now."""
+        return self.refused is not None or self._asked_to_stop()
+
     def failed(self, job_id: str, reason: dict[str, str]) -> None:
-        """Training raised."""
+        """Training raised; where the machine is to blame the trial does not fail, it comes back when that is mended."""
+        if reason["rule"] == "environment":
+            self.refused = f"{job_id}: {reason['sentence']}"
+            return
         self._fail(self._trial(job_id), reason)
 
     def _fail(self, trial: TrialState, reason: dict[str, str]) -> None:

@@ -172,6 +172,8 @@ def _run(sweep: Sweep, journal: Journal, options: Options, console: Console, fou
         if signals.received is not None:
             journal.append("sweep_interrupted", reason=f"signal {signals.received}")
             raise interrupted(signals, journal.folder, options.again)
+        if driver.refused is not None:
+            raise refused(journal.folder, driver.refused)
         _finish(sweep, journal)
 
 
@@ -238,6 +240,12 @@ def run_jobs(jobs: Jobs, resources: Resources, folder: Path, scratch: Path) -> N
         text = str(error).strip().splitlines()[0][:300]
         raise EnvironmentFailed(f"{folder}: Ray failed ({text}); see ray.log there, then run the same command again"
                                 ) from error
+
+
+def refused(folder: Path, what: str) -> EnvironmentFailed:
+    """The error of a machine that refused a trial what it needs."""
+    return EnvironmentFailed(f"{folder}: {what}; all results so far are kept; mend that (free the disk, bring the data "
+                             "back), the same command then resumes")
 
 
 def interrupted(signals: Signals, folder: Path, again: str | None) -> Interrupted:

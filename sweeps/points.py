@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from sweeps import space as space_module
 from sweeps.sections import Cmaes
-from sweeps.space import Scalar, Space
+from sweeps.space import Knob, Scalar, Space
 
 MOST_POINTS = 100_000
 _EDGE = 1e-9
@@ -45,7 +45,7 @@ def grid_size(space: Space) -> int:
     Raises:
         ValueError: a knob is a range without a step.
     """
-    return math.prod(len(knob.values()) for knob in space.values())
+    return math.prod(knob.size() for knob in space.values())
 
 
 def grid(space: Space, base: Mapping[str, Any], seed: int) -> list[dict[str, Scalar]]:
@@ -84,12 +84,21 @@ def cmaes(space: Space, base: Mapping[str, Any], search: Cmaes, seed: int,
         optimizer = CMA(mean=np.full(len(numeric), 0.5), sigma=search.sigma, bounds=bounds, seed=seed % 2**32,
                         population_size=size)
         for begin in range(0, len(told) // size * size, size):
-            optimizer.tell([(_coordinates(space, numeric, params), loss) for params, loss in told[begin:begin + size]])
+            optimizer.tell([(_coordinates(space, numeric, {**base, **params}), loss)
+                            for params, loss in told[begin:begin + size]])
         point.update(zip(numeric, optimizer.ask(), strict=True))
     return from_unit(space, base, list(point.values()))
 
 
-def _coordinates(space: Space, names: list[str], params: Mapping[str, Any]) -> NDArray[np.float64]:
-    found = np.array([space[name].quantile(float(params[name])) for name in names])
+def _coordinates(space: Space, names: list[str], values: Mapping[str, Any]) -> NDArray[np.float64]:
+    """Where a config lies; a knob that came later had the base's value, in the middle where that is no number."""
+    found = np.array([_quantile(space[name], values[name]) for name in names])
     clipped: NDArray[np.float64] = np.clip(found, _EDGE, 1 - _EDGE)
     return clipped
+
+
+def _quantile(knob: Knob, value: Any) -> float:
+    if value is None:
+        return 0.5
+    low, high = knob.bounds
+    return knob.quantile(min(max(float(value), low), high))

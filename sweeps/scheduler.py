@@ -1,14 +1,15 @@
 """When a trial ends, and why. Pure functions of the sweep's state; every stop carries its reason.
 
 Order of the rules, on each validated epoch:
-    nonfinite    a loss or the objective is not finite: failed, at once
+    nonfinite    a loss is not finite: failed, at once
     completed    the trial has had its full budget
     collapse     the codebook has been collapsed for `health.patience` validations, after the grace
     asha         the trial's value at a rung is not among the best one in eta (paused where `promote` is set)
     median       the trial's best value is below the median of the others' running means
     budget       the sweep's budget is spent
 
-Rungs count our own epochs, or cumulative TFLOPs; a trial is judged at the first validation at or past a
+An objective that is not defined (DSNR while actions are ignored) is no failure: it counts as minus infinity in the
+rungs. Rungs count our own epochs, or cumulative TFLOPs; a trial is judged at the first validation at or past a
 rung. Further trainings of a config (`seeds`) are neither judged at rungs nor counted there: the first
 one of the config was.
 """
@@ -54,8 +55,8 @@ def judge(spec: SweepSpec, state: SweepState, trial: TrialState, config: RunConf
     """
     latest = trial.results[-1]
     saved = epochs_left(spec, trial, config)
-    if latest.verdict == "nonfinite" or not math.isfinite(latest.objective):
-        return Ending("failed", "nonfinite", f"{_what_is_not_finite(spec, latest)} at epoch {latest.epoch}", saved)
+    if latest.verdict == "nonfinite":
+        return Ending("failed", "nonfinite", f"the loss was not finite at epoch {latest.epoch}", saved)
     if saved <= 0:
         return Ending("completed", "full_budget", f"trained all {latest.epoch} epochs", 0)
     return (_collapse(trial, config, saved, spec)
@@ -69,10 +70,6 @@ def epochs_left(spec: SweepSpec, trial: TrialState, config: RunConfig) -> int:
     if spec.asha is None or spec.asha.max_tflops is None or not latest.tflops > 0:
         return left
     return min(left, math.ceil((spec.asha.max_tflops - latest.tflops) / (latest.tflops / latest.epoch)))
-
-
-def _what_is_not_finite(spec: SweepSpec, latest: Result) -> str:
-    return "the loss was not finite" if latest.verdict == "nonfinite" else f"{spec.primary} was not finite"
 
 
 def collapse_grace(config: RunConfig, steps_per_epoch: int, spec: SweepSpec) -> int:

@@ -24,6 +24,7 @@ import hashlib
 import math
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import optuna
@@ -48,7 +49,7 @@ def ask(spec: SweepSpec, base: Mapping[str, Any], state: SweepState) -> tuple[di
 
     Conditional knobs are there only where they are active.
     """
-    number = len(state.configs)
+    number = len(state.prior) + len(state.configs)  # a warm start must not draw what the other sweep drew
     if spec.search.grid is not None:
         left = points.unused(points.grid(spec.space, base, spec.seed), [trial.params for trial in state.configs])
         return None if left is None else (left, {})
@@ -146,7 +147,7 @@ def _told(spec: SweepSpec, trials: list[Trial]) -> FrozenTrial:
     }
     if not all(trial.final for trial in trials):
         return create_trial(state=TrialState.RUNNING, **known)
-    best = mean_result([trial for trial in trials if trial.status != "failed"], spec.maximise)
+    best = mean_result([_as_learned(trial) for trial in trials if trial.status != "failed"], spec.maximise)
     if best is None or first.status == "failed":
         return create_trial(state=TrialState.FAIL, **known)
     values = _values(spec, best)
@@ -159,6 +160,11 @@ def _told(spec: SweepSpec, trials: list[Trial]) -> FrozenTrial:
             return create_trial(state=TrialState.FAIL, **known)
     violations = _violations(spec, best, first.status != "completed")
     return create_trial(values=values, constraints=violations or None, **known)
+
+
+def _as_learned(trial: Trial) -> Trial:
+    """A trial that ended collapsed is worth what it ended with, or the search would be drawn to where codebooks die."""
+    return replace(trial, results=trial.results[-1:]) if trial.final and trial.verdict == "collapsed" else trial
 
 
 def _values(spec: SweepSpec, best: Result) -> list[float]:

@@ -15,6 +15,7 @@ import itertools
 import math
 import random
 from collections.abc import Callable, Iterator, Mapping
+from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, StrictInt, model_validator
@@ -88,8 +89,28 @@ class Knob(Strict):
         return found
 
     def extremes(self) -> list[Scalar]:
-        """The values that lie outermost: every choice, or low and high."""
-        return list(self.choice) if self.choice is not None else list(dict.fromkeys(self.bounds))
+        """The values that lie outermost: every choice, or the lowest and the highest that can be reached."""
+        if self.choice is not None:
+            return list(self.choice)
+        low, high = self.bounds
+        return list(dict.fromkeys((low, self._nth(self._count() - 1) if self._cell else high)))
+
+    @property
+    def _cell(self) -> float | None:
+        """Distance between two values of a range that has a last one; None where it is continuous."""
+        if self.step is not None:
+            return self.step
+        return 1.0 if self.integer or self.logint else None
+
+    def _count(self) -> int:
+        """How many values a range with cells has."""
+        low, high = (Decimal(str(bound)) for bound in self.bounds)
+        return int((high - low) // Decimal(str(self._cell))) + 1
+
+    def _nth(self, number: int) -> float | int:
+        """A value of a range with cells, in decimal arithmetic, so that 0.1 + 2 * 0.1 is 0.3 and inside."""
+        value = Decimal(str(self.bounds[0])) + number * Decimal(str(self._cell))
+        return int(value) if self.integer or self.logint else float(value)
 
     def distribution(self) -> BaseDistribution:
         """The same knob as Optuna sees it."""
@@ -97,11 +118,10 @@ class Knob(Strict):
 
         if self.choice is not None:
             return CategoricalDistribution(self.choice)
+        low, high = self.bounds[0], self._nth(self._count() - 1) if self._cell else self.bounds[1]
         if self.integer or self.logint:
-            low, high = (int(bound) for bound in self.bounds)
-            return IntDistribution(low, high, log=self.logint is not None, step=int(self.step or 1))
-        low_f, high_f = self.bounds
-        return FloatDistribution(low_f, high_f, log=self.loguniform is not None, step=self.step)
+            return IntDistribution(int(low), int(high), log=self.logint is not None, step=int(self.step or 1))
+        return FloatDistribution(low, high, log=self.loguniform is not None, step=self.step)
 
     def values(self) -> list[Scalar]:
         """Every value, for a grid.
@@ -111,20 +131,26 @@ class Knob(Strict):
         """
         if self.choice is not None:
             return list(self.choice)
-        low, high = self.bounds
-        if self.integer or self.logint:
-            return list(range(int(low), int(high) + 1, int(self.step or 1)))
-        if self.step is None:
-            if low == high:
-                return [low]
+        return [self._nth(number) if self._cell else self.bounds[0] for number in range(self.size())]
+
+    def size(self) -> int:
+        """How many values it has.
+
+        Raises:
+            ValueError: the knob is a range without a step.
+        """
+        if self.choice is not None:
+            return len(self.choice)
+        if self._cell is None and self.bounds[0] != self.bounds[1]:
             raise ValueError("is a range without a step, of which a grid has no end")
-        return [low + number * self.step for number in range(int((high - low) / self.step + 1e-9) + 1)]
+        return self._count() if self._cell else 1
 
     def at(self, quantile: float) -> Scalar:
         """The value at a quantile in [0, 1] of the knob's prior: uniform, or uniform in the logarithm."""
-        if self.choice is not None or self.step is not None or self.integer:
-            values = self.values()
-            return values[min(int(quantile * len(values)), len(values) - 1)]
+        if self.choice is not None:
+            return self.choice[min(int(quantile * len(self.choice)), len(self.choice) - 1)]
+        if self.step is not None or self.integer:
+            return self._nth(min(int(quantile * self._count()), self._count() - 1))
         low, high = self.bounds
         if self.logint:
             low, high = math.log(low - 0.5), math.log(high + 0.5)
@@ -141,7 +167,7 @@ class Knob(Strict):
             low, high, value = math.log(low - spare), math.log(high + spare), math.log(value)
         elif self.integer or self.step:
             step = float(self.step or 1)
-            low, high = low - step / 2, low + step * (len(self.values()) - 0.5)
+            low, high = low - step / 2, low + step * (self._count() - 0.5)
         return (value - low) / (high - low) if high > low else 0.5
 
     def contains(self, value: Any) -> bool:
@@ -159,13 +185,9 @@ class Knob(Strict):
         """A value drawn at random, for checks; the search uses `distribution`."""
         if self.choice is not None:
             return generator.choice(self.choice)
-        low, high = self.bounds
-        if self.integer or self.logint:
-            return generator.randrange(int(low), int(high) + 1, int(self.step or 1))
-        if self.loguniform:
-            return min(high, max(low, math.exp(generator.uniform(math.log(low), math.log(high)))))
-        return low + self.step * generator.randint(0, int((high - low) / self.step)) if self.step else (
-            generator.uniform(low, high))
+        if self._cell:
+            return self._nth(generator.randrange(self._count()))
+        return self.at(generator.random())
 
 
 Space = Mapping[str, Knob]

@@ -8,6 +8,7 @@ reused for trial after trial (`reset_config`), which spares the imports.
 from __future__ import annotations
 
 import contextlib
+import errno
 import faulthandler
 import fcntl
 import gc
@@ -26,11 +27,13 @@ from ray.tune import Trainable
 from lam import config as config_module
 from lam import files
 from lam.config import RunConfig
-from lam.errors import LamError
+from lam.errors import EnvironmentFailed, LamError
 from lam.records import RunFolder
 
 Train = Callable[[RunConfig, Path], Iterator[dict[str, Any]]]
 WRITER_WAIT_SECONDS = 60.0
+# What the system says of a disk that is full, read-only, broken or gone.
+ENVIRONMENT = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENODEV, errno.ENOTCONN}
 MEMORY_REMEDY = "use a smaller batch_size, accumulate_parts above 1 or recompute: true"
 
 
@@ -49,11 +52,17 @@ class TrialTrainable(Trainable):
     def _open(self, config: dict[str, Any]) -> None:
         job = json.loads(config["job"])
         self._silence = job["silence_seconds"]
-        run_dir = Path(job["run_dir"])
-        run_dir.mkdir(parents=True, exist_ok=True)
-        _write_output_to(run_dir / "output.log")
-        self._writer = _hold(run_dir / ".writer")
-        self._records = _records(job, run_dir)
+        self._held = contextlib.ExitStack()
+        try:
+            run_dir = Path(job["run_dir"])
+            run_dir.mkdir(parents=True, exist_ok=True)
+            _write_output_to(run_dir / "output.log")
+            self._held.enter_context(_hold(run_dir / ".writer"))
+            self._records = _records(job, run_dir)
+        except OSError as error:
+            if not _is_environment(error):
+                raise
+            self._records = _refused(error)
 
     def step(self) -> dict[str, Any]:
         """The next message."""
@@ -88,7 +97,7 @@ class TrialTrainable(Trainable):
         if not self._settled:
             gc.freeze()  # modules stay: looking through torch's again at every trial takes a tenth of a second
             self._settled = True
-        self._writer.close()
+        self._held.close()
 
 
 @contextlib.contextmanager
@@ -150,8 +159,21 @@ def _cuda_in_use() -> bool:
     return torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized()
 
 
+def _refused(error: OSError) -> Generator[dict[str, Any], None, None]:
+    """Records of a run whose folder cannot be written."""
+    raise error
+    yield  # makes it a generator
+
+
+def _is_environment(error: Exception) -> bool:
+    """Whether the machine failed and not the training: what it was doing can go on once that is mended."""
+    return isinstance(error, EnvironmentFailed) or (isinstance(error, OSError) and error.errno in ENVIRONMENT)
+
+
 def _reason(error: Exception) -> dict[str, str]:
     """Rule and sentence of a training that raised; the traceback goes to the trial's output.log."""
+    if _is_environment(error):
+        return {"rule": "environment", "sentence": str(error)}
     if not isinstance(error, LamError):
         sys.excepthook(type(error), error, error.__traceback__)
     rule = "out_of_memory" if "OutOfMemory" in type(error).__name__ or isinstance(error, MemoryError) else "raised"
