@@ -40,7 +40,7 @@ class Gp(Strict):
 class Cmaes(Strict):
     """Covariance matrix adaptation over the numeric knobs; choices and conditional knobs are drawn at random."""
 
-    population: Annotated[StrictInt, Field(ge=2)] | None = Field(
+    population: Annotated[StrictInt, Field(ge=4)] | None = Field(
         None, description="trials of a generation; default: 4 + 3 ln(numeric knobs)")
     sigma: float = Field(0.3, gt=0, le=1, description="first step, as a share of each knob's range")
 

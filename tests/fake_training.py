@@ -8,6 +8,7 @@ The knobs steer it: `weight_decay` is the quality of a trial (0 best), `seed` ho
     seed % 10 == 5   never ends epoch 2
     seed % 10 == 4   has no memory left at epoch 2
     seed % 10 == 3   its process kills itself at epoch 2, each time
+    seed == 12       finds no space on the disk at epoch 2, once
 """
 
 from __future__ import annotations
@@ -95,6 +96,9 @@ def _misbehave(config: RunConfig, epoch: int, folder: RunFolder) -> None:
         time.sleep(3600)
     if kind == 4 and epoch == 2:
         raise MemoryError("cannot allocate 3 GiB")
+    if config.seed == 12 and epoch == 2 and not (folder.path / "full").exists():
+        (folder.path / "full").touch()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     if kind == 3 and epoch == 2:
         os.kill(os.getpid(), signal.SIGKILL)
     if kind == 6 and epoch == 2 and not (folder.path / "died").exists():

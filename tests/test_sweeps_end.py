@@ -6,6 +6,7 @@ import contextlib
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,9 @@ from rich.console import Console
 
 from lam import yamlio
 from lam.errors import AnswerIsNo
-from sweeps import confirm, display, scheduler, summary
+from sweeps import confirm, display, folders, scheduler, summary
 from sweeps.journal import Journal
-from sweeps.launching import conclude
+from sweeps.launching import Options, conclude, concurrency, run_in
 from sweeps.spec import Sweep, load
 from sweeps.state import SweepState
 
@@ -60,6 +61,43 @@ def test_each_rule_says_why(tmp_path: Path) -> None:
         ending = judge(sweep, journal.state, "t0004")
         assert ending is not None
         assert (ending.event, ending.sentence) == ("completed", "trained all 30 epochs")
+
+
+def test_an_objective_that_is_not_defined_is_no_failure(tmp_path: Path) -> None:
+    """DSNR is undefined while actions are ignored: it ranks below every number, and the trial goes on."""
+    sweep = make_sweep(tmp_path)
+    with contextlib.closing(Journal(tmp_path)) as journal:
+        play(journal, "t0001", [(1, float("nan"), "actions_ignored"), (2, 0.3, "live")])
+        assert judge(sweep, journal.state, "t0001") is None
+        play(journal, "t0002", [(1, 0.1, "live")])
+        assert judge(sweep, journal.state, "t0002") is None, "any number is above none"
+        play(journal, "t0003", [(1, float("nan"), "actions_ignored")])
+        ending = judge(sweep, journal.state, "t0003")
+        assert ending is not None
+        assert (ending.event, ending.rule) == ("stopped", "asha")
+
+
+def test_a_sweep_whose_driver_died_after_its_last_trial_is_closed(tmp_path: Path) -> None:
+    sweep = make_sweep(tmp_path)
+    folder = tmp_path / "runs" / "demo"
+    quiet = Console(quiet=True)
+    options = Options(train="nowhere:train", prepare=lambda configs: "data")
+    folder.mkdir(parents=True)
+    folders.write_identity(sweep, folder, "data")
+    with contextlib.closing(Journal(folder)) as journal:
+        journal.append("sweep_started", name="demo")
+        for number in range(9):
+            play(journal, f"t000{number + 1}", [(30, 0.5, "live")])
+            journal.append("completed", trial=f"t000{number + 1}", epoch=30, objective=0.5)
+    state = run_in(sweep, folder, options, quiet)
+    assert state.finished == "budget spent: 9 of 9 trials"
+    assert run_in(sweep, folder, options, quiet).seq == state.seq, "once"
+
+
+def test_no_more_trials_than_fit_unless_a_cluster_may_grow(tmp_path: Path) -> None:
+    sweep = make_sweep(tmp_path)
+    wide = replace(sweep, spec=sweep.spec.model_copy(update={"concurrency": 6}))
+    assert [concurrency(sweep, 2, None), concurrency(wide, 2, None), concurrency(wide, 2, "auto")] == [2, 2, 6]
 
 
 def test_collapse_is_judged_after_its_grace_and_patience(tmp_path: Path) -> None:

@@ -144,6 +144,16 @@ def test_a_full_disk_ends_the_sweep_resumably(tmp_path: Path) -> None:
     assert list(after.trials)[: len(before.trials)] == list(before.trials)
 
 
+def test_a_disk_that_is_full_for_a_worker_ends_the_sweep_resumably(tmp_path: Path) -> None:
+    path = spec(tmp_path, space={"seed": {"choice": [1, 12, 11]}}, search="grid", scheduler="none",
+                base={"data_dir": "nowhere", "num_epochs": 3}, budget={"trials": 6})
+    _, err = run(f"launch({str(path)!r}, options=options)", code=3)
+    assert "[Errno 28] No space left on device; all results so far are kept; mend that" in err
+    assert state_of(tmp_path / "runs" / "demo").with_status("failed") == []
+    run(f"launch({str(path)!r}, options=options)")
+    assert len(state_of(tmp_path / "runs" / "demo").with_status("completed")) == 3
+
+
 def test_paused_trials_are_promoted_or_stopped(tmp_path: Path) -> None:
     path = spec(tmp_path, space=PLAIN, search={"random": {}}, budget={"trials": 9}, concurrency=1,
                 scheduler={"asha": {"max_epochs": 9, "promote": True}}, seed=5)

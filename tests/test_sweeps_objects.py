@@ -83,6 +83,30 @@ def test_an_object_that_a_kill_left_half_written_is_left_out(disk: Disk, tmp_pat
     assert list(journal.state.trials) == ["t0000", "t0001", "after", "t0003"]
 
 
+def test_the_last_event_of_a_block_half_written_leaves_the_block_open(disk: Disk, tmp_path: Path) -> None:
+    with journal_on(disk, tmp_path) as journal:
+        fill(journal, 3)
+    third = Path(disk.root) / disk.names()[-1]
+    fourth = third.with_name(third.name.replace(f"{3:012d}-{3:012d}", f"{4:012d}-{4:012d}"))
+    fourth.write_bytes(third.read_bytes()[:20])
+    with journal_on(disk, tmp_path) as journal:
+        fill(journal, 2)
+    assert seqs(disk) == [1, 2, 3, 4, 5]
+
+
+def test_a_merged_object_that_is_whole_is_not_written_again(disk: Disk, tmp_path: Path) -> None:
+    """A kill in the second writing would halve it when its parts are partly gone already."""
+    disk.refuse = refuse("delete_file", matching="^journal", after=1)
+    with pytest.raises(EnvironmentFailed, match="cannot be written"), journal_on(disk, tmp_path) as journal:
+        fill(journal, 4)
+    assert len(disk.names()) > 1, "the merged object, and the parts that could not be deleted"
+    disk.refuse = refuse("open_output_stream", matching=f"{1:012d}-{4:012d}")
+    with journal_on(disk, tmp_path) as journal:
+        fill(journal, 1)
+    assert len(disk.names()) == 2
+    assert seqs(disk) == [1, 2, 3, 4, 5]
+
+
 def test_a_missing_and_a_damaged_event_are_said(disk: Disk, tmp_path: Path) -> None:
     with journal_on(disk, tmp_path) as journal:
         fill(journal, 3)

@@ -140,6 +140,37 @@ def test_ctrl_c_ends_the_sweep_resumably(tmp_path: Path) -> None:
     assert list(read(folder))[-1]["event"] == "sweep_interrupted"
 
 
+@pytest.mark.parametrize("seconds", [0.6, 2.0, 3.5])
+def test_sigterm_while_the_workers_start_ends_resumably(tmp_path: Path, seconds: float) -> None:
+    """Ray answers it in its own way while it starts."""
+    path = spec(tmp_path, budget={"trials": 2})
+    process = start(f"launch({str(path)!r}, options=options)", epoch_seconds=30)
+    while not (tmp_path / "runs" / "demo" / "ray.log").exists():
+        time.sleep(0.01)
+    time.sleep(seconds)
+    process.terminate()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert "resume with: lam again" in err
+    assert left_over(process.pid) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_the_workers_are_sent_home_changes_nothing(tmp_path: Path, number: signal.Signals) -> None:
+    path = spec(tmp_path, space={"weight_decay": {"uniform": [0.0, 0.8]}}, scheduler="none",
+                base={"data_dir": "nowhere", "num_epochs": 1}, budget={"trials": 1})
+    folder = tmp_path / "runs" / "demo"
+    process = start(f"launch({str(path)!r}, options=options)")
+    while not (folder.exists() and "sweep_finished" in [event["event"] for event in read(folder)]):
+        time.sleep(0.005)
+    time.sleep(0.01)
+    process.send_signal(number)
+    out, _ = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert "1 trials: 1 completed" in out
+    assert left_over(process.pid) == []
+
+
 def test_resources_that_no_node_has(tmp_path: Path) -> None:
     path = spec(tmp_path, resources={"cpu": 1, "gpu": 64})
     _, err = run(f"launch({str(path)!r}, options=options)", code=2)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lam import yamlio
-from sweeps import points, searcher, space, spec
+from sweeps import launching, points, searcher, space, spec
 from sweeps.driver import result_fields
 from sweeps.journal import Journal, read
 from sweeps.sections import Cmaes, Search
@@ -53,6 +53,23 @@ def test_distributions() -> None:
     assert found["weight_decay"] == optuna.distributions.FloatDistribution(1e-4, 1.0, log=True)
     assert found["embed_dim"] == optuna.distributions.IntDistribution(8, 64, log=True)
     assert found["grad_clip"] == optuna.distributions.FloatDistribution(0.0, 1.0, step=0.25)
+
+
+def test_a_stepped_range_ends_at_the_last_value_it_reaches() -> None:
+    tenths = Knob.model_validate({"uniform": [0, 0.3], "step": 0.1})
+    assert tenths.values() == [0.0, 0.1, 0.2, 0.3]
+    assert [tenths.at(quantile) for quantile in (0, 0.3, 0.99, 1)] == [0.0, 0.1, 0.3, 0.3]
+    ragged = Knob.model_validate({"int": [64, 200], "step": 64})
+    assert ragged.extremes() == [64, 192]
+    assert ragged.distribution().high == 192
+    assert all(ragged.contains(value) for value in ragged.extremes())
+    assert Knob.model_validate({"uniform": [0.1, 0.7], "step": 0.2}).extremes() == [0.1, 0.7]
+
+
+def test_a_range_of_billions_is_not_listed() -> None:
+    knob = Knob.model_validate({"int": [0, 2**31 - 1]})
+    assert (knob.size(), knob.at(1.0), knob.at(0.0)) == (2**31, 2**31 - 1, 0)
+    assert knob.quantile(2**30) == pytest.approx(0.5)
 
 
 def test_a_conditional_knob_exists_only_where_its_condition_holds() -> None:
@@ -229,6 +246,51 @@ def test_a_grid_is_every_combination_once_and_then_done(tmp_path: Path) -> None:
     journal.close()
     seen = {tuple(trial.params.items()) for trial in journal.state.trials.values()}
     assert len(seen) == len(journal.state.trials) == 11 * 4 + 11, "four decays where ema, one point where not"
+
+
+def test_a_grid_that_grew_asks_for_what_is_new(tmp_path: Path) -> None:
+    first = make_sweep(tmp_path, search="grid", space={"quantizer": {"choice": ["ema", "vq"]}})
+    wider = make_sweep(tmp_path, search="grid", space={"quantizer": {"choice": ["ema", "vq", "fsq"]}})
+    journal = Journal(new(tmp_path / "a"))
+    for sweep in (first, wider):
+        while (found := searcher.ask(sweep.spec, sweep.base.mapping(), journal.state)) is not None:
+            journal.append("suggested", trial=f"t{len(journal.state.trials) + 1:04d}", params=found[0])
+        assert launching.searcher_done(sweep, journal.state)
+    journal.close()
+    assert sorted(trial.params["quantizer"] for trial in journal.state.trials.values()) == ["ema", "fsq", "vq"]
+
+
+def test_what_collapsed_is_told_as_it_ended(tmp_path: Path) -> None:
+    """Its best value was from before; told that, the search would be drawn to where codebooks die."""
+    sweep = make_sweep(tmp_path)
+    events = [{"event": "suggested", "trial": "t0001", "params": {"weight_decay": 0.1, "quantizer": "vq"}},
+              {"event": "result", "trial": "t0001", "epoch": 1, "objective": 0.5, "verdict": "live", "tflops": 1},
+              {"event": "result", "trial": "t0001", "epoch": 2, "objective": -0.9, "verdict": "collapsed", "tflops": 2},
+              {"event": "stopped", "trial": "t0001", "epoch": 2, "reason": {"rule": "collapse", "sentence": "gone"}}]
+    state = replay({"seq": number, "time": "2030-01-01T00:00:00", **event} for number, event in enumerate(events, 1))
+    assert searcher.tellable(sweep.spec, state)[0].values == [-0.9]
+
+
+def test_a_warm_start_does_not_draw_what_the_other_sweep_drew(tmp_path: Path) -> None:
+    sweep = make_sweep(tmp_path)
+    base = sweep.base.mapping()
+    alone = searcher.ask(sweep.spec, base, SweepState())
+    state = replay([{"seq": 1, "time": "2030-01-01T00:00:00", "event": "warm_started", "source": "other/t0001",
+                     "params": {"weight_decay": 0.1, "quantizer": "vq"}, "state": "completed", "epoch": 9,
+                     "objective": 0.4, "verdict": "live", "tflops": 1.0}])
+    assert searcher.ask(sweep.spec, base, state) != alone
+
+
+def test_cmaes_goes_on_when_a_knob_is_added(tmp_path: Path) -> None:
+    numeric = {"learning_rate": {"loguniform": [1e-5, 1e-2]}, "num_codes": {"int": [1, 5]}}
+    later = {"weight_decay": {"loguniform": [1e-4, 1.0]}, "grad_clip": {"uniform": [0.5, 2]}}
+    wider = make_sweep(tmp_path, search={"cmaes": {"population": 4}}, space={**numeric, **later})
+    told = [({"learning_rate": 1e-3, "num_codes": count}, float(count)) for count in (1, 2, 3, 4)]
+    search = wider.spec.search.cmaes
+    assert search is not None
+    base = {**wider.base.mapping(), "weight_decay": 0.0, "grad_clip": None}
+    found = points.cmaes(wider.spec.space, base, search, 0, told)
+    assert set(found) == {"learning_rate", "num_codes", "weight_decay", "grad_clip"}
 
 
 def test_qmc_fills_the_space_evenly(tmp_path: Path) -> None:

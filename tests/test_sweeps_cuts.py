@@ -1,0 +1,153 @@
+"""A kill between any two events: the same command ends with the trials of a sweep that nothing interrupted.
+
+The real driver and journal, one trial at a time; a loop stands where Ray does, and a `Kill` where the power goes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fake_training
+import pytest
+
+from lam import yamlio
+from lam.config import from_mapping
+from lam.errors import EnvironmentFailed
+from sweeps import launching
+from sweeps.driver import SweepDriver
+from sweeps.engine import Job
+from sweeps.journal import Journal
+from sweeps.spec import Sweep, load
+from sweeps.state import SweepState, TrialState
+
+
+class Kill(Exception):
+    """The end of the process."""
+
+
+class Cut(Journal):
+    """A journal whose process is killed before its event with number `last` + 1."""
+
+    last: float = float("inf")
+
+    def append(self, event: str, **fields: Any) -> None:
+        if self.state.seq >= self.last:
+            raise Kill
+        super().append(event, **fields)
+
+
+def make(folder: Path, **changes: Any) -> Sweep:
+    path = folder / "sweep.yaml"
+    path.write_text(yamlio.dump_mapping({
+        "name": "demo", "base": {"data_dir": "nowhere", "num_epochs": 9}, "budget": {"trials": 10}, "search": "random",
+        "space": {"weight_decay": {"uniform": [0.0, 0.8]}, "seed": {"choice": [1, 2, 3, 7, 9]}}, "concurrency": 1,
+        "scheduler": {"asha": {"max_epochs": 9, "grace_epochs": 1, "reduction_factor": 3}}, **changes}))
+    return load(path)
+
+
+def records(job: Job) -> Iterator[dict[str, Any]]:
+    """What a worker sends: later epochs, none after the one that diverged."""
+    config = from_mapping(job.config, "job")
+    for epoch in range(1, config.num_epochs + 1):
+        record = fake_training.make_record(config, epoch)
+        if epoch > job.after:
+            yield record
+        if record["train/loss"] != record["train/loss"]:
+            return
+
+
+def session(sweep: Sweep, folder: Path, last: float = float("inf")) -> SweepState:
+    """One session of the driver; a kill ends it without a word."""
+    folder.mkdir(exist_ok=True)
+    journal = Cut(folder)
+    journal.last = last
+    try:
+        if not launching.is_over(sweep, journal.state):
+            play(SweepDriver(sweep, journal, "x:y", 1, lambda event: None, lambda: False), journal)
+    except Kill:
+        pass
+    journal.close()
+    return journal.state
+
+
+def play(driver: SweepDriver, journal: Journal) -> None:
+    journal.append("sweep_resumed" if journal.state.seq else "sweep_started", name="demo")
+    driver.settle()
+    while isinstance(job := driver.next(), Job):
+        driver.started(job.id)
+        if all(driver.record(job.id, record) for record in records(job)):
+            driver.exhausted(job.id)
+        driver.left(job.id, lost=False)
+    journal.append("sweep_finished", reason="the end")
+
+
+def story(trial: TrialState) -> tuple[Any, ...]:
+    rule = (trial.reason or {}).get("rule")
+    return trial.id, trial.params, trial.status, rule, trial.epoch, trial.seed, trial.repeats
+
+
+ASHA = {"max_epochs": 9, "grace_epochs": 1, "reduction_factor": 3}
+MODES: dict[str, dict[str, Any]] = {
+    "asha": {},
+    "promote": {"scheduler": {"asha": {**ASHA, "promote": True}}},
+    "brackets": {"scheduler": {"asha": {**ASHA, "brackets": 2}}},
+    "median": {"scheduler": {"median": {"max_epochs": 9, "grace_epochs": 2, "min_trials": 3}}},
+    "tflops": {"scheduler": {"asha": {"max_epochs": 20, "max_tflops": 4, "reduction_factor": 3}}},
+    "epochs": {"budget": {"epochs": 40}},
+    "seeds": {"seeds": 3, "budget": {"trials": 4}, "space": {"weight_decay": {"uniform": [0.0, 0.8]}}},
+    "tpe": {"search": {"tpe": {"n_startup_trials": 3}}},
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_kill_after_any_event_changes_no_trial(mode: str, tmp_path: Path) -> None:
+    sweep = make(tmp_path, **MODES[mode])
+    whole = session(sweep, tmp_path / "whole")
+    assert whole.unfinished == []
+    wanted = [story(trial) for trial in whole.trials.values()]
+    for last in range(1, whole.seq):
+        folder = tmp_path / f"cut-{last}"
+        session(sweep, folder, last)
+        resumed = session(sweep, folder)
+        assert [story(trial) for trial in resumed.trials.values()] == wanted, f"killed after event {last}"
+
+
+def test_missing_seeds_are_trained_after_a_kill(tmp_path: Path) -> None:
+    sweep = make(tmp_path, **{**MODES["seeds"], "budget": {"trials": 1}, "scheduler": "none"})
+    state = session(sweep, tmp_path / "s", last=13)
+    assert [trial.status for trial in state.trials.values()] == ["completed"]
+    assert not launching.is_over(sweep, state)
+    assert len(session(sweep, tmp_path / "s").with_status("completed")) == 3
+
+
+def test_a_longer_sweep_promotes_what_was_never_promoted(tmp_path: Path) -> None:
+    short, longer = (make(tmp_path, **MODES["promote"], budget={"trials": count}) for count in (6, 18))
+    state = session(short, tmp_path / "a")
+    assert state.with_status("stopped"), "left over, so ended"
+    extended, whole = session(longer, tmp_path / "a"), session(longer, tmp_path / "b")
+    assert {trial.id: trial.epoch for trial in extended.trials.values()} == {
+        trial.id: trial.epoch for trial in whole.trials.values()}
+
+
+def test_what_the_machine_refuses_fails_no_trial(tmp_path: Path) -> None:
+    """A disk that is full for a worker: the session ends, the trial comes back."""
+    sweep = make(tmp_path)
+    journal = Journal(tmp_path / "d")
+    journal.folder.mkdir()
+    driver = SweepDriver(sweep, journal, "x:y", 1, lambda event: None, lambda: False)
+    journal.append("sweep_started", name="demo")
+    job = driver.next()
+    assert isinstance(job, Job)
+    driver.started(job.id)
+    driver.failed(job.id, {"rule": "environment", "sentence": "[Errno 28] No space left on device"})
+    assert driver.stopping()
+    driver.left(job.id, lost=False)
+    assert journal.state.trials["t0001"].status == "interrupted"
+    error = launching.refused(journal.folder, str(driver.refused))
+    assert isinstance(error, EnvironmentFailed)
+    assert str(error) == (f"{journal.folder}: t0001: [Errno 28] No space left on device; all results so far are kept; "
+                          "mend that (free the disk, bring the data back), the same command then resumes")
+    journal.close()
+    assert len(session(sweep, tmp_path / "d").with_status("stopped", "completed", "failed")) == 10
