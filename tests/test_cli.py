@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -159,3 +161,16 @@ def test_unknown_preset_is_suggested(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "did you mean 'laptop'?" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_sigterm_ends_a_command_as_ctrl_c_does(tmp_path: Path) -> None:
+    for number, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
+        process = subprocess.Popen([LAM, "data", "demo", tmp_path / str(code)], stdout=subprocess.PIPE,
+                                   stderr=subprocess.PIPE, text=True)
+        while not (tmp_path / str(code) / "demo.json").exists():
+            time.sleep(0.01)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=30)
+        assert process.returncode == code
+        assert err.endswith("lam: interrupted; the same command resumes where this one stopped\n")
+        assert "Traceback" not in err

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import itertools
 import json
 import math
@@ -275,3 +277,28 @@ def test_best_weights_are_those_of_the_best_objective(tiny_data: Path, tmp_path:
     folder = tmp_path / "checkpoints"
     first, second = load_file(folder / "best.safetensors"), load_file(folder / f"epoch-{best}.safetensors")
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+class Disk(io.RawIOBase):
+    """A file on a disk with little room."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self.room -= len(data)
+        if self.room < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return len(data)
+
+
+@pytest.mark.parametrize("room", [0, 1000, 400_000])
+def test_a_full_disk_is_told_as_the_system_tells_it(room: int) -> None:
+    """torch hides it behind an error of its own, and a sweep would take the trial for a failed one."""
+    disk = Disk(room)
+    with pytest.raises(OSError, match="No space left on device"):
+        checkpoints._save({"weights": torch.zeros(100_000)}, io.BufferedWriter(disk))
+    disk.room = 10**9

@@ -205,3 +205,15 @@ def test_confirm_trains_the_best_again_and_only_what_is_missing(tmp_path: Path) 
     opened = [len((folder / "confirm" / best / f"seed-{seed}" / "calls.jsonl").read_text().splitlines())
               for seed in (1000, 1001, 1002)]
     assert opened == [2, 2, 2], "each was opened and closed once"
+
+
+def test_a_run_that_never_ends_does_not_count_as_confirmed(tmp_path: Path) -> None:
+    """Seed 1003 kills its process at epoch 2, each time."""
+    path = spec(tmp_path, space={"weight_decay": {"uniform": [0.0, 0.8]}}, scheduler={"asha": {"max_epochs": 3}})
+    folder = finished_sweep(load(path), tmp_path / "runs" / "demo")
+    out, err = run(f"confirm({str(folder)!r}, 1, 4, options)", code=1)
+    assert "t0002/seed-1000 epoch 3/3 objective" in out, "progress is on the terminal"
+    assert "t0002/seed-1003 did not train to the end and count as missing" in err
+    row = json.loads((folder / "confirm.json").read_text())["trials"][0]
+    assert [value is None for value in row["values"]] == [False, False, False, True]
+    assert row["mean"] is None
