@@ -144,6 +144,7 @@ def test_a_full_disk_ends_the_sweep_resumably(tmp_path: Path) -> None:
     assert list(after.trials)[: len(before.trials)] == list(before.trials)
 
 
+@pytest.mark.long
 def test_a_disk_that_is_full_for_a_worker_ends_the_sweep_resumably(tmp_path: Path) -> None:
     path = spec(tmp_path, space={"seed": {"choice": [1, 12, 11]}}, search="grid", scheduler="none",
                 base={"data_dir": "nowhere", "num_epochs": 3}, budget={"trials": 6})

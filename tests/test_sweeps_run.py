@@ -140,6 +140,7 @@ def test_ctrl_c_ends_the_sweep_resumably(tmp_path: Path) -> None:
     assert list(read(folder))[-1]["event"] == "sweep_interrupted"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seconds", [0.6, 2.0, 3.5])
 def test_sigterm_while_the_workers_start_ends_resumably(tmp_path: Path, seconds: float) -> None:
     """Ray answers it in its own way while it starts."""
@@ -155,6 +156,7 @@ def test_sigterm_while_the_workers_start_ends_resumably(tmp_path: Path, seconds:
     assert left_over(process.pid) == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_while_the_workers_are_sent_home_changes_nothing(tmp_path: Path, number: signal.Signals) -> None:
     path = spec(tmp_path, space={"weight_decay": {"uniform": [0.0, 0.8]}}, scheduler="none",
