@@ -47,10 +47,26 @@ def place(uri: str, name: str) -> Path | str:
     return Path(unquote(path)) if parts.scheme == "file" else parts._replace(path=path).geturl()
 
 
+def read_identity(file: Path) -> dict[str, Any]:
+    """What a sweep.json says.
+
+    Raises:
+        BadInput: it is no JSON object.
+    """
+    try:
+        known = json.loads(file.read_bytes())
+    except ValueError as error:  # what is not UTF-8 as well
+        raise BadInput(f"is damaged ({error})", source=file, remedy="restore it from a copy") from None
+    if not isinstance(known, dict):
+        raise BadInput(f"holds a {type(known).__name__}, expected an object", source=file,
+                       remedy="restore it from a copy")
+    return known
+
+
 def home(folder: str | Path) -> Path | str:
     """Where the journal of the sweep in `folder` is kept, by its sweep.json."""
     file = Path(folder) / "sweep.json"
-    known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    known = read_identity(file) if file.exists() else {}
     uri = (known.get("spec") or {}).get("journal")
     if uri is None:
         return Path(folder)

@@ -1,0 +1,82 @@
+"""The sweep folder: first launches that were cut off, damaged records, budgets that shrink, extensions."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lam import yamlio
+from lam.errors import BadInput
+from sweeps import folders
+from sweeps.spec import Sweep, load
+
+
+def make_sweep(folder: Path, **changes: Any) -> Sweep:
+    folder.mkdir(exist_ok=True)
+    path = folder / "sweep.yaml"
+    path.write_text(yamlio.dump_mapping({
+        "name": "demo", "base": {"data_dir": "nowhere", "num_epochs": 9}, "budget": {"trials": 6},
+        "space": {"weight_decay": {"uniform": [0.0, 1.0]}}, **changes}))
+    return load(path)
+
+
+def test_a_first_launch_that_was_cut_off_goes_on(tmp_path: Path) -> None:
+    sweep, folder = make_sweep(tmp_path / "yaml"), tmp_path / "demo"
+    folder.mkdir()
+    for name in ("driver.lock", "ray.log", ".sweep.json.a1b2.tmp"):
+        (folder / name).touch()
+    folders.check_same(sweep, folder)
+    folders.write_identity(sweep, folder, "data")
+    (folder / "sweep.yaml").unlink()  # it is written last
+    folders.check_same(sweep, folder)
+    folders.write_identity(sweep, folder, "data")
+    assert (folder / "sweep.yaml").read_text() == sweep.text
+
+
+def test_a_sweep_yaml_that_a_person_keeps_there_is_not_overwritten(tmp_path: Path) -> None:
+    sweep = make_sweep(tmp_path / "demo")
+    with pytest.raises(BadInput, match=r"is no sweep \(sweep.json is missing\) and holds sweep.yaml; give this sweep"):
+        folders.check_same(sweep, tmp_path / "demo")
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    (b'{"name": "de', r"sweep.json: is damaged \(Unterminated string.*restore it from a copy"),
+    (b"", r"sweep.json: is damaged \(Expecting value"), (b"\xff\xfe\x00", r"sweep.json: is damaged \("),
+    (b"[]", r"sweep.json: holds a list, expected an object"), (b"{}", r"sweep.json: lacks its spec; restore it"),
+])
+def test_a_damaged_sweep_json_is_said(tmp_path: Path, content: bytes, message: str) -> None:
+    sweep, folder = make_sweep(tmp_path / "yaml"), tmp_path / "demo"
+    folders.write_identity(sweep, folder, "data")
+    (folder / "sweep.json").write_bytes(content)
+    for read in (lambda: folders.open_sweep(folder), lambda: folders.check_same(sweep, folder),
+                 lambda: folders.write_identity(sweep, folder, "data")):
+        with pytest.raises(BadInput, match=message):
+            read()
+
+
+def test_a_budget_that_shrinks_is_said(tmp_path: Path) -> None:
+    folder = tmp_path / "demo"
+    sweep = make_sweep(tmp_path / "yaml", budget={"trials": 15})
+    assert folders.shrunk(sweep, folder) == []
+    folders.write_identity(sweep, folder, "data")
+    assert folders.shrunk(make_sweep(tmp_path / "yaml", budget={"trials": 20}), folder) == []
+    less = make_sweep(tmp_path / "yaml", budget={"trials": 5, "hours": 2})
+    assert folders.shrunk(less, folder) == [
+        f"{folder}: its budget is lowered (trials: 15 -> 5, hours: absent -> 2.0); 'lam sweep extend' raises it again"]
+
+
+def test_what_goes_on_with_an_extended_sweep_is_named(tmp_path: Path) -> None:
+    sweep, folder = make_sweep(tmp_path / "yaml"), tmp_path / "demo"
+    wide = make_sweep(tmp_path / "wide", space={"weight_decay": {"uniform": [0.0, 2.0]}})
+    folders.write_identity(wide, folder, "data")
+    with pytest.raises(BadInput, match="give this sweep another name"):
+        folders.check_same(sweep, folder)
+    (folder / "sweep.yaml").write_text(f"{folders.EXTENDED}\n{wide.text}")
+    with pytest.raises(BadInput) as caught:
+        folders.check_same(sweep, folder)
+    assert (f"it was extended, so go on with 'lam sweep launch {folder}/sweep.yaml --storage {tmp_path}', or give"
+            in str(caught.value))
+    assert json.loads((folder / "sweep.json").read_text())["asked"]["space"]["weight_decay"]["uniform"] == [0.0, 2.0]
