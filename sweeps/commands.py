@@ -107,12 +107,12 @@ def extend(
 ) -> None:
     """Give a sweep more budget or a wider space, and go on; its trials stay."""
     from sweeps.extending import extend as run
+    from sweeps.folders import resume_command
     from sweeps.launching import Options
 
     asked = {"trials": trials, "hours": hours, "epochs": epochs, "tflops": tflops, "gpu_hours": gpu_hours}
     more = {name: float(amount) for name, amount in asked.items() if amount is not None}
-    again = f"lam sweep launch {folder / 'sweep.yaml'} --storage {folder.parent}"
-    run(folder, more, space, Options(address=address, quiet=quiet, again=again))
+    run(folder, more, space, Options(address=address, quiet=quiet, again=resume_command(folder)))
 
 
 def replay(

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from lam import yamlio
-from lam.errors import BadInput
+from lam.errors import BadInput, EnvironmentFailed
 from lam.validation import build
 from sweeps import checks, folders, launching, scheduler, stores
 from sweeps.sections import Budget
@@ -27,7 +27,9 @@ def extend(folder: str | Path, more: Mapping[str, float], space_file: str | Path
         space_file: a YAML with a `space` that holds at least what the present one does.
 
     Raises:
-        BadInput: nothing is added, another part of the budget is spent, or the space is not wider.
+        BadInput: nothing is added, another part of the budget is spent, the space is not wider, or the data is
+            missing or another; the sweep then stays as it is.
+        EnvironmentFailed: disk or Ray failed; the message names the command that goes on.
     """
     folder = Path(folder).absolute()
     options, console = options or launching.Options(), console or Console(file=sys.stdout)
@@ -38,9 +40,15 @@ def extend(folder: str | Path, more: Mapping[str, float], space_file: str | Path
     if space_file is not None:
         changes["space"] = wider(sweep, state, space_file)
     longer = _rebuilt(sweep, changes, folder)
+    folders.check_data(folder, (options.prepare or launching.prepare_data)(launching.data_configs(longer)))
     with stores.hold(folder, sweep.home(folder)):
         folders.rewrite(longer, folder)
-    return launching.run_in(longer, folder, options, console)
+    try:
+        return launching.run_in(longer, folder, options, console)
+    except (BadInput, EnvironmentFailed) as error:
+        # The same command once more would add to the budget once more.
+        error.args = (f"{error}\nthe sweep is extended already; go on with: {folders.resume_command(folder)}",)
+        raise
 
 
 def raised(spec: SweepSpec, state: SweepState, more: Mapping[str, float]) -> dict[str, float]:
@@ -89,7 +97,7 @@ def wider(sweep: Sweep, state: SweepState, path: str | Path) -> dict[str, Any]:
 def _rebuilt(sweep: Sweep, changes: dict[str, Any], folder: Path) -> Sweep:
     source = folder / "sweep.yaml"
     values = {**folders.spec_mapping(sweep), **changes}
-    text = "# Written by 'lam sweep extend'.\n" + yamlio.dump_mapping(values)
+    text = f"{folders.EXTENDED}\n" + yamlio.dump_mapping(values)
     longer = Sweep(build(SweepSpec, values, source), sweep.base, str(source), text)
     checks.check(longer, {})
     return longer

@@ -10,7 +10,8 @@ import pytest
 
 from lam import yamlio
 from lam.errors import BadInput
-from sweeps import folders
+from sweeps import extending, folders
+from sweeps.launching import Options
 from sweeps.spec import Sweep, load
 
 
@@ -80,3 +81,26 @@ def test_what_goes_on_with_an_extended_sweep_is_named(tmp_path: Path) -> None:
     assert (f"it was extended, so go on with 'lam sweep launch {folder}/sweep.yaml --storage {tmp_path}', or give"
             in str(caught.value))
     assert json.loads((folder / "sweep.json").read_text())["asked"]["space"]["weight_decay"]["uniform"] == [0.0, 2.0]
+
+
+def test_an_extension_that_is_refused_changes_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "demo"
+    folders.write_identity(make_sweep(tmp_path / "yaml"), folder, "data")
+    before = [(folder / name).read_bytes() for name in ("sweep.json", "sweep.yaml")]
+    for prepare, message in ((lambda configs: "other", "was begun with data data, the data is now other"),
+                             (None, "nowhere")):
+        with pytest.raises(BadInput, match=message):
+            extending.extend(folder, {"trials": 5}, options=Options(prepare=prepare))
+        assert [(folder / name).read_bytes() for name in ("sweep.json", "sweep.yaml")] == before
+
+
+def test_an_extension_that_fails_later_names_the_command_that_adds_nothing_again(tmp_path: Path) -> None:
+    folder = tmp_path / "demo"
+    folders.write_identity(make_sweep(tmp_path / "yaml"), folder, "data")
+    answers = iter(["data", "other"])  # the data changes between the check and the launch
+    with pytest.raises(BadInput) as caught:
+        extending.extend(folder, {"trials": 5}, options=Options(prepare=lambda configs: next(answers)))
+    assert str(caught.value).splitlines()[-1] == ("the sweep is extended already; go on with: "
+                                                  f"lam sweep launch {folder}/sweep.yaml --storage {tmp_path}")
+    assert folders.open_sweep(folder)[0].spec.budget.trials == 11
+    assert folders.is_extended(folder)
