@@ -86,6 +86,8 @@ def run_in(sweep: Sweep, folder: Path, options: Options, console: Console) -> Sw
     stores.check(sweep.home(folder))
     found = warm.matches(sweep, options.warm_start) if options.warm_start else None
     fingerprint = (options.prepare or prepare_data)(data_configs(sweep))
+    for warning in found.warnings(fingerprint) if found else ():
+        console.print(f"warning: {warning}", highlight=False, markup=False, soft_wrap=True)
     if not (options.allow_inert or (folder / "sweep.json").exists()):
         audit.refuse_inert(sweep, _audited(sweep, options))
     with stores.hold(folder, sweep.home(folder)) as store:
@@ -93,6 +95,8 @@ def run_in(sweep: Sweep, folder: Path, options: Options, console: Console) -> Sw
         folders.check_journal(folder, store)
         folders.write_identity(sweep, folder, fingerprint)
         with contextlib.closing(Journal(folder, store)) as journal:
+            if found is not None:
+                warm.check_begun(found, journal.state)
             if not is_over(sweep, journal.state):
                 with tracked(sweep, journal):
                     _run(sweep, journal, options, console, found)
@@ -161,8 +165,7 @@ def _run(sweep: Sweep, journal: Journal, options: Options, console: Console, fou
         _begin(sweep, journal)
         if found is not None and not journal.state.trials:
             warm.record(journal, sweep, found)
-            console.print(f"warm start: {len(found.taken)} trials of {found.other.spec.name} taken over, {found.left} "
-                          "do not fit this space", highlight=False, markup=False, soft_wrap=True)
+            console.print(found.sentence, highlight=False, markup=False, soft_wrap=True)
         with driver_display:
             try:
                 driver.settle()

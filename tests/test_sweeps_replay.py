@@ -90,12 +90,33 @@ def test_warm_start_takes_what_this_sweep_could_have_suggested(tmp_path: Path) -
     found = warm.matches(wider, folder)
     assert [params for _, params in found.taken] == [
         {"weight_decay": value, "ema_decay": first.base.ema_decay} for value in STEADY if value >= 0.15]
-    assert found.left == 1
+    assert found.sentence == ("warm start: 5 trials of demo taken over; 1 left out: weight_decay lies outside this "
+                              "space")
+    assert found.warnings("data") == []
+    assert found.warnings("else") == ["--warm-start: demo was trained on data data, this sweep trains on else; "
+                                      "its results may not hold here"]
     other = make_sweep(tmp_path / "c", name="next", base={"data_dir": "nowhere", "num_epochs": 9, "embed_dim": 256})
-    assert warm.matches(other, folder).taken == []
+    assert warm.matches(other, folder).sentence.endswith("0 trials of demo taken over; 6 left out: embed_dim is 512 "
+                                                         "there, 256 here")
     elsewhere = make_sweep(tmp_path / "d", name="next", objective="val/mse_loss")
     with pytest.raises(BadInput, match="is ranked by val/objective, this sweep by val/mse_loss"):
         warm.matches(elsewhere, folder)
+    limited = make_sweep(tmp_path / "e", name="next", constraints={"val/mse_loss": {"most": 0.5}})
+    with pytest.raises(BadInput, match=r"has the constraints none, this sweep has val/mse_loss at most 0.5; what its"):
+        warm.matches(limited, folder)
+
+
+def test_a_sweep_that_has_begun_is_not_started_from_results(tmp_path: Path) -> None:
+    folder = recorded(tmp_path / "runs", make_sweep(tmp_path / "a"), STEADY)
+    sweep = make_sweep(tmp_path / "b", name="next")
+    found = warm.matches(sweep, folder)
+    (tmp_path / "next").mkdir()
+    with contextlib.closing(Journal(tmp_path / "next")) as journal:
+        journal.append("suggested", trial="t0001", params={"weight_decay": 0.5})
+        with pytest.raises(BadInput, match="--warm-start: the sweep has begun without demo: it has 1 trials; leave it"):
+            warm.check_begun(found, journal.state)
+        warm.record(journal, sweep, found)
+        warm.check_begun(found, journal.state)  # the command that began it so, again
 
 
 def test_warm_start_is_written_once(tmp_path: Path) -> None:
