@@ -59,7 +59,7 @@ class Outcome:
                 f"{self.recorded_tflops - self.tflops:.4g} of {self.recorded_tflops:.4g} TFLOP; "
                 f"{self.stopped} of {self.trials} trials ended earlier")
         if self.skipped:
-            text += f", {self.skipped} further seeds of them were not begun"
+            text += f", further seeds of them not begun: {self.skipped}"
         if self.unknown:
             text += f"; {self.unknown} would have gone on beyond their record"
         if self.winner is None:
