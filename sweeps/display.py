@@ -130,7 +130,8 @@ class Fitted:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Fewer rows until all of it fits."""
         for rows in range(ROWS, 0, -1):
-            group = Group(*map(Text, self._lines), table(self._sweep, self._state, rows))
+            # The empty last line takes the terminal's own ^C; at the end of a full one it would push the table up.
+            group = Group(*map(Text, self._lines), table(self._sweep, self._state, rows), Text(""))
             if len(console.render_lines(group, options.update(height=None))) <= console.size.height - 1:
                 break
         yield group
@@ -162,6 +163,8 @@ def look(folder: Path) -> Seen:
     at_work = stores.at_work(folder, sweep.home(folder))
     if at_work:
         state = state.at(datetime.now(UTC))
+    elif at_work is False:
+        state = state.abandoned()
     idle = at_work is False and not state.finished
     return Seen(sweep, state, at_work, [outlook.nobody_sentence(sweep, folder)] if idle else [])
 

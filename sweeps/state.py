@@ -166,6 +166,12 @@ class SweepState:
         running = self._earlier_seconds + (now - self.session_began).total_seconds()
         return replace(self, trials=dict(self.trials), seconds=max(self.seconds, running))
 
+    def abandoned(self) -> SweepState:
+        """A copy for display when no driver is at work: nothing runs, and what did will go on."""
+        trials = {name: replace(trial, status="interrupted") if trial.status == "started" else trial
+                  for name, trial in self.trials.items()}
+        return replace(self, trials=trials)
+
     @property
     def unfinished(self) -> list[TrialState]:
         """Trials that still have something to do."""

@@ -200,6 +200,8 @@ def test_status_of_a_dead_driver(tmp_path: Path) -> None:
     text = runner.invoke(app, ["sweep", "status", str(folder)]).output
     assert "no driver is at work; resume with:" in text
     assert "estimated end" not in text
+    assert "running" not in text
+    assert "1 to go on" in text
     found = json.loads(runner.invoke(app, ["sweep", "status", str(folder), "--json"]).output)
     assert (found["driver"], found["outlook"]["seconds"]) == (False, None)
 
