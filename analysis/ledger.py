@@ -63,7 +63,8 @@ def stop_ledger(study: Study) -> tuple[Stop, ...]:
 def _stop(trial: Trial) -> Stop:
     reason = trial.reason
     rest = max(0, (trial.num_epochs or trial.last_epoch) - trial.last_epoch)
-    saved = reason.get("epochs_saved", rest) if trial.state == "stopped" else 0
+    early = trial.state == "stopped" and reason.get("rule") != "budget"  # a budget that ran out saved nothing
+    saved = reason.get("epochs_saved", rest) if early else 0
     return Stop(
         label=trial.label, state=trial.state, epoch=trial.last_epoch,
         rule=printable(str(reason.get("rule", "unknown"))),

@@ -25,12 +25,23 @@ def training_flops(config: RunConfig, latent_shape: tuple[int, int, int], anchor
     Args:
         anchor: last true frame before the rollout; None = a step without rollout.
     """
-    if config.quantizer == "fsq":  # its two small maps cannot be built without storage; they are far below 1 %
-        config = config.replace(quantizer="none")
+    model = _without_storage(config, latent_shape)
     with torch.device("meta"), sdpa_kernel(SDPBackend.MATH):
-        model = LatentActionModel(config, latent_shape).eval()
         latents = torch.empty(1, config.sequence_length, *latent_shape)
         with FlopCounterMode(display=False) as counter:
             values = losses.terms(model, latents, model(latents), anchor)
             losses.total(values, losses.weights(config)).backward()
     return int(counter.get_total_flops())
+
+
+def weight_bytes(config: RunConfig, latent_shape: tuple[int, int, int]) -> int:
+    """Size of the model's weights in a file."""
+    return sum(tensor.numel() * tensor.element_size()
+               for tensor in _without_storage(config, latent_shape).state_dict().values())
+
+
+def _without_storage(config: RunConfig, latent_shape: tuple[int, int, int]) -> LatentActionModel:
+    if config.quantizer == "fsq":  # its two small maps cannot be built without storage; they are far below 1 %
+        config = config.replace(quantizer="none")
+    with torch.device("meta"):
+        return LatentActionModel(config, latent_shape).eval()

@@ -63,19 +63,16 @@ def status(
 ) -> None:
     """Where a sweep stands; works while another terminal runs it."""
     from lam import files
-    from sweeps import folders, summary
+    from sweeps import display, summary
 
-    sweep, state = folders.open_sweep(folder)
-    if as_json:
-        typer.echo(json.dumps(files.jsonable(summary.status(sweep, state)), indent=2))
+    if follow and not as_json:
+        display.follow(folder)
         return
-    from sweeps.display import follow as redraw
-    from sweeps.display import show
-
-    if follow:
-        redraw(folder)
+    seen = display.look(folder)
+    if as_json:
+        typer.echo(json.dumps(files.jsonable(summary.status(seen.sweep, seen.state, seen.at_work)), indent=2))
     else:
-        show(sweep, state)
+        display.show(seen)
 
 
 def explain(

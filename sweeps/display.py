@@ -5,15 +5,20 @@ from __future__ import annotations
 import contextlib
 import math
 import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
-from rich.console import Console, Group
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from lam import journals
+from sweeps.signals import STOPPING, Signals
 from sweeps.spec import Sweep
 from sweeps.state import SweepState, TrialState, ranking
 
@@ -32,11 +37,16 @@ class Display(Protocol):
     def __exit__(self, *error: object) -> None: ...
 
 
-def display_for(console: Console, sweep: Sweep, state: SweepState, quiet: bool) -> Display:
-    """The display that suits the console."""
+def display_for(console: Console, sweep: Sweep, state: SweepState, quiet: bool,
+                signals: Signals | None = None) -> Display:
+    """The display that suits the console.
+
+    Args:
+        signals: what hears Ctrl-C, for a display that says so itself.
+    """
     if quiet:
         return Silent()
-    return LiveTable(console, sweep, state) if console.is_terminal else Lines(console, sweep, state)
+    return LiveTable(console, sweep, state, signals) if console.is_terminal else Lines(console, sweep, state)
 
 
 class Silent:
@@ -85,66 +95,138 @@ def line(event: dict[str, Any], max_epochs: int) -> str:
 
 
 class LiveTable(Silent):
-    """A table of the running and the best trials, redrawn in place."""
+    """A table of the running and the best trials, redrawn in place; it says too that a signal has been heard."""
 
-    def __init__(self, console: Console, sweep: Sweep, state: SweepState) -> None:
-        self._sweep, self._state = sweep, state
-        self._live = Live(console=console, get_renderable=self._table, refresh_per_second=1 / REFRESH_SECONDS,
+    def __init__(self, console: Console, sweep: Sweep, state: SweepState, signals: Signals | None = None) -> None:
+        self._sweep, self._state, self._signals = sweep, state, signals
+        self._live = Live(console=console, get_renderable=self._view, refresh_per_second=1 / REFRESH_SECONDS,
                           redirect_stdout=False, redirect_stderr=False)
 
     def __enter__(self) -> LiveTable:
+        if self._signals is not None:
+            self._signals.announced = True  # what is written past the table would be drawn over
         self._live.__enter__()
         return self
 
     def __exit__(self, *error: object) -> None:
         self._live.__exit__(None, None, None)
+        if self._signals is not None:
+            self._signals.announced = False
 
     def event(self, event: dict[str, Any]) -> None:
         """The table reads the state; nothing to do."""
 
-    def _table(self) -> Group:
-        return overview(self._sweep, self._state)
+    def _view(self) -> Fitted:
+        stopping = self._signals is not None and self._signals.received is not None
+        return Fitted(self._sweep, self._state.at(datetime.now(UTC)), notes=(STOPPING,) if stopping else ())
 
 
-def overview(sweep: Sweep, state: SweepState) -> Group:
-    """The table, and below it what is spent, what is left, and the best so far."""
-    from sweeps import summary
+class Fitted:
+    """The overview with as many trials as the terminal has room for; the sentences come first and stay."""
 
-    lines = [*summary.totals_lines(state), summary.outlook_sentence(sweep, state), summary.best_sentence(sweep, state)]
+    def __init__(self, sweep: Sweep, state: SweepState, at_work: bool | None = True, notes: Sequence[str] = ()) -> None:
+        self._sweep, self._state, self._lines = sweep, state, [*notes, *sentences(sweep, state, at_work)]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Fewer rows until all of it fits."""
+        for rows in range(ROWS, 0, -1):
+            # The empty last line takes the terminal's own ^C; at the end of a full one it would push the table up.
+            group = Group(*map(Text, self._lines), table(self._sweep, self._state, rows), Text(""))
+            if len(console.render_lines(group, options.update(height=None))) <= console.size.height - 1:
+                break
+        yield group
+
+
+def sentences(sweep: Sweep, state: SweepState, at_work: bool | None = True) -> list[str]:
+    """What is spent, what is left, and the best so far."""
+    from sweeps import outlook, summary
+
+    lines = [*summary.totals_lines(state), outlook.sentence(sweep, state, at_work), summary.best_sentence(sweep, state)]
     front = summary.front(sweep, state)
-    if front:
-        lines.append(f"not beaten on every objective: {', '.join(front)}")
-    return Group(table(sweep, state), *(Text(line) for line in lines))
+    return [*lines, *([f"not beaten on every objective: {', '.join(front)}"] if front else [])]
 
 
-def show(sweep: Sweep, state: SweepState) -> None:
-    """Print the overview once."""
-    Console().print(overview(sweep, state))
+class Seen(NamedTuple):
+    """A sweep as a reader finds it: at this moment where a driver is at work, else as its last event left it."""
+
+    sweep: Sweep
+    state: SweepState
+    at_work: bool | None
+    notes: list[str]
 
 
-def follow(folder: Path, seconds: float = 2.0) -> None:
-    """Redraw the overview from the journal until the sweep is over; Ctrl-C leaves."""
-    from sweeps import folders
+def look(folder: Path) -> Seen:
+    """Read a sweep, and whether a driver is at work on it."""
+    from sweeps import folders, outlook, stores
 
-    with contextlib.suppress(KeyboardInterrupt), Live(auto_refresh=False) as live:
-        while True:
-            sweep, state = folders.open_sweep(folder)
-            live.update(overview(sweep, state), refresh=True)
-            if state.finished:
-                return
-            time.sleep(seconds)
+    sweep, state = folders.open_sweep(folder)
+    at_work = stores.at_work(folder, sweep.home(folder))
+    if at_work:
+        state = state.at(datetime.now(UTC))
+    elif at_work is False:
+        state = state.abandoned()
+    idle = at_work is False and not state.finished
+    return Seen(sweep, state, at_work, [outlook.nobody_sentence(sweep, folder)] if idle else [])
 
 
-def table(sweep: Sweep, state: SweepState) -> Table:
+def show(seen: Seen) -> None:
+    """Print the overview once, the sentences below the table."""
+    lines = [*sentences(seen.sweep, seen.state, seen.at_work), *seen.notes]
+    Console().print(Group(table(seen.sweep, seen.state), *map(Text, lines)))
+
+
+def follow(folder: Path, seconds: float = 2.0, console: Console | None = None) -> None:
+    """Redraw the overview from the journal until the sweep is over; a line an event where that is no terminal.
+
+    Ctrl-C leaves.
+    """
+    console = console or Console()
+    with contextlib.suppress(KeyboardInterrupt):
+        if not console.is_terminal:
+            _follow_lines(folder, seconds, console)
+            return
+        with Live(console=console, auto_refresh=False) as live:
+            while not (seen := look(folder)).state.finished:
+                live.update(_fitted(seen), refresh=True)
+                time.sleep(seconds)
+            live.update(_fitted(seen), refresh=True)
+
+
+def _fitted(seen: Seen) -> Fitted:
+    return Fitted(seen.sweep, seen.state, seen.at_work, seen.notes)
+
+
+def _follow_lines(folder: Path, seconds: float, console: Console) -> None:
+    """Events as they come, then the sentences; once it is so, that no driver is at work."""
+    known, said = 0, False
+    while True:
+        seen = look(folder)
+        lines = Lines(console, seen.sweep, seen.state)
+        for event in journals.read(folder):
+            if known < event["seq"] <= seen.state.seq:
+                lines.event(event)
+        for note in seen.notes if not said else ():
+            console.print(note, highlight=False, markup=False, soft_wrap=True)
+        known, said = seen.state.seq, bool(seen.notes)
+        if seen.state.finished:
+            for text in sentences(seen.sweep, seen.state):
+                console.print(text, highlight=False, markup=False, soft_wrap=True)
+            return
+        time.sleep(seconds)
+
+
+def table(sweep: Sweep, state: SweepState, rows: int = ROWS) -> Table:
     """Running trials first, then the best of the others, then those without a result."""
     spec = sweep.spec
-    best = [trial for trial, _ in ranking(state, spec.maximise)]
+    best = [trial for trial, _ in ranking(state, spec.maximise, so_far=True)]
     ordered = [*state.with_status("started"), *best, *state.trials.values()]
-    shown = list({trial.id: trial for trial in ordered}.values())[:ROWS]
-    view = Table(title=f"{escape(spec.name)}: {counts_text(state)}", title_justify="left", expand=False)
-    for heading in ("trial", "state", "epoch", "objective", "verdict", "knobs"):
-        view.add_column(heading, justify="right" if heading in ("epoch", "objective") else "left",
-                        no_wrap=heading != "knobs")
+    shown = list({trial.id: trial for trial in ordered}.values())[:rows]
+    view = Table(title=f"{escape(spec.name)}: {counts_text(state)}", title_justify="left", box=SIMPLE_HEAD,
+                 padding=0)  # every column that is left goes to the knobs
+    for heading in ("trial", "state", "epoch", "best", "verdict", "knobs"):
+        view.add_column(heading, justify="right" if heading in ("epoch", "best") else "left",
+                        no_wrap=heading not in ("verdict", "knobs"), overflow="fold",
+                        max_width=len("actions ignored") if heading == "verdict" else None)
     for trial in shown:
         view.add_row(*_row(trial, sweep.max_epochs, spec.maximise))
     return view
@@ -152,9 +234,17 @@ def table(sweep: Sweep, state: SweepState) -> Table:
 
 def _row(trial: TrialState, max_epochs: int, maximise: bool) -> tuple[str, ...]:
     best = trial.best(maximise)
+    objective = number(best.objective if best else None) if trial.epoch else "-"
+    again = f"repeats {trial.repeats} with seed {trial.seed}: " if trial.repeats else ""
     return (trial.id, "running" if trial.status == "started" else trial.status, f"{trial.epoch}/{max_epochs}",
-            number(best.objective if best else None) if trial.epoch else "-", trial.verdict.replace("_", " "),
-            escape(params_text(trial.params)))
+            objective + (f" at {best.epoch}" if best and best.epoch != trial.epoch else ""),
+            _verdicts(trial, best.verdict if best else ""), escape(again + params_text(trial.params)))
+
+
+def _verdicts(trial: TrialState, at_best: str) -> str:
+    """The verdict at the best epoch, and the last one where it is another."""
+    found = dict.fromkeys(filter(None, (at_best, trial.verdict)))
+    return ", then ".join(found).replace("_", " ")
 
 
 def params_text(params: dict[str, Any]) -> str:

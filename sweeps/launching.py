@@ -159,7 +159,7 @@ def _run(sweep: Sweep, journal: Journal, options: Options, console: Console, fou
     with trial_machinery(options, journal.folder, sweep, console) as (signals, fitting, scratch):
         from sweeps.driver import SweepDriver
 
-        driver_display = display.display_for(console, sweep, journal.state, options.quiet)
+        driver_display = display.display_for(console, sweep, journal.state, options.quiet, signals)
         driver = SweepDriver(sweep, journal, options.train, concurrency(sweep, fitting, options.address),
                              driver_display.event, lambda: signals.received is not None)
         _begin(sweep, journal)

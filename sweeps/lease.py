@@ -77,6 +77,34 @@ def process_began(pid: int) -> str | None:
     return None if fields[0] in "ZX" else fields[19]
 
 
+def claims_on(filesystem: Any, root: str, now: float | None) -> list[Claim]:
+    """All claims; their ages where the store's present time is given."""
+    found = []
+    for info in journal_objects.listing(filesystem, root):
+        key = _key(info.base_name)
+        if key is None:
+            continue
+        age = None if now is None or info.mtime_ns is None else now - info.mtime_ns / 1e9
+        with contextlib.suppress(FileNotFoundError):  # given back between the listing and now
+            found.append(Claim(key, _read(filesystem, info.path), age))
+    return found
+
+
+def is_held(filesystem: Any, root: str) -> bool:
+    """Whether a holder must be taken to be at work; for readers, who write nothing and so go by their own clock."""
+    return any(claim.alive(LEASE_SECONDS) for claim in claims_on(filesystem, root, time.time()))
+
+
+def _read(filesystem: Any, path: str) -> dict[str, Any]:
+    with filesystem.open_input_stream(path) as stream:
+        text = stream.read()
+    try:
+        told = json.loads(text)
+    except ValueError:
+        return {}  # being written at this moment
+    return told if isinstance(told, dict) else {}
+
+
 class Lease:
     """Holds the journal under `root` for the length of a with-block.
 
@@ -104,7 +132,7 @@ class Lease:
 
     def _take(self) -> None:
         now = probe(self._filesystem, self._root)
-        claims = self._claims(now)
+        claims = claims_on(self._filesystem, self._root, now)
         for claim in claims:
             if claim.alive(self._lease_seconds):
                 raise self._refusal(claim)
@@ -161,29 +189,8 @@ class Lease:
             self._write()
 
     def _higher(self) -> Claim | None:
-        return max((claim for claim in self._claims(None) if claim.key > self.key), key=lambda claim: claim.key,
-                   default=None)
-
-    def _claims(self, now: float | None) -> list[Claim]:
-        """All claims; their ages where the store's present time is given."""
-        found = []
-        for info in journal_objects.listing(self._filesystem, self._root):
-            key = _key(info.base_name)
-            if key is None:
-                continue
-            age = None if now is None or info.mtime_ns is None else now - info.mtime_ns / 1e9
-            with contextlib.suppress(FileNotFoundError):  # given back between the listing and now
-                found.append(Claim(key, self._read(info.path), age))
-        return found
-
-    def _read(self, path: str) -> dict[str, Any]:
-        with self._filesystem.open_input_stream(path) as stream:
-            text = stream.read()
-        try:
-            told = json.loads(text)
-        except ValueError:
-            return {}  # being written at this moment
-        return told if isinstance(told, dict) else {}
+        claims = claims_on(self._filesystem, self._root, None)
+        return max((claim for claim in claims if claim.key > self.key), key=lambda claim: claim.key, default=None)
 
     def _write(self) -> None:
         begun = time.monotonic()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from sweeps import audit, checks, folders, launching, ray_session, rungs, scheduler, spec, stores
+from sweeps import audit, checks, costs, folders, launching, ray_session, scheduler, spec, stores
 from sweeps.probing import digests as probing_digests
 from sweeps.spec import Sweep
 
@@ -20,7 +20,7 @@ def plan(path: str | Path, prepare: launching.Prepare | None = None) -> list[str
     stores.check(sweep.home(folders.sweep_folder(sweep)))
     (prepare or launching.prepare_data)(launching.data_configs(sweep))
     return [*checks.warnings(sweep), *_space(sweep), *_audit(sweep, probing=prepare is None), *_ladder(sweep),
-            *_cost(sweep)]
+            *_cost(sweep, probing=prepare is None)]
 
 
 def _space(sweep: Sweep) -> list[str]:
@@ -53,27 +53,25 @@ def _ladder(sweep: Sweep) -> list[str]:
     return lines
 
 
-def _cost(sweep: Sweep) -> list[str]:
-    budget, cpus = sweep.spec.budget, ray_session.cpus()
-    limits = ", ".join(f"{value:g} {name}" for name, value in budget.model_dump(exclude_none=True).items())
-    lines = [f"budget: {limits}; the first one spent ends the sweep"]
-    if budget.trials is not None:
-        least, most = epochs_bounds(sweep, budget.trials)
-        lines.append(f"epochs: at least {least} (every rung stops all it may) and at most {most}")
-    at_a_time = math.floor(cpus / sweep.spec.resources.cpu)
-    if not sweep.spec.resources.gpu:
-        lines.append(f"{sweep.spec.concurrency or at_a_time} trials at a time on this machine ({cpus} CPUs)")
-    return lines
+def _cost(sweep: Sweep, probing: bool) -> list[str]:
+    limits = ", ".join(f"{value:g} {name}" for name, value in sweep.spec.budget.model_dump(exclude_none=True).items())
+    bounds, configs = costs.epochs(sweep), costs.most_configs(sweep)
+    sizes = costs.sizes(sweep) if probing else []
+    trials = None if configs is None else configs * sweep.spec.seeds
+    return [f"budget: {limits}; the first one spent ends the sweep",
+            *filter(None, [bounds.sentence()]),
+            *(costs.size_lines(sizes, bounds, trials) if sizes else []),
+            *_at_a_time(sweep, ray_session.cpus())]
 
 
-def epochs_bounds(sweep: Sweep, trials: int) -> tuple[int, int]:
-    """(fewest, most) epochs that `trials` trials train when none fails, as far as plain rungs bound them."""
-    asha = sweep.spec.asha
-    if asha is None or asha.on_tflops or asha.promote or asha.brackets > 1:
-        return trials * sweep.max_epochs, trials * sweep.max_epochs
-    ladder = [*rungs.levels(asha.grace_epochs, asha.max_epochs, asha.reduction_factor), asha.max_epochs]
-    spent, alive, before = 0, trials, 0
-    for rung in ladder:
-        spent += alive * (rung - before)
-        alive, before = math.ceil(alive / asha.reduction_factor), rung
-    return spent, trials * sweep.max_epochs
+def _at_a_time(sweep: Sweep, cpus: int) -> list[str]:
+    """How many trials run at once here; where the GPU decides, a launch counts what Ray finds."""
+    asked = sweep.spec.resources
+    fitting = math.floor(cpus / asked.cpu + 1e-9)
+    if fitting == 0:
+        return [f"no trial fits on this machine: each takes {asked.cpu:g} CPUs, here are {cpus}; lower resources.cpu, "
+                "or launch on a cluster with --address"]
+    if asked.gpu:
+        return [f"each trial takes {asked.gpu:g} GPU and {asked.cpu:g} CPUs; how many at a time, a "
+                "launch finds out from Ray"]
+    return [f"{min(sweep.spec.concurrency or fitting, fitting)} trials at a time on this machine ({cpus} CPUs)"]

@@ -27,6 +27,7 @@ class Outcome:
     Attributes:
         recorded_epochs, recorded_tflops: what the sweep spent.
         stopped: trials that the policy ends before their record does.
+        skipped: further seeds of trials that the policy ends, which it would not have begun.
         unknown: trials that the policy would have trained on beyond their record.
         winner: the sweep's best trial; None where it has none.
         winner_kept: whether the policy trains it as far as the sweep did.
@@ -42,6 +43,7 @@ class Outcome:
     recorded_tflops: float
     tflops: float
     stopped: int
+    skipped: int
     unknown: int
     winner: str | None
     winner_kept: bool
@@ -56,6 +58,8 @@ class Outcome:
         text = (f"{self.policy}: {self.epochs} of {self.recorded_epochs} epochs, {saved} saved ({share:.0%}), "
                 f"{self.recorded_tflops - self.tflops:.4g} of {self.recorded_tflops:.4g} TFLOP; "
                 f"{self.stopped} of {self.trials} trials ended earlier")
+        if self.skipped:
+            text += f", further seeds of them not begun: {self.skipped}"
         if self.unknown:
             text += f"; {self.unknown} would have gone on beyond their record"
         if self.winner is None:
@@ -74,6 +78,9 @@ def parse(text: str, sweep: Sweep) -> tuple[str, Scheduler | None]:
     """
     name, _, settings = text.partition(":")
     if name == "none":
+        if settings:
+            raise BadInput(f"got none with {settings!r}, which has no settings", source="--policy",
+                           remedy="write none alone, or for example asha:reduction_factor=4")
         return text, None
     values: dict[str, Any] = {"max_epochs": sweep.max_epochs}
     if sweep.spec.asha is not None and name == "asha":
@@ -114,7 +121,10 @@ def _feed(spec: SweepSpec, sweep: Sweep, state: SweepState, event: dict[str, Any
     """Give the policy one event, and its verdict to the state."""
     kind, trial = event["event"], event.get("trial")
     if kind == "suggested":
-        state.apply(event)
+        if event.get("repeats") not in ended:  # what a rung ends gets no further seed
+            state.apply(event)
+    elif trial is not None and trial not in state.trials:
+        return
     elif kind == "result" and trial not in ended:
         state.apply(event)
         known = state.trials[event["trial"]]
@@ -131,7 +141,7 @@ def _feed(spec: SweepSpec, sweep: Sweep, state: SweepState, event: dict[str, Any
 def _outcome(name: str, sweep: Sweep, whole: SweepState, state: SweepState, ended: dict[str, int]) -> Outcome:
     maximise = sweep.spec.maximise
     cut = {trial for trial, epoch in ended.items() if epoch < whole.trials[trial].epoch}
-    beyond = [trial for trial in whole.with_status("stopped") if trial.id not in ended]
+    beyond = [trial for trial in whole.with_status("stopped") if trial.id in state.trials and trial.id not in ended]
     rows = ranking(whole, maximise)
     winner = rows[0] if rows else None
     for trial in state.trials.values():
@@ -143,7 +153,8 @@ def _outcome(name: str, sweep: Sweep, whole: SweepState, state: SweepState, ende
     regret = abs(winner[1].objective - best[1].objective) if winner and best else float("nan")
     return Outcome(
         policy=name, trials=len(whole.trials), recorded_epochs=whole.epochs, epochs=state.epochs,
-        recorded_tflops=whole.tflops, tflops=state.tflops, stopped=len(cut), unknown=len(beyond),
+        recorded_tflops=whole.tflops, tflops=state.tflops, stopped=len(cut),
+        skipped=len(whole.trials) - len(state.trials), unknown=len(beyond),
         winner=winner[0].id if winner else None, winner_kept=kept,
         winner_epoch=ended.get(winner[0].id) if winner and not kept else None,
         best=best[0].id if best else None, regret=regret)

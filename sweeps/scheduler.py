@@ -128,9 +128,10 @@ def _asha(spec: SweepSpec, asha: Asha, state: SweepState, trial: TrialState, sav
         return None
     cutoff = decision.value if spec.maximise else -decision.value
     unit = " TFLOP" if asha.on_tflops else ""
-    sentence = (f"{spec.primary} {latest.objective:.4g}{_state(latest)} at epoch {latest.epoch} is not among the "
+    value, limit = _apart(latest.objective, cutoff)
+    sentence = (f"{spec.primary} {value}{_state(latest)} at epoch {latest.epoch} is not among the "
                 f"best {decision.places} of {decision.arrivals} trials at rung {levels[reached]:.4g}{unit} "
-                f"(cutoff {cutoff:.4g})")
+                f"(cutoff {limit})")
     rung = levels[reached] if asha.on_tflops else int(levels[reached])
     return Ending("paused" if asha.promote else "stopped", "asha", sentence, saved, rung, latest.objective, cutoff,
                   decision.arrivals)
@@ -197,14 +198,21 @@ def _median(spec: SweepSpec, median: Median, state: SweepState, trial: TrialStat
         return None
     others = [[_worth(result, spec.maximise) for result in other.results if result.epoch <= latest.epoch]
               for other in state.configs if other is not trial and other.epoch >= latest.epoch]
-    best = max(_worth(result, spec.maximise) for result in trial.results)
-    goes_on, value = rungs.median_decides(best, others, median.min_trials)
+    best = max(trial.results, key=lambda result: _worth(result, spec.maximise))
+    goes_on, middle = rungs.median_decides(_worth(best, spec.maximise), others, median.min_trials)
     if goes_on:
         return None
-    cutoff = value if spec.maximise else -value
-    sentence = (f"the best {spec.primary} up to epoch {latest.epoch} is worse than {cutoff:.4g}, the median of the "
-                f"running means of {len(others)} trials")
-    return Ending("stopped", "median", sentence, saved, latest.epoch, latest.objective, cutoff, len(others))
+    cutoff = middle if spec.maximise else -middle
+    value, limit = _apart(best.objective, cutoff)
+    sentence = (f"the best {spec.primary} up to epoch {latest.epoch}, {value}{_state(best)} at epoch {best.epoch}, is "
+                f"worse than {limit}, the median of the running means of {len(others)} trials")
+    return Ending("stopped", "median", sentence, saved, latest.epoch, best.objective, cutoff, len(others))
+
+
+def _apart(value: float, cutoff: float) -> tuple[str, str]:
+    """Both numbers with four digits, or with as many as it takes to tell them apart."""
+    digits = next((digits for digits in range(4, 17) if f"{value:.{digits}g}" != f"{cutoff:.{digits}g}"), 4)
+    return f"{value:.{digits}g}", f"{cutoff:.{digits}g}"
 
 
 def _worth(result: Result, maximise: bool) -> float:

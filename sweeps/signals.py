@@ -8,6 +8,7 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
+STOPPING = "stopping the trials; once more leaves at once"
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
@@ -15,10 +16,14 @@ class Signals:
     """While entered, remembers the first signal; `received` is its number.
 
     Ray replaces the handlers when it starts, so they are installed again then.
+
+    Attributes:
+        announced: whether somebody else says on the terminal that one has been heard.
     """
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self.announced = False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Signals:
@@ -37,7 +42,8 @@ class Signals:
         if self.received is not None:
             os._exit(EXIT_CODES[signal.Signals(number)])
         self.received = number
-        os.write(2, b"\nstopping the trials; once more leaves at once\n")
+        if not self.announced:
+            os.write(2, f"\n{STOPPING}\n".encode())
 
     @property
     def exit_code(self) -> int:

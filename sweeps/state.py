@@ -159,6 +159,19 @@ class SweepState:
         """Trials in one of these states, in the order of suggestion."""
         return [trial for trial in self.trials.values() if trial.status in statuses]
 
+    def at(self, now: datetime) -> SweepState:
+        """A copy for display while a driver is at work: the clock of its session goes on between two events."""
+        if self.session_began is None or self.finished is not None:
+            return replace(self, trials=dict(self.trials))
+        running = self._earlier_seconds + (now - self.session_began).total_seconds()
+        return replace(self, trials=dict(self.trials), seconds=max(self.seconds, running))
+
+    def abandoned(self) -> SweepState:
+        """A copy for display when no driver is at work: nothing runs, and what did will go on."""
+        trials = {name: replace(trial, status="interrupted") if trial.status == "started" else trial
+                  for name, trial in self.trials.items()}
+        return replace(self, trials=trials)
+
     @property
     def unfinished(self) -> list[TrialState]:
         """Trials that still have something to do."""
@@ -197,7 +210,7 @@ def replay(events: Iterable[dict[str, Any]]) -> SweepState:
     return state
 
 
-def ranking(state: SweepState, maximise: bool) -> list[tuple[TrialState, Result]]:
+def ranking(state: SweepState, maximise: bool, so_far: bool = False) -> list[tuple[TrialState, Result]]:
     """Configs that ended by themselves or by a rung, best first: the first trial of each, with its best result.
 
     A result that is not sound stands behind every one that is, one outside the constraints behind every one
@@ -205,9 +218,14 @@ def ranking(state: SweepState, maximise: bool) -> list[tuple[TrialState, Result]
     before. Where a config was trained with several seeds, its result is the one with their mean objective, and
     it is as sound as the least sound of them. Of equal ones the lower MSE stands first, then the earlier trial.
     `analysis.ranking` orders the same way, from the run folders.
+
+    Args:
+        so_far: for display: also configs that have not ended, each by its results up to now.
     """
     rows = [(trial, mean_result(state.repeats_of(trial), maximise)) for trial in state.configs
             if trial.status in ("completed", "stopped")]
+    if so_far:
+        rows += [(trial, _as_it_ended(trial, maximise)) for trial in state.configs if not trial.final]
     found = [(trial, result) for trial, result in rows if result is not None]
     return sorted(found, reverse=True, key=lambda row: (
         standing(row[1], maximise), -row[1].mse if math.isfinite(row[1].mse) else -math.inf, -row[0].number))

@@ -8,6 +8,7 @@ import fcntl
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from io import FileIO
@@ -19,6 +20,8 @@ from lam import files, journal_objects, journals
 from lam.errors import BadInput, EnvironmentFailed
 
 SEGMENT_EVENTS = 5000
+LOCK_TRIES = 4
+LOCK_PAUSE_SECONDS = 0.05
 
 
 class Store(Protocol):
@@ -59,6 +62,25 @@ def hold(folder: Path, home: Path | str) -> Iterator[Store]:
             from sweeps.objects import ObjectStore
 
             yield stack.enter_context(ObjectStore(*journal_objects.connect(home), home))
+
+
+def at_work(folder: Path, home: Path | str) -> bool | None:
+    """Whether a driver holds the sweep at this moment; None where that cannot be told. Disturbs none.
+
+    Args:
+        home: where the journal is kept (`lam.journals.place`).
+    """
+    held = Lock(folder).held()
+    if held is False and isinstance(home, Path) and home != folder:
+        return Lock(home).held()
+    if held is False and isinstance(home, str):  # the folder may be a copy: the claims tell of other machines
+        from sweeps import lease
+
+        try:
+            return lease.is_held(*journal_objects.connect(home))
+        except OSError:
+            return None
+    return held
 
 
 def check(home: Path | str) -> None:
@@ -164,7 +186,7 @@ class Lock:
         self.file.parent.mkdir(parents=True, exist_ok=True)
         self._handle = open(self.file, "a+", encoding="utf-8")
         try:
-            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._take()
         except BlockingIOError:
             holder = self._holder()
             self._handle.close()
@@ -175,6 +197,28 @@ class Lock:
                                        "since": datetime.now(UTC).isoformat(timespec="seconds")}))
         self._handle.flush()
         return self
+
+    def _take(self) -> None:
+        """Take the lock; a reader that looks whether it is held has it for a moment, so a few tries are made."""
+        for _ in range(LOCK_TRIES - 1):
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            time.sleep(LOCK_PAUSE_SECONDS)
+        fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def held(self) -> bool | None:
+        """Whether a driver holds it, for readers: it is neither made nor kept. None: the file system cannot tell."""
+        try:
+            with open(self.file, encoding="utf-8") as handle:
+                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return None
+        return False
 
     def _holder(self) -> str:
         self._handle.seek(0)

@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from lam.metrics import TABLE
-from sweeps import scheduler
+from sweeps import outlook
 from sweeps.display import counts_text, number, params_text
 from sweeps.spec import Sweep
-from sweeps.state import SweepState, TrialState, is_sound, pareto, ranking
+from sweeps.state import Result, SweepState, TrialState, is_sound, mean_result, pareto, ranking
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Totals:
     """Counts and costs of a sweep.
 
     Attributes:
-        epochs_saved, tflops_saved: what stopped and diverged trials did not train, at each one's own cost an epoch.
+        epochs_saved, tflops_saved: what trials that a rule stopped did not train, at each one's own cost an epoch.
         epochs_wasted: epochs of trials that failed or ended collapsed.
     """
 
@@ -58,76 +58,87 @@ def totals(state: SweepState) -> Totals:
 
 
 def _saved(trial: TrialState) -> int:
-    return int((trial.reason or {}).get("epochs_saved", 0)) if trial.final else 0
-
-
-@dataclass(frozen=True)
-class Outlook:
-    """How much of the budget is left.
-
-    Attributes:
-        left: part of the budget -> what is left of it.
-        seconds: until the first part is spent, at the pace so far; NaN before anything is known of the pace.
-    """
-
-    left: dict[str, float]
-    seconds: float
-
-
-def outlook(sweep: Sweep, state: SweepState) -> Outlook:
-    """What the budget still holds, and for how long; trials under way count as half done."""
-    used, limits = scheduler.used(sweep.spec, state), sweep.spec.budget.model_dump(exclude_none=True)
-    left = {name: max(0.0, limit - used[name]) for name, limit in limits.items()}
-    if not state.unfinished and (state.finished or 0.0 in left.values()):
-        return Outlook(left, 0.0)
-    done = {**used, "trials": len(state.configs) - len(state.unfinished) / 2}
-    times = [(limit - done[name]) / done[name] * state.seconds if done[name] > 0 else math.nan
-             for name, limit in limits.items()]
-    known = [seconds for seconds in times if math.isfinite(seconds)]
-    return Outlook(left, max(0.0, min(known)) if known and state.seconds > 0 else math.nan)
-
-
-def outlook_sentence(sweep: Sweep, state: SweepState) -> str:
-    """The outlook in words."""
-    found = outlook(sweep, state)
-    left = ", ".join(f"{amount:.4g} {name.replace('_', ' ')}" for name, amount in found.left.items())
-    if found.seconds == 0:
-        return f"budget left: {left}; the sweep is over"
-    when = "not known yet" if math.isnan(found.seconds) else f"in about {duration(found.seconds)}"
-    return f"budget left: {left}; estimated end {when}"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    """Epochs saved by stopping early; a failure saves nothing, and neither does a budget that ran out."""
+    reason = trial.reason or {}
+    by_rule = trial.status == "stopped" and reason.get("rule") != "budget"
+    return int(reason.get("epochs_saved", 0)) if by_rule else 0
 
 
 def best_sentence(sweep: Sweep, state: SweepState) -> str:
-    """Which trial is best so far, and why."""
-    rows = ranking(state, sweep.spec.maximise)
+    """Which trial is best so far, what speaks against it, and which is next; trials under way count."""
+    rows = ranking(state, sweep.spec.maximise, so_far=True)
     if not rows:
         return "no trial has a result to rank yet"
     trial, result = rows[0]
-    text = (f"best: {trial.id} with {sweep.spec.primary} {number(result.objective)} at epoch {result.epoch} "
-            f"({params_text(trial.params)})")
+    trainings = _averaged(state, trial)
+    where, mean = (f" at epoch {result.epoch}", "") if len(trainings) == 1 else (
+        "", f", the mean of {_seeds(trainings)}")
+    text = (f"best: {trial.id} with {sweep.spec.primary} {number(result.objective)}{where} "
+            f"({params_text(trial.params)}){mean}{_under_way(trial)}{_reservations(trial, result, not mean)}")
     if not is_sound(result.verdict):
-        return f"no trial is live; {text}, {result.verdict.replace('_', ' ')}"
+        return f"no trial is live; {text}"
+    if result.violation > 0:
+        return f"no live trial is inside the constraints; {text}"
     if len(rows) > 1:
-        text += f"; next is {rows[1][0].id} with {number(rows[1][1].objective)}"
+        text += f"; next is {rows[1][0].id} with {number(rows[1][1].objective)}{_under_way(rows[1][0])}"
     return text
 
 
-def status(sweep: Sweep, state: SweepState) -> dict[str, Any]:
-    """Everything `lam sweep status --json` prints."""
-    rows = ranking(state, sweep.spec.maximise)
+def _averaged(state: SweepState, first: TrialState) -> list[TrialState]:
+    """The trainings that a config's result is the mean of; the config's first one where none has ended."""
+    return [trial for trial in state.repeats_of(first) if trial.final and _has_result(trial)] or [first]
+
+
+def _has_result(trial: TrialState) -> bool:
+    return any(math.isfinite(result.objective) for result in trial.results)
+
+
+def _seeds(trainings: list[TrialState]) -> str:
+    return f"{len(trainings)} seeds ({', '.join(trial.id for trial in trainings)})"
+
+
+def _under_way(trial: TrialState) -> str:
+    """What a trial that has not ended is doing, '' for one that has."""
+    if trial.final:
+        return ""
+    doing = {"started": "still running", "paused": "paused"}.get(trial.status, "to go on")
+    return f", {doing} at epoch {trial.epoch}"
+
+
+def _reservations(trial: TrialState, result: Result, single: bool) -> str:
+    """What a reader must know beside the number: another verdict, and limits that are not kept."""
+    text = "" if is_sound(result.verdict) else f", {words(result.verdict)}"
+    if single and trial.verdict != result.verdict:
+        text += f", {'ended' if trial.final else 'now'} {words(trial.verdict)}"
+    return text + outside(result.violation)
+
+
+def outside(violation: float) -> str:
+    """How far a result is outside the constraints, '' where it is inside."""
+    if violation <= 0:
+        return ""
+    return f", outside its constraints by {violation:.4g}" if math.isfinite(violation) else (
+        ", a constraint could not be measured")
+
+
+def words(verdict: str) -> str:
+    """A verdict as it is said."""
+    return verdict.replace("_", " ")
+
+
+def status(sweep: Sweep, state: SweepState, at_work: bool | None = None) -> dict[str, Any]:
+    """Everything `lam sweep status --json` prints.
+
+    Args:
+        at_work: whether a driver is; None = not known.
+    """
+    rows = ranking(state, sweep.spec.maximise, so_far=True)
     return {
-        "name": sweep.spec.name, "objective": sweep.spec.primary, "finished": state.finished,
-        "totals": asdict(totals(state)), "outlook": asdict(outlook(sweep, state)),
+        "name": sweep.spec.name, "objective": sweep.spec.primary, "finished": state.finished, "driver": at_work,
+        "totals": asdict(totals(state)), "outlook": asdict(outlook.outlook(sweep, state, at_work)),
         "health": dict(Counter(trial.verdict or "no result" for trial in state.trials.values())),
         "best": rows[0][0].id if rows else None, "pareto": front(sweep, state),
-        "trials": [_trial(trial, sweep.spec.maximise) for trial in state.trials.values()],
+        "trials": [_trial(state, trial, sweep.spec.maximise) for trial in state.trials.values()],
     }
 
 
@@ -140,28 +151,51 @@ def front(sweep: Sweep, state: SweepState) -> list[str]:
     return [trial.id for trial, _ in pareto(state, signs, sweep.spec.primary)]
 
 
-def _trial(trial: TrialState, maximise: bool) -> dict[str, Any]:
+def _trial(state: SweepState, trial: TrialState, maximise: bool) -> dict[str, Any]:
     best = trial.best(maximise)
+    mean = mean_result(state.repeats_of(trial), maximise) if trial.repeats is None else None
     return {"id": trial.id, "state": trial.status, "epoch": trial.epoch, "verdict": trial.verdict,
-            "objective": best.objective if best else math.nan, "params": trial.params, "reason": trial.reason}
+            "objective": best.objective if best else math.nan, "best_epoch": best.epoch if best else None,
+            "best_verdict": best.verdict if best else None, "violation": best.violation if best else None,
+            "seed": trial.seed, "repeats": trial.repeats, "mean_objective": mean.objective if mean else None,
+            "params": trial.params, "reason": trial.reason}
 
 
 def explain(sweep: Sweep, state: SweepState, trial_id: str | None = None) -> list[str]:
     """A sentence for each trial (or the one named), and for all of them the totals."""
     chosen = [state.trials[trial_id]] if trial_id else list(state.trials.values())
-    lines = [_sentence(sweep, trial) for trial in chosen]
+    lines = [_sentence(sweep, trial) + _mean(sweep, state, trial) for trial in chosen]
     return lines if trial_id else [*lines, *totals_lines(state)]
 
 
 def _sentence(sweep: Sweep, trial: TrialState) -> str:
-    told = f"{trial.id} ({params_text(trial.params)})"
+    again = f"; repeats {trial.repeats} with seed {trial.seed}" if trial.repeats else ""
+    told = f"{trial.id} ({params_text(trial.params)}{again})"
     if trial.status == "completed":
-        return f"{told} completed: {sweep.spec.primary} {number(trial.objective)}, {trial.verdict.replace('_', ' ')}"
+        return f"{told} completed: {sweep.spec.primary} {_best_in_words(trial, sweep.spec.maximise)}"
     if trial.final:
         return f"{told} {trial.status} at epoch {trial.epoch}: {(trial.reason or {})['sentence']}"
     if trial.status == "paused":
         return f"{told} is paused at epoch {trial.epoch}: {(trial.reason or {})['sentence']}"
     return f"{told} has trained {trial.epoch} of {sweep.max_epochs} epochs and will go on"
+
+
+def _best_in_words(trial: TrialState, maximise: bool) -> str:
+    """The best value with its own epoch and verdict, then the last verdict where it is another."""
+    best = trial.best(maximise)
+    if best is None:
+        return f"not finite, {words(trial.verdict)}"
+    end = f", ended {words(trial.verdict)}" if trial.verdict != best.verdict else ""
+    return f"{number(best.objective)} at epoch {best.epoch} ({words(best.verdict)}){end}{outside(best.violation)}"
+
+
+def _mean(sweep: Sweep, state: SweepState, trial: TrialState) -> str:
+    """The mean that ranks a config which was trained with several seeds; '' for other trials."""
+    trainings = _averaged(state, trial)
+    result = mean_result(trainings, sweep.spec.maximise)
+    if trial.repeats or len(trainings) == 1 or result is None:
+        return ""
+    return f"; the mean of {_seeds(trainings)} is {number(result.objective)}"
 
 
 def totals_lines(state: SweepState) -> list[str]:

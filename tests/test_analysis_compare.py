@@ -97,6 +97,11 @@ def test_every_stop_is_an_entry_with_its_sentence(study: Study) -> None:
     )
 
 
+def test_a_spent_budget_saves_no_epochs(study: Study) -> None:
+    cut = replace(study.trials[2], reason={"rule": "budget", "sentence": "spent", "epochs_saved": 7})
+    assert [stop.epochs_saved for stop in stop_ledger(replace(study, trials=(cut,)))] == [0]
+
+
 def test_compute_is_summed_over_trials(study: Study) -> None:
     compute = compute_ledger(study)
     assert compute == Compute(80, 54, 12, 27.0, 6.0, 81.0)

@@ -153,7 +153,7 @@ def test_the_last_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
 def test_explain_tells_each_story(tmp_path: Path) -> None:
     sweep, journal = ended(tmp_path)
     assert summary.explain(sweep, journal.state)[:3] == [
-        "t0001 (weight_decay=0.1) completed: val/objective 0.4, live",
+        "t0001 (weight_decay=0.1) completed: val/objective 0.4 at epoch 30 (live)",
         "t0002 (weight_decay=0.2) stopped at epoch 9: the codebook was collapsed",
         "t0003 (weight_decay=0.3) failed at epoch 0: training raised Boom: x",
     ]

@@ -125,3 +125,18 @@ def test_a_claim_that_cannot_be_renewed_ends_the_writing(disk: Disk, tmp_path: P
         disk.refuse = lambda request, name: None
         fill(journal, 1)
     assert seqs(disk) == [1, 2]
+
+
+def test_a_reader_sees_whether_a_claim_is_alive(disk: Disk, tmp_path: Path) -> None:
+    assert not lease.is_held(disk, disk.root)
+    with store_on(disk):
+        before = sorted(os.listdir(disk.root))
+        assert lease.is_held(disk, disk.root)
+        assert sorted(os.listdir(disk.root)) == before, "a reader writes nothing"
+    assert not lease.is_held(disk, disk.root)
+
+
+@pytest.mark.parametrize(("age", "held"), [(50, True), (70, False)])
+def test_a_reader_gives_up_a_claim_from_another_machine(disk: Disk, age: float, held: bool) -> None:
+    elsewhere(disk, age)
+    assert lease.is_held(disk, disk.root) is held

@@ -72,10 +72,28 @@ def test_no_policy_saves_nothing(tmp_path: Path) -> None:
     assert replaying.replay(sweep, read(folder), "median:min_trials=3").stopped >= 2
 
 
+def test_what_a_policy_stops_gets_no_further_seeds(tmp_path: Path) -> None:
+    sweep = make_sweep(tmp_path / "yaml", seeds=2)
+    folder = recorded(tmp_path / "runs", sweep, STEADY)
+    with contextlib.closing(Journal(folder)) as journal:
+        for number, first in ((7, "t0001"), (8, "t0004")):
+            journal.append("suggested", trial=f"t{number:04d}", params={"weight_decay": 0.9}, seed=1, repeats=first)
+            journal.append("started", trial=f"t{number:04d}")
+            for epoch in range(1, 10):
+                journal.append("result", trial=f"t{number:04d}", epoch=epoch, objective=0.1 * epoch, verdict="live",
+                               metrics={}, tflops=2.0 * epoch, seconds=epoch, step=10 * epoch)
+            journal.append("completed", trial=f"t{number:04d}", epoch=9, objective=0.9)
+    outcome = replaying.replay(sweep, read(folder), "asha:grace_epochs=1,reduction_factor=3")
+    assert (outcome.recorded_epochs, outcome.epochs) == (72, 14 + 9)
+    assert (outcome.stopped, outcome.skipped, outcome.unknown) == (5, 1, 0)
+    assert "5 of 8 trials ended earlier, further seeds of them not begun: 1" in outcome.sentence()
+
+
 @pytest.mark.parametrize(("policy", "message"), [
     ("hyperband", "hyperband: unknown key; known here: asha, median"), ("asha:eta=3", "asha.eta: unknown key"),
     ("asha:reduction_factor", "got 'reduction_factor', expected key=value"),
     ("asha:reduction_factor=1", "greater than 1"),
+    ("none:a=1", "got none with 'a=1', which has no settings; write none alone"),
 ])
 def test_a_policy_that_is_none_is_refused(tmp_path: Path, policy: str, message: str) -> None:
     with pytest.raises(BadInput, match=message):

@@ -93,15 +93,19 @@ def test_a_paused_trial_is_promoted_once_it_is_among_the_best(tmp_path: Path) ->
 def test_the_median_rule_ends_what_stays_below(tmp_path: Path) -> None:
     sweep = make_sweep(tmp_path, scheduler={"median": {"max_epochs": 9, "grace_epochs": 2, "min_trials": 2}})
     with contextlib.closing(Journal(tmp_path)) as journal:
-        add(journal, "t0001", [(1, 1, 0.2), (2, 2, 0.4)])
-        add(journal, "t0002", [(1, 1, 0.6), (2, 2, 0.8)])
+        add(journal, "t0001", [(1, 1, 0.2), (2, 2, 0.4), (3, 3, 0.3)])
+        add(journal, "t0002", [(1, 1, 0.6), (2, 2, 0.8), (3, 3, 0.7)])
         add(journal, "t0003", [(1, 1, 0.1)])
         assert judge(sweep, journal, "t0003") is None, "grace"
-        journal.append("result", trial="t0003", epoch=2, objective=0.3, verdict="live", metrics={}, tflops=2, step=20)
+        for epoch, value in ((2, 0.3), (3, 0.2)):
+            journal.append("result", trial="t0003", epoch=epoch, objective=value, verdict="live", metrics={},
+                           tflops=epoch, step=20)
         ending = judge(sweep, journal, "t0003")
         assert ending is not None
         assert (ending.rule, ending.peers) == ("median", 2)
-        assert "worse than 0.5, the median of the running means of 2 trials" in ending.sentence
+        assert ending.sentence == ("the best val/objective up to epoch 3, 0.3 at epoch 2, is worse than 0.5, the "
+                                   "median of the running means of 2 trials")
+        assert ending.value == 0.3, "the one that was judged"
 
 
 def test_further_seeds_of_a_config_are_not_judged_at_rungs(tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import re
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +68,31 @@ def test_a_store_that_cannot_be_written_is_named(disk: Disk, monkeypatch: pytest
         disk.refuse = refuse(request)
         with pytest.raises(EnvironmentFailed, match=r"s3://b/p: the journal cannot be written .*may write and delete"):
             stores.check("s3://b/p")
+
+
+def test_whether_a_driver_is_at_work_is_told_by_lock_and_claim(
+        disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal_objects, "connect", lambda uri: (disk, disk.root))
+    folder, other = tmp_path / "demo", tmp_path / "shared" / "demo"
+    for home in (folder, other, "s3://b/p"):
+        assert stores.at_work(folder, home) is False
+        with stores.hold(folder, home):
+            assert stores.at_work(folder, home) is True
+            assert stores.at_work(tmp_path / "a copy", home) is True, "the journal's place tells"
+        assert stores.at_work(folder, home) is False
+    disk.refuse = refuse("get_file_info")
+    assert stores.at_work(folder, "s3://b/p") is None
+
+
+def test_a_reader_that_looks_keeps_no_driver_out(tmp_path: Path) -> None:
+    """The lock is there for a reader's moment; a launch at that moment waits for it."""
+    with stores.Lock(tmp_path):
+        pass
+    with open(tmp_path / "driver.lock", encoding="utf-8") as reader:
+        fcntl.flock(reader, fcntl.LOCK_SH)
+        threading.Timer(stores.LOCK_PAUSE_SECONDS * 1.5, fcntl.flock, (reader, fcntl.LOCK_UN)).start()
+        with stores.Lock(tmp_path) as lock:
+            assert lock.held()
 
 
 PLAIN: dict[str, Any] = {"space": {"weight_decay": {"uniform": [0.0, 0.8]}}, "search": "random", "scheduler": "none",
