@@ -16,7 +16,7 @@ import math
 import random
 from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field, StrictInt, model_validator
 from pydantic import Strict as StrictType
@@ -35,6 +35,7 @@ CORNER_LIMIT = 1024
 class Knob(Strict):
     """One knob: exactly one of the kinds, and optionally `step` and `when`."""
 
+    example: ClassVar[str] = "{uniform: [0, 1]} or {choice: [8, 16]}"
     uniform: tuple[Number, Number] | None = None
     loguniform: tuple[Number, Number] | None = None
     integer: tuple[StrictInt, StrictInt] | None = Field(None, alias="int")

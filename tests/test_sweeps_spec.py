@@ -113,6 +113,19 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
      r"sweep.yaml:journal: got 'runs/journal', expected a URI such as s3://bucket/prefix"),
     ("a credential in the journal's URI", {"journal": "s3://me:hunter2@bucket/p"},
      r"journal: holds a credential, which would be written into the sweep's records; give credentials in the env"),
+    ("a word as scheduler", {"scheduler": "asha"},
+     r"sweep.yaml:scheduler: got 'asha', expected a mapping of keys to values; for example {asha: {max_epochs: 30}}$"),
+    ("a number as budget", {"budget": 40}, r"budget: got 40, expected a mapping.*; for example {trials: 40}$"),
+    ("numbers as knobs", {"space": {"weight_decay": 0.1, "embed_dim": [64, 128]}},
+     r"(?s)2 problems.* space.weight_decay: got 0.1, expected a mapping of keys to values; for example {uniform: "
+     r"\[0, 1\]} or {choice: \[8, 16\]}\n  space.embed_dim: got \[64, 128\], expected a mapping"),
+    ("a number as bound", {"constraints": {"val/mse_loss": 3}}, r"val/mse_loss: got 3.*; for example {most: 0.5}$"),
+    ("no base", {"base": None}, r"sweep.yaml:base: got None, it should be a valid string or a mapping; it is the run "
+                                r"YAML, relative to the sweep file, or the mapping itself$"),
+    ("objectives that are no words", {"objective": ["val/objective", 2]}, r"objective.1: got 2, it should be a valid "),
+    ("a choice that is a list", with_knob("embed_dim", {"choice": [[1]]}),
+     r"choice.0: got \[1\], it should be a valid boolean or a valid integer or"),
+    ("true hours", {"budget": {"hours": True}}, r"budget.hours: got True, it should be a valid number"),
     ("a missing base file", {"base": "nowhere.yaml"}, r"base: got 'nowhere.yaml', no such file .*relative to"),
     ("a bad base", {"base": {"embed_dimm": 1}}, r"sweep.yaml:base.*embed_dimm: unknown key; did you mean 'embed_dim'"),
 ]
