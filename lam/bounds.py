@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field, model_validator
 
@@ -14,6 +14,7 @@ from lam.validation import Strict
 class Bound(Strict):
     """Limits of one metric; a trial outside them is infeasible."""
 
+    example: ClassVar[str] = "{most: 0.5}"
     least: float | None = Field(None, description="smallest value that is allowed")
     most: float | None = Field(None, description="largest value that is allowed")
 

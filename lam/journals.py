@@ -22,6 +22,10 @@ VERSION = 1
 _SECRET = ("key", "secret", "token", "password", "sig", "credential")
 
 
+# What `pyarrow.fs.FileSystem.from_uri` opens.
+SCHEMES = ("s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs", "file")
+
+
 class Damaged(EnvironmentFailed):
     """The journal is not as it was written; nothing is read from it until it has been restored."""
 
@@ -35,6 +39,8 @@ def problem(uri: str) -> str | None:
                 "environment, as pyarrow reads them")
     if "://" not in uri:
         return f"got {uri[:80]!r}, expected a URI such as s3://bucket/prefix"
+    if uri.split("://")[0] not in SCHEMES:
+        return f"got {uri[:80]!r}, which no store has; it begins with one of {', '.join(SCHEMES)} and ://"
     if parts.scheme == "file" and not parts.path.strip("/"):
         return f"got {uri[:80]!r}, which names no folder; for example file:///shared/journals"
     return None

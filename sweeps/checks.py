@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
 from lam.config import RunConfig
 from lam.errors import BadInput
 from lam.validation import suggest
-from sweeps import points
+from sweeps import points, scheduler
 from sweeps.space import corners, draws
 from sweeps.spec import Sweep
 
 RANDOM_POINTS = 200
+MOST_GP_VALUES = 1_000_000
 
 # Fields that a sweep may not vary, and why.
 _NOT_A_KNOB = {
@@ -41,14 +43,22 @@ def check(sweep: Sweep, given: Mapping[str, Any]) -> None:
     configs = _every_corner(sweep)
     for name in sweep.spec.space:
         _check_is_active(sweep, name, configs)
+        _check_when(sweep, name)
     _check_objective(sweep, configs)
     _check_grid(sweep)
+    _check_gp(sweep)
+    _check_brackets(sweep)
+    _check_gpu_hours(sweep)
 
 
 def warnings(sweep: Sweep) -> list[str]:
     """Things that are allowed and probably not meant."""
-    return [f"{sweep.source}:space.{name}: has one value only, {knob.extremes()[0]!r}"
-            for name, knob in sweep.spec.space.items() if len(knob.extremes()) == 1]
+    found = [f"{sweep.source}:space.{name}: has one value only, {knob.extremes()[0]!r}"
+             for name, knob in sweep.spec.space.items() if len(knob.extremes()) == 1]
+    if _is_never_spent(sweep):
+        found.append(f"{sweep.source}:budget.gpu_hours: is never spent, since resources.gpu is 0; the sweep ends by "
+                     "another part of its budget")
+    return found
 
 
 def _check_knob(sweep: Sweep, given: Mapping[str, Any], name: str) -> None:
@@ -93,6 +103,53 @@ def _check_is_active(sweep: Sweep, name: str, configs: list[tuple[dict[str, Any]
     if not active:
         raise BadInput("is never active: its 'when' holds nowhere in this space", source=sweep.source,
                        key=f"space.{name}", remedy="correct 'when', or take the knob out")
+
+
+def _check_when(sweep: Sweep, name: str) -> None:
+    """Refuse a condition on a value that an earlier knob never has."""
+    for other, wanted in (sweep.spec.space[name].when or {}).items():
+        knob = sweep.spec.space.get(other)
+        if knob is None:
+            continue
+        beside = [getattr(sweep.base, other)] if knob.when else []  # where the knob is not active, the base stands
+        for value in wanted if isinstance(wanted, list) else [wanted]:
+            if value not in [*(knob.choice or ()), *beside] and not knob.contains(value):
+                raise BadInput(f"{other} is never {value!r} in this space", source=sweep.source,
+                               key=f"space.{name}.when", remedy=f"take {value!r} out, or widen {other}")
+
+
+def _check_gp(sweep: Sweep) -> None:
+    """Refuse what Optuna's Gaussian process would write out value by value, in gigabytes."""
+    if sweep.spec.search.gp is None:
+        return
+    for name, knob in sweep.spec.space.items():
+        if (knob.count or 0) > MOST_GP_VALUES:
+            raise BadInput(f"has {knob.count:,} values, with search gp at most {MOST_GP_VALUES:,} are dealt with",
+                           source=sweep.source, key=f"space.{name}",
+                           remedy="take a larger step or a narrower range, or use search tpe")
+
+
+def _check_brackets(sweep: Sweep) -> None:
+    """Refuse brackets whose first rung is at the full budget or behind it."""
+    asha = sweep.spec.asha
+    if asha is None or asha.brackets == 1:
+        return
+    most = sum(1 for _ in itertools.takewhile(bool, (scheduler.ladder(asha, k) for k in range(asha.brackets))))
+    if most < asha.brackets:
+        raise BadInput(f"got {asha.brackets}, and only the first {most} have a rung before {asha.maximum:g}",
+                       source=sweep.source, key="scheduler.asha.brackets",
+                       remedy=f"ask for at most {max(most, 1)}, or begin earlier")
+
+
+def _is_never_spent(sweep: Sweep) -> bool:
+    return sweep.spec.budget.gpu_hours is not None and sweep.spec.resources.gpu == 0
+
+
+def _check_gpu_hours(sweep: Sweep) -> None:
+    if _is_never_spent(sweep) and len(sweep.spec.budget.model_dump(exclude_none=True)) == 1:
+        raise BadInput(f"got {sweep.spec.budget.gpu_hours:g} alone, which is never spent, since resources.gpu is 0",
+                       source=sweep.source, key="budget.gpu_hours",
+                       remedy="set resources.gpu, or limit trials, hours, epochs or tflops")
 
 
 def _check_grid(sweep: Sweep) -> None:

@@ -38,7 +38,7 @@ def launch(
     quiet: Quiet = False,
     allow_inert: Annotated[bool, typer.Option("--allow-inert", help="Launch although a knob changes nothing.")] = False,
     warm_start: Annotated[str | None, typer.Option(help="Folder of another sweep whose results the search starts "
-                                                        "from, where the spaces match.")] = None,
+                                                        "from, where the spaces match; for the first launch.")] = None,
 ) -> None:
     """Run a sweep; the same command again resumes it."""
     from sweeps.launching import Options

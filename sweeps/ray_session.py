@@ -68,7 +68,7 @@ def session(address: str | None, log: Path, signals: Signals) -> Iterator[Path]:
     with reaper.guarded(scratch), _quiet(log):
         import ray
 
-        _start(ray, address, scratch, signals)
+        _start(ray, address, scratch, log, signals)
         try:
             yield scratch
         finally:
@@ -80,12 +80,13 @@ def _short_folder() -> str | None:
     return "/tmp" if len(tempfile.gettempdir()) > LONGEST_SOCKET_FOLDER else None
 
 
-def _start(ray: Any, address: str | None, scratch: Path, signals: Signals) -> None:
+def _start(ray: Any, address: str | None, scratch: Path, log: Path, signals: Signals) -> None:
     local: dict[str, Any] = {"num_cpus": cpus(), "object_store_memory": STORE_BYTES, "include_dashboard": False,
                              "_temp_dir": str(scratch)}
     try:
-        ray.init(address=address or "local", log_to_driver=False, configure_logging=False,
-                 runtime_env=_worker_environment(), **({} if address else local))
+        with _stderr_to(log) if address else contextlib.nullcontext():
+            ray.init(address=address or "local", log_to_driver=False, configure_logging=False,
+                     runtime_env=_worker_environment(), **({} if address else local))
     except SystemExit:  # Ray's own answer to SIGTERM while it starts
         signals.handle(signal.SIGTERM)
     except (ConnectionError, ValueError, RuntimeError, OSError, ray.exceptions.RayError) as error:
@@ -97,6 +98,22 @@ def _start(ray: Any, address: str | None, scratch: Path, signals: Signals) -> No
     finally:
         signals.install()
     _protect_token()
+
+
+@contextlib.contextmanager
+def _stderr_to(log: Path) -> Iterator[None]:
+    """Send what C++ writes to this process's standard error to a file: a cluster that does not answer is one message.
+
+    Only while a cluster is joined: an embedded Ray starts processes, which would keep the file.
+    """
+    before = os.dup(2)
+    try:
+        with open(log, "ab") as file:
+            os.dup2(file.fileno(), 2)
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
 
 
 def _worker_environment() -> dict[str, Any]:

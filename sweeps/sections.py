@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, StrictInt, model_validator
+from pydantic import Strict as StrictType
 
 from lam.validation import Strict
 
 Policy = Literal["complete", "pruned", "infeasible", "full_budget_only"]
-Amount = Annotated[float, Field(gt=0)]
+Number = Annotated[float, StrictType()]  # `true` and '2' are none
+Amount = Annotated[Number, Field(gt=0)]
 Count = Annotated[StrictInt, Field(ge=1)]
 
 
@@ -42,7 +44,7 @@ class Cmaes(Strict):
 
     population: Annotated[StrictInt, Field(ge=4)] | None = Field(
         None, description="trials of a generation; default: 4 + 3 ln(numeric knobs)")
-    sigma: float = Field(0.3, gt=0, le=1, description="first step, as a share of each knob's range")
+    sigma: Number = Field(0.3, gt=0, le=1, description="first step, as a share of each knob's range")
 
 
 class Nsga2(Strict):
@@ -53,6 +55,8 @@ class Nsga2(Strict):
 
 class Search(Strict):
     """Exactly one searcher."""
+
+    example: ClassVar[str] = "{tpe: {}}"
 
     tpe: Tpe | None = None
     random: Random | None = None
@@ -98,7 +102,9 @@ class Rungs(Strict):
 class Asha(Rungs):
     """Asynchronous successive halving over our own epochs, or over operations."""
 
-    reduction_factor: float = Field(4.0, gt=1, description="eta: one in eta goes on at each rung")
+    example: ClassVar[str] = "{max_epochs: 30}"
+
+    reduction_factor: Number = Field(4.0, gt=1, description="eta: one in eta goes on at each rung")
     brackets: Count = Field(1, description="ladders with first rungs grace * eta^0, eta^1, ...; trials take turns")
     promote: bool = Field(False, description="pause instead of stop; a paused trial goes on once it is among the best")
     max_tflops: Amount | None = Field(
@@ -134,12 +140,15 @@ class Asha(Rungs):
 class Median(Rungs):
     """Stops a trial whose best value so far is below the median of the others' running means."""
 
+    example: ClassVar[str] = "{max_epochs: 30}"
+
     min_trials: Count = Field(5, description="trials that must have come as far before one is stopped")
 
 
 class Scheduler(Strict):
     """How trials are ended early: exactly one rule."""
 
+    example: ClassVar[str] = "{asha: {max_epochs: 30}}"
     asha: Asha | None = None
     median: Median | None = None
 
@@ -160,6 +169,8 @@ class Scheduler(Strict):
 class Budget(Strict):
     """What may be spent; the first one that is spent ends the sweep."""
 
+    example: ClassVar[str] = "{trials: 40}"
+
     trials: Count | None = None
     hours: Amount | None = Field(None, description="wall clock of all sessions")
     epochs: Count | None = None
@@ -177,5 +188,7 @@ class Budget(Strict):
 class Resources(Strict):
     """What one trial occupies."""
 
+    example: ClassVar[str] = "{cpu: 1}"
+
     cpu: Amount = 1
-    gpu: Annotated[float, Field(ge=0)] = 0
+    gpu: Annotated[Number, Field(ge=0)] = 0

@@ -16,7 +16,7 @@ import math
 import random
 from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field, StrictInt, model_validator
 from pydantic import Strict as StrictType
@@ -35,6 +35,7 @@ CORNER_LIMIT = 1024
 class Knob(Strict):
     """One knob: exactly one of the kinds, and optionally `step` and `when`."""
 
+    example: ClassVar[str] = "{uniform: [0, 1]} or {choice: [8, 16]}"
     uniform: tuple[Number, Number] | None = None
     loguniform: tuple[Number, Number] | None = None
     integer: tuple[StrictInt, StrictInt] | None = Field(None, alias="int")
@@ -144,6 +145,15 @@ class Knob(Strict):
         if self._cell is None and self.bounds[0] != self.bounds[1]:
             raise ValueError("is a range without a step, of which a grid has no end")
         return self._count() if self._cell else 1
+
+    @property
+    def count(self) -> int | None:
+        """How many values it has, None where they are not counted."""
+        if self.choice is not None:
+            return len(self.choice)
+        step = self.step or (1 if self.integer or self.logint else None)
+        low, high = self.bounds
+        return None if step is None else int((high - low) / step + 1e-9) + 1
 
     def at(self, quantile: float) -> Scalar:
         """The value at a quantile in [0, 1] of the knob's prior: uniform, or uniform in the logarithm."""

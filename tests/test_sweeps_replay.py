@@ -181,3 +181,15 @@ def test_an_exported_study_is_the_sweep(tmp_path: Path) -> None:
     assert study.best_value == pytest.approx(0.9)
     with pytest.raises(BadInput, match=r"got 'studies.db', expected an Optuna storage URL"):
         exporting.export(folder, "studies.db")
+
+
+@pytest.mark.parametrize(("storage", "message"), [
+    ("redis://x", r"--to: Optuna cannot open redis:// \(RedisStorage is removed.*for example sqlite:///studies.db$"),
+    ("mysql://me:pw@a/b", r"--to: Optuna cannot open mysql:// \(Failed to import DB access module.*install the data"),
+    ("foo://x", r"--to: Optuna cannot open foo:// \("), ("://", r"--to: Optuna cannot open :// \("),
+])
+def test_a_storage_that_optuna_does_not_open_is_refused(tmp_path: Path, storage: str, message: str) -> None:
+    folder = recorded(tmp_path / "runs", make_sweep(tmp_path / "a"), STEADY)
+    with pytest.raises(BadInput, match=message) as caught:
+        exporting.export(folder, storage)
+    assert "pw" not in str(caught.value)

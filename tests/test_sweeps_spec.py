@@ -113,6 +113,33 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
      r"sweep.yaml:journal: got 'runs/journal', expected a URI such as s3://bucket/prefix"),
     ("a credential in the journal's URI", {"journal": "s3://me:hunter2@bucket/p"},
      r"journal: holds a credential, which would be written into the sweep's records; give credentials in the env"),
+    ("a word as scheduler", {"scheduler": "asha"},
+     r"sweep.yaml:scheduler: got 'asha', expected a mapping of keys to values; for example {asha: {max_epochs: 30}}$"),
+    ("a number as budget", {"budget": 40}, r"budget: got 40, expected a mapping.*; for example {trials: 40}$"),
+    ("numbers as knobs", {"space": {"weight_decay": 0.1, "embed_dim": [64, 128]}},
+     r"(?s)2 problems.* space.weight_decay: got 0.1, expected a mapping of keys to values; for example {uniform: "
+     r"\[0, 1\]} or {choice: \[8, 16\]}\n  space.embed_dim: got \[64, 128\], expected a mapping"),
+    ("a number as bound", {"constraints": {"val/mse_loss": 3}}, r"val/mse_loss: got 3.*; for example {most: 0.5}$"),
+    ("no base", {"base": None}, r"sweep.yaml:base: got None, it should be a valid string or a mapping; it is the run "
+                                r"YAML, relative to the sweep file, or the mapping itself$"),
+    ("objectives that are no words", {"objective": ["val/objective", 2]}, r"objective.1: got 2, it should be a valid "),
+    ("a choice that is a list", with_knob("embed_dim", {"choice": [[1]]}),
+     r"choice.0: got \[1\], it should be a valid boolean or a valid integer or"),
+    ("true hours", {"budget": {"hours": True}}, r"budget.hours: got True, it should be a valid number"),
+    ("a journal that no store has", {"journal": "s4://x/y"},
+     r"sweep.yaml:journal: got 's4://x/y', which no store has; it begins with one of s3, gs, gcs, abfs"),
+    ("when on a value that never is",
+     with_knob("weight_decay", {"uniform": [0, 1], "when": {"rollout_horizon": [2, 7]}}),
+     r"space.weight_decay.when: rollout_horizon is never 7 in this space; take 7 out, or widen rollout_horizon$"),
+    ("brackets without a rung", {"scheduler": {"asha": {"max_epochs": 9, "grace_epochs": 1, "reduction_factor": 3,
+                                                        "brackets": 10}}},
+     r"scheduler.asha.brackets: got 10, and only the first 2 have a rung before 9; ask for at most 2"),
+    ("GPU hours without a GPU", {"budget": {"gpu_hours": 3}},
+     r"sweep.yaml:budget.gpu_hours: got 3 alone, which is never spent, since resources.gpu is 0; set resources.gpu"),
+    ("a million values for gp", {"search": "gp", **with_knob("warmup_steps", {"int": [0, 2000000]})},
+     r"space.warmup_steps: has 2,000,001 values, with search gp at most 1,000,000 are dealt with; take a larger step"),
+    ("a million steps for gp", {"search": "gp", **with_knob("weight_decay", {"uniform": [0, 1], "step": 1e-7})},
+     r"space.weight_decay: has 10,000,001 values, with search gp"),
     ("a missing base file", {"base": "nowhere.yaml"}, r"base: got 'nowhere.yaml', no such file .*relative to"),
     ("a bad base", {"base": {"embed_dimm": 1}}, r"sweep.yaml:base.*embed_dimm: unknown key; did you mean 'embed_dim'"),
 ]
@@ -142,6 +169,20 @@ def json_text(text: str) -> str:
 def test_what_is_allowed_and_probably_not_meant_is_a_warning(tmp_path: Path) -> None:
     sweep = spec.load(write(tmp_path, **with_knob("weight_decay", {"uniform": [0.1, 0.1]})))
     assert checks.warnings(sweep) == [f"{tmp_path}/sweep.yaml:space.weight_decay: has one value only, 0.1"]
+
+
+def test_gpu_hours_beside_another_limit_are_a_warning(tmp_path: Path) -> None:
+    sweep = spec.load(write(tmp_path, budget={"gpu_hours": 3, "trials": 9}))
+    assert checks.warnings(sweep) == [f"{tmp_path}/sweep.yaml:budget.gpu_hours: is never spent, since resources.gpu is "
+                                      "0; the sweep ends by another part of its budget"]
+    assert checks.warnings(spec.load(write(tmp_path, budget={"gpu_hours": 3}, resources={"gpu": 0.5}))) == []
+
+
+def test_a_condition_may_name_the_base_where_its_knob_is_conditional_itself(tmp_path: Path) -> None:
+    space = {**GOOD["space"], "weight_decay": {"uniform": [0, 1], "when": {"ema_decay": [0.99]}}}
+    assert spec.load(write(tmp_path, space=space)).spec.space["weight_decay"].when == {"ema_decay": [0.99]}
+    space["ema_decay"] = {"uniform": [0.5, 0.6], "when": {"quantizer": "ema"}}
+    assert spec.load(write(tmp_path, space=space)).base.ema_decay == 0.99
 
 
 def test_none_is_welcome_where_the_error_ranks(tmp_path: Path) -> None:
