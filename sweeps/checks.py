@@ -123,8 +123,8 @@ def _check_gp(sweep: Sweep) -> None:
     if sweep.spec.search.gp is None:
         return
     for name, knob in sweep.spec.space.items():
-        if (knob.count or 0) > MOST_GP_VALUES:
-            raise BadInput(f"has {knob.count:,} values, with search gp at most {MOST_GP_VALUES:,} are dealt with",
+        if (knob.step or knob.integer or knob.logint) and knob.size() > MOST_GP_VALUES:
+            raise BadInput(f"has {knob.size():,} values, with search gp at most {MOST_GP_VALUES:,} are dealt with",
                            source=sweep.source, key=f"space.{name}",
                            remedy="take a larger step or a narrower range, or use search tpe")
 

@@ -146,15 +146,6 @@ class Knob(Strict):
             raise ValueError("is a range without a step, of which a grid has no end")
         return self._count() if self._cell else 1
 
-    @property
-    def count(self) -> int | None:
-        """How many values it has, None where they are not counted."""
-        if self.choice is not None:
-            return len(self.choice)
-        step = self.step or (1 if self.integer or self.logint else None)
-        low, high = self.bounds
-        return None if step is None else int((high - low) / step + 1e-9) + 1
-
     def at(self, quantile: float) -> Scalar:
         """The value at a quantile in [0, 1] of the knob's prior: uniform, or uniform in the logarithm."""
         if self.choice is not None:
