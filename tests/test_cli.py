@@ -163,10 +163,15 @@ def test_unknown_preset_is_suggested(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def answer_ctrl_c() -> None:
+    """A shell that runs the tests in the background makes its children deaf to Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def test_sigterm_ends_a_command_as_ctrl_c_does(tmp_path: Path) -> None:
     for number, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
         process = subprocess.Popen([LAM, "data", "demo", tmp_path / str(code)], stdout=subprocess.PIPE,
-                                   stderr=subprocess.PIPE, text=True)
+                                   stderr=subprocess.PIPE, text=True, preexec_fn=answer_ctrl_c)
         while not (tmp_path / str(code) / "demo.json").exists():
             time.sleep(0.01)
         process.send_signal(number)
