@@ -58,7 +58,7 @@ def confirm(folder: str | Path, top: int, seeds: int, options: launching.Options
         The contents of confirm.json.
 
     Raises:
-        BadInput: no sweep, or a count below 1.
+        BadInput: no sweep, a count below 1, or data that is not the sweep's.
         AnswerIsNo: the sweep has no trial to confirm, or a run did not train to the end.
     """
     options, console = options or launching.Options(), console or Console(file=sys.stdout)
@@ -72,7 +72,7 @@ def confirm(folder: str | Path, top: int, seeds: int, options: launching.Options
         raise AnswerIsNo(f"{folder}: no trial has a result to confirm; "
                          f"'lam sweep explain {folder}' tells each one's story")
     with stores.hold(folder, sweep.home(folder)):
-        (options.prepare or launching.prepare_data)([rerun.config for rerun in reruns[:1]])
+        folders.check_data(folder, (options.prepare or launching.prepare_data)(launching.data_configs(sweep)))
         _run(sweep, folder, reruns, options, console)
         found = summarise(sweep, reruns, folder)
         files.write_json(folder / "confirm.json", found)

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from lam import yamlio
-from lam.errors import AnswerIsNo
+from lam.errors import AnswerIsNo, BadInput
 from sweeps import confirm, display, folders, scheduler, summary
 from sweeps.journal import Journal
 from sweeps.launching import Options, conclude, concurrency, run_in
@@ -218,6 +218,17 @@ def test_confirm_takes_seeds_that_nothing_has_used(tmp_path: Path) -> None:
     with contextlib.closing(Journal(tmp_path)) as journal:
         journal.append("suggested", trial="t0001", params={"seed": 1001})
     assert confirm.fresh_seeds(sweep, journal.state, 3) == [1000, 1002, 1003]
+
+
+def test_confirm_refuses_other_data(tmp_path: Path) -> None:
+    sweep, folder = make_sweep(tmp_path), tmp_path / "runs" / "demo"
+    folder.mkdir(parents=True)
+    folders.write_identity(sweep, folder, "data")
+    with contextlib.closing(Journal(folder)) as journal:
+        play(journal, "t0001", [(30, 0.5, "live")])
+        journal.append("completed", trial="t0001", epoch=30, objective=0.5)
+    with pytest.raises(BadInput, match="was begun with data data, the data is now other; restore the data"):
+        confirm.confirm(folder, 1, 2, Options(prepare=lambda configs: "other"))
 
 
 def test_the_interval_of_fresh_seeds() -> None:
