@@ -1,6 +1,6 @@
 """What a sweep costs beyond its training, as ratios within one run.
 
-    python benchmarks/bench_overhead.py [--trials 100] [--bookkeeping 200]
+    python benchmarks/bench_overhead.py [--trials 100] [--bookkeeping 1000]
 
 1. Seconds a trial beyond training, for many one-epoch trials of a training that takes 10 ms and imports torch, with
    Ray started and the first worker still to come:
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import subprocess
 import sys
@@ -161,10 +160,12 @@ def plain(trials: int) -> float:
 def main() -> None:
     """Print one JSON document."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--trials", type=int, default=100)
+    parser.add_argument("--trials", type=int, default=100, help="trials of the first part; 0 leaves it out")
     parser.add_argument("--bookkeeping", type=int, default=1000, help="trials of the second part; 0 leaves it out")
     arguments = parser.parse_args()
-    found: dict[str, Any] = {"load_before": os.getloadavg(), "overhead": overhead(arguments.trials)}
+    found: dict[str, Any] = {"load_before": os.getloadavg()}
+    if arguments.trials:
+        found["overhead"] = overhead(arguments.trials)
     if arguments.bookkeeping:
         found["bookkeeping"] = bookkeeping(arguments.bookkeeping)
     found["load_after"] = os.getloadavg()
@@ -184,11 +185,12 @@ def overhead(trials: int) -> dict[str, Any]:
 
 
 def bookkeeping(trials: int) -> dict[str, Any]:
-    """Trials x 10 results of one-second sleeps, 16 at a time."""
+    """Trials x 10 results of one-second sleeps, 16 at a time, against all sleeps divided by 16."""
     whole = ours(trials, epochs=10, concurrency=16, epoch_seconds=1.0, train="sleep")
-    sleeping = math.ceil(trials / 16) * 10
-    return {"trials": trials, "seconds": whole["seconds"], "sleeping_seconds": sleeping,
-            "ratio": whole["seconds"] / sleeping, "driver_bytes_a_trial": whole["bytes_a_trial"]}
+    sleeping = trials * 10 / 16
+    return {"trials": trials, "seconds": whole["seconds"], "command_seconds": whole["command_seconds"],
+            "sleeping_seconds": sleeping, "ratio": whole["seconds"] / sleeping,
+            "driver_megabytes_per_1000_trials": whole["bytes_a_trial"] * 1000 / 1e6}
 
 
 if __name__ == "__main__":
