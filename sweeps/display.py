@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import math
 import time
@@ -128,13 +129,17 @@ class Fitted:
         self._sweep, self._state, self._lines = sweep, state, [*notes, *sentences(sweep, state, at_work)]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Fewer rows until all of it fits."""
-        for rows in range(ROWS, 0, -1):
+        """As many rows as fit, at least one."""
+        trials = in_order(self._sweep, self._state)
+
+        def view(rows: int) -> Group:
             # The empty last line takes the terminal's own ^C; at the end of a full one it would push the table up.
-            group = Group(*map(Text, self._lines), table(self._sweep, self._state, rows), Text(""))
-            if len(console.render_lines(group, options.update(height=None))) <= console.size.height - 1:
-                break
-        yield group
+            return Group(*map(Text, self._lines), table(self._sweep, self._state, trials[:rows]), Text(""))
+
+        def too_tall(rows: int) -> bool:
+            return len(console.render_lines(view(rows), options.update(height=None))) > console.size.height - 1
+
+        yield view(max(1, bisect.bisect_left(range(1, len(trials) + 1), True, key=too_tall)))
 
 
 def sentences(sweep: Sweep, state: SweepState, at_work: bool | None = True) -> list[str]:
@@ -215,12 +220,17 @@ def _follow_lines(folder: Path, seconds: float, console: Console) -> None:
         time.sleep(seconds)
 
 
-def table(sweep: Sweep, state: SweepState, rows: int = ROWS) -> Table:
-    """Running trials first, then the best of the others, then those without a result."""
-    spec = sweep.spec
-    best = [trial for trial, _ in ranking(state, spec.maximise, so_far=True)]
+def in_order(sweep: Sweep, state: SweepState) -> list[TrialState]:
+    """The trials to show: running ones first, then the best of the others, then those without a result."""
+    best = [trial for trial, _ in ranking(state, sweep.spec.maximise, so_far=True)]
     ordered = [*state.with_status("started"), *best, *state.trials.values()]
-    shown = list({trial.id: trial for trial in ordered}.values())[:rows]
+    return list({trial.id: trial for trial in ordered}.values())[:ROWS]
+
+
+def table(sweep: Sweep, state: SweepState, trials: Sequence[TrialState] | None = None) -> Table:
+    """One row a trial; default: those of `in_order`."""
+    spec = sweep.spec
+    shown = in_order(sweep, state) if trials is None else trials
     view = Table(title=f"{escape(spec.name)}: {counts_text(state)}", title_justify="left", box=SIMPLE_HEAD,
                  padding=0)  # every column that is left goes to the knobs
     for heading in ("trial", "state", "epoch", "best", "verdict", "knobs"):
