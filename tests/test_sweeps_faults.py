@@ -172,6 +172,7 @@ def test_paused_trials_are_promoted_or_stopped(tmp_path: Path) -> None:
         assert [result.epoch for result in trial.results] == list(range(1, trial.epoch + 1))
 
 
+@pytest.mark.long
 def test_seeds_extend_and_warm_start(tmp_path: Path) -> None:
     path = spec(tmp_path, space=PLAIN, search="random", budget={"trials": 3}, seeds=2,
                 scheduler={"asha": {"max_epochs": 3}})
@@ -223,6 +224,7 @@ def numbers(folder: Path) -> list[dict[str, Any]]:
     return [{key: value for key, value in line.items() if key not in clocks} for line in lines]
 
 
+@pytest.mark.long
 def test_workers_are_reused(tmp_path: Path) -> None:
     path = spec(tmp_path, space=PLAIN, search="random", scheduler="none", budget={"trials": 5}, concurrency=1,
                 base={"data_dir": "nowhere", "num_epochs": 2})
