@@ -130,7 +130,7 @@ def test_a_sweep_with_its_journal_on_a_server_is_killed_and_resumed(s3: str, tmp
     path = spec(tmp_path, journal=s3, **PLAIN)
     folder = tmp_path / "runs" / "demo"
     call = f"launch({str(path)!r}, options=options)"
-    process = start(call, epoch_seconds=0.2)
+    process = start(call, epoch_seconds=1.5)  # still at work when the second one asks
     wait_for(folder, 3, process)
     _, err = run(call, code=2)
     assert f"another driver is at work here (process {process.pid} on" in err
