@@ -145,7 +145,7 @@ def test_a_sweep_with_its_journal_on_a_server_is_killed_and_resumed(s3: str, tmp
     assert not list(folder.glob("journal-*"))
     run(f"extend({str(folder)!r}, {{'trials': 1}}, None, options)")
     run(f"confirm({str(folder)!r}, 1, 1, options)")
-    other = spec(tmp_path, name="next", journal=s3, **PLAIN)
+    other = spec(tmp_path, name="next", journal=s3, **{**PLAIN, "search": "tpe"})
     out, _ = run(f"launch({str(other)!r}, options=Options(**common, warm_start={str(folder)!r}))")
     assert "warm start: 5 trials of demo taken over" in out
     check_commands(folder)
