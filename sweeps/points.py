@@ -61,8 +61,8 @@ def grid(space: Space, base: Mapping[str, Any], seed: int) -> list[dict[str, Sca
 
 def unused(grid: Sequence[dict[str, Scalar]], taken: Sequence[Mapping[str, Any]]) -> dict[str, Scalar] | None:
     """The first point of a grid that is not taken; None where all are. A grid may have grown since it was begun."""
-    known = {tuple(params.items()) for params in taken}
-    return next((params for params in grid if tuple(params.items()) not in known), None)
+    known = {frozenset(params.items()) for params in taken}  # a wider space may name its knobs in another order
+    return next((params for params in grid if frozenset(params.items()) not in known), None)
 
 
 def cmaes(space: Space, base: Mapping[str, Any], search: Cmaes, seed: int,

@@ -5,6 +5,7 @@ The real driver and journal, one trial at a time; a loop stands where Ray does, 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -63,11 +64,9 @@ def session(sweep: Sweep, folder: Path, last: float = float("inf")) -> SweepStat
     folder.mkdir(exist_ok=True)
     journal = Cut(folder)
     journal.last = last
-    try:
+    with contextlib.suppress(Kill):
         if not launching.is_over(sweep, journal.state):
             play(SweepDriver(sweep, journal, "x:y", 1, lambda event: None, lambda: False), journal)
-    except Kill:
-        pass
     journal.close()
     return journal.state
 

@@ -4,24 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
+from small_sweep import make_sweep
 
-from lam import yamlio
 from lam.errors import BadInput
 from sweeps import extending, folders
 from sweeps.launching import Options
-from sweeps.spec import Sweep, load
-
-
-def make_sweep(folder: Path, **changes: Any) -> Sweep:
-    folder.mkdir(exist_ok=True)
-    path = folder / "sweep.yaml"
-    path.write_text(yamlio.dump_mapping({
-        "name": "demo", "base": {"data_dir": "nowhere", "num_epochs": 9}, "budget": {"trials": 6},
-        "space": {"weight_decay": {"uniform": [0.0, 1.0]}}, **changes}))
-    return load(path)
 
 
 def test_a_first_launch_that_was_cut_off_goes_on(tmp_path: Path) -> None:

@@ -4,25 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import Any
 
 import optuna
 import pytest
+from small_sweep import make_sweep
 
-from lam import yamlio
 from lam.errors import BadInput
 from sweeps import exporting, extending, folders, replaying, warm
 from sweeps.journal import Journal, read
-from sweeps.spec import Sweep, load
-
-
-def make_sweep(folder: Path, **changes: Any) -> Sweep:
-    folder.mkdir(exist_ok=True)
-    path = folder / "sweep.yaml"
-    path.write_text(yamlio.dump_mapping({
-        "name": "demo", "base": {"data_dir": "nowhere", "num_epochs": 9}, "budget": {"trials": 6},
-        "space": {"weight_decay": {"uniform": [0.0, 1.0]}}, **changes}))
-    return load(path)
+from sweeps.spec import Sweep
 
 
 def recorded(folder: Path, sweep: Sweep, curves: dict[float, list[float]]) -> Path:

@@ -260,6 +260,10 @@ def test_a_grid_that_grew_asks_for_what_is_new(tmp_path: Path) -> None:
     assert sorted(trial.params["quantizer"] for trial in journal.state.trials.values()) == ["ema", "fsq", "vq"]
 
 
+def test_the_order_of_the_knobs_is_not_what_makes_a_point() -> None:
+    assert points.unused([{"a": 1, "b": 2}, {"a": 1, "b": 3}], [{"b": 2, "a": 1}]) == {"a": 1, "b": 3}
+
+
 def test_what_collapsed_is_told_as_it_ended(tmp_path: Path) -> None:
     """Its best value was from before; told that, the search would be drawn to where codebooks die."""
     sweep = make_sweep(tmp_path)
