@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from analysis.frames import curves, load
-    from analysis.reading import Study, Trial, read_study
+    from analysis.judge.frames import curves, load
+    from analysis.read.reading import Study, Trial, read_study
 
 __all__ = ["Study", "Trial", "curves", "load", "read_study"]
 
@@ -17,6 +17,7 @@ __all__ = ["Study", "Trial", "curves", "load", "read_study"]
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'analysis' has no attribute {name!r}")
-    from analysis import frames, reading
+    from analysis.judge import frames
+    from analysis.read import reading
 
     return getattr(frames if name in ("curves", "load") else reading, name)

@@ -23,8 +23,8 @@ def report(
         metavar="RUN", help="A trial of these, or a run's folder, to compare against.")] = None,
 ) -> None:
     """Compare trials: who won and why, curves, codebooks, pictures."""
-    from analysis.render import check_target, write
-    from analysis.report import build_report
+    from analysis.report.render import check_target, write
+    from analysis.report.report import build_report
 
     default = (paths[0] if len(paths) == 1 else Path()) / "report.html"
     targets = [check_target(target) for target in output or [default]]
@@ -67,7 +67,7 @@ def promote(
 
     from analysis.promote import promote as run
     from analysis.promote import refusal, waivers
-    from lam.errors import AnswerIsNo
+    from record.errors import AnswerIsNo
 
     result = run(folder, output, trial, waivers(waive or [], because or []))
     if json_output:
@@ -94,10 +94,10 @@ def monitor(
     """Judge a run: which health rules fired, since when, why, and what to do. Exit 1 means: stop it."""
     import json
 
-    from analysis import foreign
-    from analysis.monitor import as_dict, examine, lines
-    from analysis.monitor import follow as watch
-    from lam.errors import AnswerIsNo
+    from analysis.monitor.monitor import as_dict, examine, lines
+    from analysis.monitor.monitor import follow as watch
+    from analysis.read import foreign
+    from record.errors import AnswerIsNo
 
     facts = dict(_fact(text) for text in fact or [])
     statuses = watch(run, profile, facts, every, alerts=alerts) if follow else \
@@ -111,7 +111,7 @@ def monitor(
 
 
 def _fact(text: str) -> tuple[str, float]:
-    from lam.errors import BadInput
+    from record.errors import BadInput
 
     name, _, value = text.partition("=")
     try:

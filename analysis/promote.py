@@ -14,16 +14,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from analysis.gates import GATES, Gate, alerts, judge
-from analysis.ranking import Standing, rank
-from analysis.reading import Study, Trial, read_study
-from analysis.sources import is_sweep, record_folder, save
-from analysis.verdict import decide
-from lam import __version__, config, files, yamlio
+from analysis.judge.gates import GATES, Gate, alerts, judge
+from analysis.judge.ranking import Standing, rank
+from analysis.judge.verdict import decide
+from analysis.read.reading import Study, Trial, read_study
+from analysis.read.sources import is_sweep, record_folder, save
+from lam import __version__, config
 from lam.config import PRODUCTION_SECTIONS, RunConfig
-from lam.errors import AnswerIsNo, BadInput
-from lam.records import RunFolder
-from lam.validation import suggest
+from record import files, yamlio
+from record.errors import AnswerIsNo, BadInput
+from record.run import RunFolder
+from record.schema import suggest
 
 # What a sweep sets for its trials and is no part of the model's config: a production YAML leaves them out.
 LEFT_OUT = ("tracking", "threads")
@@ -74,7 +75,7 @@ def promote(folder: str | Path, target: str | Path, trial: str | None = None, wa
     gates = judge(study, chosen, standing, waivers or {})
     if not all(gate.lets_pass for gate in gates):
         return Promotion(chosen.label, path, False, gates, reason)
-    production = _on_its_own(config.relative_paths_from(RunFolder(chosen.path).config(), place))
+    production = _on_its_own(config.relative_paths_from(config.of_run(RunFolder(chosen.path)), place))
     moment = (now or datetime.now(UTC)).isoformat(timespec="seconds")
     sections = _sections(study, chosen, standing, gates, reason, production, moment)
     kept = _write(path, _text(path, chosen, study.name, production, sections))

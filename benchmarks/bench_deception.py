@@ -65,11 +65,11 @@ def default(table: Table) -> dict[str, Any]:
 
 def real(table: Table, data_dir: str, seed: int) -> dict[str, Any]:
     """The same search trained for real: what `lam sweep launch` names, measured with its kept weights."""
-    from lam import console
-    from lam.records import RunFolder
+    from lam.training import console
+    from record.run import RunFolder
     from sweeps import launch
-    from sweeps.launching import Options
-    from sweeps.state import ranking
+    from sweeps.commands.launching import Options
+    from sweeps.journal.state import ranking
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "sweep.yaml"
@@ -80,7 +80,7 @@ def real(table: Table, data_dir: str, seed: int) -> dict[str, Any]:
             **default(table)}))
         state = launch(path, options=Options(quiet=True), console=Console(quiet=True))
         trial, result = ranking(state, True)[0]
-        measured = console.measure(RunFolder(Path(folder) / f"real-{seed}" / "trials" / trial.id), "validation")
+        measured = console.measured(RunFolder(Path(folder) / f"real-{seed}" / "trials" / trial.id), "validation")
     probe, metrics = measured["probe"], measured["metrics"]
     return {"seed": seed, "trials": len(state.trials), "params": trial.params, "objective": result.objective,
             "perplexity_slot": metrics["val/perplexity_slot"], "probe": probe["accuracy"],

@@ -21,7 +21,7 @@ from bench_deception import budget_of
 from simulate import Method, Ours, Stock, objective, play
 from tables import Table
 
-from sweeps.sections import Asha
+from sweeps.spec.sections import Asha
 
 TOP_SHARE = 0.02
 FULL_RUNS = 60  # the budget of a search unless told, in full trainings of a mean config; the table cost 200

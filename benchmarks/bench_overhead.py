@@ -58,10 +58,10 @@ def ours(trials: int, epochs: int = 1, concurrency: int = 1, epoch_seconds: floa
                 "from rich.console import Console\n"
                 "from sweeps import ray_session\n"
                 f"ray_session.cpus = lambda: {concurrency}\n"
-                "from sweeps.launching import Options, launch\n"
+                "from sweeps.commands.launching import Options, launch\n"
                 "import psutil\n"
                 "grown = []\n"
-                "import sweeps.driver as driver\n"
+                "import sweeps.workers.driver as driver\n"
                 "add = driver.SweepDriver._add\n"
                 "def measured(self, *a, **k):\n"
                 "    grown.append(psutil.Process().memory_info().rss)\n"
@@ -82,7 +82,7 @@ def _span(folder: Path) -> float:
     """Seconds from the first to the last event."""
     from datetime import datetime
 
-    from sweeps.journal import read
+    from sweeps.journal.journal import read
 
     times = [datetime.fromisoformat(event["time"]) for event in read(folder)]
     return (times[-1] - times[0]).total_seconds()

@@ -51,7 +51,7 @@ def measure(arm: str, batch: int, precision: str, rounds: int, threads: int) -> 
     import torch
 
     from lam.config import RunConfig
-    from lam.stepping import Stepper
+    from lam.training.stepping import Stepper
 
     torch.set_num_threads(threads)
     torch.manual_seed(0)
@@ -96,8 +96,8 @@ def speed(repeats: int, rounds: int, batches: list[int], threads: int) -> None:
     """Print samples per second, memory and ratios of every arm, batch and precision."""
     import psutil
 
-    from lam import flops
     from lam.config import RunConfig
+    from lam.model import flops
 
     operations = flops.training_flops(RunConfig(), SHAPE, 3)
     print(f"{'arm':<14} {'batch':>5} {'precision':<9} {'s/step':>7} {'samples/s':>9} {'GiB':>5} {'speed-up':>8} "
@@ -132,10 +132,10 @@ def validation_mse(arm: str, seed: int, data: Path, steps: int) -> float:
     import numpy as np
     import torch
 
-    from lam import evaluation
     from lam.config import RunConfig
     from lam.data.windows import open_split
-    from lam.stepping import Stepper
+    from lam.evaluation import measure
+    from lam.training.stepping import Stepper
 
     config = RunConfig(data_dir=str(data), seed=seed, lr_decay_epochs=1, **SMALL)
     train, validation = open_split(config, "train"), open_split(config, "validation", stride=1)
@@ -145,7 +145,7 @@ def validation_mse(arm: str, seed: int, data: Path, steps: int) -> float:
         index, anchor = rng.integers(len(train), size=config.batch_size), int(rng.integers(2))
         stepper.model.train()
         stepper.step(train.batch(index).latents, anchor)
-    return float(evaluation.evaluate(stepper.model, validation, config)["val/mse_loss"])
+    return float(measure.evaluate(stepper.model, validation, config)["val/mse_loss"])
 
 
 def quality(data: Path, steps: int, seeds: int) -> None:

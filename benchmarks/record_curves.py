@@ -21,11 +21,13 @@ from typing import Any
 
 import tables
 
-from lam import checkpoints, files, probe, training
 from lam.config import RunConfig
 from lam.data import windows
+from lam.evaluation import probe
 from lam.model.lam import LatentActionModel
-from lam.records import RunFolder
+from lam.training import checkpoints, loop
+from record import files
+from record.run import RunFolder
 
 
 def main() -> None:
@@ -77,7 +79,7 @@ def record(recipe: tables.Recipe, params: dict[str, Any], seed: int, data_dir: s
     begin = time.process_time()
     try:
         curve = [[_plain(record.get(column)) for column in tables.COLUMNS]
-                 for record in training.train(config, folder.path)]
+                 for record in loop.train(config, folder.path)]
         spent = time.process_time() - begin
         probed = _probe(config, folder)
     finally:

@@ -17,12 +17,13 @@ from typing import Any, Protocol
 
 from tables import Table
 
-from lam import health
 from lam.config import RunConfig
-from sweeps import scheduler, searcher
-from sweeps.driver import result_fields
-from sweeps.spec import SweepSpec
-from sweeps.state import SweepState, is_sound
+from record import health
+from sweeps.journal.state import SweepState, is_sound
+from sweeps.scheduling import scheduler
+from sweeps.search import searcher
+from sweeps.spec.spec import SweepSpec
+from sweeps.workers.driver import result_fields
 
 WORKERS = 4
 
@@ -120,7 +121,7 @@ class Ours:
         return trial, asked[0]
 
     def result(self, trial: str, record: dict[str, Any]) -> bool:
-        """Judge as `sweeps.driver` does."""
+        """Judge as `sweeps.workers.driver` does."""
         known = self.state.trials[trial]
         verdict = health.verdict(record)
         self._apply("result", trial=trial, **result_fields(self.spec, record, verdict))
@@ -221,7 +222,7 @@ class Stock:
 
 
 def _define_by_run(table: Table) -> Callable[[Any], None]:
-    from sweeps import space as space_module
+    from sweeps.spec import space as space_module
 
     def define(trial: Any) -> None:
         space_module.suggest(table.space, table.base, lambda name, knob: searcher._suggest(trial, name, knob))

@@ -23,8 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from sweeps import space as space_module
-from sweeps.space import Knob, Scalar
+from sweeps.spec import space as space_module
+from sweeps.spec.space import Knob, Scalar
 
 DATA = Path(__file__).resolve().parent / "data"
 EPOCHS = 16

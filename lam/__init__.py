@@ -12,8 +12,8 @@ from typing import Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "train": ("lam.training", "train"),
-    "evaluate": ("lam.evaluation", "evaluate"),
+    "train": ("lam.training.loop", "train"),
+    "evaluate": ("lam.evaluation.measure", "evaluate"),
     "load_config": ("lam.config", "load"),
     "RunConfig": ("lam.config", "RunConfig"),
 }

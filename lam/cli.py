@@ -14,7 +14,7 @@ from types import FrameType
 
 import typer
 
-from lam.errors import EnvironmentFailed, LamError
+from record.errors import EnvironmentFailed, LamError
 
 app = typer.Typer(
     name="lam",

@@ -40,7 +40,8 @@ def train(
     steps: Annotated[int, typer.Option(min=1, help="Most optimizer steps of --overfit.")] = 2000,
 ) -> None:
     """Train one model. The same command again resumes."""
-    from lam import config, console
+    from lam import config
+    from lam.training import console
 
     if overfit:
         console.overfit(config.load(config_file, overrides), steps)
@@ -55,7 +56,7 @@ def evaluate(
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")] = False,
 ) -> None:
     """Measure a trained run on a split, with a probe of the codes for the true actions."""
-    from lam import console
+    from lam.training import console
 
     console.evaluate(run, split, checkpoint, json_output)
 
@@ -66,13 +67,14 @@ def sync(
     mlflow: Annotated[str | None, typer.Option(help="MLflow tracking URI; default: the run's config.")] = None,
 ) -> None:
     """Send a run's records to W&B and MLflow again, for example after they could not be reached."""
-    from lam import trackers, validation
-    from lam.config import TrackingConfig
-    from lam.records import RunFolder
+    from lam import trackers
+    from lam.config import TrackingConfig, of_run
+    from record import schema
+    from record.run import RunFolder
 
     folder = RunFolder(run)
     folder.identity()
     asked = {key: value for key, value in (("wandb", wandb), ("mlflow", mlflow)) if value is not None}
-    tracking = folder.config().tracking.model_dump() | asked
-    for name in trackers.sync(folder, validation.build(TrackingConfig, tracking, "lam sync")):
+    tracking = of_run(folder).tracking.model_dump() | asked
+    for name in trackers.sync(folder, schema.build(TrackingConfig, tracking, "lam sync")):
         typer.echo(f"{name} has every record of {run}")

@@ -16,10 +16,11 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
-from lam import yamlio
-from lam.errors import BadInput
 from lam.metrics import TABLE
-from lam.validation import Strict, build
+from record import yamlio
+from record.errors import BadInput
+from record.run import RunFolder
+from record.schema import Strict, build
 
 Count = Annotated[int, Field(ge=1)]
 Whole = Annotated[int, Field(ge=0)]
@@ -219,6 +220,15 @@ PRODUCTION_SECTIONS = ("provenance", "gates", "alerts")
 def from_mapping(values: dict[str, Any], source: str | Path) -> RunConfig:
     """Validate a mapping; the sections that promotion adds are accepted and left out."""
     return build(RunConfig, {key: value for key, value in values.items() if key not in PRODUCTION_SECTIONS}, source)
+
+
+def of_run(folder: RunFolder) -> RunConfig:
+    """The complete config of a run.
+
+    Raises:
+        BadInput: config.yaml is missing or damaged.
+    """
+    return from_mapping(folder.config(), source=folder.config_file)
 
 
 def load(path: str | Path, overrides: list[str] | None = None) -> RunConfig:

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from lam import files
 from lam.config import RunConfig
-from lam.health.page import health_page
 from lam.metrics import DATA_STATS, TABLE, TFLOPS_VIEWS, Metric
-from lam.validation import model_in
+from record import files
+from record.health.page import health_page
+from record.schema import model_in
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs"
 

@@ -12,10 +12,10 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from lam import files, yamlio
 from lam.config import RunConfig
-from lam.errors import BadInput
-from lam.validation import suggest
+from record import files, yamlio
+from record.errors import BadInput
+from record.schema import suggest
 
 PRESETS: dict[str, dict[str, Any]] = {
     "full": {},

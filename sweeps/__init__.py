@@ -12,7 +12,7 @@ __all__ = ["launch"]
 
 
 def launch(*args: Any, **kwargs: Any) -> Any:
-    """Run or resume a sweep; see `sweeps.launching.launch`."""
-    from sweeps import launching
+    """Run or resume a sweep; see `sweeps.commands.launching.launch`."""
+    from sweeps.commands import launching
 
     return launching.launch(*args, **kwargs)

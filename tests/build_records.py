@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from lam import files
-from lam.bounds import Bound, total_violation
 from lam.config import RunConfig, from_mapping
-from lam.health import health_of, is_collapsed, objective, verdict
-from lam.records import RunFolder
+from record import files
+from record.bounds import Bound, total_violation
+from record.health import health_of, is_collapsed, objective, verdict
+from record.run import RunFolder
 
 EPOCHS = 10
 K = 12
@@ -105,7 +105,7 @@ def write_run(folder: Path, planted: Planted, run_id: str = "run", samples: bool
     run = RunFolder(folder)
     config = config_of(planted.params, **({} if planted.seed is None else {"seed": planted.seed}), **changes)
     states = {"completed": "finished", "stopped": "interrupted", "started": "running"}
-    run.start(config, {
+    run.start(config.mapping(), {
         "run_id": run_id, "state": states.get(planted.end, planted.end), "config_fingerprint": config.fingerprint(),
         "data_fingerprint": DATA, "data": {"files": 40, "channels": 16, "grid": [16, 16], "latent_frames": 4800},
         "versions": {"lamsweep": "0.1.0", "torch": "2.13.0", "python": "3.11.9"}, "git_commit": "abc1234",

@@ -10,7 +10,7 @@ import pytest
 from object_disk import Disk
 
 from lam.data import demo
-from sweeps import lease
+from sweeps.journal import lease
 
 
 @pytest.fixture(scope="session")

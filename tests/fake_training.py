@@ -1,4 +1,4 @@
-"""A stand-in for `lam.training.train`: curves computed from the config, real records on disk, no torch.
+"""A stand-in for `lam.training.loop.train`: curves computed from the config, real records on disk, no torch.
 
 The knobs steer it: `weight_decay` is the quality of a trial (0 best), `seed` how it fares:
     seed % 10 == 7   the loss is NaN from epoch 2 on
@@ -23,9 +23,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lam import health
 from lam.config import RunConfig
-from lam.records import RunFolder
+from record import health
+from record.run import RunFolder
 
 EPOCH_SECONDS = float(os.environ.get("FAKE_EPOCH_SECONDS", "0.01"))
 
@@ -55,7 +55,7 @@ def train(config: RunConfig, run_dir: str | Path) -> Iterator[dict[str, Any]]:
     """Epoch records; resumes after the last recorded epoch, as the real one does."""
     folder = RunFolder(run_dir)
     if not folder.exists():
-        folder.start(config, {"run_id": folder.path.name, "state": "running"})
+        folder.start(config.mapping(), {"run_id": folder.path.name, "state": "running"})
     done = len(folder.metrics())
     _note(folder, "open", after=done)
     try:

@@ -10,10 +10,10 @@ from typing import Any
 
 from pyarrow import fs
 
-from lam import journal_objects
-from sweeps.journal import Journal
-from sweeps.lease import Lease
-from sweeps.objects import ObjectStore
+from record.journal import journal_objects
+from sweeps.journal.journal import Journal
+from sweeps.journal.lease import Lease
+from sweeps.journal.objects import ObjectStore
 
 
 class Disk:

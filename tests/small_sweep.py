@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lam import yamlio
-from sweeps.spec import Sweep, load
+from record import yamlio
+from sweeps.spec.spec import Sweep, load
 
 
 def make_sweep(folder: Path, **changes: Any) -> Sweep:

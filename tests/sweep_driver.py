@@ -12,9 +12,9 @@ from typing import Any
 
 import psutil
 
-from lam import yamlio
-from sweeps.journal import read
-from sweeps.state import SweepState, replay
+from record import yamlio
+from sweeps.journal.journal import read
+from sweeps.journal.state import SweepState, replay
 
 ROOT = Path(__file__).resolve().parent.parent
 # A driver as a process of its own: what it does on a signal, and what it leaves behind, is the point.

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from build_records import PLANTED, Planted, write_run, write_sweep
 
-from analysis.compare import Cell, Row, choose_columns, compare
-from analysis.importance import importance
-from analysis.ledger import Assessment, Compute, Stop, assess, compute_ledger, stop_ledger
-from analysis.ranking import rank
-from analysis.reading import Study, read_study
+from analysis.judge.importance import importance
+from analysis.judge.ledger import Assessment, Compute, Stop, assess, compute_ledger, stop_ledger
+from analysis.judge.ranking import rank
+from analysis.read.reading import Study, read_study
+from analysis.report.compare import Cell, Row, choose_columns, compare
 from analysis.text import count, finite, interval, number, printable, share, value_text
 
 

@@ -15,13 +15,14 @@ from build_records import EPOCHS, PLANTED, confirmed, write_run, write_sweep
 from typer.testing import CliRunner
 
 from analysis.commands import register
-from analysis.gates import Gate, alerts, judge
+from analysis.judge.gates import Gate, alerts, judge
+from analysis.judge.ranking import rank
 from analysis.promote import promote, refusal, waivers
-from analysis.ranking import rank
-from analysis.reading import read_study
-from lam import config, yamlio
+from analysis.read.reading import read_study
+from lam import config
 from lam.config import RunConfig
-from lam.errors import AnswerIsNo, BadInput, EnvironmentFailed
+from record import yamlio
+from record.errors import AnswerIsNo, BadInput, EnvironmentFailed
 
 NOW = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
 FRESH = [confirmed("t0005", [0.40, 0.45, 0.44])]

@@ -10,10 +10,10 @@ from build_records import PLANTED, Planted, confirmed, write_run, write_sweep
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.judging import kept_record, status_of
-from analysis.ranking import Confirmed, rank
-from analysis.reading import Study, Trial, read_study
-from analysis.verdict import Verdict, decide, differences
+from analysis.judge.judging import kept_record, status_of
+from analysis.judge.ranking import Confirmed, rank
+from analysis.judge.verdict import Verdict, decide, differences
+from analysis.read.reading import Study, Trial, read_study
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,10 @@ import pytest
 from build_records import EPOCHS, PLANTED, Planted, confirmed, write_run, write_sweep
 
 import analysis
-from analysis.frames import curves, load
-from analysis.ranking import rank
-from analysis.reading import read_study
-from lam.errors import BadInput
+from analysis.judge.frames import curves, load
+from analysis.judge.ranking import rank
+from analysis.read.reading import read_study
+from record.errors import BadInput
 
 
 @pytest.fixture(scope="module")

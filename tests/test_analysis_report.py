@@ -20,14 +20,14 @@ from build_records import EPOCHS, PLANTED, Planted, confirmed, record, write_run
 from PIL import Image
 from typer.testing import CliRunner
 
-from analysis.charts import Dot, Series, histogram, line_chart, scatter, seed_chart
 from analysis.commands import register
-from analysis.pictures import PANELS, heat, strips_of
-from analysis.reading import read_study
-from analysis.render import check_target, markdown_text, render_html, render_json, render_markdown, write
-from analysis.report import Report, build_report
+from analysis.read.reading import read_study
+from analysis.report.charts import Dot, Series, histogram, line_chart, scatter, seed_chart
+from analysis.report.pictures import PANELS, heat, strips_of
+from analysis.report.render import check_target, markdown_text, render_html, render_json, render_markdown, write
+from analysis.report.report import Report, build_report
 from analysis.text import number
-from lam.errors import BadInput
+from record.errors import BadInput
 
 NOW = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
 HOSTILE = "</script><img src=x onerror=alert(1)>"
@@ -156,7 +156,7 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
 
 def _report_of(study: object, folder: Path) -> Report:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("analysis.report.read_study", lambda paths: study)
+        patch.setattr("analysis.report.report.read_study", lambda paths: study)
         return build_report(folder, now=NOW)
 
 

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lam import control, health, intervals
-from lam.control import Distances, Scored
+from lam.evaluation import control
+from lam.evaluation.control import Distances, Scored
+from record import health, intervals
 
 N = 40
 FILES = np.repeat(np.arange(8), 5)

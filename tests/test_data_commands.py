@@ -11,7 +11,7 @@ import typer
 from typer.testing import CliRunner, Result
 
 from lam.data import commands, inspect
-from lam.errors import AnswerIsNo, BadInput
+from record.errors import AnswerIsNo, BadInput
 
 
 def lam(*arguments: str) -> Result:

@@ -13,7 +13,7 @@ from lam.data import atari, demo, panning
 from lam.data.codec import Codec
 from lam.data.demo import Demo, make
 from lam.data.manifest import read_manifest
-from lam.errors import BadInput
+from record.errors import BadInput
 
 TINY = Demo(game="pong", episodes=4, length=12, size=32, seed=3)
 

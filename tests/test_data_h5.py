@@ -13,7 +13,7 @@ import pytest
 
 from lam.data.h5 import check_same_shape, list_files, read_frames, read_info
 from lam.data.index import scan, scan_file
-from lam.errors import BadInput
+from record.errors import BadInput
 
 SHAPE = (4, 16, 2, 8, 8)
 GOOD = np.random.default_rng(0).standard_normal(SHAPE).astype(np.float32)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lam.data.manifest import SPLITS, Ratios, read_manifest, split_names, write_manifest
-from lam.errors import BadInput
+from record.errors import BadInput
 
 
 def names(count: int) -> list[str]:

@@ -18,7 +18,7 @@ import torch
 from lam.config import RunConfig, from_mapping
 from lam.data import sources
 from lam.data.windows import action_names, data_fingerprint, load_codec, open_split, summary, window_starts
-from lam.errors import BadInput, EnvironmentFailed
+from record.errors import BadInput, EnvironmentFailed
 
 
 def config(folder: Path, **more: Any) -> RunConfig:

@@ -14,7 +14,7 @@ import pytest
 
 from lam import config as run_config
 from lam.data import demo
-from lam.records import RunFolder
+from record.run import RunFolder
 
 LAM = Path(sys.executable).parent / "lam"
 
@@ -114,6 +114,6 @@ def test_sweep_kill_resume_confirm_report_promote_train(tmp_path: Path) -> None:
     ok(tmp_path, "train", "production.yaml", "--run-dir", "final")
     final = RunFolder(tmp_path / "final")
     assert final.identity()["state"] == "finished"
-    assert final.config() == run_config.load(tmp_path / "production.yaml")
+    assert run_config.of_run(final) == run_config.load(tmp_path / "production.yaml")
     measured = json.loads(ok(tmp_path, "evaluate", "final", "--split", "test", "--json"))
     assert measured["probe"]["transitions"] > 0

@@ -14,13 +14,15 @@ import reference_metrics as reference
 import torch
 from scipy import stats
 
-from lam import checkpoints, evaluation, generation, health, ranks
 from lam.config import RunConfig
 from lam.data import demo
 from lam.data.windows import Windows, open_split
+from lam.evaluation import effective_rank, generation, measure
 from lam.metrics import TABLE
 from lam.model.lam import LatentActionModel
-from lam.training import train
+from lam.training import checkpoints
+from lam.training.loop import train
+from record import health
 
 TINY = {"embed_dim": 32, "encoder_depth": 1, "decoder_depth": 1, "head_dim": 16, "patch_dim": 32, "codebook_dim": 8,
         "sequence_length": 5, "rollout_horizon": 3, "batch_size": 16, "threads": 1, "device": "cpu", "keep": "all",
@@ -42,7 +44,7 @@ def measured(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
 
 @torch.inference_mode()
 def dump(config: RunConfig, model: LatentActionModel, windows: Windows) -> reference.Dump:
-    """The tensors behind an evaluation, in one batch, without `lam.evaluation`'s loops."""
+    """The tensors behind an evaluation, in one batch, without `lam.evaluation.measure`'s loops."""
     model.eval()
     count = len(windows)
     batch = windows.batch(np.arange(count))
@@ -52,17 +54,17 @@ def dump(config: RunConfig, model: LatentActionModel, windows: Windows) -> refer
     assert codes is not None
     last = codes[:, -1]
     places = zip(batch.file.tolist(), batch.start.tolist(), strict=True)
-    draws = [evaluation.draw(config, windows.files[file], start) for file, start in places]
+    draws = [measure.draw(config, windows.files[file], start) for file, start in places]
     flipped = last.clone()
     for row, (_, slot, shift) in enumerate(draws):
         flipped[row, slot] = (flipped[row, slot] + shift) % config.num_embeddings
     assert ((flipped != last).sum(1) == 1).all()
     lookup = model.quantizer.lookup
     others = {
-        "shuffled": z_q[evaluation.derangement(count, config.eval_seed), -1],
+        "shuffled": z_q[measure.derangement(count, config.eval_seed), -1],
         "rand": lookup(torch.from_numpy(np.stack([rand for rand, _, _ in draws]))), "flipped": lookup(flipped),
     }
-    rows = evaluation.subset(count, generation.SEQUENCES)
+    rows = measure.subset(count, generation.SEQUENCES)
     free = [latents[rows, 0]]
     for step in range(1, config.sequence_length):
         free.append(model.decode(torch.stack(free, 1), z_q[rows, :step])[:, -1])
@@ -98,7 +100,7 @@ def close(a: Any, b: Any) -> bool:
 
 def test_every_number_is_that_of_an_independent_implementation(measured: Any) -> None:
     config, model, windows = measured
-    ours = evaluation.evaluate(model, windows, config)
+    ours = measure.evaluate(model, windows, config)
     theirs = reference.metrics(dump(config, model, windows), config, windows.chunk_frames)
     assert set(ours) == set(theirs)
     assert ours["val/dsnr_status"] == "ok"
@@ -109,7 +111,7 @@ def test_every_number_is_that_of_an_independent_implementation(measured: Any) ->
 @pytest.mark.parametrize("size", [1, 7, 32])
 def test_numbers_do_not_depend_on_the_evaluation_batch(measured: Any, size: int) -> None:
     config, model, windows = measured
-    one, other = (evaluation.evaluate(model, windows, config.replace(eval_batch_size=n)) for n in (64, size))
+    one, other = (measure.evaluate(model, windows, config.replace(eval_batch_size=n)) for n in (64, size))
     assert not {key: (one[key], other[key]) for key in one if not close(one[key], other[key])}
 
 
@@ -117,7 +119,7 @@ def test_two_evaluations_are_bit_equal_and_leave_the_model_as_it_was(measured: A
     config, model, windows = measured
     model.train()
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    first, second = (evaluation.evaluate(model, windows, config) for _ in range(2))
+    first, second = (measure.evaluate(model, windows, config) for _ in range(2))
     assert repr(first) == repr(second)
     assert model.training
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
@@ -125,7 +127,7 @@ def test_two_evaluations_are_bit_equal_and_leave_the_model_as_it_was(measured: A
 
 def test_every_key_of_an_evaluation_is_in_the_table_and_within_its_bounds(measured: Any) -> None:
     config, model, windows = measured
-    for key, value in evaluation.evaluate(model, windows, config).items():
+    for key, value in measure.evaluate(model, windows, config).items():
         low, high = TABLE[key].bounds
         if not isinstance(value, (str, list)):
             assert math.isnan(value) or low <= value <= high, key
@@ -134,7 +136,7 @@ def test_every_key_of_an_evaluation_is_in_the_table_and_within_its_bounds(measur
 def test_a_model_without_codes_has_neither_dsnr_nor_codebook_numbers(measured: Any) -> None:
     config, _, windows = measured
     config = config.replace(quantizer="none")
-    record = evaluation.evaluate(LatentActionModel(config, windows.latent_shape), windows, config)
+    record = measure.evaluate(LatentActionModel(config, windows.latent_shape), windows, config)
     assert not {"val/dsnr", "val/dsnr_status", "val/codebook_usage", "val/collapsed"} & set(record)
     assert "val/control" in record
 
@@ -142,7 +144,7 @@ def test_a_model_without_codes_has_neither_dsnr_nor_codebook_numbers(measured: A
 def test_a_single_code_has_no_other_code_to_compare_with(measured: Any) -> None:
     config, _, windows = measured
     config = config.replace(num_embeddings=1)
-    record = evaluation.evaluate(LatentActionModel(config, windows.latent_shape), windows, config)
+    record = measure.evaluate(LatentActionModel(config, windows.latent_shape), windows, config)
     assert record["val/dsnr_status"] == "single_code"
     assert "val/d_rand_l2" not in record
     assert record["val/objective"] < 0
@@ -150,11 +152,11 @@ def test_a_single_code_has_no_other_code_to_compare_with(measured: Any) -> None:
 
 def test_random_codes_depend_on_seed_file_and_place_alone() -> None:
     config = RunConfig()
-    assert repr(evaluation.draw(config, "a.h5", 3)) == repr(evaluation.draw(config.replace(seed=9), "a.h5", 3))
-    others = [evaluation.draw(config, "b.h5", 3), evaluation.draw(config, "a.h5", 4),
-              evaluation.draw(config.replace(eval_seed=1), "a.h5", 3)]
-    assert len({repr(each) for each in [*others, evaluation.draw(config, "a.h5", 3)]}) == 4
-    shifts = {evaluation.draw(config, "a.h5", start)[2] for start in range(300)}
+    assert repr(measure.draw(config, "a.h5", 3)) == repr(measure.draw(config.replace(seed=9), "a.h5", 3))
+    others = [measure.draw(config, "b.h5", 3), measure.draw(config, "a.h5", 4),
+              measure.draw(config.replace(eval_seed=1), "a.h5", 3)]
+    assert len({repr(each) for each in [*others, measure.draw(config, "a.h5", 3)]}) == 4
+    shifts = {measure.draw(config, "a.h5", start)[2] for start in range(300)}
     assert shifts == set(range(1, 12))
 
 
@@ -162,20 +164,20 @@ def test_effective_rank() -> None:
     rng = np.random.default_rng(0)
     basis = np.linalg.qr(rng.normal(size=(400, 6)))[0]
     basis -= basis.mean(0)
-    assert ranks.effective_rank(np.linalg.qr(basis)[0]) == pytest.approx(6, rel=1e-3)
-    assert ranks.effective_rank(np.full((50, 8), 0.1)) == 0
-    assert ranks.effective_rank(rng.normal(size=(200, 1)) @ np.ones((1, 8)) + 3) == pytest.approx(1, abs=1e-4)
+    assert effective_rank.effective_rank(np.linalg.qr(basis)[0]) == pytest.approx(6, rel=1e-3)
+    assert effective_rank.effective_rank(np.full((50, 8), 0.1)) == 0
+    assert effective_rank.effective_rank(rng.normal(size=(200, 1)) @ np.ones((1, 8)) + 3) == pytest.approx(1, abs=1e-4)
     # The entropy of the values themselves, not of their squares: 2 directions of size 3 and 1.
     sizes = np.array([3.0, 1.0])
     x = np.linalg.qr(basis)[0][:, :2] * sizes
-    assert ranks.effective_rank(x) == pytest.approx(math.exp(stats.entropy(sizes / 4)), rel=1e-3)
-    assert math.isnan(ranks.effective_rank(np.array([[math.inf], [1.0]])))
+    assert effective_rank.effective_rank(x) == pytest.approx(math.exp(stats.entropy(sizes / 4)), rel=1e-3)
+    assert math.isnan(effective_rank.effective_rank(np.array([[math.inf], [1.0]])))
 
 
 def test_rollouts_of_a_model_that_repeats_itself_do_not_move(measured: Any) -> None:
     config, _, windows = measured
     model = LatentActionModel(config, windows.latent_shape).eval()  # starts at the copy baseline
-    record = evaluation.evaluate(model, windows, config)
+    record = measure.evaluate(model, windows, config)
     assert record["val/mse_loss"] == pytest.approx(record["val/mse_copy"])
     assert record["val/dsnr_status"] == "actions_ignored"
     frames = windows.batch(np.array([0])).latents

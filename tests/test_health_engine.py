@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lam import health, yamlio
-from lam.errors import BadInput
-from lam.health import columns, expressions, identities, statistics
-from lam.health.codebook import codebook_health
-from lam.health.columns import Table
-from lam.health.diagnosis import diagnose
-from lam.health.engine import Judgement, events, judge, judge_records
-from lam.health.profile import Profile, evaluation_key, expand, load, shipped, training_key
-from lam.validation import build
+from analysis.monitor import formulas
+from analysis.monitor.causes import diagnose
+from record import health, yamlio
+from record.errors import BadInput
+from record.health import columns, expressions, statistics
+from record.health.codebook import codebook_health
+from record.health.columns import Table
+from record.health.engine import Judgement, events, judge, judge_records
+from record.health.profile import Profile, evaluation_key, expand, load, shipped, training_key
+from record.schema import build
 
 FACTS: dict[str, Any] = {"grace_epochs": 3.0, "collapse_patience": 2.0, "num_embeddings": 12.0}
 
@@ -267,7 +268,7 @@ def test_identities_tell_where_they_break() -> None:
         {"name": "sum", "left": "c", "right": {"add": ["a", "b"]}}, {"name": "absent", "left": "q", "right": "a"}])
     table = columns.of_records([{"epoch": 1, "a": 1, "b": 2, "c": 3}, {"epoch": 2, "a": 1, "b": 2, "c": 4},
                                 {"epoch": 3}])
-    first, second = identities.check(table, known)
+    first, second = formulas.check(table, known)
     assert (first.checked, first.broken, first.worst) == (2, 1, (2, 4, 3))
     assert first.sentence.startswith("sum: broken in 1 of 2 records; at 2 the left side is 4, the right 3")
     assert second.sentence == "absent: not checked, the log lacks a side"

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from analysis import foreign
-from analysis.monitor import Status, examine
-from lam.health import columns, engine, identities
-from lam.health.engine import judge_records
-from lam.health.profile import load
+from analysis.monitor import formulas
+from analysis.monitor.monitor import Status, examine
+from analysis.read import foreign
+from record.health import columns, engine
+from record.health.engine import judge_records
+from record.health.profile import load
 
 GENTLE = {200: 136, 400: 120, 600: 131, 800: 88, 1000: 95, 1200: 84, 1400: 88, 1600: 75, 1800: 83, 2000: 78, 2850: 84}
 K = 768
@@ -224,16 +225,16 @@ def test_the_documents_formulas_are_checked() -> None:
         "rollout/parse_dropped_ambiguous": 1, "rollout/gen_tokens_per_s": 50.0, "rollout/gen_new_tokens_total": 500,
         "time/rollout_generate_s": 10.0, "coord_softce_w1/gate": 0.1, "coord_softce_w1/coord_vocab_mass": 0.905,
         "base_ce/loss": 2.0, "base_ce/noncoord_tokens": 300, "pack/num_samples": 4, "base_ce/loss_per_sample": 150.0})
-    checks = {item.name: item for item in identities.check(columns.of_records([good]), load("coordexp"))}
+    checks = {item.name: item for item in formulas.check(columns.of_records([good]), load("coordexp"))}
     names = ("recall is match_rate", "objects parsed", "tokens per second", "f1", "coordinate mass",
              "text loss per sample")
     assert [(checks[name].checked, checks[name].broken) for name in names] == [(1, 0)] * 6
     assert checks["coordinate loss"].checked == 0  # the weights are not in the log
     bad = {**good, "rollout/parse_obj_total": 11, "rollout/match_rate": 0.6}
-    broken = [item.name for item in identities.check(columns.of_records([bad]), load("coordexp")) if item.broken]
+    broken = [item.name for item in formulas.check(columns.of_records([bad]), load("coordexp")) if item.broken]
     assert broken == ["recall is match_rate", "objects parsed"]
     reused = {**bad, "rollout/buffer_reuse": 1}
-    assert not any(item.checked for item in identities.check(columns.of_records([reused]), load("coordexp"))
+    assert not any(item.checked for item in formulas.check(columns.of_records([reused]), load("coordexp"))
                    if item.name == "objects parsed")
 
 

@@ -15,15 +15,15 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from lam import training
 from lam.config import RunConfig, from_mapping
 from lam.data import demo
 from lam.data.windows import Batch, Windows
-from lam.health import columns, facts
-from lam.health.engine import Judgement, judge_records
-from lam.health.profile import load
 from lam.metrics import TABLE
-from lam.records import RunFolder
+from lam.training import loop
+from record.health import columns, facts
+from record.health.engine import Judgement, judge_records
+from record.health.profile import load
+from record.run import RunFolder
 
 pytestmark = pytest.mark.slow
 
@@ -33,7 +33,7 @@ SMALL: dict[str, Any] = {
     "vq_refresh_interval": 50, "steps_per_epoch": 20, "num_epochs": 8, "threads": 1, "sample_count": 0,
     "eval_sequences": 128,
 }
-Plant = Callable[[training.Run], None]
+Plant = Callable[[loop.Run], None]
 
 
 @pytest.fixture(scope="module")
@@ -49,11 +49,11 @@ def config_of(data: Path, **changes: Any) -> RunConfig:
 
 def watched(config: RunConfig, folder: Path, plant: Plant | None = None) -> Iterator[tuple[int, Judgement]]:
     """(epoch, judgement) of each epoch of a run, with something of it changed first."""
-    run = training.Run(config, RunFolder(folder))
+    run = loop.Run(config, RunFolder(folder))
     if plant is not None:
         plant(run)
     records: list[dict[str, Any]] = []
-    for record in training.epochs(run):
+    for record in loop.epochs(run):
         records.append(record)
         known = facts.of_config(config.mapping(), config.steps_per_epoch or 1)
         yield record["epoch"], judge_records(records, load("lam"), known)
@@ -72,12 +72,12 @@ class WithNan(Windows):
         return found._replace(latents=torch.full_like(found.latents, float("nan"))) if self._left == 0 else found
 
 
-def freeze_encoder(run: training.Run) -> None:
+def freeze_encoder(run: loop.Run) -> None:
     for module in (run.model.encoder, run.model.adapter_in):
         module.requires_grad_(False)
 
 
-def nan_in_one_batch(run: training.Run) -> None:
+def nan_in_one_batch(run: loop.Run) -> None:
     run.train_set = WithNan(run.train_set, at=25)
 
 
@@ -130,8 +130,8 @@ def test_healthy_runs_raise_no_abort(data: Path, tmp_path: Path) -> None:
 
 def test_a_healthy_run_is_told_from_the_faults_by_its_columns(data: Path, tmp_path: Path) -> None:
     """The records that training writes are what the rules read: none of the gravest lacks its metric."""
-    run = training.Run(config_of(data, num_epochs=2), RunFolder(tmp_path / "run"))
-    table = columns.of_records(list(training.epochs(run)), facts.of_config(run.config.mapping(), 20))
+    run = loop.Run(config_of(data, num_epochs=2), RunFolder(tmp_path / "run"))
+    table = columns.of_records(list(loop.epochs(run)), facts.of_config(run.config.mapping(), 20))
     for rule in load("lam").rules:
         if rule.severity == "abort" and rule.metric is not None:
             assert table.missing(rule.metric) == [], rule.name

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from lam import console, training, yamlio
 from lam.config import RunConfig, from_mapping
-from lam.errors import AnswerIsNo, BadInput
-from lam.records import RunFolder
+from lam.training import console, loop
+from record import yamlio
+from record.errors import AnswerIsNo, BadInput
+from record.run import RunFolder
 
 TINY: dict[str, Any] = {
     "embed_dim": 16, "encoder_depth": 1, "decoder_depth": 1, "head_dim": 16, "patch_dim": 16, "codebook_dim": 8,
@@ -36,7 +37,7 @@ def config_of(data: Path, profile: Path | str, abort: bool) -> RunConfig:
 
 def test_what_fired_is_recorded_and_ends_nothing_by_itself(tiny_data: Path, profile: Path, tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
-    assert len(list(training.train(config_of(tiny_data, profile, abort=False), run.path))) == 4
+    assert len(list(loop.train(config_of(tiny_data, profile, abort=False), run.path))) == 4
     assert run.identity()["state"] == "finished"
     assert run.health() == [
         {"epoch": 1, "rule": "begun", "event": "fired", "severity": "warn", "value": 2, "threshold": "0"},
@@ -63,12 +64,12 @@ def test_an_abort_ends_the_run_with_its_last_checkpoint(tiny_data: Path, profile
 def test_a_resumed_run_tells_the_same_story(tiny_data: Path, profile: Path, tmp_path: Path) -> None:
     config = config_of(tiny_data, profile, abort=False)
     whole, halved = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "halved")
-    list(training.train(config, whole.path))
-    epochs = training.train(config, halved.path)
+    list(loop.train(config, whole.path))
+    epochs = loop.train(config, halved.path)
     next(epochs)
     epochs.close()  # type: ignore[attr-defined]
     halved.health_file.write_text('{"epoch": 9, "rule": "from a lost epoch"}\n')
-    list(training.train(config, halved.path))
+    list(loop.train(config, halved.path))
     assert halved.health() == whole.health()
 
 
@@ -77,13 +78,13 @@ def test_a_finished_run_keeps_its_weights_when_asked_for_again(
 ) -> None:
     run = RunFolder(tmp_path / "run")
     config = config_of(tiny_data, profile, abort=False).replace(keep="last")
-    list(training.train(config, run.path))
+    list(loop.train(config, run.path))
     weights = (run.checkpoints / "last.safetensors").read_bytes()
-    assert list(training.train(config, run.path)) == []
+    assert list(loop.train(config, run.path)) == []
     assert (run.checkpoints / "last.safetensors").read_bytes() == weights
 
 
 def test_an_unknown_profile_is_refused_before_anything_is_written(tiny_data: Path, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="got 'lamm', no such profile; did you mean 'lam'"):
-        next(training.train(config_of(tiny_data, "lamm", abort=True), tmp_path / "run"))
+        next(loop.train(config_of(tiny_data, "lamm", abort=True), tmp_path / "run"))
     assert not (tmp_path / "run").exists()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lam.health.trends import NOT_DETERMINED, slope, trend
+from record.health.trends import NOT_DETERMINED, slope, trend
 
 X = np.arange(20)
 NOISE = np.random.default_rng(0).normal(size=20)

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from lam import docs, metrics, vitals
+from lam import docs, metrics
 from lam.config import RunConfig
 from lam.metrics import DATA_STATS, RECORD_KEYS, TABLE, TFLOPS_VIEWS, better, with_tflops
 from lam.model.lam import LatentActionModel
-from lam.records import RunFolder
-from lam.training import train
+from lam.training import vitals
+from lam.training.loop import train
+from record.run import RunFolder
 
 LOSSES = ("loss", "loss_mae", "mse_loss", "mae_loss", "vq_loss", "codebook_loss", "commitment_loss", "rollout_loss",
           "rollout_loss_mae", "recon_loss")

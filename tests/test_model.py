@@ -6,11 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from lam import flops, losses
 from lam.config import RunConfig
-from lam.errors import BadInput
-from lam.model import blocks, quantizers
+from lam.model import blocks, flops, losses, quantizers
 from lam.model.lam import LatentActionModel, Output
+from record.errors import BadInput
 
 SHAPE = (16, 8, 8)
 SMALL = RunConfig(

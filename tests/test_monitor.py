@@ -12,13 +12,13 @@ from build_records import Planted, confirmed, write_run, write_sweep
 from test_health_families import GENTLE, embedding, four_runs
 from typer.testing import CliRunner
 
-from analysis import foreign
 from analysis.commands import register
-from analysis.monitor import as_dict, examine, follow, lines
+from analysis.monitor.monitor import as_dict, examine, follow, lines
 from analysis.promote import promote
-from lam import files
-from lam.errors import AnswerIsNo, BadInput
-from lam.records import RunFolder
+from analysis.read import foreign
+from record import files
+from record.errors import AnswerIsNo, BadInput
+from record.run import RunFolder
 
 HEALTHY, COLLAPSED = Planted(), Planted(control=0.0, perplexity=1.0)
 

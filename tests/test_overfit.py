@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from lam import overfit, yamlio
 from lam.cli import build, main
 from lam.config import RunConfig
+from lam.training import overfit
+from record import yamlio
 
 SMALL = {"embed_dim": 64, "encoder_depth": 2, "decoder_depth": 2, "head_dim": 32, "patch_dim": 64, "codebook_dim": 32,
          "sequence_length": 4, "learning_rate": 3e-3, "warmup_steps": 50, "vq_refresh_interval": 50, "threads": 1}

@@ -8,11 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from lam import flops, losses
 from lam.config import RunConfig, from_mapping
-from lam.errors import BadInput
-from lam.model import library, quantizers
-from lam.model.lam import LatentActionModel
+from lam.model import flops, library, losses, quantizers
+from lam.model.lam import LatentActionModel, make_quantizer
+from record.errors import BadInput
 
 DISCRETE = ("ema", "vq", "rotation", "simvq", "fsq")
 SHAPE = (16, 8, 8)
@@ -22,7 +21,7 @@ SMALL = RunConfig(embed_dim=32, encoder_depth=1, decoder_depth=1, head_dim=16, p
 
 def made(name: str, **changes: object) -> quantizers.Quantizer:
     torch.manual_seed(0)
-    return quantizers.make(SMALL.replace(quantizer=name, **changes))
+    return make_quantizer(SMALL.replace(quantizer=name, **changes))
 
 
 def embeddings(batch: int = 6, **kwargs: bool) -> Tensor:

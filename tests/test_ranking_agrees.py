@@ -10,19 +10,19 @@ from typing import Any
 import pytest
 from build_records import EPOCHS, PLANTED, Planted, confirmed, write_sweep
 
-from analysis.compare import compare
-from analysis.frames import load
-from analysis.judging import SOUND
+from analysis.judge.frames import load
+from analysis.judge.judging import SOUND
+from analysis.judge.ranking import OUTSIDE, Standing, rank
+from analysis.judge.verdict import decide
 from analysis.promote import promote, refusal
-from analysis.ranking import OUTSIDE, Standing, rank
-from analysis.reading import Study, read_study
-from analysis.render import render_html, render_markdown
-from analysis.report import build_report
-from analysis.verdict import decide
-from lam import yamlio
+from analysis.read.reading import Study, read_study
+from analysis.report.compare import compare
+from analysis.report.render import render_html, render_markdown
+from analysis.report.report import build_report
 from lam.metrics import TABLE
-from sweeps.journal import read
-from sweeps.state import is_sound, ranking, replay
+from record import yamlio
+from sweeps.journal.journal import read
+from sweeps.journal.state import is_sound, ranking, replay
 
 ASHA = {"rule": "asha", "sentence": "below the cutoff", "epochs_saved": 5}
 LIMITS = {"val/mse_loss": {"most": 0.04}, "val/perplexity_slot": {"least": 3.0}}

@@ -17,13 +17,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lam import checkpoints, training
 from lam.config import EarlyStopping, RunConfig, from_mapping
-from lam.errors import BadInput
 from lam.model.lam import LatentActionModel
-from lam.records import RunFolder
-from lam.stepping import Stepper, WeightAverage
-from lam.stopping import Patience
+from lam.training import checkpoints, loop
+from lam.training.patience import Patience
+from lam.training.stepping import Stepper, WeightAverage
+from record.errors import BadInput
+from record.run import RunFolder
 
 CLOCK = {"seconds", "train_seconds", "train/samples_per_second"}
 ENDLESS = {"patience": 1000}
@@ -41,7 +41,7 @@ def small(data: Path, **changes: Any) -> RunConfig:
 
 def finish(config: RunConfig, folder: Path) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor]]:
     """Train to the end; the records without their times, and the last weights."""
-    for _ in training.train(config, folder):
+    for _ in loop.train(config, folder):
         pass
     records = RunFolder(folder).metrics()
     assert [record["epoch"] for record in records] == list(range(1, config.num_epochs + 1))
@@ -119,7 +119,7 @@ def step(self, *args):
         os.kill(os.getpid(), signal.SIGKILL)
     return whole(self, *args)
 Stepper.step = step
-for _ in training.train(RunConfig(**{config.mapping()!r}), {str(tmp_path / "killed")!r}):
+for _ in loop.train(RunConfig(**{config.mapping()!r}), {str(tmp_path / "killed")!r}):
     pass
 """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -220,14 +220,14 @@ def test_compiling_without_a_compiler_is_refused(
 def test_early_stopping_ends_a_run_that_gets_no_better(tiny_data: Path, tmp_path: Path) -> None:
     rule = {"metric": "val/mse_loss", "patience": 2, "min_delta": 10.0}
     config = small(tiny_data, num_epochs=9, early_stopping=rule)
-    epochs = [record["epoch"] for record in training.train(config, tmp_path / "run")]
+    epochs = [record["epoch"] for record in loop.train(config, tmp_path / "run")]
     known = RunFolder(tmp_path / "run").identity()
     assert epochs == [1, 2, 3]  # the first is the best so far, two more do not improve on it by 10
     assert known["state"] == "finished"
     assert known["epoch"] == 3
     assert known["stopped_early"].startswith("val/mse_loss has not improved on ")
     assert known["stopped_early"].endswith(" by 10 or more in 2 validations")
-    assert list(training.train(config, tmp_path / "run")) == []
+    assert list(loop.train(config, tmp_path / "run")) == []
 
 
 @pytest.mark.parametrize(("rule", "values", "stops_after"), [
@@ -264,7 +264,7 @@ def test_a_finished_run_keeps_what_keep_says_and_no_resume_state(
     keep: str, kept: set[str], tiny_data: Path, tmp_path: Path
 ) -> None:
     config = small(tiny_data, keep=keep, checkpoint_every=2)
-    for record in training.train(config, tmp_path):
+    for record in loop.train(config, tmp_path):
         assert (tmp_path / "checkpoints" / "last.pt").exists()
         assert (tmp_path / "checkpoints" / "epoch-2.safetensors").exists() == (record["epoch"] == 2)
     assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {f"{name}.safetensors" for name in kept}

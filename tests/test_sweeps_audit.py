@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 from fake_training import prepare
 
-from lam import yamlio
 from lam.config import RunConfig
-from lam.errors import BadInput
-from sweeps import audit, probing, spec
-from sweeps.audit import Audited
-from sweeps.launching import Options, launch
-from sweeps.planning import plan
-from sweeps.spec import Sweep
+from record import yamlio
+from record.errors import BadInput
+from sweeps.commands.launching import Options, launch
+from sweeps.commands.planning import plan
+from sweeps.spec import audit, probing, spec
+from sweeps.spec.audit import Audited
+from sweeps.spec.spec import Sweep
 
 TINY: dict[str, Any] = {
     "embed_dim": 16, "encoder_depth": 1, "decoder_depth": 1, "head_dim": 16, "patch_dim": 16, "codebook_dim": 8,

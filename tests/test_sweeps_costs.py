@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from lam import yamlio
-from sweeps import costs, planning, rungs
-from sweeps.sections import Asha
-from sweeps.spec import Sweep, load
+from record import yamlio
+from sweeps.commands import planning
+from sweeps.scheduling import costs, rungs
+from sweeps.spec.sections import Asha
+from sweeps.spec.spec import Sweep, load
 
 
 def make_sweep(folder: Path, **changes: Any) -> Sweep:

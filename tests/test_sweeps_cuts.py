@@ -13,15 +13,15 @@ from typing import Any
 import fake_training
 import pytest
 
-from lam import yamlio
 from lam.config import from_mapping
-from lam.errors import EnvironmentFailed
-from sweeps import launching
-from sweeps.driver import SweepDriver
-from sweeps.engine import Job
-from sweeps.journal import Journal
-from sweeps.spec import Sweep, load
-from sweeps.state import SweepState, TrialState
+from record import yamlio
+from record.errors import EnvironmentFailed
+from sweeps.commands import launching
+from sweeps.journal.journal import Journal
+from sweeps.journal.state import SweepState, TrialState
+from sweeps.spec.spec import Sweep, load
+from sweeps.workers.driver import SweepDriver
+from sweeps.workers.engine import Job
 
 
 class Kill(Exception):

@@ -12,13 +12,16 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from lam import yamlio
-from lam.errors import AnswerIsNo, BadInput
-from sweeps import confirm, display, folders, scheduler, summary
-from sweeps.journal import Journal
-from sweeps.launching import Options, conclude, concurrency, run_in
-from sweeps.spec import Sweep, load
-from sweeps.state import SweepState
+from record import yamlio
+from record.errors import AnswerIsNo, BadInput
+from sweeps.commands import confirm
+from sweeps.commands.launching import Options, conclude, concurrency, run_in
+from sweeps.journal import folders
+from sweeps.journal.journal import Journal
+from sweeps.journal.state import SweepState
+from sweeps.scheduling import scheduler
+from sweeps.spec.spec import Sweep, load
+from sweeps.views import display, summary
 
 
 def make_sweep(folder: Path) -> Sweep:
@@ -194,7 +197,7 @@ def test_the_table_shows_hostile_text_as_text(tmp_path: Path) -> None:
                                             ([signal.SIGINT, signal.SIGINT], 130)])
 def test_signals(sent: list[signal.Signals], code: int) -> None:
     """One is remembered, the second leaves at once."""
-    source = ("import sys, time\nfrom sweeps.signals import Signals\nwith Signals() as signals:\n"
+    source = ("import sys, time\nfrom sweeps.workers.signals import Signals\nwith Signals() as signals:\n"
               " print('ready', flush=True)\n"
               f" end = time.monotonic() + {0.3 if len(sent) == 1 else 30}\n"
               " while time.monotonic() < end: time.sleep(0.05)\n"

@@ -16,11 +16,13 @@ import psutil
 import pytest
 from sweep_driver import ROOT, calls, run, spec, start, state_of
 
-from analysis import foreign
-from analysis.monitor import examine
-from sweeps import driver, folders, searcher
-from sweeps.journal import read
-from sweeps.state import SweepState
+from analysis.monitor.monitor import examine
+from analysis.read import foreign
+from sweeps.journal import folders
+from sweeps.journal.journal import read
+from sweeps.journal.state import SweepState
+from sweeps.search import searcher
+from sweeps.workers import driver
 
 pytestmark = pytest.mark.slow
 GIB = 1024**3
@@ -211,7 +213,7 @@ def test_a_trial_is_the_same_in_a_fresh_process_and_as_the_fifth_of_an_actor(tmp
     run(f"launch({str(path)!r}, options=Options())")
     fifth = tmp_path / "runs" / "demo" / "trials" / "t0005"
     alone = tmp_path / "alone"
-    code = ("from pathlib import Path; from lam import training; from lam.records import RunFolder\n"
+    code = ("from pathlib import Path; from lam import training; from record.run import RunFolder\n"
             f"for _ in training.train(RunFolder({str(fifth)!r}).config(), {str(alone)!r}): pass")
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert numbers(fifth) == numbers(alone)

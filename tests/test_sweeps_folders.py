@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from small_sweep import make_sweep
 
-from lam.errors import BadInput
-from sweeps import extending, folders
-from sweeps.launching import Options
+from record.errors import BadInput
+from sweeps.commands import extending
+from sweeps.commands.launching import Options
+from sweeps.journal import folders
 
 
 def test_a_first_launch_that_was_cut_off_goes_on(tmp_path: Path) -> None:

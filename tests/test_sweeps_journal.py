@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from lam import journals
-from lam.errors import BadInput, EnvironmentFailed
-from sweeps.journal import Journal, Lock, read, segments
-from sweeps.state import replay
-from sweeps.stores import hold
+from record.errors import BadInput, EnvironmentFailed
+from record.journal import journals
+from sweeps.journal.journal import Journal, Lock, read, segments
+from sweeps.journal.state import replay
+from sweeps.journal.stores import hold
 
 
 @pytest.fixture(params=["folder", "other folder", "objects"])
@@ -115,7 +115,7 @@ def test_a_newer_version_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_hundred_events_are_merged_on_the_server(s3: str, tmp_path: Path) -> None:
-    from lam import journal_objects
+    from record.journal import journal_objects
 
     with hold(tmp_path, s3) as store:
         journal = Journal(tmp_path, store)
@@ -178,7 +178,7 @@ def test_time_is_spent_by_sessions_and_not_between_them(tmp_path: Path) -> None:
 
 def test_a_second_driver_is_refused_by_name(tmp_path: Path) -> None:
     code = (f"import sys, json; sys.path[:0] = {sys.path!r}\n"
-            "from sweeps.journal import Lock\n"
+            "from sweeps.journal.journal import Lock\n"
             f"with Lock({str(tmp_path)!r}):\n print('held', flush=True)\n sys.stdin.read()")
     holder = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from object_disk import Disk, fill, journal_on, refuse, seqs, store_on
 
-from lam import journal_objects
-from lam.errors import BadInput, EnvironmentFailed
-from sweeps import lease
-from sweeps.lease import Lease
+from record.errors import BadInput, EnvironmentFailed
+from record.journal import journal_objects
+from sweeps.journal import lease
+from sweeps.journal.lease import Lease
 
 
 def test_a_second_writer_is_refused_by_name(disk: Disk, tmp_path: Path) -> None:
@@ -33,7 +33,7 @@ def test_a_second_writer_is_refused_by_name(disk: Disk, tmp_path: Path) -> None:
 def test_a_dead_process_of_this_machine_is_taken_over_at_once(disk: Disk, tmp_path: Path) -> None:
     code = ("import os, signal, sys\n"
             f"sys.path[:0] = {sys.path!r}\n"
-            "from pyarrow import fs\nfrom sweeps.lease import Lease\n"
+            "from pyarrow import fs\nfrom sweeps.journal.lease import Lease\n"
             f"with Lease(fs.LocalFileSystem(), {disk.root!r}, 'mem://x'):\n os.kill(os.getpid(), signal.SIGKILL)")
     subprocess.run([sys.executable, "-c", code], check=False)
     assert list(Path(disk.root).glob("lease-000001-*"))

@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 from object_disk import Disk, fill, journal_on, refuse, seqs
 
-from lam import journal_objects
-from lam.errors import EnvironmentFailed
-from lam.journals import Damaged
+from record.errors import Damaged, EnvironmentFailed
+from record.journal import journal_objects
 
 
 def test_full_blocks_are_merged_and_the_events_stay(disk: Disk, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeps import ray_session
+from sweeps.workers import ray_session
 
 
 def test_what_cpp_writes_goes_to_the_log(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -9,10 +9,14 @@ import optuna
 import pytest
 from small_sweep import make_sweep
 
-from lam.errors import BadInput
-from sweeps import exporting, extending, folders, replaying, warm
-from sweeps.journal import Journal, read
-from sweeps.spec import Sweep
+from record.errors import BadInput
+from sweeps.commands import extending
+from sweeps.journal import folders
+from sweeps.journal.journal import Journal, read
+from sweeps.scheduling import replaying
+from sweeps.search import warm
+from sweeps.spec.spec import Sweep
+from sweeps.views import exporting
 
 
 def recorded(folder: Path, sweep: Sweep, curves: dict[float, list[float]]) -> Path:

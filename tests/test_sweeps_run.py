@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 from sweep_driver import calls, left_over, run, spec, start, state_of, wait_for
 
-from lam import yamlio
-from sweeps import folders, searcher
-from sweeps.journal import Journal, read
-from sweeps.spec import Sweep, load
-from sweeps.state import SweepState
+from record import yamlio
+from sweeps.journal import folders
+from sweeps.journal.journal import Journal, read
+from sweeps.journal.state import SweepState
+from sweeps.search import searcher
+from sweeps.spec.spec import Sweep, load
 
 pytestmark = pytest.mark.slow
 

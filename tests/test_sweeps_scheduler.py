@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
-from lam import training, yamlio
 from lam.config import RunConfig
-from lam.errors import BadInput
-from sweeps import confirm, scheduler
-from sweeps.journal import Journal
-from sweeps.spec import Sweep, load
+from lam.training import loop
+from record import yamlio
+from record.errors import BadInput
+from sweeps.commands import confirm
+from sweeps.journal.journal import Journal
+from sweeps.scheduling import scheduler
+from sweeps.spec.spec import Sweep, load
 
 
 def make_sweep(folder: Path, **changes: Any) -> Sweep:
@@ -154,8 +156,8 @@ def test_training_validates_at_the_rungs(tmp_path: Path, tiny_data: Path) -> Non
     config = RunConfig(data_dir=str(tiny_data), sequence_length=3, embed_dim=16, encoder_depth=1, decoder_depth=1,
                        head_dim=16, patch_dim=16, codebook_dim=8, num_epochs=6, steps_per_epoch=2, batch_size=8,
                        eval_sequences=16, sample_count=0, threads=1, device="cpu", val_every=100)
-    plain = list(training.train(config, tmp_path / "a"))
+    plain = list(loop.train(config, tmp_path / "a"))
     assert [("val/mse_loss" in record) for record in plain] == [False] * 5 + [True]
     mark = plain[2]["total_tflops"] - 1e-12
-    marked = list(training.train(config.replace(val_at_tflops=(mark,)), tmp_path / "b"))
+    marked = list(loop.train(config.replace(val_at_tflops=(mark,)), tmp_path / "b"))
     assert [record["epoch"] for record in marked if "val/mse_loss" in record] == [3, 6]

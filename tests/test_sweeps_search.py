@@ -11,14 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lam import yamlio
-from sweeps import launching, points, searcher, space, spec
-from sweeps.driver import result_fields
-from sweeps.journal import Journal, read
-from sweeps.sections import Cmaes, Search
-from sweeps.space import Knob
-from sweeps.spec import Sweep
-from sweeps.state import SweepState, pareto, ranking, replay
+from record import yamlio
+from sweeps.commands import launching
+from sweeps.journal.journal import Journal, read
+from sweeps.journal.state import SweepState, pareto, ranking, replay
+from sweeps.search import points, searcher
+from sweeps.spec import space, spec
+from sweeps.spec.sections import Cmaes, Search
+from sweeps.spec.space import Knob
+from sweeps.spec.spec import Sweep
+from sweeps.workers.driver import result_fields
 
 BASE = {"quantizer": "ema", "weight_decay": 0.01}
 
@@ -172,7 +174,7 @@ def new(folder: Path) -> Path:
 
 
 def lines(events: list[dict[str, Any]]) -> list[str]:
-    from lam import files
+    from record import files
 
     return [files.json_line(event) for event in events]
 

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from lam import yamlio
-from lam.errors import BadInput
-from sweeps import checks, folders, spec
-from sweeps.planning import plan
-from sweeps.sections import Asha
+from record import yamlio
+from record.errors import BadInput
+from sweeps.commands.planning import plan
+from sweeps.journal import folders
+from sweeps.spec import checks, spec
+from sweeps.spec.sections import Asha
 
 GOOD: dict[str, Any] = {
     "name": "vq",

@@ -17,13 +17,15 @@ import typer
 from rich.console import Console
 from typer.testing import CliRunner
 
-from lam import yamlio
-from sweeps import display, folders, outlook, scheduler, summary
+from record import yamlio
 from sweeps.commands import register
-from sweeps.journal import Journal, Lock
-from sweeps.signals import STOPPING, Signals
-from sweeps.spec import Sweep, load
-from sweeps.state import SweepState
+from sweeps.journal import folders
+from sweeps.journal.journal import Journal, Lock
+from sweeps.journal.state import SweepState
+from sweeps.scheduling import scheduler
+from sweeps.spec.spec import Sweep, load
+from sweeps.views import display, outlook, summary
+from sweeps.workers.signals import STOPPING, Signals
 
 
 def make_sweep(folder: Path, **changes: Any) -> Sweep:

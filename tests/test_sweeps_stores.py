@@ -15,13 +15,13 @@ from object_disk import Disk, refuse
 from sweep_driver import left_over, run, spec, start, state_of, wait_for
 from typer.testing import CliRunner
 
-from analysis.sources import journal as events_of
-from lam import journal_objects, journals
-from lam.errors import BadInput, EnvironmentFailed
-from sweeps import folders, stores
+from analysis.read.sources import journal as events_of
+from record.errors import BadInput, EnvironmentFailed
+from record.journal import journal_objects, journals
 from sweeps.commands import register
-from sweeps.journal import Journal
-from sweeps.spec import load
+from sweeps.journal import folders, stores
+from sweeps.journal.journal import Journal
+from sweeps.spec.spec import load
 
 
 def test_a_place_is_the_prefix_and_the_name() -> None:

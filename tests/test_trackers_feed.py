@@ -11,11 +11,12 @@ import pytest
 from tracked import CANARY, config
 
 from lam import config as config_module
-from lam.errors import BadInput
-from lam.records import RunFolder
+from lam.config import of_run
 from lam.trackers import feed
 from lam.trackers.feed import Feed
-from lam.training import train
+from lam.training.loop import train
+from record.errors import BadInput
+from record.run import RunFolder
 
 # mlflow's own dependencies warn about one another
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -118,7 +119,7 @@ def test_trackers_change_neither_the_fingerprint_nor_the_right_to_resume(tiny_da
     next(epochs)
     epochs.close()
     assert [record["epoch"] for record in train(tracked, tmp_path)] == [2, 3]
-    assert RunFolder(tmp_path).config().tracking.wandb == "offline"
+    assert of_run(RunFolder(tmp_path)).tracking.wandb == "offline"
 
 
 def test_a_trial_leaves_mlflow_to_its_sweep() -> None:

@@ -17,11 +17,12 @@ import pytest
 from tracked import config
 
 from lam import config as config_module
-from lam import files, trackers, yamlio
-from lam.errors import BadInput, EnvironmentFailed
-from lam.records import RunFolder
-from lam.trackers import sweep
-from lam.training import train
+from lam import trackers
+from lam.config import of_run
+from lam.training.loop import train
+from record import files, yamlio
+from record.errors import BadInput, EnvironmentFailed
+from record.run import RunFolder
 
 # mlflow's own dependencies warn about one another
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -95,7 +96,7 @@ def test_mlflow_out_of_reach_is_one_warning_and_a_finished_run(
 def test_sync_without_a_tracker_is_refused(tiny_data: Path, tmp_path: Path) -> None:
     list(train(config(tiny_data), tmp_path))
     with pytest.raises(BadInput, match="no tracker is on; name one with --wandb or --mlflow"):
-        trackers.sync(RunFolder(tmp_path), RunFolder(tmp_path).config().tracking)
+        trackers.sync(RunFolder(tmp_path), of_run(RunFolder(tmp_path)).tracking)
 
 
 def sweep_of_two(tiny_data: Path, folder: Path) -> list[dict[str, Any]]:
@@ -142,7 +143,7 @@ def test_a_sweep_that_lost_mlflow_halfway_is_made_whole_from_its_journal(
     second = trackers.SweepTracker(tmp_path / "vq", tracking, history=events[:-1])
     second.event(events[-1])
     second.close()
-    assert len(sweep.latest(events)) == 6
+    assert len(tracking.latest(events)) == 6
     check_sweep(store, tmp_path / "vq")
 
 
@@ -226,4 +227,4 @@ def test_a_launched_sweep_is_a_parent_with_a_child_for_each_trial(tmp_path: Path
         assert child.info.status in ("FINISHED", "KILLED")
         assert points(store, child, "val/mse_loss") == [
             (record["epoch"], pytest.approx(record["val/mse_loss"])) for record in folder.metrics()]
-        assert folder.config().tracking.mlflow is None
+        assert of_run(folder).tracking.mlflow is None

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 from tracked import CANARY, config
 
-from lam import files, yamlio
 from lam.metrics import TFLOPS_VIEWS
-from lam.records import RunFolder
 from lam.trackers import wandb_sink
-from lam.training import train
+from lam.training.loop import train
+from record import files, yamlio
+from record.run import RunFolder
 
 # mlflow's own dependencies warn about one another
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -11,14 +11,16 @@ import numpy as np
 import pytest
 import torch
 
-from lam import checkpoints, evaluation, files
 from lam.config import RunConfig
 from lam.data import windows as data
-from lam.errors import BadInput
+from lam.evaluation import measure
 from lam.metrics import RECORD_KEYS, TABLE
 from lam.model.lam import LatentActionModel
-from lam.records import RunFolder
-from lam.training import learning_rate, train
+from lam.training import checkpoints
+from lam.training.loop import learning_rate, train
+from record import files
+from record.errors import BadInput
+from record.run import RunFolder
 
 TIMES = {"seconds", "train_seconds", "train/samples_per_second"}
 
@@ -153,7 +155,7 @@ def test_evaluation_does_not_depend_on_the_batch_size_and_repeats_bit_for_bit(
 ) -> None:
     model, windows = trained(config, tmp_path / "run")
     records = [
-        evaluation.evaluate(model, windows, config.replace(eval_batch_size=size)) for size in (1, 7, 32, 32)
+        measure.evaluate(model, windows, config.replace(eval_batch_size=size)) for size in (1, 7, 32, 32)
     ]
     ones, sevens, whole, again = (files.jsonable(record) for record in records)
     assert whole == again
@@ -166,24 +168,24 @@ def test_evaluation_does_not_depend_on_the_batch_size_and_repeats_bit_for_bit(
 def test_evaluation_leaves_the_model_as_it_was(config: RunConfig, tmp_path: Path) -> None:
     model, windows = trained(config, tmp_path / "run")
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    evaluation.evaluate(model.train(), windows, config)
+    measure.evaluate(model.train(), windows, config)
     assert model.training
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
 def test_flipped_codes_differ_in_exactly_one_slot(config: RunConfig) -> None:
     for start in range(50):
-        rand, slot, shift = evaluation.draw(config, "a.h5", start)
+        rand, slot, shift = measure.draw(config, "a.h5", start)
         assert rand.shape == (2,)
         assert 0 <= slot < 2
         assert 1 <= shift < config.num_embeddings
-    again = [evaluation.draw(config, "a.h5", 7) for _ in range(2)]
+    again = [measure.draw(config, "a.h5", 7) for _ in range(2)]
     assert again[0][1:] == again[1][1:]
     assert np.array_equal(again[0][0], again[1][0])
 
 
 def test_no_sample_is_its_own_partner() -> None:
-    partner = evaluation.derangement(101, 3)
+    partner = measure.derangement(101, 3)
     assert sorted(partner) == list(range(101))
     assert (partner != np.arange(101)).all()
 

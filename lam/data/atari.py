@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lam.data.codec import BLOCK_FRAMES
-from lam.errors import BadInput
-from lam.validation import suggest
+from record.errors import BadInput
+from record.schema import suggest
 
 # Actions that differ on the screen. What a game treats alike is merged: Pong's FIRE is its NOOP.
 ACTIONS: dict[str, tuple[str, ...]] = {

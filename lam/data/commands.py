@@ -69,8 +69,8 @@ def inspect(
     Ends with exit code 1 when a file cannot be used.
     """
     from lam.data import inspect as inspection
-    from lam.errors import AnswerIsNo
-    from lam.files import jsonable
+    from record.errors import AnswerIsNo
+    from record.files import jsonable
 
     found = inspection.inspect(folder, batches, cached)
     if json_output:

@@ -20,13 +20,13 @@ import h5py
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from lam import files
 from lam.data import atari, manifest, panning
 from lam.data.codec import BLOCK_PIXELS, Codec, Sample, sample
 from lam.data.h5 import ACTIONS, CODEC, EMBEDDINGS, read_info
 from lam.data.manifest import Ratios, Splits
-from lam.errors import BadInput
-from lam.progress import track
+from record import files
+from record.errors import BadInput
+from record.progress import track
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -19,8 +19,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from lam.errors import BadInput
-from lam.validation import Strict
+from record.errors import BadInput
+from record.schema import Strict
 
 EMBEDDINGS = "embeddings"
 ACTIONS = "actions"

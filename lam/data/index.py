@@ -22,11 +22,11 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from lam import files
 from lam.data.h5 import ACTIONS, EMBEDDINGS, UNKNOWN_ACTION, FileInfo, dataset, open_file, read_info
-from lam.errors import BadInput
-from lam.progress import track
-from lam.validation import Strict
+from record import files
+from record.errors import BadInput
+from record.progress import track
+from record.schema import Strict
 
 log = logging.getLogger(__name__)
 

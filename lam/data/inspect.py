@@ -19,7 +19,7 @@ from lam.data.index import FileRecord, scan
 from lam.data.manifest import FILE_NAME, SPLITS, read_manifest
 from lam.data.statistics import pooled
 from lam.data.windows import open_split
-from lam.errors import BadInput
+from record.errors import BadInput
 
 SEQUENCE = 8  # latent frames of the windows that are timed
 

@@ -16,10 +16,10 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 from pydantic import BaseModel, ConfigDict, StrictStr, field_validator
 
-from lam import files
 from lam.data.h5 import FileInfo, check_same_shape, list_files, read_info
-from lam.errors import BadInput
-from lam.validation import Strict, build
+from record import files
+from record.errors import BadInput
+from record.schema import Strict, build
 
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)

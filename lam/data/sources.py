@@ -18,11 +18,11 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from lam import files
 from lam.data.h5 import ACTIONS, EMBEDDINGS, UNKNOWN_ACTION, dataset, open_file, read_frames
 from lam.data.index import FileRecord, blocks, cache_folder, locked, stored_records
-from lam.errors import BadInput, EnvironmentFailed
-from lam.progress import track
+from record import files
+from record.errors import BadInput, EnvironmentFailed
+from record.progress import track
 
 OPEN_FILES = 64  # H5 files that one process keeps open
 RETRY_SECONDS = (0.1, 0.5, 2.0)

@@ -21,7 +21,7 @@ from lam.data.index import FileRecord, scan
 from lam.data.manifest import SPLITS, SplitName, Splits, read_manifest
 from lam.data.sources import Cached, Direct, Source, build_cache
 from lam.data.statistics import ChannelStatistics, pooled
-from lam.errors import BadInput
+from record.errors import BadInput
 
 if TYPE_CHECKING:
     import torch  # imported where a batch is made: checking data before a sweep takes a second less without it

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lam.config import RunConfig
-from lam.errors import BadInput
 from lam.model import blocks, quantizers
 from lam.model.blocks import Memory, Positions, SpaceTimeBlock
 from lam.model.quantizers import Quantized
+from record.errors import BadInput
 
 
 class Output(NamedTuple):
@@ -148,7 +148,7 @@ class LatentActionModel(nn.Module):
         patches = self.grid[0] * self.grid[1]
         self.adapter_in = nn.Conv2d(C, D, size, size)
         self.encoder = Encoder(config, patches)
-        self.quantizer = quantizers.make(config)
+        self.quantizer = make_quantizer(config)
         self.decoder = Decoder(config, patches)
         self.adapter_out = nn.ConvTranspose2d(D, C, size, size)
         if config.predict_residual:
@@ -209,3 +209,14 @@ def _zero(layer: nn.ConvTranspose2d) -> None:
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
+
+
+def make_quantizer(config: RunConfig) -> quantizers.Quantizer:
+    """The quantizer that `config.quantizer` names."""
+    if config.quantizer in ("rotation", "simvq", "fsq"):
+        from lam.model import library  # the library takes over a second to import
+
+        return library.make(config)
+    if config.quantizer == "none":
+        return quantizers.Identity()
+    return quantizers.EmaCodebook(config) if config.quantizer == "ema" else quantizers.Codebook(config)

@@ -208,14 +208,3 @@ def _centres(flat_NQ: Tensor, count: int, seed: int) -> Tensor:
 
         centres, _ = kmeans2(sample, count, iter=10, minit="++", rng=rng)
     return torch.from_numpy(centres).to(flat_NQ)
-
-
-def make(config: RunConfig) -> Quantizer:
-    """The quantizer that `config.quantizer` names."""
-    if config.quantizer in ("rotation", "simvq", "fsq"):
-        from lam.model import library  # the library takes over a second to import
-
-        return library.make(config)
-    if config.quantizer == "none":
-        return Identity()
-    return EmaCodebook(config) if config.quantizer == "ema" else Codebook(config)

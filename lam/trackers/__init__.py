@@ -8,6 +8,5 @@ the config's group `tracking` asks for them.
 from __future__ import annotations
 
 from lam.trackers.run import RunTrackers, sync
-from lam.trackers.sweep import SweepTracker
 
-__all__ = ["RunTrackers", "SweepTracker", "sync"]
+__all__ = ["RunTrackers", "sync"]

@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from lam.config import RunConfig, TrackingConfig
-from lam.errors import BadInput, EnvironmentFailed
-from lam.records import RunFolder
+from lam.config import RunConfig, TrackingConfig, of_run
 from lam.trackers import feed, view
 from lam.trackers.feed import Feed, Sink
 from lam.trackers.mlflow_sink import MlflowSink
 from lam.trackers.view import RunView
 from lam.trackers.wandb_sink import WandbSink, has_key
+from record.errors import BadInput, EnvironmentFailed
+from record.run import RunFolder
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ def sync(folder: RunFolder, tracking: TrackingConfig) -> list[str]:
     if not tracking.on:
         raise BadInput("no tracker is on", source=folder.config_file, key="tracking",
                        remedy="name one with --wandb or --mlflow")
-    config = folder.config().replace(tracking=tracking.model_dump())
+    config = of_run(folder).replace(tracking=tracking.model_dump())
     opened = sinks(tracking, view.of_run(config, folder, fresh=True))
     for sink in opened:
         try:

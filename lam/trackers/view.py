@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lam.config import RunConfig
-from lam.records import RunFolder
+from record.run import RunFolder
 
 
 @dataclass(frozen=True)

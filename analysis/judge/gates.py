@@ -1,0 +1,141 @@
+"""What a trial must show before its config is promoted; each gate states its evidence. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from analysis.judge.judging import LIVE, broken, kept_record
+from analysis.judge.ranking import Standing, word
+from analysis.read.reading import Study, Trial
+from analysis.text import count, finite, interval, number
+from record.health import collapse_grace, verdict
+
+MIN_SEEDS = 2
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One requirement.
+
+    Attributes:
+        evidence: the numbers it was judged by, as a sentence.
+        remedy: what to do where it failed.
+        waived: the reason a person gave to let a failed gate pass; empty otherwise.
+    """
+
+    name: str
+    passed: bool
+    evidence: str
+    remedy: str = ""
+    waived: str = ""
+
+    @property
+    def lets_pass(self) -> bool:
+        return self.passed or bool(self.waived)
+
+
+def judge(study: Study, trial: Trial, standing: Standing, waivers: dict[str, str]) -> tuple[Gate, ...]:
+    """Every gate for one trial; a waiver counts only where the gate failed. `constraints` needs a sweep with some."""
+    asked = (check for name, check in GATES.items() if name != "constraints" or trial.limits)
+    gates = (check(study, trial, standing) for check in asked)
+    return tuple(gate if gate.passed else replace(gate, waived=waivers.get(gate.name, "")) for gate in gates)
+
+
+def _finished(study: Study, trial: Trial, standing: Standing) -> Gate:
+    done = trial.state == "completed" and standing.last_epoch == standing.num_epochs
+    ending = f"; {trial.state}" + (f" by {trial.reason['rule']}" if trial.reason.get("rule") else "")
+    return Gate("finished", done, f"trained {standing.last_epoch} of {standing.num_epochs} epochs{ending}",
+                "" if done else "train it to its full budget: 'lam sweep confirm' does, with fresh seeds")
+
+
+def _live(study: Study, trial: Trial, standing: Standing) -> Gate:
+    last = verdict(trial.validated[-1]) if trial.validated else "no validation"
+    control = f"control {number(standing.control)} {interval(standing.control_low, standing.control_high)}".strip()
+    passed = standing.status == LIVE or (standing.status == "unfinished" and last == LIVE)
+    dsnr = f"DSNR {number(standing.dsnr)} ({word(str(standing.dsnr_status or 'not measured'))})"
+    return Gate("live", passed, f"{word(standing.status)}; {control}, {dsnr}; {word(last)} at the last validation",
+                "" if passed else "choose a live trial with --trial, or sweep a space where codebooks stay alive")
+
+
+def _constraints(study: Study, trial: Trial, standing: Standing) -> Gate:
+    remedy = "choose a trial inside the constraints with --trial, or search where they can be met"
+    if standing.outside:
+        return Gate("constraints", False, "; ".join(standing.outside), remedy)
+    kept = broken(trial, kept_record(trial, study.objective) or {})
+    if kept:
+        evidence = f"inside at epoch {standing.epoch}, but kept is the checkpoint of epoch {standing.kept_epoch}"
+        return Gate("constraints", False, f"{evidence}: {'; '.join(kept)}", remedy)
+    limits = ", ".join(f"{key} {bound.text}" for key, bound in trial.limits.items())
+    return Gate("constraints", True, f"inside the sweep's constraints ({limits})")
+
+
+def _beats_copy(study: Study, trial: Trial, standing: Standing) -> Gate:
+    passed = standing.mse is not None and standing.mse_copy is not None and standing.mse < standing.mse_copy
+    return Gate("beats_copy", passed, f"validation MSE {number(standing.mse)} at epoch {standing.epoch}, copying the "
+                                      f"last frame {number(standing.mse_copy)}",
+                "" if passed else "train longer, or with a larger model")
+
+
+def _confirmed(study: Study, trial: Trial, standing: Standing) -> Gate:
+    remedy = f"run 'lam sweep confirm {study.sources[0]} --top 1 --seeds 3'"
+    fresh = standing.confirmed
+    if fresh is None:
+        known = f"chosen by {count(len(standing.seeds.seeds), 'seed')} of the sweep" if standing.seeds else \
+            "trained with one seed only"
+        return Gate("confirmed", False, f"{known}, no fresh seeds in confirm.json", remedy)
+    # A swept seed is part of the trial's config and not of the confirmed one.
+    used, asked = (entry.get("config_fingerprint") for entry in (study.confirm[standing.label],
+                                                                 study.first(trial).identity))
+    if "seed" not in trial.params and asked and used and asked != used:
+        evidence = f"confirm.json is about another config ({used}, this trial's is {asked})"
+        return Gate("confirmed", False, evidence, remedy)
+    passed = len(fresh.seeds) >= MIN_SEEDS and fresh.all_live and fresh.low is not None and fresh.low > 0
+    evidence = (f"{count(len(fresh.seeds), 'fresh seed')}, {fresh.live} live, mean {number(fresh.mean)} "
+                f"{interval(fresh.low, fresh.high)}").strip()
+    return Gate("confirmed", passed, evidence, "" if passed else remedy)
+
+
+GATES: dict[str, Callable[[Study, Trial, Standing], Gate]] = {
+    "finished": _finished, "live": _live, "constraints": _constraints, "beats_copy": _beats_copy,
+    "confirmed": _confirmed,
+}
+
+
+def alerts(trial: Trial, standing: Standing) -> list[dict[str, Any]]:
+    """What a production run is watched for: fixed limits, and half of what this trial itself reached.
+
+    `after_epoch`: the alert is silent until then; a codebook that ends healthy may start with two codes.
+    """
+    grace = _grace(trial)
+    rules: list[dict[str, Any]] = [
+        _alert("val/mse_loss", "is", "nonfinite", "the run diverged", 0),
+        _alert("val/collapsed", "above", 0, "the codebook carries next to nothing", grace),
+        _alert("val/control_low", "below", 0, "the decoder cannot be told to heed the actions", grace),
+        _alert("val/dsnr_status", "is_not", "ok", "DSNR is not defined", grace),
+    ]
+    if standing.mse_copy is not None:
+        rules.append(_alert("val/mse_loss", "above", standing.mse_copy, "no better than copying the last frame", grace))
+    record = next((item for item in trial.validated if item["epoch"] == standing.epoch), {})
+    perplexity = finite(record.get("val/perplexity_slot"))
+    if perplexity is not None:
+        rules.append(_alert("val/perplexity_slot", "below", round(perplexity / 2, 4),
+                            f"half of the {number(perplexity)} that the promoted trial had", grace))
+    rules.append(_alert("val/mse_loss", "rises_in_a_row", 3, "validation MSE rose three times running", grace))
+    return rules
+
+
+def _alert(metric: str, comparison: str, threshold: float | str, meaning: str, after: int) -> dict[str, Any]:
+    return {"metric": metric, "comparison": comparison, "threshold": threshold, "meaning": meaning,
+            "after_epoch": after}
+
+
+def _grace(trial: Trial) -> int:
+    """Epochs before collapse is judged, as the sweep judged it."""
+    asked = trial.config.get("health.grace_epochs")
+    if asked is not None:
+        return int(asked)
+    first = trial.records[0] if trial.records else {}
+    steps = int(first.get("step") or 1) // max(1, int(first.get("epoch") or 1))
+    return collapse_grace(trial.num_epochs or 1, max(1, steps), int(trial.config.get("vq_refresh_interval") or 0), 1)

@@ -1,0 +1,174 @@
+"""Why a trial wins, as sentences with numbers, and what to know before trusting the order. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from analysis.judge.ranking import OUTSIDE, Seeds, Standing, word
+from analysis.read.reading import Study
+from analysis.text import count, finite, interval, number
+
+SHOWN_OUTSIDE = 3
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Two configs trained on the same fresh seeds: the mean of a - b with its 95 % interval."""
+
+    a: str
+    b: str
+    mean: float | None
+    low: float | None
+    high: float | None
+
+    @property
+    def tells_apart(self) -> bool:
+        """Whether the interval leaves out 0."""
+        return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
+
+    @property
+    def sentence(self) -> str:
+        bounds = interval(self.low, self.high)
+        end = "" if self.tells_apart else ": the seeds do not tell them apart"
+        return f"On the same fresh seeds {self.a} minus {self.b} is {number(self.mean)} {bounds}".rstrip() + f"{end}."
+
+
+def differences(study: Study) -> tuple[Difference, ...]:
+    """The paired differences that confirm.json holds."""
+    return tuple(Difference(pair["a"], pair["b"], *(finite(pair.get(key)) for key in ("mean", "low", "high")))
+                 for pair in study.differences)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The answer of a comparison: the winner, if any, and why, as sentences with numbers."""
+
+    winner: str | None
+    headline: str
+    sentence: str
+    cautions: tuple[str, ...] = ()
+
+
+def decide(study: Study, standings: tuple[Standing, ...]) -> Verdict:
+    """The winner and why.
+
+    Example:
+        t0007 wins: objective 0.41 (control 0.47 [0.41, 0.53] × health 0.87); next is t0003 with 0.36; 3 collapsed
+        trials with raw DSNR up to 7.7 are ranked below every live one.
+    """
+    eligible = [item for item in standings if item.eligible]
+    if not eligible:
+        outside = [item for item in standings if item.outside]
+        inside = " and inside the sweep's constraints" if outside else ""
+        return Verdict(None, "No winner", f"No winner: none of {count(len(standings), 'trial')} is live and finished"
+                             f"{inside} ({_tally(standings)}).", tuple(_outside_cautions(standings)))
+    first, *others = eligible
+    name = objective_name(study.objective)
+    parts = [f"{first.label} wins: {_score_text(first, name)}"]
+    parts.append(f"next is {others[0].label} with {_brief(others[0])}" if others else "no other trial is live")
+    parts.extend([*_outside_clause(standings), *_collapsed_clause(standings)])
+    headline = f"{first.label} wins with {'an' if name[0] in 'aeiou' else 'a'} {name} of {_brief(first)}"
+    return Verdict(first.label, headline, "; ".join(parts) + ".",
+                   (*_cautions(study, first, others), *_outside_cautions(standings)))
+
+
+def objective_name(key: str) -> str:
+    """The metric's name without its split, for sentences."""
+    return key.removeprefix("val/").replace("_", " ")
+
+
+def _tally(standings: tuple[Standing, ...]) -> str:
+    statuses = [item.status for item in standings]
+    return ", ".join(f"{statuses.count(status)} {word(status)}" for status in dict.fromkeys(statuses))
+
+
+def _score_text(item: Standing, name: str) -> str:
+    inside = _makeup(item) if name == "objective" else f"control {number(item.control)}"
+    if item.tier == 0 and item.confirmed:
+        seeds = count(len(item.confirmed.seeds), "fresh seed")
+        spread = interval(item.confirmed.low, item.confirmed.high)
+        return f"mean {name} {number(item.confirmed.mean)} {spread} over {seeds} (in the sweep " \
+               f"{number(item.value)}: {inside})".replace("  ", " ")
+    if item.seeds:
+        spread = interval(item.seeds.low, item.seeds.high)
+        return f"mean {name} {number(item.value)} {spread} over {count(len(item.seeds.seeds), 'seed')} ({inside})" \
+            .replace("  ", " ")
+    return f"{name} {number(item.value)} ({inside})"
+
+
+def _makeup(item: Standing) -> str:
+    """What the objective of a live run is made of, under its preset."""
+    if item.preset == "mse":
+        return f"MSE {number(item.mse)}, copying the last frame {number(item.mse_copy)}"
+    if item.preset == "dsnr_health":
+        return f"DSNR {number(item.dsnr)} bounded as d/(1 + d) × health {number(item.health)}"
+    bounds = interval(item.control_low, item.control_high)
+    return f"control {number(item.control)} {bounds} × health {number(item.health)}".replace("  ", " ")
+
+
+def _brief(item: Standing) -> str:
+    if item.tier == 0 and item.confirmed:
+        return f"{number(item.score)} over {len(item.confirmed.seeds)} fresh seeds"
+    return f"{number(item.score)} over {count(len(item.seeds.seeds), 'seed')}" if item.seeds else number(item.score)
+
+
+def _outside(standings: tuple[Standing, ...]) -> list[Standing]:
+    """Sound configs that only the constraints keep from winning."""
+    return [item for item in standings if item.tier == OUTSIDE]
+
+
+def _outside_clause(standings: tuple[Standing, ...]) -> list[str]:
+    outside = _outside(standings)
+    verb = "stands" if len(outside) == 1 else "stand"
+    return [f"{count(len(outside), 'live trial')} outside the sweep's constraints {verb} behind every one inside"] \
+        if outside else []
+
+
+def _outside_cautions(standings: tuple[Standing, ...]) -> list[str]:
+    """The best of those that the constraints keep from winning, and by how much."""
+    return [f"{item.label} ({_brief(item)}) is outside the sweep's constraints: {'; '.join(item.outside)}."
+            for item in sorted(_outside(standings), key=lambda item: item.rank)[:SHOWN_OUTSIDE]]
+
+
+def _collapsed_clause(standings: tuple[Standing, ...]) -> list[str]:
+    dead = [item for item in standings if item.status == "collapsed"]
+    if not dead:
+        return []
+    peaks = [item.raw_dsnr_max for item in dead if item.raw_dsnr_max is not None]
+    raw = f" with raw DSNR {'up to ' if len(dead) > 1 else ''}{number(max(peaks))}" if peaks else ""
+    verb = "is" if len(dead) == 1 else "are"
+    return [f"{count(len(dead), 'collapsed trial')}{raw} {verb} ranked below every live one"]
+
+
+def _cautions(study: Study, first: Standing, others: list[Standing]) -> list[str]:
+    """What a reader should know before trusting the order."""
+    cautions = []
+    if first.epoch != first.kept_epoch:
+        cautions.append(f"{first.label} is ranked by epoch {first.epoch}, and the checkpoint of epoch "
+                        f"{first.kept_epoch} is kept.")
+    alone = others and not first.seeds and not others[0].seeds
+    if alone and first.tier == 1 and None not in (others[0].control_high, first.control_low) \
+            and others[0].control_high >= first.control_low:  # type: ignore[operator]
+        cautions.append(f"The 95 % intervals of control of {first.label} and {others[0].label} overlap: one seed each "
+                        "does not tell them apart. Confirm both with fresh seeds.")
+    if others and first.tier == others[0].tier == 0:
+        pair = {first.label, others[0].label}
+        cautions.extend(item.sentence for item in differences(study)
+                        if {item.a, item.b} == pair and not item.tells_apart)
+    elif others and first.tier == others[0].tier == 1 and _overlap(first.seeds, others[0].seeds):
+        cautions.append(f"The 95 % intervals over the seeds of {first.label} and {others[0].label} overlap.")
+    if first.num_epochs and first.last_epoch < first.num_epochs:
+        cautions.append(f"{first.label} was stopped at epoch {first.last_epoch} of {first.num_epochs}.")
+    if len({trial.identity.get("data_fingerprint") for trial in study.trials if trial.identity}) > 1:
+        cautions.append("These trials saw different data: their values do not compare.")
+    if len(study.objectives) > 1:
+        rest = ", ".join(study.objectives[1:])
+        cautions.append(f"Several objectives were asked for. The order is by {study.objective} alone, not by {rest}.")
+    return cautions
+
+
+def _overlap(a: Seeds | None, b: Seeds | None) -> bool:
+    """Whether the better one's interval reaches into the other's; False where one has none."""
+    if a is None or b is None or a.low is None or a.high is None or b.low is None or b.high is None:
+        return False
+    return a.low <= b.high and b.low <= a.high

@@ -1,0 +1,30 @@
+"""What the health engine says of a trial: the same rules as in training, over its records."""
+
+from __future__ import annotations
+
+from analysis.read.reading import Trial
+from record import health
+from record.health.engine import Finding
+from record.health.trends import NOT_DETERMINED, of_records
+
+# Metrics whose trajectories a run's assessment tells: key, name, which way is better.
+TOLD = (("val/mse_loss", "validation MSE", "down"), ("val/control", "control", "up"),
+        ("val/perplexity_slot", "slot perplexity", "up"))
+
+
+def findings(trial: Trial) -> tuple[Finding, ...]:
+    """The rules of the trial's profile that hold at its last record, gravest first."""
+    if not trial.records:
+        return ()
+    nested = {key: value for key, value in trial.config.items() if "." not in key}
+    settings = {key.removeprefix("health."): value for key, value in trial.config.items() if key.startswith("health.")}
+    known = health.load(str(settings.get("profile", "lam")))
+    facts = health.of_config({**nested, "health": settings}, health.steps_per_epoch(trial.records))
+    return health.judge_records(trial.records, known, facts).findings
+
+
+def trajectories(trial: Trial) -> str:
+    """The trajectories that can be told, as a sentence; empty where none can."""
+    found = [(name, of_records(trial.records, key, better)) for key, name, better in TOLD]
+    told = [f"{name} {trend.word}" for name, trend in found if trend.word != NOT_DETERMINED]
+    return f"Trajectories: {', '.join(told)}." if told else ""

@@ -1,0 +1,1 @@
+"""From folders to records: sweeps, runs, and the logs of other trainers."""

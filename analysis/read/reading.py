@@ -1,0 +1,286 @@
+"""From folders to records: sweeps and runs as one frozen `Study`; `analysis.judge.frames` makes DataFrames of it.
+
+A path may be a sweep folder, a run folder, or several of either. Nothing here judges; see
+`analysis.judge.ranking`. A half-written last line of a record is left out, as docs/records.md says.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from analysis.read.sources import epoch_records, flat, is_sweep, journal, read_json, record_folder
+from analysis.text import printable
+from lam.metrics import TABLE
+from record import yamlio
+from record.bounds import Bound
+from record.errors import BadInput
+from record.run import RunFolder
+from record.schema import build
+
+STATES = ("suggested", "started", "paused", "stopped", "completed", "failed", "interrupted")
+FINISHED = ("completed", "stopped")
+_RUN_STATES = {"running": "started", "finished": "completed", "failed": "failed", "interrupted": "interrupted"}
+Paths = str | Path | Sequence[str | Path]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What one run left on disk.
+
+    Attributes:
+        label: what a report calls it; unique in its study.
+        id: its id inside the sweep, or the run's id.
+        state: the last of its journal events (`STATES`); a run of its own is mapped to the same words.
+        params: what the sampler chose; for runs of their own the config keys in which they differ.
+        config: the complete config, dotted keys; empty before the trial has started.
+        records: epoch records in order.
+        reason: why it was stopped or failed (rule, sentence, ...), empty otherwise.
+        place: its place in its sweep's order of suggestion, from 0; None for a run of its own.
+        repeats: label of the trial whose config this one trains again with another seed.
+        limits: the constraints of its sweep, by metric.
+    """
+
+    label: str
+    id: str
+    path: Path
+    state: str
+    params: dict[str, Any] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
+    identity: dict[str, Any] = field(default_factory=dict)
+    records: tuple[dict[str, Any], ...] = ()
+    reason: dict[str, Any] = field(default_factory=dict)
+    place: int | None = None
+    repeats: str | None = None
+    limits: dict[str, Bound] = field(default_factory=dict)
+
+    @property
+    def validated(self) -> tuple[dict[str, Any], ...]:
+        """The records that hold a validation."""
+        return tuple(record for record in self.records if any(key.startswith("val/") for key in record))
+
+    @property
+    def last_epoch(self) -> int:
+        """Epochs trained so far."""
+        return int(self.records[-1]["epoch"]) if self.records else 0
+
+    @property
+    def num_epochs(self) -> int | None:
+        """The full budget of epochs."""
+        return self.config.get("num_epochs")
+
+
+@dataclass(frozen=True)
+class Study:
+    """Trials that are looked at together.
+
+    Attributes:
+        objective: key of the metric that ranks them, from `lam.metrics.TABLE`.
+        objectives: every objective that was asked for; the first one ranks.
+        knobs: the swept keys in order of appearance.
+        sweep: sweep.json where the study is one sweep, else empty.
+        stops: the trials that were stopped early, with their reasons.
+        confirm: label -> entry of confirm.json (seeds, values, mean, low, high, live).
+        differences: paired differences over fresh seeds (a, b, mean, low, high), a and b being labels.
+    """
+
+    name: str
+    objective: str
+    trials: tuple[Trial, ...]
+    knobs: tuple[str, ...]
+    sources: tuple[Path, ...]
+    sweep: dict[str, Any] = field(default_factory=dict)
+    confirm: dict[str, dict[str, Any]] = field(default_factory=dict)
+    differences: tuple[dict[str, Any], ...] = ()
+    objectives: tuple[str, ...] = ()
+
+    @property
+    def stops(self) -> tuple[Trial, ...]:
+        return tuple(trial for trial in self.trials if trial.state == "stopped")
+
+    @property
+    def configs(self) -> tuple[Trial, ...]:
+        """The first training of each config."""
+        labels = {trial.label for trial in self.trials}
+        return tuple(trial for trial in self.trials if trial.repeats not in labels)
+
+    def trainings(self, first: Trial) -> tuple[Trial, ...]:
+        """All trainings of a config, the first one first."""
+        return first, *(trial for trial in self.trials if trial.repeats == first.label)
+
+    def first(self, trial: Trial) -> Trial:
+        """The first training of a trial's config; the trial itself where it is that."""
+        return next((other for other in self.trials if other.label == trial.repeats), trial)
+
+    def trial(self, name: str) -> Trial | None:
+        """The trial with this label or id; None where there is none."""
+        return next((trial for trial in self.trials if name in (trial.label, trial.id)), None)
+
+
+def read_study(paths: Paths) -> Study:
+    """Read sweeps and runs.
+
+    Raises:
+        BadInput: a path is missing or holds neither; a record is damaged; a sweep has no finished trial.
+    """
+    named = [paths] if isinstance(paths, (str, Path)) else paths
+    folders = list(dict.fromkeys(record_folder(path) for path in named))
+    if not folders:
+        raise BadInput("no path given", remedy="name a sweep folder, a run folder, or several of either")
+    if len(folders) == 1 and is_sweep(folders[0]):
+        return _read_sweep(folders[0], prefix="")
+    parts = [_read_sweep(f, prefix=f"{printable(f.name)}/") if is_sweep(f) else _read_single(f) for f in folders]
+    return _merge(parts)
+
+
+def _read_trial(path: Path, label: str, state: str | None = None, **known: Any) -> Trial:
+    """A run folder as a trial; `state` where a journal knows better than run.json."""
+    run = RunFolder(path)
+    identity = read_json(run.identity_file) if run.exists() else {}
+    config = flat(yamlio.load_mapping(run.config_file)) if run.config_file.exists() else {}
+    reason = known.pop("reason", None) or _as_reason(identity.get("reason"))
+    return Trial(
+        label=printable(label), id=printable(known.pop("id", label)), path=path,
+        state=state or _RUN_STATES.get(str(identity.get("state")), "started"),
+        config=config, identity=identity, records=epoch_records(run), reason=reason, **known,
+    )
+
+
+def _as_reason(reason: Any) -> dict[str, Any]:
+    if not reason:
+        return {}
+    return dict(reason) if isinstance(reason, dict) else {"rule": "failed", "sentence": str(reason)}
+
+
+def _read_single(folder: Path) -> Study:
+    identity = read_json(folder / "run.json")
+    name = printable(str(identity.get("run_id") or folder.name))
+    trial = _read_trial(folder, name)
+    return Study(name=name, objective="val/objective", trials=(trial,), knobs=(), sources=(folder,))
+
+
+def _read_sweep(folder: Path, prefix: str) -> Study:
+    sweep = read_json(folder / "sweep.json")
+    states, limits = _trial_states(journal(folder)), _limits(sweep, folder)
+    trials = tuple(
+        _read_trial(folder / "trials" / name, prefix + name, event["state"], id=name, params=event["params"],
+                    reason=event["reason"], place=place, limits=limits,
+                    repeats=prefix + event["repeats"] if event["repeats"] else None)
+        for place, (name, event) in enumerate(states.items())
+    )
+    _need_a_finished_trial(folder, trials)
+    objectives = _objectives(sweep, folder)
+    confirm, differences = _confirm(folder, prefix)
+    return Study(
+        name=printable(str(sweep.get("name") or folder.name)), objective=objectives[0], trials=trials,
+        knobs=_ordered(knob for trial in trials for knob in trial.params), sources=(folder,), sweep=sweep,
+        confirm=confirm, differences=differences, objectives=objectives,
+    )
+
+
+def _trial_states(events: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """trial id -> {state, params, repeats, reason}, in order of suggestion."""
+    states: dict[str, dict[str, Any]] = {}
+    for event in events:
+        if event["event"] not in STATES:
+            continue
+        name = str(event.get("trial"))
+        if Path(name).name != name:
+            raise BadInput(f"got trial {name!r}, expected a plain name", source="journal",
+                           remedy="this folder was not written by a sweep; do not trust it")
+        entry = states.setdefault(name, {"params": {}, "reason": {}, "repeats": None})
+        entry["state"] = event["event"]
+        entry["params"] = event.get("params", entry["params"])
+        entry["repeats"] = event.get("repeats", entry["repeats"])
+        entry["reason"] = _as_reason(event.get("reason"))
+    return states
+
+
+def _need_a_finished_trial(folder: Path, trials: Sequence[Trial]) -> None:
+    if any(trial.state in FINISHED for trial in trials):
+        return
+    counts = ", ".join(f"{sum(trial.state == state for trial in trials)} {state}" for state in STATES
+                       if any(trial.state == state for trial in trials))
+    failure = next((trial for trial in trials if trial.state == "failed"), None)
+    first = f"; the first failure: {failure.reason.get('sentence', 'no reason recorded')}" if failure else ""
+    raise BadInput(f"no trial has finished ({counts or 'none was suggested'}{first})", source=folder,
+                   remedy=f"wait, or see 'lam sweep status {folder}'")
+
+
+def _objectives(sweep: dict[str, Any], folder: Path) -> tuple[str, ...]:
+    asked = sweep.get("spec", {}).get("objective") or "val/objective"
+    keys = (asked,) if isinstance(asked, str) else tuple(asked)
+    for key in keys:
+        if key not in TABLE or TABLE[key].direction == "none":
+            raise BadInput(f"got {key!r}, expected a metric that has a better direction", source=folder / "sweep.json",
+                           key="spec.objective", remedy="restore sweep.json from a copy")
+    return keys
+
+
+def _limits(sweep: dict[str, Any], folder: Path) -> dict[str, Bound]:
+    """The constraints of a sweep."""
+    asked = sweep.get("spec", {}).get("constraints") or {}
+    return {key: build(Bound, bound, f"{folder / 'sweep.json'}:spec.constraints.{key}")
+            for key, bound in asked.items()}
+
+
+def _confirm(folder: Path, prefix: str) -> tuple[dict[str, dict[str, Any]], tuple[dict[str, Any], ...]]:
+    """confirm.json: its entries by label, and the paired differences between them."""
+    path = folder / "confirm.json"
+    found = read_json(path) if path.exists() else {}
+    needed = {"trial", "seeds", "values", "mean", "live"}
+    if not all(needed <= set(entry) for entry in found.get("trials", [])):
+        raise BadInput(f"an entry lacks one of {', '.join(sorted(needed))}", source=path, key="trials",
+                       remedy="run 'lam sweep confirm' again")
+    pairs = ({**pair, "a": prefix + printable(pair["a"]), "b": prefix + printable(pair["b"])}
+             for pair in found.get("differences", []))
+    return {prefix + printable(entry["trial"]): entry for entry in found.get("trials", [])}, tuple(pairs)
+
+
+def _ordered(keys: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(keys))
+
+
+def _merge(parts: Sequence[Study]) -> Study:
+    """Several studies as one; runs of their own get the config keys in which they differ as params."""
+    trials = _unique_labels([trial for part in parts for trial in part.trials])
+    objectives = _ordered(part.objective for part in parts)
+    if len(objectives) > 1:
+        raise BadInput(f"they were ranked by different metrics ({', '.join(objectives)})",
+                       source=", ".join(str(part.sources[0]) for part in parts), remedy="report them one by one")
+    knobs = _ordered([knob for part in parts for knob in part.knobs] + _differing(trials))
+    return Study(
+        name=" and ".join(part.name for part in parts) if len(parts) < 4 else f"{len(parts)} runs and sweeps",
+        objective=objectives[0], objectives=objectives, knobs=knobs,
+        trials=tuple(_with_params(trial, knobs) for trial in trials),
+        sources=tuple(source for part in parts for source in part.sources),
+        confirm={label: entry for part in parts for label, entry in part.confirm.items()},
+        differences=tuple(pair for part in parts for pair in part.differences),
+    )
+
+
+def _differing(trials: Sequence[Trial]) -> list[str]:
+    """Config keys whose values are not the same in every config."""
+    firsts = [trial for trial in trials if trial.config and trial.repeats is None]
+    keys = _ordered(key for trial in firsts for key in trial.config)
+    return [key for key in keys if len({json.dumps(trial.config.get(key)) for trial in firsts}) > 1]
+
+
+def _with_params(trial: Trial, knobs: Sequence[str]) -> Trial:
+    chosen = {knob: trial.config[knob] for knob in knobs if knob in trial.config} | trial.params
+    return Trial(**{**vars(trial), "params": chosen})
+
+
+def _unique_labels(trials: Sequence[Trial]) -> list[Trial]:
+    """Trials whose labels name one of them each: the path stands in where two share a label."""
+    labels = Counter(trial.label for trial in trials)
+
+    def unique(label: str, path: Path) -> str:
+        return label if labels[label] == 1 else printable(str(path))
+
+    return [replace(trial, label=unique(trial.label, trial.path), repeats=trial.repeats and unique(
+        trial.repeats, trial.path.parent / trial.repeats.rpartition("/")[2])) for trial in trials]

@@ -1,0 +1,111 @@
+"""Folders and files of records, checked as they are read: what is a sweep, what is a run, what is damaged."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from record import files
+from record.errors import BadInput, Damaged, EnvironmentFailed
+from record.journal import journals
+from record.run import SCHEMA, RunFolder
+
+
+def is_sweep(folder: Path) -> bool:
+    """Whether a sweep was written here."""
+    return (folder / "sweep.json").exists()
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a run was written here."""
+    return (folder / "run.json").exists()
+
+
+def record_folder(path: str | Path) -> Path:
+    """The folder itself, absolute, once it is known to hold a sweep or a run.
+
+    Raises:
+        BadInput: it is missing, a file, or holds neither.
+    """
+    folder = Path(path)
+    if not folder.exists():
+        raise BadInput("no such folder", source=folder, remedy="name a folder that 'lam train' or a sweep wrote")
+    if not folder.is_dir():
+        raise BadInput("is a file, expected a sweep or run folder", source=folder, remedy="name the folder it is in")
+    folder = folder.resolve()
+    if is_sweep(folder) or is_run(folder):
+        return folder
+    inside = [child.name for child in sorted(folder.iterdir()) if child.is_dir() and (is_sweep(child) or is_run(child))]
+    remedy = f"name one of those inside it: {', '.join(inside[:5])}" if inside else "check the path"
+    raise BadInput("is neither a sweep (no sweep.json) nor a run (no run.json)", source=folder, remedy=remedy)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object of the records.
+
+    Raises:
+        BadInput: it is damaged, or written by a newer version.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise BadInput(f"is not JSON ({error})", source=path, remedy="restore it from a copy") from None
+    if not isinstance(value, dict):
+        raise BadInput(f"holds a {type(value).__name__}, expected an object", source=path,
+                       remedy="restore it from a copy")
+    if value.get("schema", SCHEMA) != SCHEMA:
+        raise BadInput(f"has schema {value['schema']!r}, this version reads {SCHEMA}", source=path,
+                       remedy="update lamsweep")
+    return value
+
+
+def journal(folder: Path) -> list[dict[str, Any]]:
+    """Every event of a sweep in order of its sequence number.
+
+    Raises:
+        BadInput: it is damaged before its last line, or an event is missing.
+        EnvironmentFailed: it is kept on a store that does not answer.
+    """
+    try:
+        return list(journals.read(folder))
+    except Damaged as error:
+        raise BadInput(str(error)) from None
+
+
+def epoch_records(run: RunFolder) -> tuple[dict[str, Any], ...]:
+    """The epoch records of a run, in order.
+
+    Raises:
+        BadInput: a line before the last is damaged.
+    """
+    try:
+        return tuple(run.metrics())
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadInput(f"is damaged ({error})", source=run.metrics_file,
+                       remedy="restore it from a copy, or take the run out") from None
+
+
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one with dotted keys."""
+    result: dict[str, Any] = {}
+    for key, value in values.items():
+        result |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return result
+
+
+def save(path: Path, text: str) -> Path:
+    """Replace `path` atomically.
+
+    Raises:
+        BadInput: the place cannot be written to.
+        EnvironmentFailed: the disk failed or is full; what was there is untouched.
+    """
+    try:
+        return files.write_text(path, text)
+    except (PermissionError, NotADirectoryError, FileExistsError, FileNotFoundError) as error:
+        raise BadInput(f"cannot be written ({error.strerror})", source=path,
+                       remedy="check its permissions, or choose another place") from None
+    except OSError as error:
+        raise EnvironmentFailed(f"{path}: cannot be written ({error.strerror}); make room and give the same command "
+                                "again") from None

@@ -1,0 +1,1 @@
+"""The comparison report: an info object first, then HTML, Markdown or JSON."""

@@ -1,0 +1,123 @@
+"""A few trials side by side: completion, losses, action quality, codebook health; one verdict a row. Pure.
+
+"Kept" is the epoch whose checkpoint is kept, "end" the last validation. A row's winner is sought among
+the trials that may win the whole comparison: a collapsed run with a huge DSNR wins no row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from analysis.judge.ranking import Standing, bounds, rank, word
+from analysis.read.reading import Study, Trial
+from analysis.report.measures import Cell, Measure, measures
+from analysis.text import MISSING, interval, number
+
+TOP = 4
+ALL_UP_TO = 6
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measure of every column.
+
+    Attributes:
+        key: the metric it comes from; empty for a fact about the run.
+        winners: labels of the best eligible columns; none where nothing is better or all of them tie.
+        verdict: the same in words.
+    """
+
+    title: str
+    key: str
+    cells: tuple[Cell, ...]
+    winners: tuple[str, ...] = ()
+    verdict: str = MISSING
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Section:
+    title: str
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The table: one column a config, `columns` in order of rank; several trainings of one stand as their mean."""
+
+    columns: tuple[str, ...]
+    sections: tuple[Section, ...]
+    baseline: str | None = None
+    against_baseline: str = ""
+
+
+def compare(study: Study, standings: tuple[Standing, ...], baseline: Trial | None = None) -> Comparison:
+    """Put the leading trials, and the baseline last, side by side."""
+    chosen = choose_columns(standings)
+    trials = [trial for label in chosen if (trial := study.trial(label)) and trial != baseline]
+    eligible = {item.label for item in standings if item.eligible} - ({baseline.label} if baseline else set())
+    columns = [*trials, *([baseline] if baseline else [])]
+    groups = [study.trainings(trial) for trial in columns]
+    sections = tuple(
+        Section(title, rows) for title, group in measures(study)
+        if (rows := tuple(row for measure in group if (row := _row(measure, groups, eligible))))
+    )
+    text = _against(study, standings, baseline) if baseline else ""
+    return Comparison(tuple(trial.label for trial in columns), sections, baseline.label if baseline else None, text)
+
+
+def choose_columns(standings: tuple[Standing, ...]) -> list[str]:
+    """All where they are few; else the first ones and, for contrast, the collapsed one with the largest DSNR."""
+    if len(standings) <= ALL_UP_TO:
+        return [item.label for item in standings]
+    chosen = [item.label for item in standings[:TOP]]
+    collapsed = [item for item in standings[TOP:] if item.status == "collapsed"]
+    if collapsed:
+        chosen.append(max(collapsed, key=lambda item: item.raw_dsnr_max or 0.0).label)
+    return chosen
+
+
+def _row(measure: Measure, groups: list[tuple[Trial, ...]], eligible: set[str]) -> Row | None:
+    """The measure of every config, given its trainings; None where none has it."""
+    trials = [group[0] for group in groups]
+    cells = tuple(joined([measure.cell(trial) for trial in group]) for group in groups)
+    if all(cell.text == MISSING and not cell.detail for cell in cells):
+        return None
+    contest = [(cell.value, trial.label) for cell, trial in zip(cells, trials, strict=True)
+               if trial.label in eligible and cell.value is not None]
+    winners: tuple[str, ...] = ()
+    if contest and measure.direction != "none" and len(trials) > 1:
+        values = [value for value, _ in contest]
+        best = max(values) if measure.direction == "up" else min(values)
+        winners = tuple(label for value, label in contest if value == best)
+    tie = len(winners) > 1 and len(winners) == len(contest)
+    verdict_text = f"all {len(winners)} tie" if tie else ", ".join(winners) or MISSING
+    return Row(measure.title, measure.key, cells, () if tie else winners, verdict_text, measure.note)
+
+
+def joined(cells: list[Cell]) -> Cell:
+    """The cells of several trainings of one config as one: a mean with its interval, or what each of them says."""
+    first, values = cells[0], [cell.value for cell in cells]
+    if len(cells) == 1 or all(cell == first for cell in cells) or all(cell.text == MISSING for cell in cells[1:]):
+        return first
+    known = [value for value in values if value is not None]
+    mean = sum(known) / len(known) if len(known) == len(values) else None
+    if mean is not None and all(cell.text == number(cell.value) for cell in cells):
+        return Cell(mean, number(mean), f"{interval(*bounds(values))}\n{len(cells)} seeds".strip())
+    return Cell(mean, ", ".join(dict.fromkeys(cell.text for cell in cells)), f"{len(cells)} seeds")
+
+
+def _against(study: Study, standings: tuple[Standing, ...], baseline: Trial) -> str:
+    """The winner against the baseline, as a sentence."""
+    winner = next((item for item in standings if item.eligible and item.label != baseline.label), None)
+    if winner is None:
+        return f"No live trial to set against the baseline {baseline.label}."
+    base = rank(Study(name="", objective=study.objective, trials=(baseline,), knobs=(), sources=()))[0]
+    parts = []
+    if winner.value is not None and base.value is not None:
+        parts.append(f"{study.objective} {number(winner.value)} against {number(base.value)}")
+    if winner.mse is not None and base.mse:
+        parts.append(f"validation MSE {number(winner.mse)} against {number(base.mse)} "
+                     f"({100 * (winner.mse / base.mse - 1):+.0f} %)")
+    return f"{winner.label} against the baseline {baseline.label} ({word(base.status)}): {'; '.join(parts)}." \
+        if parts else f"The baseline {baseline.label} has no number to compare with."

@@ -1,0 +1,253 @@
+"""What a comparison shows of each trial: a list of measures, each a pure function from a trial to a cell.
+
+"Kept" is the epoch whose checkpoint is kept, "end" the last validation, "start" the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+
+from analysis.judge.judging import LIVE, kept_record
+from analysis.judge.ranking import state_word, word
+from analysis.judge.vitality import findings
+from analysis.read.reading import Study, Trial
+from analysis.text import MISSING, finite, interval, number, share
+from lam.metrics import TABLE
+from record.health import verdict
+from record.health.trends import NOT_DETERMINED, of_records
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A number (None where there is none), how it reads, and what belongs beside it (an interval, a share)."""
+
+    value: float | None
+    text: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One row: its title, the metric behind it (or none), the cell of a trial, and which way is better."""
+
+    title: str
+    key: str
+    cell: Callable[[Trial], Cell]
+    direction: str
+    note: str = ""
+
+
+def measures(study: Study) -> list[tuple[str, list[Measure]]]:
+    """The sections of a comparison and the measures in each."""
+    return [
+        ("Completion and stability", _completion()),
+        ("Losses", _losses()),
+        ("Action quality", _quality(study)),
+        ("Codebook health", _codebook()),
+    ]
+
+
+def _completion() -> list[Measure]:
+    return [
+        Measure("Epochs trained", "", _epochs, "up"),
+        Measure("How it ended", "", _ending, "up"),
+        Measure("Validations that were not finite", "", _nonfinite, "down"),
+        Measure("Largest rise of validation MSE", "val/mse_loss", _rise, "down", "between two validations"),
+        Measure("Verdict at the end", "", _last_verdict, "up"),
+        Measure("Health rules that hold at the end", "", _rules, "down", "warnings and worse"),
+    ]
+
+
+def _losses() -> list[Measure]:
+    return [
+        _end("Training loss, end", "train/loss"),
+        _end("Validation loss, end", "val/loss"),
+        _extreme("Validation loss, best", "val/loss"),
+        _start("Validation MSE, start", "val/mse_loss"),
+        _end("Validation MSE, end", "val/mse_loss"),
+        _kept("Validation MSE, kept", "val/mse_loss"),
+        _trajectory("Validation MSE, trajectory", "val/mse_loss"),
+        Measure("MSE over that of copying the last frame, kept", "val/mse_copy", _over_copy, "down",
+                "below 1 is better"),
+        _end("Rollout loss, end", "val/rollout_loss"),
+    ]
+
+
+def _quality(study: Study) -> list[Measure]:
+    return [
+        Measure("Mean over fresh seeds", study.objective, lambda trial: _fresh(study, trial),
+                TABLE[study.objective].direction, "95 % interval"),
+        _kept("Objective, kept", study.objective),
+        _start("Control, start", "val/control"),
+        Measure("Control, kept", "val/control", lambda trial: _bounded(trial, study.objective), "up",
+                "95 % interval over videos"),
+        _trajectory("Control, trajectory", "val/control"),
+        _kept("Control inside a chunk, kept", "val/control_within"),
+        _kept("Control across chunks, kept", "val/control_across"),
+        _kept("ΔPSNR, kept", "val/delta_psnr"),
+        _kept("True-action information, kept", "val/action_nmi", "share of the action's entropy"),
+        _kept("Probe accuracy, kept", "val/probe_accuracy", "held-out videos"),
+        Measure("DSNR, kept", "val/dsnr", lambda trial: _dsnr(trial, study.objective), "up",
+                "gates; never ranks"),
+    ]
+
+
+def _codebook() -> list[Measure]:
+    return [
+        _usage("start", _first, "none"),
+        _usage("fewest", _least, "up"),
+        _usage("end", _last, "up"),
+        _start("Slot perplexity, start", "val/perplexity_slot"),
+        Measure("Slot perplexity, lowest", "val/perplexity_slot",
+                lambda trial: _plain(_least(trial, "val/perplexity_slot")), "up"),
+        _end("Slot perplexity, end", "val/perplexity_slot"),
+        _trajectory("Slot perplexity, trajectory", "val/perplexity_slot"),
+        _end("Joint perplexity, end", "val/perplexity_joint"),
+        _end("Dead codes, end", "val/dead_codes"),
+        _end("Quantisation error, end", "val/quantization_error"),
+        _end("Codebook health, end", "val/codebook_health"),
+        Measure("Collapsed at the end", "val/collapsed", _collapsed, "down"),
+    ]
+
+
+def _usage(when: str, pick: Callable[[Trial, str], float | None], direction: str) -> Measure:
+    key = "val/codebook_usage"
+    return Measure(f"Codes in use, {when}", key, lambda trial: _codes(pick(trial, key), trial), direction)
+
+
+def _direction(key: str) -> str:
+    return TABLE[key].direction if key in TABLE else "up"
+
+
+def _trajectory(title: str, key: str) -> Measure:
+    """A word by the rules of `record.health.trends`; what too few points say is in brackets."""
+
+    def cell(trial: Trial) -> Cell:
+        found = of_records(trial.records, key, _direction(key))
+        if not found.points:
+            return Cell(None, MISSING)
+        return Cell(None, found.word, found.change if found.word == NOT_DETERMINED else "")
+
+    return Measure(title, key, cell, "none")
+
+
+def _rules(trial: Trial) -> Cell:
+    found = [item for item in findings(trial) if item.severity != "info"]
+    return Cell(float(len(found)), str(len(found)), ", ".join(item.rule for item in found[:3]))
+
+
+def _start(title: str, key: str) -> Measure:
+    return Measure(title, key, lambda trial: _plain(_first(trial, key)), "none")
+
+
+def _end(title: str, key: str) -> Measure:
+    return Measure(title, key, lambda trial: _plain(_last(trial, key)), _direction(key))
+
+
+def _extreme(title: str, key: str) -> Measure:
+    pick = max if _direction(key) == "up" else min
+    return Measure(title, key, lambda trial: _plain(pick(_series(trial, key), default=None)), _direction(key))
+
+
+def _kept(title: str, key: str, note: str = "") -> Measure:
+    def cell(trial: Trial) -> Cell:
+        return _plain(finite((kept_record(trial) or {}).get(key)))
+
+    return Measure(title, key, cell, _direction(key), note)
+
+
+def _plain(value: float | None) -> Cell:
+    return Cell(value, number(value))
+
+
+def _series(trial: Trial, key: str) -> list[float]:
+    return [value for record in trial.records if (value := finite(record.get(key))) is not None]
+
+
+def _first(trial: Trial, key: str) -> float | None:
+    return next(iter(_series(trial, key)), None)
+
+
+def _last(trial: Trial, key: str) -> float | None:
+    """The last record that holds the key: None where it was not finite there, however good it was before."""
+    return next((finite(record[key]) for record in reversed(trial.records) if key in record), None)
+
+
+def _least(trial: Trial, key: str) -> float | None:
+    return min(_series(trial, key), default=None)
+
+
+def _epochs(trial: Trial) -> Cell:
+    if not trial.num_epochs:
+        return Cell(None, MISSING)
+    return Cell(trial.last_epoch / trial.num_epochs, f"{trial.last_epoch}/{trial.num_epochs}",
+                share(trial.last_epoch, trial.num_epochs))
+
+
+def _ending(trial: Trial) -> Cell:
+    rule = trial.reason.get("rule")
+    return Cell(float(trial.state == "completed"), state_word(trial.state), str(rule or ""))
+
+
+def _nonfinite(trial: Trial) -> Cell:
+    return _plain(float(sum(verdict(record) == "nonfinite" for record in trial.validated)))
+
+
+def _rise(trial: Trial) -> Cell:
+    values = [(record["epoch"], value) for record in trial.validated
+              if (value := finite(record.get("val/mse_loss"))) is not None and value > 0]
+    rises = [((after - before) / before, epoch) for (_, before), (epoch, after) in pairwise(values)]
+    if not rises:
+        return Cell(None, MISSING)
+    rise, epoch = max(rises)
+    return Cell(rise, f"+{100 * rise:.0f} %", f"epoch {epoch}") if rise > 0 else Cell(0.0, "none")
+
+
+def _last_verdict(trial: Trial) -> Cell:
+    if not trial.validated:
+        return Cell(None, MISSING)
+    last = verdict(trial.validated[-1])
+    return Cell(float(last == LIVE), word(last))
+
+
+def _over_copy(trial: Trial) -> Cell:
+    record = kept_record(trial) or {}
+    mse, copy = finite(record.get("val/mse_loss")), finite(record.get("val/mse_copy"))
+    return _plain(mse / copy if mse is not None and copy else None)
+
+
+def _fresh(study: Study, trial: Trial) -> Cell:
+    entry = study.confirm.get(trial.label, {})
+    mean = finite(entry.get("mean"))
+    if mean is None:
+        return Cell(None, MISSING)
+    bounds = interval(finite(entry.get("low")), finite(entry.get("high")))
+    return Cell(mean, number(mean), f"{bounds}\n{entry['live']} of {len(entry['seeds'])} live".strip())
+
+
+def _bounded(trial: Trial, objective: str) -> Cell:
+    record = kept_record(trial, objective) or {}
+    control = finite(record.get("val/control"))
+    bounds = interval(finite(record.get("val/control_low")), finite(record.get("val/control_high")))
+    return Cell(control, number(control), bounds)
+
+
+def _dsnr(trial: Trial, objective: str) -> Cell:
+    record = kept_record(trial, objective) or {}
+    status = record.get("val/dsnr_status")
+    if status is None:
+        return Cell(None, MISSING)
+    dsnr = finite(record.get("val/dsnr"))
+    return Cell(dsnr, number(dsnr), word(str(status)))
+
+
+def _codes(used: float | None, trial: Trial) -> Cell:
+    total = finite(trial.config.get("num_embeddings"))
+    return Cell(used, MISSING) if used is None else Cell(used, f"{number(used)}/{number(total)}", share(used, total))
+
+
+def _collapsed(trial: Trial) -> Cell:
+    value = _last(trial, "val/collapsed")
+    return Cell(value, MISSING if value is None else "yes" if value else "no")

@@ -1,0 +1,105 @@
+"""Picture strips of a run as PNG data: frame, true next frame, two predictions, and where they differ."""
+
+from __future__ import annotations
+
+import base64
+import io
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from analysis.read.reading import Trial
+
+PANELS = ("Frame", "True next frame", "Prediction, its own action", "Prediction, another action", "Difference")
+MIN_SIDE = 144
+MAX_STRIPS = 4
+
+
+@dataclass(frozen=True)
+class Strip:
+    """One transition.
+
+    Attributes:
+        images: PNG data URIs in the order of `PANELS`; the last is the heat map of
+            |own - other|, black = 0, brightest = `largest` of 255.
+        action, other_action: names of the true action and of the one the other codes stand for, "unknown" where
+            the data does not say.
+        codes, other_codes: code tuples behind the two predictions.
+    """
+
+    images: tuple[str, ...]
+    action: str
+    other_action: str
+    codes: tuple[int, ...]
+    other_codes: tuple[int, ...]
+    file: str
+    frame: int
+    largest: int
+
+
+@dataclass(frozen=True)
+class Strips:
+    """The strips of a run, or the reason that there are none."""
+
+    label: str
+    epoch: int | None
+    strips: tuple[Strip, ...]
+    note: str = ""
+
+
+def strips_of(trial: Trial, epoch: int | None) -> Strips:
+    """Strips of the validation at `epoch`, or of the nearest one before it, or of the first one."""
+    found = {int(path.stem.removeprefix("epoch-")): path for path in trial.path.glob("samples/epoch-*.npz")
+             if path.stem.removeprefix("epoch-").isdigit()}
+    if not found:
+        return Strips(trial.label, None, (), "No picture was recorded: the data has no codec back to pixels.")
+    before = [number for number in found if epoch is None or number <= epoch]
+    chosen = max(before) if before else min(found)
+    try:
+        return Strips(trial.label, chosen, _read(found[chosen]))
+    except (OSError, ValueError, KeyError, IndexError, zipfile.BadZipFile) as error:
+        return Strips(trial.label, chosen, (), f"{found[chosen].name} cannot be read ({error}).")
+
+
+def _read(path: Path) -> tuple[Strip, ...]:
+    with np.load(path, allow_pickle=False) as data:
+        names = dict(enumerate(str(name) for name in data["action_names"]))
+        return tuple(
+            _strip(data["pictures"][index], data["codes"][index],
+                   tuple(names.get(int(data[key][index]), "unknown") for key in ("actions", "other_actions")),
+                   str(data["files"][index]), int(data["frames"][index]))
+            for index in range(min(MAX_STRIPS, len(data["pictures"])))
+        )
+
+
+def _strip(pictures: NDArray[np.uint8], codes: NDArray[np.integer], actions: tuple[str, ...], file: str,
+           frame: int) -> Strip:
+    own, other = pictures[2].astype(np.int16), pictures[3].astype(np.int16)
+    difference = np.abs(own - other).max(axis=-1)
+    images = (*pictures, heat(difference))
+    first, second = (tuple(int(code) for code in row) for row in codes)
+    return Strip(images=tuple(data_uri(image) for image in images), action=actions[0], other_action=actions[1],
+                 codes=first, other_codes=second, file=file, frame=frame, largest=int(difference.max()))
+
+
+def heat(difference: NDArray[np.integer]) -> NDArray[np.uint8]:
+    """[H, W] amounts as [H, W, 3] colours from black over red to pale yellow, scaled to the largest amount."""
+    scaled = difference / max(1, int(difference.max()))
+    stops = np.array([[8, 8, 16], [150, 20, 80], [240, 110, 30], [255, 245, 190]], dtype=float)
+    places = np.linspace(0, 1, len(stops))
+    channels = [np.interp(scaled, places, stops[:, channel]) for channel in range(3)]
+    return np.stack(channels, axis=-1).round().astype(np.uint8)
+
+
+def data_uri(picture: NDArray[np.uint8]) -> str:
+    """[H, W, 3] as a PNG data URI, enlarged by a whole factor without smoothing."""
+    image = Image.fromarray(np.ascontiguousarray(picture), mode=None)
+    factor = max(1, -(-MIN_SIDE // max(image.size)))
+    image = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

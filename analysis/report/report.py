@@ -1,0 +1,256 @@
+"""Everything a report says, as one frozen object; `analysis.report.render` turns it into HTML, Markdown and JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from analysis.judge.importance import Importance, importance
+from analysis.judge.judging import status_of
+from analysis.judge.ledger import Assessment, Compute, Stop, assess, compute_ledger, stop_ledger
+from analysis.judge.ranking import Standing, rank
+from analysis.judge.verdict import Difference, Verdict, decide, differences
+from analysis.read.reading import Paths, Study, Trial, read_study
+from analysis.report.charts import Dot, Series
+from analysis.report.compare import Comparison, choose_columns, compare
+from analysis.report.pictures import Strips, strips_of
+from analysis.text import finite, interval, number, printable, value_text
+from lam import __version__
+from lam.metrics import TABLE, Metric
+from record.errors import BadInput
+from record.schema import suggest
+
+# Charts of the report: key, title, logarithmic.
+CURVES = (("val/objective", "Objective", False), ("val/mse_loss", "Validation MSE", True),
+          ("val/control", "Control", False), ("val/perplexity_slot", "Slot perplexity", False))
+PICTURED = 2
+ASSESSED = 12
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One metric over the epochs of every trial that has it."""
+
+    key: str
+    title: str
+    log: bool
+    series: tuple[Series, ...]
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Uses of each code at a trial's last validation."""
+
+    label: str
+    status: str
+    epoch: int
+    counts: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The value of each trial over one knob."""
+
+    knob: str
+    dots: tuple[Dot, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the page says. Pictures are PNG data; every other number is as measured, None where undefined."""
+
+    title: str
+    made_at: str
+    version: str
+    objective: str
+    knobs: tuple[str, ...]
+    verdict: Verdict
+    standings: tuple[Standing, ...]
+    comparison: Comparison
+    curves: tuple[Curve, ...]
+    slices: tuple[Slice, ...]
+    importance: Importance
+    strips: tuple[Strips, ...]
+    histograms: tuple[Histogram, ...]
+    stops: tuple[Stop, ...]
+    compute: Compute
+    differences: tuple[Difference, ...]
+    assessments: tuple[Assessment, ...]
+    provenance: tuple[tuple[str, str], ...]
+    glossary: tuple[Metric, ...]
+    constraints: tuple[str, ...] = ()
+
+    @property
+    def winner(self) -> Standing | None:
+        return next((item for item in self.standings if item.label == self.verdict.winner), None)
+
+    @property
+    def confirmed(self) -> tuple[Standing, ...]:
+        return tuple(item for item in self.standings if item.confirmed)
+
+    @property
+    def repeated(self) -> tuple[Standing, ...]:
+        """The configs that the sweep trained with several seeds."""
+        return tuple(item for item in self.standings if item.seeds)
+
+    @property
+    def tally(self) -> dict[str, int]:
+        """How many configs have each status, most frequent first."""
+        statuses = [item.status for item in self.standings]
+        return {status: statuses.count(status) for status in sorted(set(statuses), key=statuses.count, reverse=True)}
+
+
+def build_report(paths: Paths, baseline: str | None = None, now: datetime | None = None) -> Report:
+    """Read, rank and compare.
+
+    Args:
+        paths: a sweep, a run, or several of either.
+        baseline: a trial of theirs, or the path of a run, to compare against.
+        now: the time the report carries.
+
+    Raises:
+        BadInput: see `read_study`; or no such baseline.
+    """
+    study = read_study(paths)
+    against = _baseline(study, baseline) if baseline else None
+    standings = rank(study)
+    verdict = decide(study, standings)
+    shown = choose_columns(standings)
+    trials = {trial.label: trial for trial in study.trials}
+    ordered = [training for item in standings for training in study.trainings(trials[item.label])]
+    places = {item.label: item for item in standings}
+    assessed = [label for label in dict.fromkeys([*shown, *places]) if trials[label].records][:ASSESSED]
+    return Report(
+        title=study.name, made_at=(now or datetime.now(UTC)).strftime("%Y-%m-%d %H:%M UTC"), version=__version__,
+        objective=study.objective, knobs=study.knobs, verdict=verdict, standings=standings,
+        comparison=compare(study, standings, against),
+        curves=tuple(_curve(ordered, verdict.winner, study.objective, *curve) for curve in CURVES),
+        slices=tuple(_slice(knob, standings, verdict.winner) for knob in study.knobs),
+        importance=importance(study, standings),
+        strips=tuple(strips_of(trials[label], places[label].epoch)
+                     for label in _pictured(trials, standings, verdict.winner)),
+        histograms=tuple(_histograms([trials[label] for label in shown], study.objective, verdict.winner)),
+        stops=stop_ledger(study), compute=compute_ledger(study), differences=differences(study),
+        assessments=tuple(assess(trials[label], places[label]) for label in assessed),
+        provenance=tuple(_provenance(study)), glossary=tuple(TABLE.values()),
+        constraints=tuple(dict.fromkeys(f"{key} {bound.text}" for trial in study.trials
+                                        for key, bound in trial.limits.items())),
+    )
+
+
+def _baseline(study: Study, name: str) -> Trial:
+    inside = study.trial(name)
+    if inside:
+        return inside
+    if not Path(name).exists():
+        raise BadInput(f"got {name!r}, neither a trial here nor a folder", source="--baseline",
+                       remedy=suggest(name, [trial.label for trial in study.trials]))
+    other = read_study(name)
+    if len(other.trials) != 1:
+        raise BadInput(f"got {name!r}, which holds {len(other.trials)} trials", source="--baseline",
+                       remedy="name one run's folder")
+    trial = other.trials[0]
+    return replace(trial, label=f"{trial.label} (baseline)") if study.trial(trial.label) else trial
+
+
+def _chart_status(status: str, label: str, winner: str | None) -> str:
+    return "winner" if label == winner else status
+
+
+def _curve(trials: Sequence[Trial], winner: str | None, objective: str, key: str, title: str, log: bool) -> Curve:
+    series = tuple(
+        Series(trial.label, _chart_status(status_of(trial, objective), trial.label, winner),
+               tuple((float(record["epoch"]), finite(record.get(key))) for record in trial.validated),
+               ended=trial.state in ("stopped", "failed"))
+        for trial in trials if any(finite(record.get(key)) is not None for record in trial.validated)
+    )
+    return Curve(key, title, log, series)
+
+
+def _slice(knob: str, standings: Sequence[Standing], winner: str | None) -> Slice:
+    dots = [(item, item.params[knob]) for item in standings if knob in item.params and item.value is not None]
+    numeric = all(isinstance(x, (int, float)) and not isinstance(x, bool) for _, x in dots)
+    return Slice(knob, tuple(
+        Dot(item.label, _chart_status(item.status, item.label, winner), float(x) if numeric else value_text(x),
+            float(item.value or 0.0)) for item, x in dots))
+
+
+def _pictured(trials: dict[str, Trial], standings: Sequence[Standing], winner: str | None) -> list[str]:
+    """The winner, and for contrast the best-placed collapsed or action-ignoring trial that is not it."""
+    first = [winner] if winner else []
+    contrast = [item.label for item in standings if item.status in ("collapsed", "actions_ignored")]
+    pictured = [label for label in contrast if next(trials[label].path.glob("samples/*.npz"), None)]
+    return [*first, *(pictured or contrast)][:PICTURED]
+
+
+def _histograms(trials: Sequence[Trial], objective: str, winner: str | None) -> list[Histogram]:
+    found = []
+    for trial in trials:
+        counts = trial.validated[-1].get("val/codebook_histogram") if trial.validated else None
+        if counts:
+            status = _chart_status(status_of(trial, objective), trial.label, winner)
+            found.append(Histogram(trial.label, status, trial.validated[-1]["epoch"], tuple(int(n) for n in counts)))
+    return found
+
+
+def _provenance(study: Study) -> list[tuple[str, str]]:
+    """Where the numbers come from, as name and value; what differs between runs is listed."""
+    identities = [trial.identity for trial in study.trials if trial.identity]
+    rows: list[tuple[str, Any]] = [("Read from", ", ".join(str(source) for source in study.sources))]
+    if study.sweep:
+        rows += [("Sweep made", study.sweep.get("created_at")), ("Sweep fingerprint", study.sweep.get("fingerprint")),
+                 ("Search", _keys(study.sweep, "search")), ("Scheduler", _keys(study.sweep, "scheduler")),
+                 ("Sweep seed", study.sweep.get("spec", {}).get("seed"))]
+    rows += [
+        ("Run seeds", _distinct(trial.config.get("seed") for trial in study.trials if trial.config)),
+        ("Evaluation seeds", _distinct(trial.config.get("eval_seed") for trial in study.trials if trial.config)),
+        ("Data", _distinct(trial.config.get("data_dir") for trial in study.trials if trial.config)),
+        ("Data fingerprint", _distinct(identity.get("data_fingerprint") for identity in identities)),
+        ("Git commit", _distinct(identity.get("git_commit") for identity in identities)),
+        ("Parameters of the model", _distinct(identity.get("num_params") for identity in identities)),
+    ]
+    packages = dict.fromkeys(name for identity in identities for name in identity.get("versions", {}))
+    rows += [(f"Version of {name}", _distinct(identity.get("versions", {}).get(name) for identity in identities))
+             for name in packages]
+    rows += [(f"Version of {name}", version) for name, version in study.sweep.get("versions", {}).items()
+             if name not in packages]
+    return [(printable(name), printable(str(value))) for name, value in rows if value not in (None, "")]
+
+
+def _keys(sweep: dict[str, Any], field: str) -> str | None:
+    value = sweep.get("spec", {}).get(field)
+    if not isinstance(value, dict):
+        return None if value is None else str(value)
+    return ", ".join(f"{name} {inner}" if inner else str(name) for name, inner in value.items())
+
+
+def _distinct(values: Any) -> str:
+    """The different values, at most six of them."""
+    names = list(dict.fromkeys("not recorded" if value is None else f"{value:,}" if isinstance(value, int) and
+                               abs(value) >= 10_000 else str(value) for value in values))
+    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+
+
+def tiles(report: Report) -> list[tuple[str, str, str]]:
+    """The few numbers at the head of a page: name, value, what it means."""
+    best = report.winner
+    found: list[tuple[str, str, str]] = []
+    if best:
+        name = "Fresh-seed mean" if best.tier == 0 else "Mean objective" if best.seeds else "Objective"
+        found.append((name, number(best.score), f"{best.label}, rank 1 of {len(report.standings)}"))
+        if best.control is not None:
+            bounds = interval(best.control_low, best.control_high)
+            found.append(("Control", number(best.control), f"95 % {bounds}" if bounds else "no interval"))
+        if best.health is not None:
+            found.append(("Codebook health", number(best.health), "1 is full health"))
+        if best.mse is not None and best.mse_copy:
+            found.append(("MSE against copying", number(best.mse / best.mse_copy),
+                          f"{number(best.mse)} against {number(best.mse_copy)}"))
+    live = sum(item.status == "live" and not item.outside for item in report.standings)
+    found.append(("Live trials", f"{live} of {len(report.standings)}", "may win"))
+    spent = report.compute
+    found.append(("Epochs trained", f"{spent.epochs_spent:,}", f"{spent.epochs_saved:,} saved by stopping early"))
+    return found

@@ -1,0 +1,1 @@
+"""Training one model: the loop, its steps, its checkpoints and its records."""

@@ -1,0 +1,145 @@
+"""What `lam train` and `lam evaluate` show: a table that grows an epoch at a time, then where things are."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from lam.config import RunConfig
+from lam.config import of_run as config_of_run
+from lam.data import windows as data
+from lam.evaluation import measure, probe
+from lam.model.lam import LatentActionModel
+from lam.training import checkpoints, loop
+from record import files, health
+from record.errors import AnswerIsNo, BadInput
+from record.run import RunFolder
+
+COLUMNS = (
+    ("epoch", "epoch", "{:.0f}"), ("train loss", "train/loss", "{:.4f}"), ("val MSE", "val/mse_loss", "{:.4f}"),
+    ("copy", "val/mse_copy", "{:.4f}"), ("objective", "val/objective", "{:+.3f}"), ("control", "val/control", "{:.3f}"),
+    ("DSNR", "val/dsnr", "{:.2f}"), ("codes", "val/codebook_usage", "{:.0f}"),
+    ("perplexity", "val/perplexity_slot", "{:.2f}"), ("samples/s", "train/samples_per_second", "{:.0f}"),
+)
+WIDTH = 10
+
+
+def train(config: RunConfig, run_dir: Path) -> None:
+    """Train with a line an epoch; the last lines say what was reached and where it is.
+
+    Raises:
+        AnswerIsNo: the run diverged, or a health rule aborted it.
+    """
+    folder = RunFolder(run_dir)
+    done = len(folder.metrics())
+    if done:
+        print(f"resuming {run_dir} after epoch {done}")
+    print(" ".join(title.rjust(WIDTH) for title, _, _ in COLUMNS), "  state")
+    for record in loop.train(config, run_dir):
+        state = health.verdict(record) if "val/mse_loss" in record or "val/objective" not in record else ""
+        print(" ".join(_cell(record, key, form).rjust(WIDTH) for _, key, form in COLUMNS), f"  {state}", flush=True)
+        _print_health(folder, record["epoch"])
+    _conclude(folder)
+
+
+def _print_health(folder: RunFolder, epoch: int) -> None:
+    """What fired or cleared at this epoch; what is only informative is left to `lam monitor`."""
+    for event in folder.health():
+        if event["epoch"] == epoch and event["severity"] != "info":
+            value = event["value"]
+            shown = f"{value:.4g}" if isinstance(value, float) else value
+            print(f"{event['severity']}: {event['rule']} {event['event']} (value {shown}, threshold "
+                  f"{event['threshold']})", flush=True)
+
+
+def overfit(config: RunConfig, most_steps: int) -> None:
+    """Check that the model can learn one batch by heart, and say what may help where it cannot.
+
+    Raises:
+        AnswerIsNo: it cannot, in so many steps.
+    """
+    from lam.training import overfit as check
+
+    found = check.overfit(config, most_steps)
+    reached = (f"MSE {found.mse:.4f} and MAE {found.mae:.4f} on {found.sequences} sequences after {found.steps} steps "
+               f"({found.seconds:.0f} s); wanted: MSE below {check.MSE_BELOW:g} and MAE below {check.MAE_BELOW:g}")
+    if found.passed:
+        print(f"overfit passed: {reached}")
+        return
+    hints = "".join(f"\n  - {hint}" for hint in check.HINTS)
+    raise AnswerIsNo(f"overfit failed: {reached}. What may help:{hints}")
+
+
+def _cell(record: dict[str, Any], key: str, form: str) -> str:
+    value = record.get(key)
+    return "-" if value is None or value != value else form.format(value)
+
+
+def _conclude(folder: RunFolder) -> None:
+    known = folder.identity()
+    if known["state"] == "failed":
+        raise AnswerIsNo(f"{folder.path}: {known['reason']}")
+    scored = [record for record in folder.metrics() if record.get("val/objective") is not None]
+    if scored:
+        best = max(scored, key=lambda record: record["val/objective"])
+        print(f"best epoch {best['epoch']}: objective {best['val/objective']:+.3f}, {health.verdict(best)}")
+    print(f"run {folder.path}   records {folder.metrics_file}   checkpoints {folder.checkpoints}")
+
+
+def evaluate(run: Path, split: str, checkpoint: str, as_json: bool) -> None:
+    """Measure kept weights on a split, write evaluation-SPLIT.json into the run folder, print it."""
+    if split not in ("train", "validation", "test"):
+        raise BadInput(f"got {split!r}", source="--split", remedy="use train, validation or test")
+    folder = RunFolder(run)
+    folder.identity()
+    result = measured(folder, split, checkpoint)
+    path = files.write_json(run / f"evaluation-{split}.json", result)
+    if as_json:
+        json.dump(files.jsonable(result), sys.stdout, indent=2)
+        print()
+        return
+    _print_evaluation(result, path)
+
+
+def measured(folder: RunFolder, split: Any, checkpoint: str = "best") -> dict[str, Any]:
+    """Metrics of kept weights on a split, with the probe where true actions are stored."""
+    config = config_of_run(folder)
+    train_set = data.open_split(config, "train", stride=1)
+    scored_set = data.open_split(config, split, stride=1)
+    model = LatentActionModel(config, train_set.latent_shape)
+    checkpoints.load_weights(folder.checkpoints, checkpoint, model)
+    found = probe.probe(model, train_set, scored_set, config)
+    probed = {} if found is None else {f"val/probe_{name}": getattr(found, name) for name in
+                                       ("accuracy", "majority", "shuffled")}
+    return {
+        "schema": 1, "run": folder.path.name, "split": split, "checkpoint": checkpoint,
+        "metrics": measure.evaluate(model, scored_set, config) | probed,
+        "probe": None if found is None else vars(found),
+    }
+
+
+def _print_evaluation(result: dict[str, Any], path: Path) -> None:
+    table = Table(title=f"{result['run']}: {result['checkpoint']} weights on {result['split']}", title_justify="left")
+    table.add_column("metric")
+    table.add_column("value", justify="right")
+    for key, value in result["metrics"].items():
+        shown = f"{value:.5g}" if isinstance(value, float) else str(value)
+        table.add_row(key.replace("val/", ""), shown)
+    console = Console()
+    console.print(table)
+    found = result["probe"]
+    if found is None:
+        console.print("probe: the files hold no true actions")
+    else:
+        console.print(
+            f"probe: the codes tell the true action in {found['accuracy']:.1%} of {found['transitions']} transitions; "
+            f"always the commonest action: {found['majority']:.1%}; shuffled labels: {found['shuffled']:.1%}; "
+            f"gain {found['gain']:+.3f} [{found['gain_low']:+.3f}, {found['gain_high']:+.3f}] over "
+            f"{found['videos']} videos"
+        )
+    console.print(f"wrote {path}")

@@ -1,0 +1,68 @@
+"""Who a run is: run.json's code, data and software versions, and the refusal to resume on other data."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from torch import nn
+
+from lam.config import RunConfig
+from lam.data import windows as data
+from lam.data.windows import Windows
+from record.errors import BadInput
+from record.run import RunFolder
+
+PACKAGES = ("lamsweep", "torch", "numpy", "h5py", "ray", "optuna")
+
+
+def of_run(config: RunConfig, folder: RunFolder, model: nn.Module, train_set: Windows) -> dict[str, Any]:
+    """The contents of run.json at the start of a run."""
+    return {
+        "run_id": folder.path.name,
+        "state": "running",
+        "config_fingerprint": config.fingerprint(),
+        "data_fingerprint": data.data_fingerprint(config),
+        "data": data.summary(config),
+        "versions": versions(),
+        "git_commit": git_commit(),
+        "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "num_params": sum(parameter.numel() for parameter in model.parameters()),
+        "num_train_trials": len(train_set.files),
+        "data_stats": train_set.scale.metrics(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide a run's numbers."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def git_commit() -> str | None:
+    """Commit of the current folder's checkout; None outside one."""
+    try:
+        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def refuse_other_data(folder: RunFolder, config: RunConfig) -> None:
+    """A resumed run continues on the data it began with.
+
+    Raises:
+        BadInput: the data's content has changed since.
+    """
+    known, now = folder.identity().get("data_fingerprint"), data.data_fingerprint(config)
+    if known != now:
+        raise BadInput(f"the data changed since this run began (fingerprint {known}, now {now})",
+                       source=config.data_dir, remedy="start a new run with --run-dir, or put the data back")

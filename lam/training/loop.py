@@ -1,0 +1,335 @@
+"""Training of one model, as a generator of epoch records.
+
+Whatever is random is a function of (seed, epoch, step), so nothing of it needs saving: a run that is
+killed and started again continues from its last saved state and ends bit-equal to one that was not.
+An epoch's record is on disk, and its checkpoint after it, before it is yielded.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lam.config import RunConfig
+from lam.config import of_run as config_of_run
+from lam.data import windows as data
+from lam.evaluation import measure, samples
+from lam.metrics import better
+from lam.model import flops, losses
+from lam.model.lam import LatentActionModel
+from lam.trackers import RunTrackers
+from lam.training import checkpoints, identity, vitals
+from lam.training.patience import Patience
+from lam.training.stepping import Stepper, learning_rate
+from lam.training.watch import Watch
+from record.errors import BadInput
+from record.health.engine import Finding
+from record.run import RunFolder
+
+# What a resume needs besides what the stepper holds, by the names of a run's attributes.
+STATE_FIELDS = ("epoch", "epoch_seconds", "seconds", "tflops", "tflops_before", "best", "previous_loss", "diverged")
+
+
+def train(config: RunConfig, run_dir: str | Path) -> Iterator[dict[str, Any]]:
+    """Train, yielding the record of each epoch still to do; the same call again resumes.
+
+    Closing the generator leaves a resumable run. A run whose loss stops being finite yields a last
+    record with NaN losses and ends in the state `failed`; so does one that a health rule aborts, where
+    `health.abort` is set, after its last record and with its checkpoints kept.
+
+    Raises:
+        BadInput: the config or its data are wrong, or `run_dir` holds a run of another config.
+    """
+    yield from epochs(Run(config, RunFolder(run_dir)))
+
+
+def epochs(run: Run) -> Iterator[dict[str, Any]]:
+    """`train` for a run that exists: a seam for those who change something of it first (tests plant faults here)."""
+    try:
+        while not run.is_over:
+            record = run.train_epoch(run.epoch + 1)
+            if run.validation_is_due():
+                record |= run.validate()
+            run.commit(record)
+            run.aborted = run.watch.abort(record)
+            yield record
+        run.finish()
+    finally:
+        run.close()
+
+
+class Run:
+    """The state of one training run: model, optimizer, position, records."""
+
+    def __init__(self, config: RunConfig, folder: RunFolder) -> None:
+        self.config, self.folder = config, folder
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        self.device = choose_device(config)
+        self.train_set = data.open_split(config, "train")
+        self.validation_set = data.open_split(config, "validation", stride=1)
+        torch.manual_seed(config.seed)
+        self.model = LatentActionModel(config, self.train_set.latent_shape).to(self.device)
+        self.steps_per_epoch = config.steps_per_epoch or max(1, len(self.train_set) // config.batch_size)
+        self.stepper = Stepper(config, self.model, self.steps_per_epoch)
+        self.epoch = 0
+        self.sums, self.epoch_seconds = Sums(), 0.0  # of the epoch under way
+        self.tflops = self.tflops_before = self.seconds = 0.0
+        self.best = math.nan
+        self.previous_loss: float | None = None
+        self.diverged = False
+        self.aborted: Finding | None = None
+        self.watch = Watch(config, folder, self.steps_per_epoch)
+        self.patience = Patience(config.early_stopping)
+        self._begin()
+        self.trackers = None if self.is_over else RunTrackers(config, folder)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no epoch is left to train."""
+        over = self.diverged or self.aborted is not None or self.patience.exhausted
+        return over or self.epoch >= self.config.num_epochs
+
+    # ---- an epoch
+
+    def train_epoch(self, epoch: int) -> dict[str, Any]:
+        """Train one epoch, or the rest of one; returns its record without validation."""
+        begin = time.perf_counter() - self.epoch_seconds
+        self.model.train()
+        before: vitals.Snapshot = {}
+        for number, index in enumerate(self._batches(epoch)):
+            if number < self.sums.count:  # done before the run was interrupted
+                continue
+            if number == self.steps_per_epoch - 1:
+                before = vitals.snapshot(self.model)
+            self._train_step(epoch, number, index)
+            if self.diverged:
+                break
+            self.epoch_seconds = time.perf_counter() - begin
+            if self._save_is_due(number + 1):
+                self._save_state()
+        spent = time.perf_counter() - begin
+        record = {
+            "epoch": epoch,
+            "step": self.stepper.number,
+            "seconds": round(self.seconds + spent, 3),
+            "train_seconds": round(spent, 3),
+            "total_tflops": self.tflops,
+            "train/lr": learning_rate(self.config, self.stepper.number, self.steps_per_epoch),
+            "train/kl_weight": 1.0,
+            "train/samples_per_second": self.sums.count * self.config.batch_size / spent,
+            **self.sums.means(losses.weights(self.config)),
+            **self._vitals(before),
+        }
+        record |= vitals.progress(self.previous_loss, record["train/loss"])
+        self.previous_loss = record["train/loss"]
+        self.epoch, self.seconds = epoch, self.seconds + spent
+        self.sums, self.epoch_seconds = Sums(), 0.0
+        return record
+
+    def _vitals(self, before: vitals.Snapshot) -> dict[str, float]:
+        """What the weights look like, and how far the last step moved them; a diverged epoch has no last step."""
+        found = vitals.of_weights(self.model)
+        if before:
+            found |= vitals.update_ratios(self.model, before)
+        if self.stepper.evaluated is not self.model:
+            found |= vitals.ema_difference([*self.model.parameters()], [*self.stepper.evaluated.parameters()])
+        return found
+
+    def _train_step(self, epoch: int, number: int, index: NDArray[np.int64]) -> None:
+        anchor = self._anchor(epoch, number)
+        latents = self.train_set.batch(index).latents.to(self.device, non_blocking=True)
+        values = self.stepper.step(latents, anchor)
+        self.tflops += len(index) * self._flops(anchor) / 1e12
+        self.sums.add(values)
+        self.diverged = not math.isfinite(values["loss"])
+
+    def _save_is_due(self, done: int) -> bool:
+        every = self.config.checkpoint_steps
+        return every is not None and done % every == 0 and done < self.steps_per_epoch
+
+    def _batches(self, epoch: int) -> Iterator[NDArray[np.int64]]:
+        """Sequence numbers of each step: permutations of the split, one after another, from (seed, epoch)."""
+        rng = np.random.default_rng((self.config.seed, epoch))
+        count, size = len(self.train_set), self.config.batch_size
+        pool: NDArray[np.int64] = np.empty(0, dtype=np.int64)
+        for _ in range(self.steps_per_epoch):
+            while len(pool) < size:
+                pool = np.concatenate([pool, rng.permutation(count)])
+            yield pool[:size]
+            pool = pool[size:]
+
+    def _anchor(self, epoch: int, number: int) -> int | None:
+        """Where a step's rollout starts, from (seed, epoch, step); None = this step has none."""
+        config = self.config
+        if config.rollout_horizon == 1:
+            return None
+        rng = np.random.default_rng((config.seed, epoch, number))
+        coin, place = rng.random(), rng.integers(config.sequence_length - config.rollout_horizon)
+        return int(place) if coin < config.rollout_prob else None
+
+    def _flops(self, anchor: int | None) -> int:
+        return flops.training_flops(self.config, self.train_set.latent_shape, anchor)
+
+    # ---- validation, records, checkpoints
+
+    def validation_is_due(self) -> bool:
+        """Every `val_every` epochs, past each of `val_at_tflops`, and at the last; a diverged model is not measured."""
+        due = (self.epoch % self.config.val_every == 0 or self.epoch == self.config.num_epochs
+               or any(self.tflops_before < mark <= self.tflops for mark in self.config.val_at_tflops))
+        return due and not self.diverged
+
+    def validate(self) -> dict[str, Any]:
+        """All `val/*` numbers."""
+        begin = time.perf_counter()
+        with self.stepper.eager():
+            record = measure.evaluate(self.stepper.evaluated, self.validation_set, self.config)
+        self.seconds += time.perf_counter() - begin
+        return record
+
+    def commit(self, record: dict[str, Any]) -> None:
+        """Write the record, then the checkpoint that covers it: a resume drops records beyond its checkpoint."""
+        self.folder.append(record)
+        if "val/objective" in record and (math.isnan(self.best) or
+                                          better("val/objective", record["val/objective"], self.best)):
+            self.best = record["val/objective"]
+            checkpoints.save_weights(self.folder.checkpoints, "best", self.stepper.evaluated)
+            self._write_samples()
+        every = self.config.checkpoint_every
+        if every and self.epoch % every == 0:
+            checkpoints.save_weights(self.folder.checkpoints, f"epoch-{self.epoch}", self.stepper.evaluated)
+        if self.patience.rule is not None and self.patience.rule.metric in record:
+            self.patience.see(record[self.patience.rule.metric])
+        self.tflops_before = self.tflops
+        self._save_state()
+        if self.trackers is not None:
+            self.trackers.log(record)
+
+    def _write_samples(self) -> None:
+        codec = data.load_codec(self.config) if self.config.sample_count else None
+        if codec is None:
+            return
+        path = self.folder.samples / f"epoch-{self.epoch}.npz"
+        names = data.action_names(self.config)
+        samples.write(path, self.stepper.evaluated, self.validation_set, self.config, codec, names)
+        for older in self.folder.samples.glob("epoch-*.npz"):
+            if older != path:
+                older.unlink()
+
+    def finish(self) -> None:
+        """Mark the run finished or failed, and delete what it no longer needs; a run that is over stays as it is."""
+        if self.folder.identity().get("state") != "running":
+            return
+        if self.diverged:
+            reason = f"the loss stopped being finite at step {self.stepper.number}; lower learning_rate (now " \
+                     f"{self.config.learning_rate:g}) or grad_clip (now {self.config.grad_clip:g})"
+            self.folder.update_identity(state="failed", reason=reason)
+            return
+        checkpoints.save_weights(self.folder.checkpoints, "last", self.stepper.evaluated)
+        if self.aborted is not None:
+            reason = f"health rule {self.aborted.rule}: {self.aborted.sentence}. {self.aborted.remedy}"
+            self.folder.update_identity(state="failed", epoch=self.epoch, reason=reason)
+            return
+        checkpoints.retain(self.folder.checkpoints, self.config.keep)
+        early = {"stopped_early": self.patience.reason} if self.patience.exhausted else {}
+        self.folder.update_identity(state="finished", epoch=self.epoch, **early)
+
+    def close(self) -> None:
+        """Leave a run that was not finished marked as interrupted, and its trackers with all they can still take."""
+        if self.folder.identity().get("state") == "running":
+            self.folder.update_identity(state="interrupted", epoch=self.epoch)
+        if self.trackers is not None:
+            self.trackers.close(self.folder.identity()["state"])
+
+    # ---- beginning and resuming
+
+    def _begin(self) -> None:
+        if not self.folder.exists():
+            known = identity.of_run(self.config, self.folder, self.model, self.train_set)
+            self.folder.start(self.config.mapping(), known)
+            return
+        _refuse_other_config(self.folder, self.config)
+        known = self.folder.identity()
+        if known.get("state") in ("finished", "failed"):
+            self.epoch = self.config.num_epochs if known["state"] == "finished" else self.epoch
+            self.diverged = known["state"] == "failed"
+            return
+        identity.refuse_other_data(self.folder, self.config)
+        self._restore(checkpoints.load_state(self.folder.checkpoints, self.device))
+        self.folder.start(self.config.mapping(), known | {"state": "running"})  # the config's trackers may have changed
+
+    def _save_state(self) -> None:
+        """Write what a resume continues from; `sums` are those of an epoch under way, empty between two."""
+        checkpoints.save_state(self.folder.checkpoints, {
+            **self.stepper.state(),
+            "sums": self.sums.steps,
+            "patience": (self.patience.best, self.patience.stale),
+            **{name: getattr(self, name) for name in STATE_FIELDS},
+        })
+
+    def _restore(self, state: dict[str, Any] | None) -> None:
+        if state is not None:
+            self.stepper.restore(state)
+            self.sums.steps = state["sums"]
+            self.patience.best, self.patience.stale = state["patience"]
+            for name in STATE_FIELDS:
+                setattr(self, name, state[name])
+        self.folder.keep_until(self.epoch)
+
+
+class Sums:
+    """Means over an epoch's steps; a step without a value (NaN for a rollout that was not run) is left out."""
+
+    def __init__(self) -> None:
+        self.steps: list[dict[str, float]] = []
+
+    @property
+    def count(self) -> int:
+        """Steps added."""
+        return len(self.steps)
+
+    def add(self, values: dict[str, float]) -> None:
+        """Add one step."""
+        self.steps.append(values)
+
+    def means(self, weights: dict[str, float]) -> dict[str, float]:
+        """`train/*` means, the spread over steps and the terms' shares; the loss of a diverged epoch is NaN."""
+        columns = {name: np.array([step[name] for step in self.steps]) for name in self.steps[0]}
+        record = {f"train/{name}": _mean(name, column) for name, column in columns.items()}
+        return record | vitals.of_steps(columns["grad_norm"], columns["loss"]) | vitals.loss_ratios(columns, weights)
+
+
+def _mean(name: str, column: NDArray[np.float64]) -> float:
+    if name.startswith("rollout"):
+        column = column[~np.isnan(column)]
+    return float(column.mean()) if len(column) else 0.0
+
+
+def choose_device(config: RunConfig) -> torch.device:
+    """The device that `config.device` names.
+
+    Raises:
+        BadInput: cuda was asked for and there is none.
+    """
+    available = torch.cuda.is_available()
+    if config.device == "cuda" and not available:
+        raise BadInput("got 'cuda', but torch sees no GPU here", source="config", key="device",
+                       remedy="use device: auto, or install a CUDA build of torch")
+    return torch.device("cuda" if available and config.device != "cpu" else "cpu")
+
+
+def _refuse_other_config(folder: RunFolder, config: RunConfig) -> None:
+    """A folder holds one run: continuing it with other settings would mix two."""
+    known, asked = config_of_run(folder).mapping(), config.mapping()
+    changed = [f"{key}: {known.get(key)!r} -> {asked[key]!r}" for key in asked
+               if key != "tracking" and known.get(key) != asked[key]]
+    if changed:
+        raise BadInput(f"holds a run with another config ({'; '.join(changed)})", source=folder.path,
+                       remedy="name another folder with --run-dir, or put the settings back")

@@ -1,0 +1,171 @@
+"""One optimizer step: learning rate, precision, accumulation, clipping, the quantizer's upkeep, averaged weights."""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+import shutil
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from lam.config import RunConfig
+from lam.model import losses
+from lam.model.lam import LatentActionModel
+from record.errors import BadInput
+
+
+class Stepper:
+    """The model and everything else that an optimizer step changes.
+
+    Attributes:
+        number: optimizer steps taken so far.
+    """
+
+    def __init__(self, config: RunConfig, model: LatentActionModel, steps_per_epoch: int) -> None:
+        self.config, self.model, self.steps_per_epoch = config, model, steps_per_epoch
+        self.device = next(model.parameters()).device
+        self.optimizer = torch.optim.AdamW(
+            model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
+        self.average = None if config.average_weights is None else WeightAverage(model, config.average_weights)
+        self.number = 0
+        if config.compile:
+            compile_model(model)
+
+    @property
+    def evaluated(self) -> LatentActionModel:
+        """The model to measure and to keep: the averaged weights where they are asked for."""
+        return self.model if self.average is None else self.average.model
+
+    def eager(self) -> AbstractContextManager[object]:
+        """Measurements run uncompiled: their numbers must not depend on how the model was trained."""
+        return torch.compiler.set_stance("force_eager") if self.config.compile else nullcontext()
+
+    def step(self, latents_BTCHW: Tensor, anchor: int | None) -> dict[str, float]:
+        """Take one step on a batch; returns its losses, the gradient's norm and the codes in use.
+
+        A loss or gradient that is not finite changes nothing; the returned loss is then NaN.
+        """
+        self.number += 1
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.config, self.number, self.steps_per_epoch)
+        self.optimizer.zero_grad(set_to_none=True)
+        values, codes = self._backward(latents_BTCHW, anchor)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
+        loss = losses.total(values, losses.weights(self.config))
+        record = _floats(values | {"loss": loss, "loss_mae": losses.total_mae(values, self.config), "grad_norm": norm})
+        if math.isfinite(record["loss"]) and math.isfinite(record["grad_norm"]):
+            self._update()
+        else:
+            record["loss"] = math.nan
+        if anchor is None and self.config.rollout_horizon > 1:  # no coin, no rollout: nothing to average
+            record["rollout_loss"] = record["rollout_loss_mae"] = math.nan
+        if codes is not None:
+            record["codebook_usage"] = float(len(torch.unique(codes)))
+        return record
+
+    def _backward(self, latents_BTCHW: Tensor, anchor: int | None) -> tuple[dict[str, Tensor], Tensor | None]:
+        """Gradients of the batch's loss, part by part; returns its mean losses and its codes.
+
+        Every term is a mean over samples, so the parts' terms weighted by their shares are the batch's.
+        """
+        parts = latents_BTCHW.tensor_split(min(self.config.accumulate_parts, len(latents_BTCHW)))
+        if len(parts) > 1:
+            self._prepare_quantizer(parts)
+        means: dict[str, Tensor] = {}
+        codes: list[Tensor] = []
+        for part in parts:
+            with self._autocast():
+                output = self.model(part)
+                values = losses.terms(self.model, part, output, anchor)
+            shares = {name: value.mean() * (len(part) / len(latents_BTCHW)) for name, value in values.items()}
+            losses.total(shares, losses.weights(self.config)).backward()
+            means = {name: means.get(name, 0) + share.detach() for name, share in shares.items()}
+            if output.quantized.codes is not None:
+                codes.append(output.quantized.codes.flatten())
+        return means, torch.cat(codes) if codes else None
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.config.precision == "bf16")
+
+    @torch.no_grad()
+    def _prepare_quantizer(self, parts: tuple[Tensor, ...]) -> None:
+        """First codes come from the whole batch, however many parts it has."""
+        if self.number == 1:
+            with self._autocast():
+                z_e = torch.cat([self.model.encode(part) for part in parts])
+            self.model.quantizer.prepare(z_e.float())
+
+    def _update(self) -> None:
+        self.optimizer.step()
+        self.model.quantizer.after_step(self.number, self.optimizer)
+        if self.average is not None:
+            self.average.update(self.model, self.number)
+
+    def state(self) -> dict[str, Any]:
+        """What a resume needs."""
+        return {
+            "step": self.number,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": None if self.average is None else self.average.model.state_dict(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue from `state()`."""
+        self.number = state["step"]
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.average is not None:
+            self.average.model.load_state_dict(state["average"])
+
+
+class WeightAverage:
+    """A model whose weights follow those of another: average <- decay * average + (1 - decay) * weights.
+
+    The decay grows from 0.2 to its final value over the first steps, so that the start is forgotten
+    soon. The codebook is copied, not averaged: a revived code jumps, and the mean of two codes is none.
+    """
+
+    def __init__(self, model: LatentActionModel, decay: float) -> None:
+        self.decay = decay
+        self.model = copy.deepcopy(model).requires_grad_(False)
+
+    @torch.no_grad()
+    def update(self, model: LatentActionModel, step: int) -> None:
+        """Fold in the weights after optimizer step `step` (from 1)."""
+        decay = min(self.decay, (1 + step) / (9 + step))
+        get_ema_multi_avg_fn(decay)(list(self.model.parameters()), list(model.parameters()), None)
+        self.model.quantizer.load_state_dict(model.quantizer.state_dict())
+
+
+def learning_rate(config: RunConfig, step: int, steps_per_epoch: int) -> float:
+    """Rate of a step (from 1): linear warmup, then constant or a cosine down to a tenth."""
+    rate = config.learning_rate * min(1.0, step / max(1, config.warmup_steps))
+    if config.lr_decay_epochs is None:
+        return rate
+    progress = min(1.0, step / (config.lr_decay_epochs * steps_per_epoch))
+    return rate * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def compile_model(model: LatentActionModel) -> None:
+    """Compile the two transformers; names of weights and everything else stay as they are.
+
+    Raises:
+        BadInput: the model is on the CPU and there is no C++ compiler.
+    """
+    compiler = os.environ.get("CXX", "g++")
+    if next(model.parameters()).device.type == "cpu" and shutil.which(compiler) is None:
+        raise BadInput(f"got true, but there is no C++ compiler here ({compiler} was not found)", source="config",
+                       key="compile", remedy="set compile: false, or install a compiler (CXX names another)")
+    model.encoder.compile()
+    model.decoder.compile()
+
+
+def _floats(values: dict[str, Tensor]) -> dict[str, float]:
+    """All values in one transfer from the device."""
+    return dict(zip(values, torch.stack([value.detach().float() for value in values.values()]).tolist(), strict=True))

@@ -1,0 +1,68 @@
+"""The errors a user can meet, and the exit code each one ends the command with.
+
+LamError
+ +-- BadInput          2  a file, key or argument is wrong; nothing was started
+ +-- AnswerIsNo        1  the work was done and the answer is no (a run that must abort, no finished trial)
+ +-- EnvironmentFailed 3  disk, Ray or storage failed; the work is resumable
+ +-- Interrupted     130  Ctrl-C or SIGTERM (143); the work is resumable
+
+A message says what was wrong, the value received and the remedy, in that order. The command line
+prints it without a traceback; anything that is not a LamError is a bug and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class LamError(Exception):
+    """Base of every error that is shown to the user as one message."""
+
+    exit_code = 1
+
+
+class BadInput(LamError):
+    """Something the user gave is wrong.
+
+    Args:
+        what: what was wrong, with the value received.
+        source: the file (or other place) the value came from.
+        key: the key path inside it, such as ``space.embed_dim``.
+        remedy: what to do about it.
+    """
+
+    exit_code = 2
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        source: str | Path | None = None,
+        key: str | None = None,
+        remedy: str | None = None,
+    ) -> None:
+        place = ":".join(str(part) for part in (source, key) if part)
+        text = f"{place}: {what}" if place else what
+        super().__init__(f"{text}; {remedy}" if remedy else text)
+
+
+class AnswerIsNo(LamError):
+    """The command did its work and the answer is no."""
+
+    exit_code = 1
+
+
+class EnvironmentFailed(LamError):
+    """The machine, not the input, stopped the work; the same command resumes it."""
+
+    exit_code = 3
+
+
+class Damaged(EnvironmentFailed):
+    """The journal is not as it was written; nothing is read from it until it has been restored."""
+
+
+class Interrupted(LamError):
+    """A signal ended the work; the same command resumes it."""
+
+    exit_code = 130

@@ -1,0 +1,60 @@
+"""What rules may read about a run beside its records: the numbers of its config, and when collapse is judged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from record.health.codebook import collapse_grace
+from record.health.engine import Finding, judge_records
+from record.health.profile import Profile, load
+
+
+def of_config(config: Mapping[str, Any], steps_per_epoch: int, asha_grace: int = 0) -> dict[str, float | str]:
+    """Facts of one of our runs.
+
+    Args:
+        config: the run's config as plain values (`RunConfig.mapping()`).
+        steps_per_epoch: optimizer steps of one epoch.
+        asha_grace: the first rung, where a sweep stops trials at rungs.
+
+    Returns:
+        every number and word of the config by its name, and `steps_per_epoch`, `grace_epochs` (epochs before
+        collapse is judged) and `collapse_patience` (validations in a row that must show it).
+    """
+    facts: dict[str, float | str] = {key: value if isinstance(value, str) else float(value)
+                                     for key, value in config.items() if isinstance(value, (str, int, float))}
+    health = config.get("health") or {}
+    grace = health.get("grace_epochs")
+    if grace is None:
+        grace = collapse_grace(int(config.get("num_epochs") or 1), steps_per_epoch,
+                               int(config.get("vq_refresh_interval") or 0), asha_grace)
+    return {**facts, "steps_per_epoch": float(steps_per_epoch), "grace_epochs": float(grace),
+            "collapse_patience": float(health.get("patience") or 2)}
+
+
+def steps_per_epoch(records: Sequence[Mapping[str, Any]]) -> int:
+    """Optimizer steps of one epoch, from the first record that tells; 1 where none does."""
+    for record in records:
+        if record.get("step") and record.get("epoch"):
+            return max(1, int(record["step"]) // int(record["epoch"]))
+    return 1
+
+
+def collapse(epochs: Sequence[int], collapsed: Sequence[bool], grace: int, patience: int) -> Finding | None:
+    """The profile `lam`'s verdict on collapse from a sweep's journal alone; None where the run goes on.
+
+    Args:
+        epochs, collapsed: each validation's epoch, and whether the codebook was collapsed then.
+    """
+    records = [{"epoch": epoch, "val/collapsed": float(flag)} for epoch, flag in zip(epochs, collapsed, strict=True)]
+    facts = {"grace_epochs": float(grace), "collapse_patience": float(patience)}
+    return next(iter(judge_records(records, _collapse_alone(), facts).aborts), None)
+
+
+@cache
+def _collapse_alone() -> Profile:
+    """The profile `lam` with its one rule about collapse."""
+    full = load("lam")
+    return full.model_copy(update={"rules": [full.rule("codebook_collapsed")], "diagnoses": []})

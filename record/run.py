@@ -1,0 +1,85 @@
+"""A run folder on disk: the contract between training, sweeps and analysis (docs/records.md).
+
+    run.json config.yaml metrics.jsonl health.jsonl samples/epoch-N.npz checkpoints/
+
+Reading and writing need neither torch nor ray.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from record import files, yamlio
+from record.errors import BadInput
+
+SCHEMA = 1
+
+
+class RunFolder:
+    """Paths and records of one run."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.identity_file = self.path / "run.json"
+        self.config_file = self.path / "config.yaml"
+        self.metrics_file = self.path / "metrics.jsonl"
+        self.health_file = self.path / "health.jsonl"
+        self.samples = self.path / "samples"
+        self.checkpoints = self.path / "checkpoints"
+
+    def exists(self) -> bool:
+        """Whether a run was started here."""
+        return self.identity_file.exists()
+
+    def identity(self) -> dict[str, Any]:
+        """run.json: who, when, from which data; see docs/records.md."""
+        if not self.exists():
+            raise BadInput("holds no run (run.json is missing)", source=self.path,
+                           remedy="name the folder that 'lam train' or a sweep wrote")
+        value: dict[str, Any] = json.loads(self.identity_file.read_text())
+        return value
+
+    def config(self) -> dict[str, Any]:
+        """The complete config of the run as it is written; `lam.config.of_run` checks it."""
+        return yamlio.load_mapping(self.config_file)
+
+    def start(self, config: Mapping[str, Any], identity: dict[str, Any]) -> None:
+        """Write config.yaml and run.json; the run exists from here on."""
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        files.write_text(self.config_file, yamlio.dump_mapping(dict(config)))
+        files.write_json(self.identity_file, {"schema": SCHEMA, **identity})
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Epoch records in order; where an epoch stands twice (a resume), the later line counts."""
+        records = {record["epoch"]: record for record in files.read_json_lines(self.metrics_file)}
+        return [records[epoch] for epoch in sorted(records)]
+
+    def append(self, record: dict[str, Any]) -> None:
+        """Add one epoch record and force it to the disk."""
+        with open(self.metrics_file, "a", encoding="utf-8") as file:
+            file.write(files.json_line(record))
+            file.flush()
+            os.fsync(file.fileno())
+
+    def keep_until(self, epoch: int) -> None:
+        """Drop the records beyond `epoch`, the last one that a checkpoint covers, and any torn line."""
+        self._rewrite(record for record in self.metrics() if record["epoch"] <= epoch)
+
+    def _rewrite(self, records: Iterable[dict[str, Any]]) -> None:
+        files.write_text(self.metrics_file, "".join(files.json_line(record) for record in records))
+
+    def health(self) -> list[dict[str, Any]]:
+        """Each time a health rule fired or cleared, in order."""
+        return list(files.read_json_lines(self.health_file))
+
+    def write_health(self, events: Iterable[dict[str, Any]]) -> None:
+        """Replace health.jsonl."""
+        files.write_text(self.health_file, "".join(files.json_line(event) for event in events))
+
+    def update_identity(self, **changes: Any) -> None:
+        """Change fields of run.json, for example its state."""
+        files.write_json(self.identity_file, {**self.identity(), **changes})

@@ -1,0 +1,114 @@
+"""Strict YAML: what a person writes in a config is what the program reads.
+
+PyYAML implements YAML 1.1, where ``1e-4`` is a string, ``no`` is False and a duplicate key wins
+silently. The loader here follows the YAML 1.2 core schema on those points and refuses what a
+config never needs: anchors and aliases, tags, several documents, files over 1 MiB.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from record.errors import BadInput
+
+MAX_BYTES = 1 << 20
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """SafeLoader with YAML 1.2 numbers and booleans, and unique keys."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise _problem(self.peek_event(), "anchors and aliases are not supported; write the value out")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key_node, _ in node.value:
+            key = key_node.value
+            if not isinstance(key, str):
+                raise _problem(key_node, "a key must be a plain word")
+            if key in seen:
+                raise _problem(key_node, f"the key {key!r} stands here twice; keep one")
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_StrictLoader.yaml_implicit_resolvers = {
+    first: [(tag, regexp) for tag, regexp in resolvers if tag.endswith((":null", ":int"))]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_StrictLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
+_StrictLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:(?:\.[0-9]+|[0-9]+\.[0-9]*)(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+"
+               r"|\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"),
+    list("-+0123456789."),
+)
+
+
+def _problem(node: Any, text: str) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=text, problem_mark=node.start_mark)
+
+
+def load_mapping(path: str | Path) -> dict[str, Any]:
+    """Read one YAML mapping from `path`.
+
+    Raises:
+        BadInput: naming the file, the line where there is one, and the remedy.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise BadInput("no such file", source=path, remedy="check the path, or write one with 'lam init'")
+    if path.is_dir():
+        raise BadInput("is a folder, expected a YAML file", source=path, remedy="name the file inside it")
+    if path.stat().st_size > MAX_BYTES:
+        raise BadInput(f"has {path.stat().st_size:,} bytes, at most {MAX_BYTES:,} are read", source=path,
+                       remedy="a config is a short text; is this the right file?")
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise BadInput(f"is not UTF-8 text (byte {error.start})", source=path,
+                       remedy="save it as UTF-8") from None
+    return parse_mapping(text, source=path)
+
+
+def parse_mapping(text: str, source: str | Path = "<text>") -> dict[str, Any]:
+    """Parse one YAML mapping from a string; errors name `source`."""
+    try:
+        value = yaml.load(text, Loader=_StrictLoader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f"{source}:{mark.line + 1}" if mark else source
+        raise BadInput(f"not valid YAML: {error.problem}", source=where, remedy="correct that line") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise BadInput(f"not valid YAML: {error}", source=source, remedy="correct the file") from None
+    if value is None:
+        raise BadInput("is empty, expected keys and values", source=source,
+                       remedy="'lam init' writes a commented example")
+    if not isinstance(value, dict):
+        raise BadInput(f"holds a {_kind(value)}, expected a mapping of keys to values", source=source,
+                       remedy="write 'key: value' lines at the top level")
+    return value
+
+
+def _kind(value: object) -> str:
+    return {list: "list", str: "text", int: "number", float: "number"}.get(type(value), type(value).__name__)
+
+
+def dump_mapping(value: dict[str, Any]) -> str:
+    """YAML text of a mapping, keys in the given order, floats that both YAML 1.1 and 1.2 read as floats."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+
+
+class _Dumper(yaml.SafeDumper):
+    """SafeDumper that never emits aliases, so that what it writes `load_mapping` reads."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True

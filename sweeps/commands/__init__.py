@@ -1,0 +1,172 @@
+"""`lam sweep ...`: launch, plan, status, explain, extend, confirm, replay, optuna."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Folder = Annotated[Path, typer.Argument(help="Folder of a sweep, for example runs/vq.")]
+SpecFile = Annotated[Path, typer.Argument(help="The sweep's YAML.")]
+Address = Annotated[str | None, typer.Option(help="A Ray cluster's address; default: a Ray of its own.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Show only the result.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the sub-app `sweep`."""
+    sweep = typer.Typer(help="Train many runs: search, stop early, resume, confirm.", no_args_is_help=True)
+    sweep.command("launch")(launch)
+    sweep.command("plan")(plan)
+    sweep.command("status")(status)
+    sweep.command("explain")(explain)
+    sweep.command("extend")(extend)
+    sweep.command("confirm")(confirm)
+    sweep.command("replay")(replay)
+    sweep.command("optuna")(optuna)
+    app.add_typer(sweep, name="sweep")
+
+
+def launch(
+    spec: SpecFile,
+    storage: Annotated[str | None, typer.Option(help="Folder that holds sweeps; default: the YAML's.")] = None,
+    address: Address = None,
+    quiet: Quiet = False,
+    allow_inert: Annotated[bool, typer.Option("--allow-inert", help="Launch although a knob changes nothing.")] = False,
+    warm_start: Annotated[str | None, typer.Option(help="Folder of another sweep whose results the search starts "
+                                                        "from, where the spaces match; for the first launch.")] = None,
+) -> None:
+    """Run a sweep; the same command again resumes it."""
+    from sweeps.commands.launching import Options
+    from sweeps.commands.launching import launch as run
+
+    run(spec, storage, Options(address=address, quiet=quiet, again=_this_command(), allow_inert=allow_inert,
+                               warm_start=warm_start))
+
+
+def plan(spec: SpecFile) -> None:
+    """Check a sweep's YAML and say what it would do; starts no trial."""
+    from sweeps.commands.planning import plan as describe
+
+    for line in describe(spec):
+        typer.echo(line)
+
+
+def status(
+    folder: Folder,
+    as_json: AsJson = False,
+    follow: Annotated[bool, typer.Option("--follow", help="Stay, and redraw until the sweep is over.")] = False,
+) -> None:
+    """Where a sweep stands; works while another terminal runs it."""
+    from record import files
+    from sweeps.views import display, summary
+
+    if follow and not as_json:
+        display.follow(folder)
+        return
+    seen = display.look(folder)
+    if as_json:
+        typer.echo(json.dumps(files.jsonable(summary.status(seen.sweep, seen.state, seen.at_work)), indent=2))
+    else:
+        display.show(seen)
+
+
+def explain(
+    folder: Folder,
+    trial: Annotated[str | None, typer.Argument(help="One trial, for example t0003; default: all.")] = None,
+) -> None:
+    """Why each trial ended, in a sentence; and what early stopping saved."""
+    from record.errors import BadInput
+    from record.schema import suggest
+    from sweeps.journal import folders
+    from sweeps.views import summary
+
+    sweep, state = folders.open_sweep(folder)
+    if trial is not None and trial not in state.trials:
+        raise BadInput(f"has no trial {trial!r}", source=folder, remedy=suggest(trial, list(state.trials)))
+    for line in summary.explain(sweep, state, trial):
+        typer.echo(line)
+
+
+def extend(
+    folder: Folder,
+    trials: Annotated[int | None, typer.Option(help="More trials.")] = None,
+    hours: Annotated[float | None, typer.Option(help="More hours.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="More epochs of all trials.")] = None,
+    tflops: Annotated[float | None, typer.Option(help="More TFLOP of all trials.")] = None,
+    gpu_hours: Annotated[float | None, typer.Option(help="More GPU hours.")] = None,
+    space: Annotated[Path | None, typer.Option(help="A YAML whose 'space' is wider than the sweep's.")] = None,
+    address: Address = None,
+    quiet: Quiet = False,
+) -> None:
+    """Give a sweep more budget or a wider space, and go on; its trials stay."""
+    from sweeps.commands.extending import extend as run
+    from sweeps.commands.launching import Options
+    from sweeps.journal.folders import resume_command
+
+    asked = {"trials": trials, "hours": hours, "epochs": epochs, "tflops": tflops, "gpu_hours": gpu_hours}
+    more = {name: float(amount) for name, amount in asked.items() if amount is not None}
+    run(folder, more, space, Options(address=address, quiet=quiet, again=resume_command(folder)))
+
+
+def replay(
+    folder: Folder,
+    policy: Annotated[list[str], typer.Option(help="asha, asha:reduction_factor=4,grace_epochs=2, median, none; "
+                                                   "repeatable.")],
+    as_json: AsJson = False,
+) -> None:
+    """What other stopping rules would have saved on the recorded curves, and whether they keep the winner."""
+    from dataclasses import asdict
+
+    from record import files
+    from sweeps.journal import folders
+    from sweeps.journal.journal import read
+    from sweeps.scheduling.replaying import replay as play
+
+    sweep, _ = folders.open_sweep(folder)
+    outcomes = [play(sweep, read(folder), text) for text in policy]
+    if as_json:
+        typer.echo(json.dumps(files.jsonable([asdict(outcome) for outcome in outcomes]), indent=2))
+        return
+    for outcome in outcomes:
+        typer.echo(outcome.sentence())
+
+
+def optuna(
+    folder: Folder,
+    to: Annotated[str, typer.Option(help="An Optuna storage, for example sqlite:///studies.db.")],
+) -> None:
+    """Write the sweep as a study into an Optuna storage, for optuna-dashboard."""
+    from sweeps.views.exporting import export
+
+    name, trials = export(folder, to)
+    typer.echo(f"wrote study {name} with {trials} trials; open it with: optuna-dashboard {to}")
+
+
+def confirm(
+    folder: Folder,
+    top: Annotated[int, typer.Option(help="How many of the best trials.")] = 1,
+    seeds: Annotated[int, typer.Option(help="Fresh seeds for each.")] = 3,
+    address: Address = None,
+    quiet: Quiet = False,
+) -> None:
+    """Train the best trials again on fresh seeds; the same command does only what is missing."""
+    from sweeps.commands.confirm import confirm as run
+    from sweeps.commands.launching import Options
+    from sweeps.views.display import number
+
+    found = run(folder, top, seeds, Options(address=address, quiet=quiet, again=_this_command()))
+    for row in found["trials"]:
+        typer.echo(f"{row['trial']}: {found['objective']} {number(row['mean'])} [{number(row['low'])}, "
+                   f"{number(row['high'])}] over {len(row['seeds'])} fresh seeds, {row['live']} of them live")
+    for row in found["differences"]:
+        typer.echo(f"{row['a']} - {row['b']}: {number(row['mean'])} [{number(row['low'])}, {number(row['high'])}]")
+    typer.echo(f"wrote {folder / 'confirm.json'}")
+
+
+def _this_command() -> str:
+    return shlex.join(["lam", *sys.argv[1:]])

@@ -1,0 +1,250 @@
+"""Train the best trials again, on seeds that no trial of the sweep has used, with the full budget.
+
+A sweep picks the best of many noisy numbers, so its best number is too good. The numbers here are
+not picked: `confirm.json` holds each trial's mean over fresh seeds with a 95 % t interval, and the
+paired differences between trials, which share their seeds.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from rich.console import Console
+from scipy.special import stdtrit
+
+from lam.config import RunConfig
+from record import files, health
+from record.errors import AnswerIsNo, BadInput
+from record.run import RunFolder
+from sweeps.commands import launching
+from sweeps.journal import folders, stores
+from sweeps.journal.state import SweepState, TrialState, ranking
+from sweeps.spec.spec import Sweep
+from sweeps.views import display
+from sweeps.workers.engine import Job
+
+FIRST_SEED = 1000
+MAX_LOSSES = 3
+
+
+@dataclass(frozen=True)
+class Rerun:
+    """One trial on one fresh seed.
+
+    Attributes:
+        name: ``<trial>/seed-<seed>``, the run's folder under ``confirm/``.
+    """
+
+    trial: str
+    seed: int
+    config: RunConfig
+
+    @property
+    def name(self) -> str:
+        """Where it is kept, and how messages name it."""
+        return f"{self.trial}/seed-{self.seed}"
+
+
+def confirm(folder: str | Path, top: int, seeds: int, options: launching.Options | None = None,
+            console: Console | None = None) -> dict[str, Any]:
+    """Retrain the best `top` trials on `seeds` fresh seeds each; what is already there is not done again.
+
+    Returns:
+        The contents of confirm.json.
+
+    Raises:
+        BadInput: no sweep, a count below 1, or data that is not the sweep's.
+        AnswerIsNo: the sweep has no trial to confirm, or a run did not train to the end.
+    """
+    options, console = options or launching.Options(), console or Console(file=sys.stdout)
+    for name, count in (("--top", top), ("--seeds", seeds)):
+        if count < 1:
+            raise BadInput(f"got {count}, expected 1 or more", source=name)
+    folder = Path(folder).absolute()
+    sweep, state = folders.open_sweep(folder)
+    reruns = plan(sweep, state, top, seeds)
+    if not reruns:
+        raise AnswerIsNo(f"{folder}: no trial has a result to confirm; "
+                         f"'lam sweep explain {folder}' tells each one's story")
+    with stores.hold(folder, sweep.home(folder)):
+        folders.check_data(folder, (options.prepare or launching.prepare_data)(launching.data_configs(sweep)))
+        _run(sweep, folder, reruns, options, console)
+        found = summarise(sweep, reruns, folder)
+        files.write_json(folder / "confirm.json", found)
+    undone = [rerun.name for rerun in reruns if not is_done(_run_folder(folder, rerun), rerun.config)]
+    if undone:
+        raise AnswerIsNo(f"{folder}: {', '.join(undone)} did not train to the end and count as missing; output.log in "
+                         f"{folder / 'confirm'} shows why, the same command tries again")
+    return found
+
+
+def plan(sweep: Sweep, state: SweepState, top: int, seeds: int) -> list[Rerun]:
+    """The runs that `confirm` makes, best trial first."""
+    chosen = [trial for trial, _ in ranking(state, sweep.spec.maximise)[:top]]
+    fresh = fresh_seeds(sweep, state, seeds)
+    return [Rerun(trial.id, seed, _config(sweep, trial, seed)) for trial in chosen for seed in fresh]
+
+
+def _config(sweep: Sweep, trial: TrialState, seed: int) -> RunConfig:
+    return sweep.config(trial.params).replace(seed=seed, num_epochs=full_epochs(sweep, trial))
+
+
+def full_epochs(sweep: Sweep, trial: TrialState) -> int:
+    """Epochs of the full budget: what the sweep says, or as many as its TFLOPs buy this config."""
+    asha = sweep.spec.asha
+    if asha is None or asha.max_tflops is None or trial.tflops <= 0:
+        return sweep.max_epochs
+    return min(sweep.max_epochs, math.ceil(asha.max_tflops / (trial.tflops / trial.epoch)))
+
+
+def fresh_seeds(sweep: Sweep, state: SweepState, count: int) -> list[int]:
+    """The first `count` seeds from FIRST_SEED on that neither the base nor any trial has used."""
+    used = {sweep.base.seed, *(trial.params.get("seed", trial.seed) for trial in state.trials.values())}
+    return list(itertools.islice((seed for seed in itertools.count(FIRST_SEED) if seed not in used), count))
+
+
+def _run(sweep: Sweep, folder: Path, reruns: list[Rerun], options: launching.Options, console: Console) -> None:
+    missing = [rerun for rerun in reruns if not is_done(_run_folder(folder, rerun), rerun.config)]
+    if not missing:
+        return
+    with launching.trial_machinery(options, folder, sweep, console) as (signals, fitting, scratch):
+        jobs = _ConfirmJobs(sweep, folder, missing, options, fitting, console, lambda: signals.received is not None)
+        launching.run_jobs(jobs, sweep.spec.resources, folder, scratch)
+        if signals.received is not None:
+            raise launching.interrupted(signals, folder, options.again)
+        if jobs.refused is not None:
+            raise launching.refused(folder, jobs.refused)
+
+
+class _ConfirmJobs:
+    """`sweeps.workers.engine.Jobs`: every run to its end, no early stopping but for divergence."""
+
+    def __init__(self, sweep: Sweep, folder: Path, reruns: list[Rerun], options: launching.Options,
+                 concurrency: int, console: Console, stopping: Callable[[], bool]) -> None:
+        self._sweep, self._folder, self._train, self._console = sweep, folder, options.train, console
+        self._waiting, self._concurrency, self._asked_to_stop = list(reruns), concurrency, stopping
+        self.refused: str | None = None
+        self._quiet = options.quiet
+        self._reruns = {rerun.name: rerun for rerun in reruns}
+        self._live: set[str] = set()
+        self._ended: set[str] = set()
+        self._losses: dict[str, int] = {}
+
+    def next(self) -> Job | Literal["wait", "finished"]:
+        if len(self._live) >= self._concurrency or not self._waiting:
+            return "wait" if self._live else "finished"
+        rerun = self._waiting.pop(0)
+        self._live.add(rerun.name)
+        folder = _run_folder(self._folder, rerun)
+        after = max((record["epoch"] for record in folder.metrics()), default=0)
+        return Job(rerun.name, self._train, rerun.config.mapping(), str(folder.path), after,
+                   self._sweep.spec.hang_minutes * 60)
+
+    def started(self, job_id: str) -> None:
+        self._say(f"{job_id} started")
+
+    def record(self, job_id: str, record: dict[str, Any]) -> bool:
+        verdict = health.verdict(record)
+        if "val/mse_loss" in record or verdict == "nonfinite":
+            self._say(display.line({"event": "result", "trial": job_id, "epoch": record["epoch"], "verdict": verdict,
+                                    "objective": record.get(self._sweep.spec.primary)},
+                                   self._reruns[job_id].config.num_epochs))
+        if verdict == "nonfinite" or record["epoch"] >= self._reruns[job_id].config.num_epochs:
+            self._ended.add(job_id)
+        return job_id not in self._ended
+
+    def exhausted(self, job_id: str) -> None:
+        self._ended.add(job_id)
+
+    def stopping(self) -> bool:
+        return self.refused is not None or self._asked_to_stop()
+
+    def failed(self, job_id: str, reason: dict[str, str]) -> None:
+        if reason["rule"] == "environment":
+            self.refused = f"{job_id}: {reason['sentence']}"
+            return
+        self._ended.add(job_id)
+        self._say(f"{job_id} failed: {reason['sentence']}")
+
+    def left(self, job_id: str, lost: bool, error: str = "") -> None:
+        self._live.discard(job_id)
+        self._losses[job_id] = self._losses.get(job_id, 0) + lost
+        if job_id not in self._ended and self._losses[job_id] < MAX_LOSSES:
+            self._waiting.append(self._reruns[job_id])
+
+    def _say(self, text: str) -> None:
+        if not self._quiet:
+            self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _run_folder(folder: Path, rerun: Rerun) -> RunFolder:
+    return RunFolder(folder / "confirm" / rerun.name)
+
+
+def is_done(run: RunFolder, config: RunConfig) -> bool:
+    """Whether a run has its full budget behind it, or has diverged."""
+    if not run.exists():
+        return False
+    records = run.metrics()
+    return bool(records) and (records[-1]["epoch"] >= config.num_epochs or health.verdict(records[-1]) == "nonfinite")
+
+
+def summarise(sweep: Sweep, reruns: list[Rerun], folder: Path) -> dict[str, Any]:
+    """confirm.json, computed from the runs' records."""
+    trials = [_of_trial(sweep, folder, list(group))
+              for _, group in itertools.groupby(reruns, key=lambda rerun: rerun.trial)]
+    return {"schema": folders.SCHEMA, "objective": sweep.spec.primary, "trials": trials,
+            "differences": [difference(a, b) for a, b in itertools.combinations(trials, 2)]}
+
+
+def _of_trial(sweep: Sweep, folder: Path, reruns: list[Rerun]) -> dict[str, Any]:
+    outcomes = [_outcome(sweep, _run_folder(folder, rerun), rerun.config) for rerun in reruns]
+    values = [value for value, _ in outcomes]
+    mean, low, high = t_interval(values)
+    return {"trial": reruns[0].trial, "config_fingerprint": sweep_fingerprint(reruns[0].config, sweep.base.seed),
+            "seeds": [rerun.seed for rerun in reruns], "values": values, "mean": mean, "low": low, "high": high,
+            "live": sum(verdict in ("live", "no_codes") for _, verdict in outcomes)}
+
+
+def sweep_fingerprint(config: RunConfig, seed: int) -> str:
+    """Fingerprint of the trial's own config, whatever the fresh seed."""
+    return config.replace(seed=seed).fingerprint()
+
+
+def _outcome(sweep: Sweep, run: RunFolder, config: RunConfig) -> tuple[float, str]:
+    """(value, verdict) of a run: its kept epoch's; NaN where it diverged or did not train to the end."""
+    records = [record for record in run.metrics() if sweep.spec.primary in record] if is_done(run, config) else []
+    if not records or health.verdict(run.metrics()[-1]) == "nonfinite":
+        return math.nan, "nonfinite"
+    sign = 1 if sweep.spec.maximise else -1
+    finite = [record for record in records if record[sweep.spec.primary] is not None]
+    if not finite:
+        return math.nan, "nonfinite"
+    kept = finite[-1]
+    if sweep.base.keep == "best":
+        kept = max(finite, key=lambda record: sign * record[sweep.spec.primary])
+    return float(kept[sweep.spec.primary]), health.verdict(kept)
+
+
+def t_interval(values: list[float]) -> tuple[float, float, float]:
+    """(mean, low, high) with 95 % Student's t bounds; the bounds are NaN below two values, all are with a NaN value."""
+    count = len(values)
+    mean = float(np.mean(values)) if count else math.nan
+    if count < 2 or not math.isfinite(mean):
+        return mean, math.nan, math.nan
+    reach = float(stdtrit(count - 1, 0.975)) * float(np.std(values, ddof=1)) / math.sqrt(count)
+    return mean, mean - reach, mean + reach
+
+
+def difference(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
+    """Paired difference a - b over common seeds, with its 95 % t interval."""
+    pairs = [x - y for x, y in zip(a["values"], b["values"], strict=True)]
+    mean, low, high = t_interval(pairs)
+    return {"a": a["trial"], "b": b["trial"], "mean": mean, "low": low, "high": high}

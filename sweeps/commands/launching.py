@@ -1,0 +1,281 @@
+"""Run or resume a sweep: `launch` is what `lam sweep launch` does.
+
+The same call again resumes. Everything that can be refused is refused before a trial starts; what
+can fail later leaves the journal as the state to go on from.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from lam.config import RunConfig
+from record.errors import AnswerIsNo, EnvironmentFailed, Interrupted
+from sweeps.journal import folders, stores
+from sweeps.journal.journal import Journal
+from sweeps.journal.state import SweepState
+from sweeps.scheduling import scheduler
+from sweeps.search import points, warm
+from sweeps.spec import audit, checks, spec
+from sweeps.spec.sections import Resources
+from sweeps.spec.space import corners
+from sweeps.spec.spec import Sweep
+from sweeps.views import display, summary
+from sweeps.views.tracking import SweepTracker
+from sweeps.workers.signals import Signals
+
+if TYPE_CHECKING:
+    from sweeps.workers.engine import Jobs
+
+TRAIN = "lam.training.loop:train"
+
+Prepare = Callable[[list[RunConfig]], str]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a command runs its trials; nothing here changes what is computed.
+
+    Attributes:
+        address: a Ray cluster's address, None for an embedded Ray.
+        quiet: show nothing while trials run.
+        train: dotted path ``module:function`` of ``train(config, run_dir)``; a seam for tests.
+        prepare: checks the data of these configs, builds its cache, and returns the first one's data fingerprint.
+        again: the command that resumes the work, for messages.
+        allow_inert: launch although a knob changes nothing.
+        warm_start: folder of another sweep whose results the searcher starts from.
+    """
+
+    address: str | None = None
+    quiet: bool = False
+    train: str = TRAIN
+    prepare: Prepare | None = None
+    again: str | None = None
+    allow_inert: bool = False
+    warm_start: str | None = None
+
+
+def launch(path: str | Path, storage: str | Path | None = None, options: Options | None = None,
+           console: Console | None = None) -> SweepState:
+    """Run a sweep until its budget is spent, or resume it.
+
+    Args:
+        path: the sweep YAML.
+        storage: folder that holds sweeps; default: the spec's.
+
+    Raises:
+        BadInput: the spec, the data or the sweep folder is wrong, or another driver is at work.
+        AnswerIsNo: the sweep is over and no trial has finished.
+        EnvironmentFailed: disk or Ray failed; the same call resumes.
+        Interrupted: a signal came; the same call resumes.
+    """
+    options, console = options or Options(), console or Console(file=sys.stdout)
+    sweep = spec.load(path)
+    folder = folders.sweep_folder(sweep, storage)
+    folders.check_same(sweep, folder)
+    for warning in [*checks.warnings(sweep), *folders.shrunk(sweep, folder)]:
+        console.print(f"warning: {warning}", markup=False, soft_wrap=True)
+    return run_in(sweep, folder, options, console)
+
+
+def run_in(sweep: Sweep, folder: Path, options: Options, console: Console) -> SweepState:
+    """Run a validated sweep in its folder; see `launch`."""
+    stores.check(sweep.home(folder))
+    found = warm.matches(sweep, options.warm_start) if options.warm_start else None
+    fingerprint = (options.prepare or prepare_data)(data_configs(sweep))
+    for warning in found.warnings(fingerprint) if found else ():
+        console.print(f"warning: {warning}", highlight=False, markup=False, soft_wrap=True)
+    if not (options.allow_inert or (folder / "sweep.json").exists()):
+        audit.refuse_inert(sweep, _audited(sweep, options))
+    with stores.hold(folder, sweep.home(folder)) as store:
+        folders.check_same(sweep, folder)
+        folders.check_journal(folder, store)
+        folders.write_identity(sweep, folder, fingerprint)
+        with contextlib.closing(Journal(folder, store)) as journal:
+            if found is not None:
+                warm.check_begun(found, journal.state)
+            if not is_over(sweep, journal.state):
+                with tracked(sweep, journal):
+                    _run(sweep, journal, options, console, found)
+            elif journal.state.finished is None:  # its driver was killed after the last trial
+                _begin(sweep, journal)
+                _finish(sweep, journal)
+            return conclude(sweep, journal, console)
+
+
+def data_configs(sweep: Sweep) -> list[RunConfig]:
+    """The base, and one config for each different reading of the data in the space."""
+    base = sweep.base.mapping()
+    configs = [sweep.base, *(sweep.config(params) for params in corners(sweep.spec.space, base))]
+    readings = {(config.data_dir, config.manifest_path, config.sequence_length): config for config in configs}
+    return list(readings.values())
+
+
+def prepare_data(configs: list[RunConfig]) -> str:
+    """Check the data and build the cache that all trials share; the fingerprint of the first config's data."""
+    from lam.data import windows
+
+    for config in configs:
+        for split in ("train", "validation"):
+            windows.open_split(config, split)
+    return windows.data_fingerprint(configs[0])
+
+
+def steps_per_epoch(sweep: Sweep) -> int:
+    """Optimizer steps of one epoch of the base config."""
+    from lam.data import windows
+
+    return sweep.base.steps_per_epoch or max(1, len(windows.open_split(sweep.base, "train")) // sweep.base.batch_size)
+
+
+def _audited(sweep: Sweep, options: Options) -> tuple[audit.Audited, ...]:
+    """The audit before a launch: what is certain is not probed, and a stand-in for training is not probed at all."""
+    if options.train != TRAIN or options.prepare is not None:
+        return audit.audit(sweep, None)
+    return audit.audit(sweep, steps_per_epoch=steps_per_epoch(sweep), skip=audit.CERTAIN)
+
+
+def is_over(sweep: Sweep, state: SweepState) -> bool:
+    """Whether there is nothing left to do."""
+    if state.unfinished:
+        return False
+    if scheduler.wants_another_seed(sweep.spec, state) and not scheduler.spent_budget(sweep.spec, state, trials=False):
+        return False
+    return scheduler.spent_budget(sweep.spec, state) is not None or searcher_done(sweep, state)
+
+
+def searcher_done(sweep: Sweep, state: SweepState) -> bool:
+    """Whether every point of a grid has been suggested."""
+    if sweep.spec.search.grid is None:
+        return False
+    return points.unused(points.grid(sweep.spec.space, sweep.base.mapping(), sweep.spec.seed),
+                         [trial.params for trial in state.configs]) is None
+
+
+def _run(sweep: Sweep, journal: Journal, options: Options, console: Console, found: warm.Matches | None) -> None:
+    with trial_machinery(options, journal.folder, sweep, console) as (signals, fitting, scratch):
+        from sweeps.workers.driver import SweepDriver
+
+        driver_display = display.display_for(console, sweep, journal.state, options.quiet, signals)
+        driver = SweepDriver(sweep, journal, options.train, concurrency(sweep, fitting, options.address),
+                             driver_display.event, lambda: signals.received is not None)
+        _begin(sweep, journal)
+        if found is not None and not journal.state.trials:
+            warm.record(journal, sweep, found)
+            console.print(found.sentence, highlight=False, markup=False, soft_wrap=True)
+        with driver_display:
+            try:
+                driver.settle()
+                run_jobs(driver, sweep.spec.resources, journal.folder, scratch)
+            finally:
+                driver.release()
+        if signals.received is not None:
+            journal.append("sweep_interrupted", reason=f"signal {signals.received}")
+            raise interrupted(signals, journal.folder, options.again)
+        if driver.refused is not None:
+            raise refused(journal.folder, driver.refused)
+        _finish(sweep, journal)
+
+
+def concurrency(sweep: Sweep, fitting: int, address: str | None) -> int:
+    """Trials at a time. What does not fit would only be asked for too early; a cluster may grow to hold it."""
+    wanted = sweep.spec.concurrency or fitting
+    return wanted if address else min(wanted, fitting)
+
+
+def _begin(sweep: Sweep, journal: Journal) -> None:
+    from sweeps.workers.driver import session_event
+
+    journal.append("sweep_resumed" if journal.state.seq else "sweep_started", **session_event(sweep))
+
+
+def _finish(sweep: Sweep, journal: Journal) -> None:
+    spent = scheduler.spent_budget(sweep.spec, journal.state)
+    reason = f"budget spent: {spent}" if spent else "every point of the grid is done"
+    journal.append("sweep_finished", reason=reason)
+
+
+@contextlib.contextmanager
+def tracked(sweep: Sweep, journal: Journal) -> Iterator[None]:
+    """The sweep in MLflow, where the base config asks for it, for the length of a with-block."""
+    tracker = SweepTracker(journal.folder, sweep.base.tracking, journal.store.read())
+    with contextlib.closing(tracker):
+        journal.listen = tracker.event
+        yield
+
+
+@contextlib.contextmanager
+def trial_machinery(
+    options: Options, folder: Path, sweep: Sweep, console: Console
+) -> Iterator[tuple[Signals, int, Path]]:
+    """Ray and the signal handlers for the length of a with-block.
+
+    Yields:
+        the signals, the trials that fit at a time, and a folder for what is temporary.
+    """
+    from sweeps.workers import ray_session
+
+    if not options.quiet:
+        console.print(f"starting the workers ({options.address or 'on this machine'})", highlight=False, markup=False)
+    with Signals() as signals, ray_session.session(options.address, folder / "ray.log", signals) as scratch:
+        if signals.received is not None:
+            raise interrupted(signals, folder, options.again)
+        yield signals, ray_session.concurrency(sweep.spec.resources, sweep.source), scratch
+
+
+def run_jobs(jobs: Jobs, resources: Resources, folder: Path, scratch: Path) -> None:
+    """Run the engine; what Ray raises becomes one message.
+
+    Raises:
+        EnvironmentFailed: Ray failed.
+    """
+    from ray.exceptions import RayError
+    from ray.tune.error import TuneError
+
+    from sweeps.workers import engine
+
+    try:
+        engine.run(jobs, resources, scratch)
+    except (RayError, TuneError, ConnectionError) as error:
+        text = str(error).strip().splitlines()[0][:300]
+        raise EnvironmentFailed(f"{folder}: Ray failed ({text}); see ray.log there, then run the same command again"
+                                ) from error
+
+
+def refused(folder: Path, what: str) -> EnvironmentFailed:
+    """The error of a machine that refused a trial what it needs."""
+    return EnvironmentFailed(f"{folder}: {what}; all results so far are kept; mend that (free the disk, bring the data "
+                             "back), the same command then resumes")
+
+
+def interrupted(signals: Signals, folder: Path, again: str | None) -> Interrupted:
+    """The error of a signal, with its exit code and the command that goes on."""
+    error = Interrupted(f"interrupted; all results so far are in {folder}; resume with: "
+                        f"{again or 'the same command'}")
+    error.exit_code = signals.exit_code
+    return error
+
+
+def conclude(sweep: Sweep, journal: Journal, console: Console) -> SweepState:
+    """Print what the sweep came to.
+
+    Raises:
+        AnswerIsNo: no trial completed.
+    """
+    state = journal.state
+    lines = [*summary.totals_lines(state), summary.best_sentence(sweep, state), f"sweep folder: {journal.folder}"]
+    for text in lines:
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+    if not state.with_status("completed"):
+        reasons = [trial.reason["sentence"] for trial in state.with_status("failed", "stopped") if trial.reason]
+        seen = "; ".join(itertools.islice(dict.fromkeys(reasons), 3))
+        raise AnswerIsNo(f"{journal.folder}: no trial completed ({seen or 'none was started'}); "
+                         f"'lam sweep explain {journal.folder}' tells each one's story")
+    return state

@@ -1,0 +1,1 @@
+"""A sweep's folder and journal: state, writers, stores, locks and leases."""

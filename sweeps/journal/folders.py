@@ -1,0 +1,205 @@
+"""The sweep folder: where it is, who it belongs to, and what sweep.json says."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from lam import config as config_module
+from record import files
+from record.errors import BadInput, EnvironmentFailed
+from record.journal import journals
+from record.schema import build
+from sweeps.journal.state import SweepState, replay
+from sweeps.journal.stores import Store
+from sweeps.spec.spec import Sweep, SweepSpec
+
+SCHEMA = 1
+
+# First line of a sweep.yaml that says more than the one that was launched.
+EXTENDED = "# Written by 'lam sweep extend'."
+
+# What a first launch may have left behind when it was cut off before sweep.json was there.
+_BEFORE_BEGINNING = ("driver.lock", "ray.log", ".sweep.*.tmp")
+_KEYS = ("spec", "base", "asked", "fingerprint", "data_fingerprint")
+
+
+def sweep_folder(sweep: Sweep, storage: str | Path | None = None) -> Path:
+    """Folder of a sweep under `storage` (default: the spec's)."""
+    return (Path(storage) if storage is not None else Path(sweep.spec.storage)).absolute() / sweep.spec.name
+
+
+def check_same(sweep: Sweep, folder: Path) -> None:
+    """Refuse a folder that holds another sweep, or something that is no sweep.
+
+    Raises:
+        BadInput: with the keys that differ.
+    """
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise BadInput("is a file, expected the sweep's folder", source=folder, remedy=_remedy())
+    if not (folder / "sweep.json").exists():
+        foreign = sorted(path.name for path in folder.iterdir()
+                         if not any(path.match(pattern) for pattern in _BEFORE_BEGINNING))
+        if foreign:
+            raise BadInput(f"is no sweep (sweep.json is missing) and holds {', '.join(foreign[:3])}",
+                           source=folder, remedy=_remedy())
+        return
+    there = known(folder)
+    if there["fingerprint"] != sweep.fingerprint():
+        here = {**sweep.asked(), "budget": there["asked"].get("budget")}
+        lines = "\n".join(f"  {text}" for text in difference(there["asked"], here))
+        raise BadInput(f"holds another sweep named {sweep.spec.name!r}; what differs (there -> here):\n{lines}\n",
+                       source=folder, remedy=_remedy(folder))
+
+
+def known(folder: Path) -> dict[str, Any]:
+    """What the sweep.json of a folder says.
+
+    Raises:
+        BadInput: it is damaged.
+    """
+    found = journals.read_identity(folder / "sweep.json")
+    lacking = [key for key in _KEYS if not isinstance(found.get(key), str if key.endswith("fingerprint") else dict)]
+    if lacking:
+        raise BadInput(f"lacks its {lacking[0]}", source=folder / "sweep.json", remedy="restore it from a copy")
+    return found
+
+
+def shrunk(sweep: Sweep, folder: Path) -> list[str]:
+    """A warning where a sweep that has begun is given less budget than it has."""
+    if not (folder / "sweep.json").exists():
+        return []
+    there, here = known(folder)["asked"].get("budget") or {}, sweep.asked()["budget"]
+    less = {name: limit for name, limit in here.items() if name not in there or limit < there[name]}
+    if not less:
+        return []
+    lines = difference({name: there[name] for name in less if name in there}, less)
+    return [f"{folder}: its budget is lowered ({', '.join(lines)}); 'lam sweep extend' raises it again"]
+
+
+def check_journal(folder: Path, store: Store) -> None:
+    """Refuse a journal that is not this folder's: one that another sweep began, or none where trials are.
+
+    Raises:
+        BadInput: the folder is new and the journal is not.
+        EnvironmentFailed: the folder has trials and the journal no event.
+    """
+    first = next(store.read(), None)
+    if first is not None and not (folder / "sweep.json").exists():
+        raise BadInput(f"holds the journal that {first.get('name')!r} began on {first.get('host')} at "
+                       f"{first.get('time')}", source=store.where,
+                       remedy="give this sweep another name or another 'journal', or bring that sweep's folder back")
+    if first is None and isinstance(store.where, str) and any((folder / "trials").glob("*")):
+        raise EnvironmentFailed(f"{store.where}: holds no event, and {folder} has trials; check that the address and "
+                                "the credentials in the environment are those of the first launch")
+
+
+def _remedy(folder: Path | None = None) -> str:
+    elsewhere = "give this sweep another name, or another folder with --storage"
+    if folder is None or not is_extended(folder):
+        return elsewhere
+    return f"it was extended, so go on with '{resume_command(folder)}', or {elsewhere}"
+
+
+def is_extended(folder: Path) -> bool:
+    """Whether the folder's own sweep.yaml says more than the one that was launched."""
+    file = folder / "sweep.yaml"
+    return file.exists() and file.read_text(encoding="utf-8").startswith(EXTENDED)
+
+
+def resume_command(folder: Path) -> str:
+    """The command that goes on with an extended sweep."""
+    return shlex.join(["lam", "sweep", "launch", str(folder / "sweep.yaml"), "--storage", str(folder.parent)])
+
+
+def difference(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
+    """Lines ``key: there -> here`` of the leaves that differ."""
+    a, b = dict(_leaves(there)), dict(_leaves(here))
+    return [f"{key}: {json.dumps(a[key]) if key in a else 'absent'} -> {json.dumps(b[key]) if key in b else 'absent'}"
+            for key in [*a, *(key for key in b if key not in a)] if a.get(key, _ABSENT) != b.get(key, _ABSENT)]
+
+
+_ABSENT = object()
+
+
+def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict) and value:
+        for key, item in value.items():
+            yield from _leaves(item, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, value
+
+
+def write_identity(sweep: Sweep, folder: Path, data_fingerprint: str) -> None:
+    """Write sweep.yaml and sweep.json at the first launch; later launches change no more than the budget.
+
+    Raises:
+        BadInput: the data is not what the sweep began with.
+    """
+    file = folder / "sweep.json"
+    if file.exists():
+        check_data(folder, data_fingerprint)
+        if known(folder)["asked"] != sweep.asked() or not (folder / "sweep.yaml").exists():
+            rewrite(sweep, folder)
+        return
+    from lam.training import identity
+
+    files.write_json(file, {  # before sweep.yaml: from here on the folder is this sweep's, whatever cuts this off
+        "schema": SCHEMA, "name": sweep.spec.name, **_content(sweep),
+        "data_fingerprint": data_fingerprint, "versions": identity.versions(),
+        "git_commit": identity.git_commit(),
+        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    })
+    files.write_text(folder / "sweep.yaml", sweep.text)
+
+
+def check_data(folder: Path, data_fingerprint: str) -> None:
+    """Refuse data other than what the sweep began with.
+
+    Raises:
+        BadInput: the fingerprints differ.
+    """
+    began_with = known(folder)["data_fingerprint"]
+    if began_with != data_fingerprint:
+        raise BadInput(f"was begun with data {began_with}, the data is now {data_fingerprint}",
+                       source=folder, remedy="restore the data, or give this sweep another name")
+
+
+def _content(sweep: Sweep) -> dict[str, Any]:
+    return {"spec": sweep.spec.model_dump(mode="json", by_alias=True), "base": sweep.base.mapping(),
+            "asked": sweep.asked(), "fingerprint": sweep.fingerprint()}
+
+
+def rewrite(sweep: Sweep, folder: Path) -> None:
+    """Replace what sweep.yaml and sweep.json say was asked; where the sweep came from stays."""
+    files.write_text(folder / "sweep.yaml", sweep.text)
+    files.write_json(folder / "sweep.json", {**known(folder), **_content(sweep)})
+
+
+def spec_mapping(sweep: Sweep) -> dict[str, Any]:
+    """The spec as a mapping that `SweepSpec` reads again; the base config stands in it."""
+    values = sweep.spec.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return {**values, "space": sweep.space_mapping(), "base": sweep.base.mapping()}
+
+
+def open_sweep(folder: str | Path) -> tuple[Sweep, SweepState]:
+    """The sweep that a folder holds, and its state.
+
+    Raises:
+        BadInput: the folder holds no sweep, or a damaged one.
+    """
+    file = Path(folder) / "sweep.json"
+    if not file.exists():
+        raise BadInput("holds no sweep (sweep.json is missing)", source=folder,
+                       remedy="name the folder that 'lam sweep launch' wrote, for example runs/vq")
+    found = known(Path(folder))
+    # The space is rebuilt from what was asked, since the plain dump also writes the kinds that are null.
+    values = {**found["spec"], "space": found["asked"].get("space")}
+    sweep = Sweep(build(SweepSpec, values, file), config_module.from_mapping(found["base"], file), str(file), "")
+    return sweep, replay(journals.read(folder))

@@ -1,0 +1,136 @@
+"""The journal on a store that cannot append: one object an event, merged into larger ones as blocks fill."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+from typing import Any
+
+from record import files
+from record.errors import Damaged, EnvironmentFailed
+from record.journal import journal_objects, journals
+from record.journal.journal_objects import READERS, Part
+from sweeps.journal.lease import Lease, refused
+
+# Events of a merged object: first the single events of a block, then the blocks of a larger one.
+BLOCKS = (100, 10_000)
+
+
+class ObjectStore:
+    """A `sweeps.journal.stores.Store`: holds the lease for the length of a with-block.
+
+    Args:
+        filesystem: a pyarrow filesystem; only whole objects are written and read.
+        root: the journal's path on it.
+        where: its URI, for messages.
+    """
+
+    def __init__(self, filesystem: Any, root: str, where: str, lease: Lease | None = None,
+                 blocks: tuple[int, ...] = BLOCKS) -> None:
+        self._filesystem, self._root, self.where = filesystem, root, where
+        self._lease = lease or Lease(filesystem, root, where)
+        self._blocks = blocks
+        self._broken = False
+
+    def __enter__(self) -> ObjectStore:
+        self._lease.__enter__()
+        try:
+            self.compact()  # what a kill left undone
+        except BaseException:
+            self._lease.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self._lease.__exit__(kind, error, trace)
+
+    def read(self) -> Iterator[dict[str, Any]]:
+        """All events in order."""
+        return journals.known_version(journal_objects.read(self._filesystem, self._root, self.where), self.where)
+
+    def append(self, seq: int, line: bytes) -> None:
+        """Write the event with number `seq`; it is stored when this returns.
+
+        A write that failed may have arrived all the same, so nothing more is written after one.
+
+        Raises:
+            EnvironmentFailed: the store refused it, or the lease is lost.
+        """
+        self._lease.check()
+        with self._writing():
+            if self._broken:
+                raise OSError(errno.EIO, "an earlier event could not be written")
+            self._put(Part(seq, seq, *self._lease.key), line)
+        if seq % self._blocks[0] == 0:
+            self._lease.check()
+            self.compact()
+
+    def close(self) -> None:
+        """Nothing is open between two events."""
+
+    def compact(self) -> None:
+        """Merge the objects of each full block into one, then delete the parts.
+
+        Raises:
+            EnvironmentFailed: the store refused a write or an event is missing.
+        """
+        with self._writing():
+            for size in self._blocks:
+                blocks: dict[int, list[Part]] = {}
+                for part in journal_objects.parts(self._filesystem, self._root):
+                    if _block(part.first, size) == _block(part.last, size):
+                        blocks.setdefault(_block(part.first, size), []).append(part)
+                for block, parts in blocks.items():
+                    self._merge(block * size + 1, (block + 1) * size, parts)
+
+    def _merge(self, first: int, last: int, parts: list[Part]) -> None:
+        """Write the block's events as one object named by the session of the last one; a block not full stays."""
+        if len(parts) < 2 or max(part.last for part in parts) < last:
+            return
+        found = journal_objects.load(self._filesystem, self._root, parts)
+        missing = next((seq for seq in range(first, last + 1) if seq not in found), None)
+        if missing == last:  # a kill left it half-written: it does not count, and the block is not full yet
+            return
+        if missing is not None:
+            raise Damaged(f"{self.where}: the event with number {missing} is missing; restore the journal from a copy")
+        whole = Part(first, last, *found[last][0])
+        content = "".join(files.json_line(found[seq][1]) for seq in range(first, last + 1)).encode()
+        if self._size(whole) != len(content):  # one that is whole is never written again: a kill might halve it
+            self._put(whole, content)
+        size = self._size(whole)
+        if size != len(content):
+            raise OSError(errno.EIO, f"{whole.name} has {size} bytes there, {len(content)} were written")
+        with ThreadPoolExecutor(READERS) as pool:
+            list(pool.map(self._delete, [part for part in parts if part != whole]))
+
+    def _put(self, part: Part, content: bytes) -> None:
+        with self._filesystem.open_output_stream(self._path(part)) as stream:
+            stream.write(content)
+
+    def _size(self, part: Part) -> int | None:
+        found: int | None = self._filesystem.get_file_info(self._path(part)).size
+        return found
+
+    def _path(self, part: Part) -> str:
+        return f"{self._root}/{part.name}"
+
+    def _delete(self, part: Part) -> None:
+        self._filesystem.delete_file(self._path(part))
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self._broken = True
+            raise EnvironmentFailed(refused(self.where, error)) from error
+        except ValueError as error:
+            raise Damaged(f"{self.where}: {error}; restore the journal from a copy") from None
+
+
+def _block(seq: int, size: int) -> int:
+    return (seq - 1) // size

@@ -1,0 +1,284 @@
+"""The state of a sweep, rebuilt from its journal: the one truth that searcher, scheduler and commands read.
+
+`replay` is pure: the same events give the same state, so a resumed sweep decides as the
+uninterrupted one would have.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any, Literal, get_args
+
+Status = Literal["suggested", "started", "paused", "stopped", "completed", "failed", "interrupted"]
+FINAL: tuple[Status, ...] = ("stopped", "completed", "failed")
+TRIAL_EVENTS = get_args(Status)
+
+
+@dataclass(frozen=True)
+class Result:
+    """One validated epoch of a trial; `objective` is NaN where it is not finite.
+
+    Attributes:
+        tflops, seconds, step: operations, training time and optimizer steps since the trial began.
+        values: the other metrics that the searcher is told.
+        violation: how far outside its constraints the trial is, 0 inside; infinite where one is not measured.
+        mse: validation MSE, which decides between equal objectives; NaN where it is not finite.
+    """
+
+    epoch: int
+    objective: float
+    verdict: str
+    tflops: float
+    seconds: float = 0.0
+    step: int = 0
+    values: dict[str, float] = field(default_factory=dict)
+    violation: float = 0.0
+    mse: float = math.nan
+
+
+@dataclass
+class TrialState:
+    """One trial as the journal tells it.
+
+    Attributes:
+        seed: seed of the training, where the sweep trains a config several times; None = the base's.
+        repeats: the trial whose config this one trains again with another seed; None for the first of its config.
+        attrs: what the sampler wants to find again, see `sweeps.search.searcher`.
+    """
+
+    id: str
+    number: int
+    params: dict[str, Any]
+    seed: int | None = None
+    repeats: str | None = None
+    attrs: dict[str, Any] = field(default_factory=dict)
+    status: Status = "suggested"
+    results: list[Result] = field(default_factory=list)
+    reason: dict[str, Any] | None = None
+    objective: float = math.nan
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing more will happen to it."""
+        return self.status in FINAL
+
+    @property
+    def epoch(self) -> int:
+        """The last validated epoch, 0 before the first."""
+        return self.results[-1].epoch if self.results else 0
+
+    @property
+    def verdict(self) -> str:
+        """The last verdict, '' before the first."""
+        return self.results[-1].verdict if self.results else ""
+
+    @property
+    def tflops(self) -> float:
+        """Operations so far, NaN counted as 0."""
+        last = self.results[-1].tflops if self.results else 0.0
+        return last if math.isfinite(last) else 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Training time so far."""
+        return self.results[-1].seconds if self.results else 0.0
+
+    def best(self, maximise: bool) -> Result | None:
+        """The result that ranks highest, see `standing`."""
+        finite = [result for result in self.results if math.isfinite(result.objective)]
+        return max(finite, key=lambda result: standing(result, maximise), default=None)
+
+
+def standing(result: Result, maximise: bool) -> tuple[bool, float, float]:
+    """What results are ranked by: a sound one before any other, then by constraints, then by the objective."""
+    return is_sound(result.verdict), -result.violation, result.objective if maximise else -result.objective
+
+
+def is_sound(verdict: str) -> bool:
+    """Whether a trial with this verdict may win: live, or of a kind that has no codes to judge."""
+    return verdict in ("live", "no_codes")
+
+
+@dataclass
+class SweepState:
+    """Everything the journal says.
+
+    Attributes:
+        prior: results of another sweep that the searcher starts from; they are no trials of this one.
+        memo: what the searcher has derived from trials that do not change any more.
+        seconds: wall clock spent by all sessions, each from its first event to its last.
+        unjudged: the trial whose result was the last thing to happen: what follows from it may not be written.
+    """
+
+    trials: dict[str, TrialState] = field(default_factory=dict)
+    prior: list[TrialState] = field(default_factory=list)
+    seq: int = 0
+    seconds: float = 0.0
+    finished: str | None = None
+    session_began: datetime | None = None
+    unjudged: str | None = None
+    memo: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    _earlier_seconds: float = 0.0
+
+    def apply(self, event: dict[str, Any]) -> None:
+        """Take one event in."""
+        self.seq = event["seq"]
+        kind = event["event"]
+        if (kind in TRIAL_EVENTS and kind != "interrupted") or kind == "result":
+            self.unjudged = event["trial"] if kind == "result" else None
+        if kind in ("sweep_started", "sweep_resumed"):
+            self._earlier_seconds, self.session_began, self.finished = self.seconds, _time(event), None
+        elif kind == "sweep_finished":
+            self.finished = event["reason"]
+        elif kind == "suggested":
+            trial = TrialState(event["trial"], len(self.trials), event["params"], event.get("seed"),
+                               event.get("repeats"), event.get("attrs", {}))
+            self.trials[trial.id] = trial
+        elif kind == "result":
+            self.trials[event["trial"]].results.append(_result(event))
+        elif kind == "warm_started":
+            prior = TrialState(event["source"], -1, event["params"], status=event["state"])
+            prior.results.append(_result(event))
+            self.prior.append(prior)
+        elif kind in TRIAL_EVENTS:
+            self._change(event)
+        if self.session_began is not None:
+            self.seconds = self._earlier_seconds + max(0.0, (_time(event) - self.session_began).total_seconds())
+
+    def _change(self, event: dict[str, Any]) -> None:
+        trial = self.trials[event["trial"]]
+        trial.status = event["event"]
+        trial.reason = event.get("reason")
+        if event["event"] == "completed":
+            trial.objective = _number(event["objective"])
+
+    def with_status(self, *statuses: Status) -> list[TrialState]:
+        """Trials in one of these states, in the order of suggestion."""
+        return [trial for trial in self.trials.values() if trial.status in statuses]
+
+    def at(self, now: datetime) -> SweepState:
+        """A copy for display while a driver is at work: the clock of its session goes on between two events."""
+        if self.session_began is None or self.finished is not None:
+            return replace(self, trials=dict(self.trials))
+        running = self._earlier_seconds + (now - self.session_began).total_seconds()
+        return replace(self, trials=dict(self.trials), seconds=max(self.seconds, running))
+
+    def abandoned(self) -> SweepState:
+        """A copy for display when no driver is at work: nothing runs, and what did will go on."""
+        trials = {name: replace(trial, status="interrupted") if trial.status == "started" else trial
+                  for name, trial in self.trials.items()}
+        return replace(self, trials=trials)
+
+    @property
+    def unfinished(self) -> list[TrialState]:
+        """Trials that still have something to do."""
+        return [trial for trial in self.trials.values() if not trial.final]
+
+    def repeats_of(self, trial: TrialState) -> list[TrialState]:
+        """All trainings of a trial's config, the trial itself first."""
+        return [trial, *(other for other in self.trials.values() if other.repeats == trial.id)]
+
+    @property
+    def configs(self) -> list[TrialState]:
+        """The first trial of each config, in the order of suggestion."""
+        return [trial for trial in self.trials.values() if trial.repeats is None]
+
+    @property
+    def epochs(self) -> int:
+        """Epochs trained by all trials."""
+        return sum(trial.epoch for trial in self.trials.values())
+
+    @property
+    def tflops(self) -> float:
+        """Operations of all trials."""
+        return sum(trial.tflops for trial in self.trials.values())
+
+    @property
+    def trial_seconds(self) -> float:
+        """Training time of all trials."""
+        return sum(trial.seconds for trial in self.trials.values())
+
+
+def replay(events: Iterable[dict[str, Any]]) -> SweepState:
+    """The state after these events."""
+    state = SweepState()
+    for event in events:
+        state.apply(event)
+    return state
+
+
+def ranking(state: SweepState, maximise: bool, so_far: bool = False) -> list[tuple[TrialState, Result]]:
+    """Configs that ended by themselves or by a rung, best first: the first trial of each, with its best result.
+
+    A result that is not sound stands behind every one that is, one outside the constraints behind every one
+    inside; failed trials are left out. A trial that ended collapsed or diverged is not sound, whatever it was
+    before. Where a config was trained with several seeds, its result is the one with their mean objective, and
+    it is as sound as the least sound of them. Of equal ones the lower MSE stands first, then the earlier trial.
+    `analysis.judge.ranking` orders the same way, from the run folders.
+
+    Args:
+        so_far: for display: also configs that have not ended, each by its results up to now.
+    """
+    rows = [(trial, mean_result(state.repeats_of(trial), maximise)) for trial in state.configs
+            if trial.status in ("completed", "stopped")]
+    if so_far:
+        rows += [(trial, _as_it_ended(trial, maximise)) for trial in state.configs if not trial.final]
+    found = [(trial, result) for trial, result in rows if result is not None]
+    return sorted(found, reverse=True, key=lambda row: (
+        standing(row[1], maximise), -row[1].mse if math.isfinite(row[1].mse) else -math.inf, -row[0].number))
+
+
+def mean_result(trials: list[TrialState], maximise: bool) -> Result | None:
+    """The result of a config from its trainings that have ended; None where none has a finite one."""
+    bests = [best for trial in trials if trial.final and (best := _as_it_ended(trial, maximise)) is not None]
+    if len(bests) <= 1:
+        return bests[0] if bests else None
+    worst = min(bests, key=lambda result: standing(result, maximise))
+    names = bests[0].values
+    return replace(
+        worst, objective=sum(result.objective for result in bests) / len(bests),
+        mse=sum(result.mse for result in bests) / len(bests),
+        values={name: sum(result.values.get(name, math.nan) for result in bests) / len(bests) for name in names})
+
+
+def _as_it_ended(trial: TrialState, maximise: bool) -> Result | None:
+    """The best result of a trial, with the last verdict where the trial did not recover from it."""
+    best = trial.best(maximise)
+    return replace(best, verdict=trial.verdict) if best and trial.verdict in ("collapsed", "nonfinite") else best
+
+
+def pareto(state: SweepState, signs: dict[str, int], primary: str) -> list[tuple[TrialState, Result]]:
+    """Rows of the ranking that no other row beats on every objective.
+
+    Args:
+        signs: objective -> 1 where higher is better, -1 where lower is.
+    """
+    rows = [row for row in ranking(state, signs[primary] > 0) if is_sound(row[1].verdict) and row[1].violation <= 0]
+    points = [[sign * (row[1].objective if key == primary else row[1].values.get(key, math.nan))
+               for key, sign in signs.items()] for row in rows]
+    return [row for row, point in zip(rows, points, strict=True)
+            if not any(_dominates(other, point) for other in points)]
+
+
+def _dominates(a: list[float], b: list[float]) -> bool:
+    return all(x >= y for x, y in zip(a, b, strict=True)) and any(x > y for x, y in zip(a, b, strict=True))
+
+
+def _result(event: dict[str, Any]) -> Result:
+    return Result(
+        event["epoch"], _number(event["objective"]), event["verdict"], _number(event["tflops"]),
+        _number(event.get("seconds", 0.0)), event.get("step", 0),
+        {name: _number(value) for name, value in event.get("values", {}).items()},
+        math.inf if event.get("violation", 0.0) is None else float(event.get("violation", 0.0)),
+        _number(event.get("metrics", {}).get("val/mse_loss")))
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)
+
+
+def _time(event: dict[str, Any]) -> datetime:
+    return datetime.fromisoformat(event["time"])

@@ -1,0 +1,1 @@
+"""When a trial ends and what that costs: pure decisions on a state."""

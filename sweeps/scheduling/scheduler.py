@@ -1,0 +1,250 @@
+"""When a trial ends, and why. Pure functions of the sweep's state; every stop carries its reason.
+
+Order of the rules, on each validated epoch:
+    nonfinite    a loss is not finite: failed, at once
+    completed    the trial has had its full budget
+    collapse     the codebook has been collapsed for `health.patience` validations, after the grace
+    asha         the trial's value at a rung is not among the best one in eta (paused where `promote` is set)
+    median       the trial's best value is below the median of the others' running means
+    budget       the sweep's budget is spent
+
+An objective that is not defined (DSNR while actions are ignored) is no failure: it counts as minus infinity in the
+rungs. Rungs count our own epochs, or cumulative TFLOPs; a trial is judged at the first validation at or past a
+rung. Further trainings of a config (`seeds`) are neither judged at rungs nor counted there: the first
+one of the config was.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from lam.config import RunConfig
+from record import health
+from sweeps.journal.state import Result, SweepState, TrialState, is_sound
+from sweeps.scheduling import rungs
+from sweeps.spec.sections import Asha, Budget, Median
+from sweeps.spec.spec import SweepSpec
+
+
+@dataclass(frozen=True)
+class Ending:
+    """The end of a trial: one entry of the ledger."""
+
+    event: Literal["stopped", "completed", "failed", "paused"]
+    rule: str
+    sentence: str
+    epochs_saved: int
+    rung: float | None = None
+    value: float | None = None
+    cutoff: float | None = None
+    peers: int | None = None
+
+    def reason(self) -> dict[str, Any]:
+        """The journal's `reason`."""
+        return {key: value for key, value in asdict(self).items() if key != "event"}
+
+
+def judge(spec: SweepSpec, state: SweepState, trial: TrialState, config: RunConfig) -> Ending | None:
+    """Whether the trial ends with its latest result; None where it goes on.
+
+    Args:
+        config: the trial's own config.
+    """
+    latest = trial.results[-1]
+    saved = epochs_left(spec, trial, config)
+    if latest.verdict == "nonfinite":
+        return Ending("failed", "nonfinite", f"the loss was not finite at epoch {latest.epoch}", saved)
+    if saved <= 0:
+        return Ending("completed", "full_budget", f"trained all {latest.epoch} epochs", 0)
+    return (_collapse(trial, config, saved, spec)
+            or _by_rule(spec, state, trial, saved)
+            or _out_of_budget(spec, state, saved))
+
+
+def epochs_left(spec: SweepSpec, trial: TrialState, config: RunConfig) -> int:
+    """Epochs until the trial has had its full budget, 0 or less where it has."""
+    latest, left = trial.results[-1], config.num_epochs - trial.results[-1].epoch
+    if spec.asha is None or spec.asha.max_tflops is None or not latest.tflops > 0:
+        return left
+    return min(left, math.ceil((spec.asha.max_tflops - latest.tflops) / (latest.tflops / latest.epoch)))
+
+
+def collapse_grace(config: RunConfig, steps_per_epoch: int, spec: SweepSpec) -> int:
+    """Epochs before collapse is judged."""
+    if config.health.grace_epochs is not None:
+        return config.health.grace_epochs
+    return health.collapse_grace(config.num_epochs, steps_per_epoch, config.vq_refresh_interval,
+                                 spec.scheduler.rule.grace_epochs if spec.scheduler else 0)
+
+
+def _collapse(trial: TrialState, config: RunConfig, saved: int, spec: SweepSpec) -> Ending | None:
+    latest, patience = trial.results[-1], config.health.patience
+    grace = collapse_grace(config, latest.step // latest.epoch, spec)
+    lately = trial.results[-patience:]
+    epochs, flags = [result.epoch for result in lately], [result.verdict == "collapsed" for result in lately]
+    if health.collapse(epochs, flags, grace, patience) is None:
+        return None
+    sentence = (f"the codebook was collapsed at the last {patience} validations (epoch {latest.epoch}, "
+                f"judged from epoch {grace})")
+    return Ending("stopped", "collapse", sentence, saved, value=latest.objective)
+
+
+def _by_rule(spec: SweepSpec, state: SweepState, trial: TrialState, saved: int) -> Ending | None:
+    if spec.scheduler is None or trial.repeats is not None:
+        return None
+    if spec.scheduler.median is not None:
+        return _median(spec, spec.scheduler.median, state, trial, saved)
+    assert spec.scheduler.asha is not None, "a Scheduler has exactly one rule"
+    return _asha(spec, spec.scheduler.asha, state, trial, saved)
+
+
+def ladder(asha: Asha, bracket: int = 0) -> list[float]:
+    """Rungs of a bracket in units of the axis."""
+    grace = asha.grace * asha.reduction_factor**bracket
+    if asha.on_tflops:
+        return rungs.amounts(grace, asha.maximum, asha.reduction_factor)
+    return [float(level) for level in rungs.levels(grace, asha.maximum, asha.reduction_factor)]
+
+
+def place(asha: Asha, result: Result) -> float:
+    """Where a result lies on the axis of the rungs."""
+    return result.tflops if asha.on_tflops else float(result.epoch)
+
+
+def _asha(spec: SweepSpec, asha: Asha, state: SweepState, trial: TrialState, saved: int) -> Ending | None:
+    latest = trial.results[-1]
+    bracket = _bracket(asha, trial)
+    levels = ladder(asha, bracket)
+    before = place(asha, trial.results[-2]) if len(trial.results) > 1 else 0.0
+    reached = rungs.rung_reached(levels, before, place(asha, latest))
+    if reached is None:
+        return None
+    earlier = _arrived(spec, asha, state, bracket, reached, without=trial)
+    decision = rungs.decide(_worth(latest, spec.maximise), list(earlier), asha.reduction_factor)
+    if decision.goes_on:
+        return None
+    cutoff = decision.value if spec.maximise else -decision.value
+    unit = " TFLOP" if asha.on_tflops else ""
+    value, limit = _apart(latest.objective, cutoff)
+    sentence = (f"{spec.primary} {value}{_state(latest)} at epoch {latest.epoch} is not among the "
+                f"best {decision.places} of {decision.arrivals} trials at rung {levels[reached]:.4g}{unit} "
+                f"(cutoff {limit})")
+    rung = levels[reached] if asha.on_tflops else int(levels[reached])
+    return Ending("paused" if asha.promote else "stopped", "asha", sentence, saved, rung, latest.objective, cutoff,
+                  decision.arrivals)
+
+
+def _bracket(asha: Asha, trial: TrialState) -> int:
+    return rungs.bracket_of(trial.number, asha.brackets, asha.reduction_factor) if asha.brackets > 1 else 0
+
+
+def _arrived(spec: SweepSpec, asha: Asha, state: SweepState, bracket: int, reached: int,
+             without: TrialState) -> Iterator[float]:
+    """What each other trial of the bracket that has come to a rung was worth there."""
+    levels = ladder(asha, bracket)
+    previous = levels[reached - 1] if reached else 0.0
+    for other in state.configs:
+        if other is not without and _bracket(asha, other) == bracket:
+            value = rung_value(other, asha, levels[reached], previous, spec.maximise)
+            if value is not None:
+                yield value
+
+
+def rung_value(trial: TrialState, asha: Asha, rung: float, previous: float, maximise: bool) -> float | None:
+    """What a trial is worth at a rung: its first result there; None where it has not arrived.
+
+    A trial that diverged or collapsed for good on the way from the `previous` rung counts as an
+    arrival worth minus infinity: it took the place of one that would have arrived.
+    """
+    for result in trial.results:
+        if place(asha, result) >= rung:
+            return _worth(result, maximise)
+    lost = trial.final and (trial.reason or {}).get("rule") in ("nonfinite", "collapse")
+    return rungs.NEVER if lost and trial.results and place(asha, trial.results[-1]) >= previous else None
+
+
+def promotable(spec: SweepSpec, state: SweepState) -> TrialState | None:
+    """The paused trial to go on with: among the best at its rung by now; the highest rung first, then the best."""
+    asha = spec.asha
+    if asha is None or not asha.promote:
+        return None
+    found: list[tuple[float, float, TrialState]] = []
+    for trial in state.with_status("paused"):
+        bracket = _bracket(asha, trial)
+        levels = ladder(asha, bracket)
+        reached = rungs.rung_reached(levels, 0.0, place(asha, trial.results[-1]))
+        assert reached is not None, "a trial is paused at a rung"
+        value = _worth(trial.results[-1], spec.maximise)
+        peers = list(_arrived(spec, asha, state, bracket, reached, without=trial))
+        if value > rungs.NEVER and rungs.decide(value, peers, asha.reduction_factor).goes_on:
+            found.append((levels[reached], value, trial))
+    return max(found, key=lambda row: row[:2], default=(0.0, 0.0, None))[2]
+
+
+def wants_another_seed(spec: SweepSpec, state: SweepState) -> TrialState | None:
+    """The first config to train again: its first training was not stopped, and further seeds are asked for."""
+    if spec.seeds == 1:
+        return None
+    return next((trial for trial in state.with_status("completed")
+                 if trial.repeats is None and len(state.repeats_of(trial)) < spec.seeds), None)
+
+
+def _median(spec: SweepSpec, median: Median, state: SweepState, trial: TrialState, saved: int) -> Ending | None:
+    latest = trial.results[-1]
+    if latest.epoch < median.grace_epochs:
+        return None
+    others = [[_worth(result, spec.maximise) for result in other.results if result.epoch <= latest.epoch]
+              for other in state.configs if other is not trial and other.epoch >= latest.epoch]
+    best = max(trial.results, key=lambda result: _worth(result, spec.maximise))
+    goes_on, middle = rungs.median_decides(_worth(best, spec.maximise), others, median.min_trials)
+    if goes_on:
+        return None
+    cutoff = middle if spec.maximise else -middle
+    value, limit = _apart(best.objective, cutoff)
+    sentence = (f"the best {spec.primary} up to epoch {latest.epoch}, {value}{_state(best)} at epoch {best.epoch}, is "
+                f"worse than {limit}, the median of the running means of {len(others)} trials")
+    return Ending("stopped", "median", sentence, saved, latest.epoch, best.objective, cutoff, len(others))
+
+
+def _apart(value: float, cutoff: float) -> tuple[str, str]:
+    """Both numbers with four digits, or with as many as it takes to tell them apart."""
+    digits = next((digits for digits in range(4, 17) if f"{value:.{digits}g}" != f"{cutoff:.{digits}g}"), 4)
+    return f"{value:.{digits}g}", f"{cutoff:.{digits}g}"
+
+
+def _worth(result: Result, maximise: bool) -> float:
+    if result.verdict in ("nonfinite", "collapsed"):
+        return rungs.NEVER
+    return rungs.worth(result.objective if maximise else -result.objective)
+
+
+def _state(result: Result) -> str:
+    return "" if is_sound(result.verdict) else f" ({result.verdict.replace('_', ' ')})"
+
+
+def _out_of_budget(spec: SweepSpec, state: SweepState, saved: int) -> Ending | None:
+    spent = spent_budget(spec, state, trials=False)
+    return Ending("stopped", "budget", f"the sweep's budget is spent: {spent}", saved) if spent else None
+
+
+def used(spec: SweepSpec, state: SweepState) -> dict[str, float]:
+    """What each part of a budget counts, as far as it is spent; configs count as trials."""
+    return {"trials": float(len(state.configs)), "epochs": float(state.epochs), "hours": state.seconds / 3600,
+            "tflops": state.tflops, "gpu_hours": state.trial_seconds * spec.resources.gpu / 3600}
+
+
+def spent_budget(spec: SweepSpec, state: SweepState, trials: bool = True) -> str | None:
+    """A sentence that says which part of the budget is spent, None while none is.
+
+    Args:
+        trials: whether the number of trials counts; it ends suggestions, not running trials.
+    """
+    budget: Budget = spec.budget
+    for name, amount in used(spec, state).items():
+        limit = getattr(budget, name)
+        if limit is not None and amount >= limit and (trials or name != "trials"):
+            return f"{amount:.4g} of {limit:.4g} {name}"
+    return None

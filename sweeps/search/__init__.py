@@ -1,0 +1,1 @@
+"""The next config, as a function of the journal."""

@@ -1,0 +1,182 @@
+"""What can be wrong with a sweep although each of its keys is well-formed. All of it is BadInput."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+from lam.config import RunConfig
+from record.errors import BadInput
+from record.schema import suggest
+from sweeps.scheduling import scheduler
+from sweeps.search import points
+from sweeps.spec.space import corners, draws
+from sweeps.spec.spec import Sweep
+
+RANDOM_POINTS = 200
+MOST_GP_VALUES = 1_000_000
+
+# Fields that a sweep may not vary, and why.
+_NOT_A_KNOB = {
+    "num_epochs": "the scheduler's max_epochs sets it",
+    "threads": "resources.cpu sets it",
+    "health": "it judges trials, so they could not be compared",
+    **dict.fromkeys(("objective_preset", "perplexity_target", "eval_seed", "eval_sequences", "val_every"),
+                    "it changes what is measured, so trials could not be compared"),
+    **dict.fromkeys(("eval_batch_size", "cache", "keep", "checkpoint_every", "checkpoint_steps", "sample_count",
+                     "accumulate_parts", "compile", "recompute"), "it changes no result"),
+}
+
+# Objectives that the quantizer `none` does not have.
+_NEEDS_CODES = ("val/dsnr", "val/codebook", "val/perplexity", "val/code_", "val/dead_codes", "val/quantization",
+                "val/collapsed")
+
+
+def check(sweep: Sweep, given: Mapping[str, Any]) -> None:
+    """Check the space against the run schema, the base and itself.
+
+    Args:
+        given: the keys that the base config states itself.
+    """
+    for name in sweep.spec.space:
+        _check_knob(sweep, given, name)
+    configs = _every_corner(sweep)
+    for name in sweep.spec.space:
+        _check_is_active(sweep, name, configs)
+        _check_when(sweep, name)
+    _check_objective(sweep, configs)
+    _check_grid(sweep)
+    _check_gp(sweep)
+    _check_brackets(sweep)
+    _check_gpu_hours(sweep)
+
+
+def warnings(sweep: Sweep) -> list[str]:
+    """Things that are allowed and probably not meant."""
+    found = [f"{sweep.source}:space.{name}: has one value only, {knob.extremes()[0]!r}"
+             for name, knob in sweep.spec.space.items() if len(knob.extremes()) == 1]
+    if _is_never_spent(sweep):
+        found.append(f"{sweep.source}:budget.gpu_hours: is never spent, since resources.gpu is 0; the sweep ends by "
+                     "another part of its budget")
+    return found
+
+
+def _check_knob(sweep: Sweep, given: Mapping[str, Any], name: str) -> None:
+    fields = RunConfig.model_fields
+
+    def bad(what: str, remedy: str, key: str = f"space.{name}") -> BadInput:
+        return BadInput(what, source=sweep.source, key=key, remedy=remedy)
+
+    if name not in fields:
+        raise bad("is no key of a run config", suggest(name, list(fields)))
+    if name in _NOT_A_KNOB:
+        raise bad(f"cannot be swept: {_NOT_A_KNOB[name]}", "take it out of the space")
+    if name in given and given[name] != fields[name].default:
+        raise bad(f"is swept, and the base config fixes it at {given[name]!r}",
+                  f"take {name} out of the base config or out of the space")
+    earlier = list(sweep.spec.space)[: list(sweep.spec.space).index(name)]
+    for other in sweep.spec.space[name].when or {}:
+        if other not in fields:
+            raise bad(f"{other!r} is no key of a run config", suggest(other, list(fields)), f"space.{name}.when")
+        if other in sweep.spec.space and other not in earlier:
+            raise bad(f"{other!r} is chosen after {name}", f"write {other} above {name}", f"space.{name}.when")
+
+
+def _every_corner(sweep: Sweep) -> list[tuple[dict[str, Any], RunConfig]]:
+    """Configs of the corners and of random points; the first one that is no valid config is refused."""
+    base = sweep.base.mapping()
+    points = [*corners(sweep.spec.space, base), *draws(sweep.spec.space, base, RANDOM_POINTS)]
+    return [(params, _valid(sweep, params)) for params in points]
+
+
+def _valid(sweep: Sweep, params: dict[str, Any]) -> RunConfig:
+    try:
+        return sweep.config(params)
+    except BadInput as error:
+        values = ", ".join(f"{name}={value!r}" for name, value in params.items())
+        raise BadInput(f"the point {values} is no valid run ({error})", source=sweep.source, key="space",
+                       remedy="narrow the range, give it a step, or make a knob conditional with 'when'") from None
+
+
+def _check_is_active(sweep: Sweep, name: str, configs: list[tuple[dict[str, Any], RunConfig]]) -> None:
+    active = [config for params, config in configs if name in params]
+    if not active:
+        raise BadInput("is never active: its 'when' holds nowhere in this space", source=sweep.source,
+                       key=f"space.{name}", remedy="correct 'when', or take the knob out")
+
+
+def _check_when(sweep: Sweep, name: str) -> None:
+    """Refuse a condition on a value that an earlier knob never has."""
+    for other, wanted in (sweep.spec.space[name].when or {}).items():
+        knob = sweep.spec.space.get(other)
+        if knob is None:
+            continue
+        beside = [getattr(sweep.base, other)] if knob.when else []  # where the knob is not active, the base stands
+        for value in wanted if isinstance(wanted, list) else [wanted]:
+            if value not in [*(knob.choice or ()), *beside] and not knob.contains(value):
+                raise BadInput(f"{other} is never {value!r} in this space", source=sweep.source,
+                               key=f"space.{name}.when", remedy=f"take {value!r} out, or widen {other}")
+
+
+def _check_gp(sweep: Sweep) -> None:
+    """Refuse what Optuna's Gaussian process would write out value by value, in gigabytes."""
+    if sweep.spec.search.gp is None:
+        return
+    for name, knob in sweep.spec.space.items():
+        if (knob.step or knob.integer or knob.logint) and knob.size() > MOST_GP_VALUES:
+            raise BadInput(f"has {knob.size():,} values, with search gp at most {MOST_GP_VALUES:,} are dealt with",
+                           source=sweep.source, key=f"space.{name}",
+                           remedy="take a larger step or a narrower range, or use search tpe")
+
+
+def _check_brackets(sweep: Sweep) -> None:
+    """Refuse brackets whose first rung is at the full budget or behind it."""
+    asha = sweep.spec.asha
+    if asha is None or asha.brackets == 1:
+        return
+    most = sum(1 for _ in itertools.takewhile(bool, (scheduler.ladder(asha, k) for k in range(asha.brackets))))
+    if most < asha.brackets:
+        raise BadInput(f"got {asha.brackets}, and only the first {most} have a rung before {asha.maximum:g}",
+                       source=sweep.source, key="scheduler.asha.brackets",
+                       remedy=f"ask for at most {max(most, 1)}, or begin earlier")
+
+
+def _is_never_spent(sweep: Sweep) -> bool:
+    return sweep.spec.budget.gpu_hours is not None and sweep.spec.resources.gpu == 0
+
+
+def _check_gpu_hours(sweep: Sweep) -> None:
+    if _is_never_spent(sweep) and len(sweep.spec.budget.model_dump(exclude_none=True)) == 1:
+        raise BadInput(f"got {sweep.spec.budget.gpu_hours:g} alone, which is never spent, since resources.gpu is 0",
+                       source=sweep.source, key="budget.gpu_hours",
+                       remedy="set resources.gpu, or limit trials, hours, epochs or tflops")
+
+
+def _check_grid(sweep: Sweep) -> None:
+    if sweep.spec.search.grid is None:
+        return
+    for name, knob in sweep.spec.space.items():
+        try:
+            knob.size()
+        except ValueError as error:
+            raise BadInput(str(error), source=sweep.source, key=f"space.{name}",
+                           remedy="give it a step or choices, or use search qmc") from None
+    size = points.grid_size(sweep.spec.space)
+    if size > points.MOST_POINTS:
+        raise BadInput(f"the grid has up to {size:,} points, at most {points.MOST_POINTS:,} are dealt with",
+                       source=sweep.source, key="search.grid", remedy="take fewer values, or use search qmc")
+
+
+def _check_objective(sweep: Sweep, configs: list[tuple[dict[str, Any], RunConfig]]) -> None:
+    for objective in sweep.spec.objectives:
+        _check_codes(sweep, objective, configs)
+
+
+def _check_codes(sweep: Sweep, objective: str, configs: list[tuple[dict[str, Any], RunConfig]]) -> None:
+    needs_codes = objective.startswith(_NEEDS_CODES) or (
+        objective == "val/objective" and sweep.base.objective_preset != "mse")
+    if needs_codes and any(config.quantizer == "none" for _, config in configs):
+        raise BadInput(f"got none among the quantizers of a sweep ranked by {objective}, which needs codes",
+                       source=sweep.source, key="space.quantizer",
+                       remedy="train the 'none' arm as a run of its own, or rank by val/mse_loss")

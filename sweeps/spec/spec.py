@@ -1,0 +1,240 @@
+"""The sweep config: what to vary, how to search, when to stop. One YAML, validated as a whole.
+
+`load` reads it, joins it with its base run config and checks what can be checked without data; see
+`sweeps.spec.checks`. Nothing is started and nothing is written before that has passed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, StrictInt, field_validator, model_validator
+
+from lam import config as config_module
+from lam.config import RunConfig
+from lam.metrics import TABLE
+from record import yamlio
+from record.bounds import Bound
+from record.errors import BadInput
+from record.journal import journals
+from record.schema import Strict, build, suggest
+from sweeps.spec.sections import Amount, Asha, Budget, Count, Policy, Resources, Scheduler, Search, Tpe
+from sweeps.spec.space import Knob, Scalar
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+class SweepSpec(Strict):
+    """One sweep, as asked."""
+
+    name: str = Field(description="folder of the sweep under its storage")
+    base: str | dict[str, Any] = Field(description="run YAML, relative to the sweep file, or the mapping itself")
+    space: dict[str, Knob] = Field(min_length=1)
+    objective: str | list[str] = Field(
+        "val/objective", description="validation metric that ranks, or several: the first one ranks and is judged at "
+        "rungs, the searcher trades them off; directions are the metric table's")
+    constraints: dict[str, Bound] = Field(
+        default_factory=dict, description="limits of validation metrics or of total_tflops; a trial outside ranks last")
+    search: Search = Field(default_factory=lambda: Search(tpe=Tpe()))
+    scheduler: Scheduler | None = Field(None, description="how trials end early; none: they do not")
+    budget: Budget
+    seed: Annotated[StrictInt, Field(ge=0)] = 0
+    seeds: Count = Field(1, description="trainings of a config, each with its own seed; the searcher sees the mean")
+    resources: Resources = Field(default_factory=Resources)
+    storage: str = Field("runs", description="folder that holds the sweeps")
+    journal: str | None = Field(
+        None, description="URI under which the journal is kept, for example s3://bucket/prefix, in a folder named as "
+        "the sweep; default: the sweep folder. Trials' run folders stay under storage")
+    concurrency: Count | None = Field(None, description="trials at a time; default: as many as the resources hold")
+    policy: Policy = Field("complete", description="what the searcher is told of a trial that was stopped")
+    hang_minutes: Amount = Field(
+        120, le=525_600, description="a trial that reports no epoch for so long is killed and fails")
+
+    @field_validator("name")
+    @classmethod
+    def _safe_name(cls, name: str) -> str:
+        if not NAME.fullmatch(name):
+            raise ValueError(f"got {name[:40]!r}, expected 1 to 100 letters, digits, '.', '_' or '-', "
+                             "the first one a letter or digit")
+        return name
+
+    @field_validator("journal")
+    @classmethod
+    def _is_a_place(cls, journal: str | None) -> str | None:
+        wrong = None if journal is None else journals.problem(journal)
+        if wrong:
+            raise ValueError(wrong)
+        return journal
+
+    @field_validator("scheduler", mode="before")
+    @classmethod
+    def _none_is_a_word(cls, value: Any) -> Any:
+        return None if value == "none" else value
+
+    @field_validator("search", mode="before")
+    @classmethod
+    def _word_is_enough(cls, value: Any) -> Any:
+        return {value: {}} if isinstance(value, str) else value
+
+    @field_validator("objective")
+    @classmethod
+    def _rankable(cls, objective: str | list[str]) -> str | list[str]:
+        keys = [objective] if isinstance(objective, str) else objective
+        if not keys or len(set(keys)) < len(keys):
+            raise ValueError(f"got {objective!r}, expected one metric, or several different ones")
+        for key in keys:
+            if key not in TABLE:
+                raise ValueError(f"got {key!r}, which is no metric; {suggest(key, _rankable_keys())}")
+            if key not in _rankable_keys():
+                raise ValueError(f"got {key!r}, which is no validation metric with a direction; use val/objective")
+        return objective
+
+    @field_validator("constraints")
+    @classmethod
+    def _measurable(cls, constraints: dict[str, Bound]) -> dict[str, Bound]:
+        known = [key for key in TABLE if key.startswith("val/") or key == "total_tflops"]
+        for key in constraints:
+            if key not in known:
+                raise ValueError(f"got {key!r}, which is no validation metric; {suggest(key, known)}")
+        return constraints
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> SweepSpec:
+        if len(self.objectives) > 1 and self.search.name == "cmaes":
+            raise ValueError("search cmaes has one objective; use nsga2, tpe, gp, qmc or random for several")
+        if len(self.objectives) > 1 and self.policy == "pruned":
+            raise ValueError("policy pruned means nothing with several objectives; use complete, infeasible or "
+                             "full_budget_only")
+        if self.seeds > 1 and "seed" in self.space:
+            raise ValueError("seeds above 1 gives each training a seed of its own; take seed out of the space")
+        return self
+
+    @property
+    def objectives(self) -> list[str]:
+        """All objectives; the first one ranks."""
+        return [self.objective] if isinstance(self.objective, str) else list(self.objective)
+
+    @property
+    def primary(self) -> str:
+        """The objective that ranks and is judged at rungs."""
+        return self.objectives[0]
+
+    @property
+    def maximise(self) -> bool:
+        """Whether a higher primary objective is better."""
+        return TABLE[self.primary].direction == "up"
+
+    @property
+    def asha(self) -> Asha | None:
+        """The ASHA settings, None where another rule or none ends trials."""
+        return self.scheduler.asha if self.scheduler else None
+
+    @property
+    def told(self) -> list[str]:
+        """Metrics that the searcher needs beside the primary objective."""
+        return [key for key in dict.fromkeys([*self.objectives[1:], *self.constraints]) if key != "total_tflops"]
+
+
+def _rankable_keys() -> list[str]:
+    return [key for key, metric in TABLE.items() if key.startswith("val/") and metric.direction != "none"]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A validated sweep: the spec, its complete base config, and where both came from."""
+
+    spec: SweepSpec
+    base: RunConfig
+    source: str
+    text: str
+
+    @property
+    def max_epochs(self) -> int:
+        """Epochs of a trial that is never stopped."""
+        return self.base.num_epochs
+
+    def config(self, params: dict[str, Scalar]) -> RunConfig:
+        """The complete config of a trial; MLflow is written by the driver alone."""
+        return self.base.replace(tracking=self.base.tracking.for_trial(self.spec.name).model_dump(), **params)
+
+    def home(self, folder: Path) -> Path | str:
+        """Where the journal is kept: a folder, or the URI of a prefix of objects."""
+        return journals.place(self.spec.journal, self.spec.name) if self.spec.journal else folder
+
+    def asked(self) -> dict[str, Any]:
+        """Everything that defines the sweep; what may change between launches is left out."""
+        elsewhere = {"journal": self.spec.journal} if self.spec.journal else {}
+        return {
+            **elsewhere,
+            "name": self.spec.name,
+            "base": {key: value for key, value in self.base.mapping().items() if key != "tracking"},
+            "space": self.space_mapping(),
+            "objective": self.spec.objective,
+            "search": self.spec.search.model_dump(mode="json", exclude_none=True),
+            "scheduler": self.spec.model_dump(mode="json", exclude_none=True).get("scheduler"),
+            "budget": self.spec.budget.model_dump(mode="json", exclude_none=True),
+            "seed": self.spec.seed,
+            "policy": self.spec.policy,
+            "seeds": self.spec.seeds,
+            "constraints": self.spec.model_dump(mode="json", exclude_none=True)["constraints"],
+        }
+
+    def space_mapping(self) -> dict[str, Any]:
+        """The space as it is written in YAML."""
+        return {name: knob.model_dump(mode="json", by_alias=True, exclude_none=True)
+                for name, knob in self.spec.space.items()}
+
+    def fingerprint(self) -> str:
+        """Twelve hex digits that name what was asked; the budget is left out, so that it can be raised."""
+        asked = {key: value for key, value in self.asked().items() if key != "budget"}
+        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def load(path: str | Path) -> Sweep:
+    """Read and check a sweep YAML.
+
+    Raises:
+        BadInput: naming the file, the key, the value and the remedy.
+    """
+    from sweeps.spec import checks
+
+    path = Path(path)
+    values = yamlio.load_mapping(path)
+    spec = build(SweepSpec, values, path)
+    given, base_source = _base_values(spec, path)
+    base = _complete(spec, config_module.from_mapping(given, base_source), Path(base_source).parent)
+    sweep = Sweep(spec, base, str(path), path.read_text(encoding="utf-8"))
+    checks.check(sweep, given)
+    return sweep
+
+
+def _base_values(spec: SweepSpec, path: Path) -> tuple[dict[str, Any], str]:
+    """(what the base config states, the file that states it)."""
+    if isinstance(spec.base, dict):
+        return spec.base, f"{path}:base"
+    beside = path.parent / spec.base
+    if not beside.exists():
+        raise BadInput(f"got {spec.base!r}, no such file ({beside})", source=path, key="base",
+                       remedy="write the path relative to the sweep file, or the run config itself")
+    return yamlio.load_mapping(beside), str(beside)
+
+
+def _complete(spec: SweepSpec, base: RunConfig, folder: Path) -> RunConfig:
+    """The base with what the sweep settles: absolute paths, the epochs, the validations, the threads of one trial."""
+    from sweeps.scheduling import scheduler
+
+    changes: dict[str, Any] = {}
+    if spec.scheduler:
+        changes["num_epochs"] = spec.scheduler.rule.max_epochs
+    if spec.asha and spec.asha.on_tflops:
+        ladders = [scheduler.ladder(spec.asha, bracket) for bracket in range(spec.asha.brackets)]
+        changes["val_at_tflops"] = sorted({*itertools.chain(*ladders), spec.asha.maximum})
+    if base.threads == 0:
+        changes["threads"] = max(1, int(spec.resources.cpu))
+    return config_module.relative_paths_from(base, folder).replace(**changes)

@@ -1,0 +1,126 @@
+"""A sweep in MLflow: one parent run, one child a trial, written by the driver alone.
+
+Fed with journal events (docs/records.md) after they are on the disk; the numbers of a trial come
+from its run folder. Events may be sent again: what MLflow holds is not written twice.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from lam.config import TrackingConfig, of_run
+from lam.trackers import feed, mlflow_client, view
+from lam.trackers.feed import Feed
+from record.run import RunFolder
+
+STATUS = {"completed": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
+ENDINGS = {"sweep_finished": "FINISHED", "sweep_interrupted": "KILLED"}
+
+
+class SweepTracker:
+    """What a sweep's driver calls: `event` for each journal event, `close` at the end; neither ever raises."""
+
+    def __init__(self, folder: Path, tracking: TrackingConfig, history: Iterable[dict[str, Any]] = ()) -> None:
+        """Open the parent run of the sweep in `folder`.
+
+        Args:
+            folder: the sweep's folder, whose sweep.json is written.
+            history: the journal so far; what MLflow missed of it is filled in.
+        """
+        self._feeds = [] if tracking.mlflow is None else [Feed(MlflowSweepSink(folder, tracking))]
+        for event in latest(history):
+            self.event(event)
+
+    def event(self, event: dict[str, Any]) -> None:
+        """Hand a journal event over."""
+        for each in self._feeds:
+            each.put(event)
+
+    def close(self) -> None:
+        """Wait for MLflow, 30 s at most."""
+        feed.close(self._feeds, "")
+        self._feeds = []
+
+
+class MlflowSweepSink:
+    """A `lam.trackers.feed.Sink` of journal events."""
+
+    name = "MLflow"
+
+    def __init__(self, folder: Path, tracking: TrackingConfig) -> None:
+        self._folder, self._tracking = folder, tracking
+        self._trials: dict[str, mlflow_client.Run] = {}
+        self._described: set[str] = set()
+
+    def open(self) -> None:
+        """Begin the parent run, or find it: the same sweep folder is the same parent."""
+        assert self._tracking.mlflow is not None
+        sweep = json.loads((self._folder / "sweep.json").read_text(encoding="utf-8"))
+        name = str(sweep["name"])
+        self._key = f"{name}-{view.digest(name, sweep.get('created_at'), sweep.get('fingerprint'))}"
+        self._experiment = mlflow_client.Experiment(self._tracking.mlflow, self._tracking.mlflow_experiment)
+        params = {key: sweep.get(key) for key in ("fingerprint", "data_fingerprint", "git_commit", "created_at")}
+        self._parent = self._experiment.run(self._key, name, params)
+
+    def send(self, items: list[Any]) -> None:
+        """Take journal events."""
+        for event in items:
+            if "trial" in event:
+                self._trial_event(event)
+            elif event["event"] in ENDINGS:
+                self._parent.end(ENDINGS[event["event"]], event.get("reason"))
+
+    def _trial_event(self, event: dict[str, Any]) -> None:
+        kind, trial = event["event"], event["trial"]
+        run = self._trial(trial, event.get("params", {}))
+        self._describe(trial, run)
+        if kind == "result" or kind in STATUS:
+            run.records(RunFolder(self._folder / "trials" / trial).metrics())
+        if kind in STATUS:
+            run.end(STATUS[kind], (event.get("reason") or {}).get("sentence"))
+        if kind == "completed" and event.get("objective") is not None:
+            self._parent.numbers({"objective": event["objective"]}, step=int(trial.lstrip("t")))
+
+    def _trial(self, trial: str, chosen: dict[str, Any]) -> mlflow_client.Run:
+        if trial not in self._trials:
+            params = {f"space.{key}": value for key, value in chosen.items()}
+            self._trials[trial] = self._experiment.run(f"{self._key}-{trial}", trial, params, parent=self._parent.id)
+        return self._trials[trial]
+
+    def _describe(self, trial: str, run: mlflow_client.Run) -> None:
+        """The complete config and the data's statistics, once the trial has begun to run."""
+        folder = RunFolder(self._folder / "trials" / trial)
+        if trial in self._described or not folder.exists():
+            return
+        self._described.add(trial)
+        found = view.of_run(of_run(folder), folder, fresh=run.epoch == 0)
+        run.params(found.config)
+        if found.fresh:
+            run.numbers(found.data_stats, step=0)
+
+    def close(self, ending: str) -> None:
+        """The events have said how the sweep ended."""
+
+    def later(self) -> str:
+        """A sweep that is resumed or launched again sends what is missing."""
+        return f"the command that launched the sweep in {self._folder}"
+
+    def abandon(self) -> None:
+        """Nothing of MLflow outlives the thread."""
+
+
+def latest(events: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The first `suggested`, the last `result` and the last other event of each trial, in order.
+
+    These make the same runs as the whole journal, because a result sends all epochs up to it.
+    """
+    kept: dict[tuple[str, str], dict[str, Any]] = {}
+    for event in events:
+        if "trial" in event:
+            kind = event["event"] if event["event"] in ("suggested", "result") else "state"
+            kept.pop((event["trial"], kind), None)
+            kept[event["trial"], kind] = event
+    return list(kept.values())

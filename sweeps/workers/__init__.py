@@ -1,0 +1,1 @@
+"""Trials in processes: the driver, and the only modules that import ray."""

@@ -1,0 +1,265 @@
+"""The driver of a sweep: turns what the engine reports into journal events, and the journal into decisions."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import socket
+import time
+from collections.abc import Callable
+from typing import Any, Literal
+
+from lam.config import RunConfig
+from record import health
+from record.bounds import total_violation
+from record.errors import BadInput
+from sweeps.journal.journal import Journal
+from sweeps.journal.state import TrialState
+from sweeps.scheduling import scheduler
+from sweeps.search import searcher
+from sweeps.spec.spec import Sweep, SweepSpec
+from sweeps.workers.engine import Job
+from sweeps.workers.trainable import MEMORY_REMEDY
+
+MAX_LOSSES = 3
+MAX_MEMORY_LOSSES = 2
+NEVER_PROMOTED = "; it was paused and never promoted"
+SHOWN = ("val/control", "val/codebook_health", "val/perplexity_slot", "val/dsnr", "val/mse_loss")
+
+Listener = Callable[[dict[str, Any]], None]
+
+
+class SweepDriver:
+    """`sweeps.workers.engine.Jobs` of one sweep.
+
+    Args:
+        train: dotted path of the training function.
+        concurrency: trials at a time.
+        listen: called with each journal event after it is on disk.
+        stopping: says whether a signal has asked for the end.
+
+    Attributes:
+        refused: what the machine refused a trial (a full disk, data that is gone); it ends the session, no trial.
+    """
+
+    def __init__(self, sweep: Sweep, journal: Journal, train: str, concurrency: int,
+                 listen: Listener, stopping: Callable[[], bool]) -> None:
+        self.sweep, self.journal, self._asked_to_stop = sweep, journal, stopping
+        self.refused: str | None = None
+        self._train, self._concurrency, self._listen = train, concurrency, listen
+        self._base = sweep.base.mapping()
+        self._configs: dict[str, RunConfig] = {}
+        self._losses: dict[str, int] = {}
+        self._live: set[str] = set()
+        self._heard: dict[str, float] = {}
+        self._waiting: list[str] = []
+
+    def settle(self) -> None:
+        """Make up for how the last session ended, before anything runs.
+
+        A kill may have come between a trial's result and what follows from it. A sweep that was extended has
+        trials that were never promoted, and now may be.
+        """
+        state = self.journal.state
+        if state.unjudged is not None:
+            self._judge(self._trial(state.unjudged))
+        for trial in state.with_status("stopped"):
+            reason = trial.reason or {}
+            if reason.get("sentence", "").endswith(NEVER_PROMOTED):
+                reason = {**reason, "sentence": reason["sentence"].removesuffix(NEVER_PROMOTED)}
+                self._write("paused", trial=trial.id, epoch=trial.epoch, reason=reason)
+        self._waiting = [trial.id for trial in state.unfinished if trial.status != "paused"]
+
+    def next(self) -> Job | Literal["wait", "finished"]:
+        """Trials that came back first, then promotions, further seeds, and new suggestions while the budget lasts."""
+        if len(self._live) >= self._concurrency:
+            return "wait"
+        while (trial_id := self._next_trial()) is not None:
+            job = self._job(trial_id)
+            if job is not None:
+                return job
+        if self._live:
+            return "wait"
+        self._end_paused()
+        return "finished"
+
+    def _next_trial(self) -> str | None:
+        if self._waiting:
+            return self._waiting.pop(0)
+        spec, state = self.sweep.spec, self.journal.state
+        if scheduler.spent_budget(spec, state, trials=False):
+            return None
+        promoted = scheduler.promotable(spec, state)
+        if promoted is not None:
+            self._write("interrupted", trial=promoted.id, epoch=promoted.epoch)
+            return promoted.id
+        first = scheduler.wants_another_seed(spec, state)
+        if first is not None:
+            number = len(state.repeats_of(first))
+            return self._add(first.params, seed=self.sweep.base.seed + number, repeats=first.id)
+        if scheduler.spent_budget(spec, state):
+            return None
+        asked = searcher.ask(spec, self._base, state)
+        return None if asked is None else self._add(asked[0], attrs=asked[1] or None, seed=self._first_seed())
+
+    def _first_seed(self) -> int | None:
+        return self.sweep.base.seed if self.sweep.spec.seeds > 1 else None
+
+    def _add(self, params: dict[str, Any], **more: Any) -> str:
+        trial = f"t{len(self.journal.state.trials) + 1:04d}"
+        self._write("suggested", trial=trial, params=params,
+                    **{name: value for name, value in more.items() if value is not None})
+        return trial
+
+    def _end_paused(self) -> None:
+        for trial in self.journal.state.with_status("paused"):
+            reason = dict(trial.reason or {})
+            reason["sentence"] += NEVER_PROMOTED
+            self._write("stopped", trial=trial.id, epoch=trial.epoch, reason=reason)
+
+    def _job(self, trial_id: str) -> Job | None:
+        """The trial's job; None, and the trial failed, where its parameters make no valid config."""
+        trial = self._trial(trial_id)
+        try:
+            config = self._config(trial)
+        except BadInput as error:
+            self._fail(trial, {"rule": "invalid_config", "sentence": str(error)})
+            return None
+        self._live.add(trial_id)
+        run_dir = self.journal.folder / "trials" / trial_id
+        return Job(trial_id, self._train, config.mapping(), str(run_dir.absolute()), trial.epoch,
+                   self.sweep.spec.hang_minutes * 60)
+
+    def _config(self, trial: TrialState) -> RunConfig:
+        if trial.id not in self._configs:
+            params = trial.params if trial.seed is None else {**trial.params, "seed": trial.seed}
+            self._configs[trial.id] = self.sweep.config(params)
+        return self._configs[trial.id]
+
+    def started(self, job_id: str) -> None:
+        """A worker has taken the trial."""
+        self._heard[job_id] = time.monotonic()
+        self._write("started", trial=job_id)
+
+    def record(self, job_id: str, record: dict[str, Any]) -> bool:
+        """Journal a validated epoch and judge the trial; an epoch without validation passes unless it diverged."""
+        self._heard[job_id] = time.monotonic()
+        trial = self._trial(job_id)
+        verdict = health.verdict(record)
+        if not _validated(record) and verdict != "nonfinite":
+            return True
+        if record["epoch"] > trial.epoch:
+            self._write("result", trial=job_id, **result_fields(self.sweep.spec, record, verdict))
+        return self._judge(trial)
+
+    def _judge(self, trial: TrialState) -> bool:
+        ending = scheduler.judge(self.sweep.spec, self.journal.state, trial, self._config(trial))
+        if ending is None:
+            return True
+        if ending.event == "completed":
+            self._complete(trial)
+        else:
+            self._write(ending.event, trial=trial.id, epoch=trial.epoch, reason=ending.reason())
+        return False
+
+    def _complete(self, trial: TrialState) -> None:
+        best = trial.best(self.sweep.spec.maximise)
+        self._write("completed", trial=trial.id, epoch=trial.epoch, objective=best.objective if best else math.nan)
+
+    def exhausted(self, job_id: str) -> None:
+        """Training ended without a record that ends the trial: judged by what is known, else a failure."""
+        trial = self._trial(job_id)
+        config = self._config(trial)
+        if trial.epoch >= config.num_epochs or config.early_stopping is not None:
+            self._complete(trial)
+        else:
+            self._fail(trial, {"rule": "ended_early", "sentence": f"training ended after epoch {trial.epoch} of "
+                                                                  f"{self._config(trial).num_epochs}"})
+
+    def stopping(self) -> bool:
+        """Whether everything should end now."""
+        return self.refused is not None or self._asked_to_stop()
+
+    def failed(self, job_id: str, reason: dict[str, str]) -> None:
+        """Training raised; where the machine is to blame the trial does not fail, it comes back when that is mended."""
+        if reason["rule"] == "environment":
+            self.refused = f"{job_id}: {reason['sentence']}"
+            return
+        self._fail(self._trial(job_id), reason)
+
+    def _fail(self, trial: TrialState, reason: dict[str, str]) -> None:
+        self._write("failed", trial=trial.id, epoch=trial.epoch, reason=reason)
+
+    def left(self, job_id: str, lost: bool, error: str = "") -> None:
+        """The trial is off its worker; one without an ending comes back, a few times in a session."""
+        self._live.discard(job_id)
+        trial = self._trial(job_id)
+        if trial.final or trial.status == "paused":
+            return
+        self._losses[job_id] = self._losses.get(job_id, 0) + lost
+        reason = self._why_lost(trial, error) if lost else None
+        if reason is not None:
+            self._fail(trial, reason)
+            return
+        self._write("interrupted", trial=job_id, epoch=trial.epoch)
+        self._waiting.append(job_id)
+
+    def _why_lost(self, trial: TrialState, error: str) -> dict[str, str] | None:
+        """The reason why a trial whose process died does not come back; None where it does."""
+        losses, minutes = self._losses[trial.id], self.sweep.spec.hang_minutes
+        if time.monotonic() - self._heard.get(trial.id, math.inf) >= minutes * 60:
+            return {"rule": "hung", "sentence": f"it reported no epoch for {minutes:g} minutes after epoch "
+                    f"{trial.epoch} and was killed; output.log in its folder shows where it stood (hang_minutes sets "
+                    "the limit)"}
+        memory = memory_sentence(error)
+        if memory and losses >= MAX_MEMORY_LOSSES:
+            return {"rule": "out_of_memory", "sentence": f"its process was killed {losses} times because memory ran "
+                    f"out ({memory}); {MEMORY_REMEDY}, lower concurrency, or give a trial more resources.cpu"}
+        if losses >= MAX_LOSSES:
+            return {"rule": "process_lost", "sentence": f"its process died {losses} times, last after epoch "
+                    f"{trial.epoch}; see output.log in its folder. If the kernel killed it because memory "
+                    f"ran out (dmesg says so): {MEMORY_REMEDY}"}
+        return None
+
+    def release(self) -> None:
+        """The engine has returned or failed: whatever it did not account for is interrupted."""
+        for job_id in sorted(self._live):
+            self.left(job_id, lost=False)
+
+    def _trial(self, trial_id: str) -> TrialState:
+        return self.journal.state.trials[trial_id]
+
+    def _write(self, event: str, **fields: Any) -> None:
+        self.journal.append(event, **fields)
+        self._listen({"event": event, **fields})
+
+
+def _validated(record: dict[str, Any]) -> bool:
+    return any(key.startswith("val/") for key in record)
+
+
+def result_fields(spec: SweepSpec, record: dict[str, Any], verdict: str) -> dict[str, Any]:
+    """What the journal's `result` event says of an epoch record."""
+    fields: dict[str, Any] = {
+        "epoch": record["epoch"], "objective": record.get(spec.primary), "verdict": verdict,
+        "metrics": {key: record[key] for key in SHOWN if key in record}, "tflops": record.get("total_tflops"),
+        "seconds": record.get("seconds", 0.0), "step": record["step"],
+    }
+    if spec.told:
+        fields["values"] = {key: record.get(key) for key in spec.told}
+    if spec.constraints:
+        fields["violation"] = total_violation(spec.constraints, record)
+    return fields
+
+
+def memory_sentence(error: str) -> str:
+    """The numbers of Ray's report of a worker that its memory monitor killed; '' where it was something else."""
+    found = re.search(r"Memory on the node[^\n]*?\([\d.]+\)", error)
+    return found[0] if found else ("memory ran out" if "OUT_OF_MEMORY" in error or "OutOfMemory" in error else "")
+
+
+def session_event(sweep: Sweep) -> dict[str, Any]:
+    """Fields of the event that opens a session."""
+    return {"name": sweep.spec.name, "pid": os.getpid(), "host": socket.gethostname(),
+            "budget": sweep.spec.budget.model_dump(exclude_none=True)}

@@ -1,0 +1,202 @@
+"""Runs jobs on Ray Tune, and hides Ray Tune: thin adapters between its interfaces and one small protocol.
+
+    Jobs.next()      ->  Searcher.suggest           what to run next
+    Jobs.started()   <-  Callback.on_trial_start
+    Jobs.record()    <-  TrialScheduler.on_trial_result   returns whether the job goes on
+    Jobs.left()      <-  Searcher.on_trial_complete       it ended without a last word
+
+Tune makes trial ids of its own; ours travel in the trial's config, so records, journal and messages
+never see Tune's. Tune's own state files are not used: they are written to a temporary folder and
+thrown away. `tune.run` is used rather than `Tuner`, which deep-copies searcher and scheduler and so
+cuts them off from the journal they write to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from ray import tune
+from ray.air.execution._internal.actor_manager import RayActorManager
+from ray.exceptions import OutOfMemoryError, RayActorError
+from ray.tune import Callback, Stopper
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from sweeps.spec.sections import Resources
+from sweeps.workers.trainable import TrialTrainable
+
+ERROR_CHARACTERS = 20_000
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training.
+
+    Attributes:
+        train: dotted path ``module:function`` of ``train(config, run_dir)``.
+        config: the complete run config.
+        after: the last epoch that is already known; only later ones are reported.
+        silence_seconds: a worker that finishes no epoch for so long kills itself.
+    """
+
+    id: str
+    train: str
+    config: dict[str, Any]
+    run_dir: str
+    after: int = 0
+    silence_seconds: float = 7200.0
+
+
+class Jobs(Protocol):
+    """Who decides what runs. All calls come from one thread."""
+
+    def next(self) -> Job | Literal["wait", "finished"]:
+        """The next job; "wait" while running ones may still bring more, "finished" when none will."""
+
+    def started(self, job_id: str) -> None:
+        """A worker has taken the job."""
+
+    def record(self, job_id: str, record: dict[str, Any]) -> bool:
+        """An epoch record has come; whether the job goes on."""
+
+    def exhausted(self, job_id: str) -> None:
+        """Training has no epoch left although no record ended the job."""
+
+    def failed(self, job_id: str, reason: dict[str, str]) -> None:
+        """Training raised."""
+
+    def left(self, job_id: str, lost: bool, error: str = "") -> None:
+        """The job is no longer running; `lost`: its process died, and `error` is what Ray knows of it."""
+
+    def stopping(self) -> bool:
+        """Whether everything should end now."""
+
+
+class _Adapter:
+    """What all adapters share: the jobs, which Tune's snapshots must leave out."""
+
+    _jobs: Jobs
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class _Searcher(_Adapter, Searcher):
+    def __init__(self, jobs: Jobs, errors: dict[str, str]) -> None:
+        super().__init__()
+        self._jobs, self._errors = jobs, errors
+        self._ids: dict[str, str] = {}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        job = "finished" if self._jobs.stopping() else self._jobs.next()
+        if job == "finished":
+            return str(Searcher.FINISHED)
+        if not isinstance(job, Job):
+            return None
+        self._ids[trial_id] = job.id
+        return {"id": job.id, "job": json.dumps(asdict(job))}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        self._jobs.left(self._ids[trial_id], lost=error, error=self._errors.pop(trial_id, ""))
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing to save: the journal holds everything."""
+        Path(checkpoint_path).touch()
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Never called: Tune's own resume is not used."""
+        raise NotImplementedError("a sweep is restored from its journal")
+
+
+class _Scheduler(_Adapter, FIFOScheduler):
+    """Passes results on. Tune tells it of an error before it tells the searcher, and only here with the trial."""
+
+    def __init__(self, jobs: Jobs, errors: dict[str, str]) -> None:
+        super().__init__()
+        self._jobs, self._errors = jobs, errors
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        known = Path(trial.error_file) if trial.error_file else None
+        self._errors[trial.trial_id] = known.read_text(errors="replace")[-ERROR_CHARACTERS:] if known else ""
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        kind, value = json.loads(result["message"])
+        job_id = trial.config["id"]
+        if kind == "record" and self._jobs.record(job_id, value):
+            return str(TrialScheduler.CONTINUE)
+        if kind == "exhausted":
+            self._jobs.exhausted(job_id)
+        elif kind == "failure":
+            self._jobs.failed(job_id, value)
+        return str(TrialScheduler.STOP)
+
+
+class _Starts(_Adapter, Callback):
+    def __init__(self, jobs: Jobs) -> None:
+        self._jobs = jobs
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._jobs.started(trial.config["id"])
+
+
+class _Stop(_Adapter, Stopper):
+    def __init__(self, jobs: Jobs) -> None:
+        self._jobs = jobs
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return self._jobs.stopping()
+
+
+@contextlib.contextmanager
+def _memory_kills_are_deaths() -> Iterator[None]:
+    """A worker that Ray's memory monitor kills is a trial whose process died.
+
+    Tune knows that of RayActorError alone. For the memory monitor's OutOfMemoryError, which is none, it ends the
+    whole sweep with "Caught unexpected exception" (seen with Ray 2.60).
+    """
+    original = RayActorManager._actor_task_failed
+
+    def told(manager: RayActorManager, tracked_actor_task: Any, exception: Exception) -> None:
+        if isinstance(exception, OutOfMemoryError):
+            exception = RayActorError(error_msg=f"OutOfMemoryError: {exception}")
+        original(manager, tracked_actor_task, exception)
+
+    RayActorManager._actor_task_failed = told
+    try:
+        yield
+    finally:
+        RayActorManager._actor_task_failed = original
+
+
+def run(jobs: Jobs, resources: Resources, scratch: Path) -> None:
+    """Run every job to its end on the Ray that is initialised; returns when `jobs` is finished or stopping.
+
+    Args:
+        scratch: folder for Tune's own files, which nobody reads.
+    """
+    errors: dict[str, str] = {}
+    with _memory_kills_are_deaths():
+        tune.run(
+            TrialTrainable,
+            name="tune",
+            storage_path=str(scratch),
+            search_alg=_Searcher(jobs, errors),
+            scheduler=_Scheduler(jobs, errors),
+            callbacks=[_Starts(jobs)],
+            stop=_Stop(jobs),
+            num_samples=sys.maxsize,
+            resources_per_trial={"cpu": resources.cpu, "gpu": resources.gpu},
+            trial_dirname_creator=lambda trial: str(trial.trial_id),
+            reuse_actors=True,
+            raise_on_failed_trial=False,
+            verbose=0,
+        )

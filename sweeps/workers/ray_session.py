@@ -1,0 +1,182 @@
+"""A Ray for one command: embedded on this machine or a cluster's, quiet, with token authentication, gone afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+import math
+import os
+import signal
+import stat
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from record.errors import BadInput, EnvironmentFailed
+from sweeps.spec.sections import Resources
+from sweeps.workers import reaper
+from sweeps.workers.signals import Signals
+
+# A worker between two epochs stops in milliseconds; one inside an epoch is killed after this many
+# seconds, which loses nothing, since a trial goes on after its last checkpoint.
+STOP_SECONDS = 5
+STORE_BYTES = 100 * 1024**2  # trials exchange messages of a few kB
+LONGEST_SOCKET_FOLDER = 40  # Ray appends about 60 characters; the kernel takes 107
+
+# Read when ray.tune is imported or started, so they are set before either.
+_ENVIRONMENT = {
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "86400",
+    "TUNE_FORCE_TRIAL_CLEANUP_S": str(STOP_SECONDS),
+    # Tune's own limit is one waiting trial: workers then start one after the other, and of several trials that end
+    # together all but one lose their worker. How many wait is the driver's to say (its concurrency).
+    "TUNE_MAX_PENDING_TRIALS_PG": "100000",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_TQDM_PATCH_PRINT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+}
+
+
+@contextlib.contextmanager
+def session(address: str | None, log: Path, signals: Signals) -> Iterator[Path]:
+    """Start (or join) Ray for the length of a with-block; yields a folder for what is temporary.
+
+    A signal that comes meanwhile is only remembered, and Ray may then not have started: ask `signals`.
+
+    Args:
+        address: a cluster's address, None for an embedded Ray.
+        log: file that takes what Ray would print.
+        signals: what handles signals, entered before.
+
+    Raises:
+        EnvironmentFailed: Ray does not start, or the cluster does not answer.
+    """
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    scratch = Path(tempfile.mkdtemp(prefix="lam-", dir=_short_folder()))
+    with reaper.guarded(scratch), _quiet(log):
+        import ray
+
+        _start(ray, address, scratch, log, signals)
+        try:
+            yield scratch
+        finally:
+            ray.shutdown()
+
+
+def _short_folder() -> str | None:
+    """The temporary folder, or /tmp where its path is too long for Ray's sockets."""
+    return "/tmp" if len(tempfile.gettempdir()) > LONGEST_SOCKET_FOLDER else None
+
+
+def _start(ray: Any, address: str | None, scratch: Path, log: Path, signals: Signals) -> None:
+    local: dict[str, Any] = {"num_cpus": cpus(), "object_store_memory": STORE_BYTES, "include_dashboard": False,
+                             "_temp_dir": str(scratch)}
+    try:
+        with _stderr_to(log) if address else contextlib.nullcontext():
+            ray.init(address=address or "local", log_to_driver=False, configure_logging=False,
+                     runtime_env=_worker_environment(), **({} if address else local))
+    except SystemExit:  # Ray's own answer to SIGTERM while it starts
+        signals.handle(signal.SIGTERM)
+    except (ConnectionError, ValueError, RuntimeError, OSError, ray.exceptions.RayError) as error:
+        if signals.received is not None:
+            return
+        what = f"the Ray cluster at {address} does not answer" if address else "Ray does not start on this machine"
+        raise EnvironmentFailed(f"{what} ({str(error).strip().splitlines()[0][:300]}); check the address, the token "
+                                "and free disk space, the same command then resumes") from error
+    finally:
+        signals.install()
+    _protect_token()
+
+
+@contextlib.contextmanager
+def _stderr_to(log: Path) -> Iterator[None]:
+    """Send what C++ writes to this process's standard error to a file: a cluster that does not answer is one message.
+
+    Only while a cluster is joined: an embedded Ray starts processes, which would keep the file.
+    """
+    before = os.dup(2)
+    try:
+        with open(log, "ab") as file:
+            os.dup2(file.fileno(), 2)
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+
+
+def _worker_environment() -> dict[str, Any]:
+    """Workers import what this process imports, and find the same modules."""
+    return {"env_vars": {"PYTHONPATH": os.pathsep.join(entry or os.getcwd() for entry in sys.path),
+                         "PYTHONUNBUFFERED": "1"}}
+
+
+def _protect_token() -> None:
+    """Ray writes its token file readable by everyone; make it the owner's alone."""
+    token = Path.home() / ".ray" / "auth_token"
+    if token.exists() and stat.S_IMODE(token.stat().st_mode) & 0o077:
+        token.chmod(0o600)
+
+
+@contextlib.contextmanager
+def _quiet(log: Path) -> Iterator[None]:
+    """Send what Ray logs and prints to a file, and its Python warnings nowhere.
+
+    Ray's threads print to whatever `sys.stdout` is, so both streams are replaced for the length of
+    the block; what is ours to say goes through a console that holds the real one.
+    """
+    with open(log, "a", encoding="utf-8") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+        importlib.import_module("ray.tune")  # its import sets up loggers, which are then replaced
+        handler = logging.StreamHandler(file)
+        handler.setLevel(logging.ERROR)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        loggers = [logging.getLogger(name) for name in logging.root.manager.loggerDict if name.split(".")[0] == "ray"]
+        before = [(logger, logger.handlers, logger.propagate) for logger in loggers]
+        for logger in loggers:
+            logger.handlers, logger.propagate = ([handler], False) if logger.name == "ray" else ([], True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                yield
+            finally:
+                for logger, handlers, propagate in before:
+                    logger.handlers, logger.propagate = handlers, propagate
+
+
+def cpus() -> int:
+    """CPUs this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def concurrency(resources: Resources, source: str) -> int:
+    """Trials that fit at the same time on the Ray that is initialised.
+
+    Raises:
+        BadInput: not even one fits on any node.
+    """
+    import ray
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    fitting = sum(_fits(node, resources) for node in nodes)
+    if fitting == 0:
+        most = {name: max(node.get(name, 0.0) for node in nodes) for name in ("CPU", "GPU")}
+        raise BadInput(f"got cpu {resources.cpu:g} and gpu {resources.gpu:g} for one trial; the largest node has "
+                       f"{most['CPU']:g} CPUs and {most['GPU']:g} GPUs", source=source, key="resources",
+                       remedy="ask for less, or join a larger cluster with --address")
+    return fitting
+
+
+def _fits(node: dict[str, float], resources: Resources) -> int:
+    needs = {"CPU": resources.cpu, "GPU": resources.gpu}
+    return min(math.floor(node.get(name, 0.0) / need + 1e-9) for name, need in needs.items() if need > 0)

@@ -1,0 +1,211 @@
+"""The worker's side: one Ray trainable that steps a training generator, one validated epoch at a time.
+
+The generator has checkpointed each epoch before it yields it, so this class saves nothing; a trial
+that comes back opens the same generator, which goes on after its last checkpoint. The actor is
+reused for trial after trial (`reset_config`), which spares the imports.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import faulthandler
+import fcntl
+import gc
+import importlib
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from ray.tune import Trainable
+
+from lam import config as config_module
+from lam.config import RunConfig
+from record import files
+from record.errors import EnvironmentFailed, LamError
+from record.run import RunFolder
+
+Train = Callable[[RunConfig, Path], Iterator[dict[str, Any]]]
+WRITER_WAIT_SECONDS = 60.0
+# What the system says of a disk that is full, read-only, broken or gone.
+ENVIRONMENT = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENODEV, errno.ENOTCONN}
+MEMORY_REMEDY = "use a smaller batch_size, accumulate_parts above 1 or recompute: true"
+
+
+class TrialTrainable(Trainable):
+    """Steps one job after another. ``config["job"]`` is a `sweeps.workers.engine.Job` as JSON.
+
+    ``result["message"]`` is JSON too, because Tune flattens nested results: ``["record", {...}]``,
+    ``["exhausted", null]`` (no epoch is left) or ``["failure", {"rule", "sentence"}]``.
+    """
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Open the first job."""
+        self._failed = self._settled = False
+        self._open(config)
+
+    def _open(self, config: dict[str, Any]) -> None:
+        job = json.loads(config["job"])
+        self._silence = job["silence_seconds"]
+        self._held = contextlib.ExitStack()
+        try:
+            run_dir = Path(job["run_dir"])
+            run_dir.mkdir(parents=True, exist_ok=True)
+            _write_output_to(run_dir / "output.log")
+            self._held.enter_context(_hold(run_dir / ".writer"))
+            self._records = _records(job, run_dir)
+        except OSError as error:
+            if not _is_environment(error):
+                raise
+            self._records = _refused(error)
+
+    def step(self) -> dict[str, Any]:
+        """The next message."""
+        with _limited(self._silence):
+            return {"message": json.dumps(self._next())}
+
+    def _next(self) -> tuple[str, Any]:
+        try:
+            return "record", files.jsonable(next(self._records))
+        except StopIteration:
+            return "exhausted", None
+        except Exception as error:
+            self._failed = True
+            return "failure", _reason(error)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Close the current job and open another; False where this process is not fit for another."""
+        self._close()
+        if self._failed and _cuda_in_use():
+            return False
+        self._failed = False
+        self._open(new_config)
+        return True
+
+    def cleanup(self) -> None:
+        """Close the current job."""
+        self._close()
+
+    def _close(self) -> None:
+        self._records.close()
+        gc.collect()  # a model in a reference cycle must not stay beside the next one
+        if not self._settled:
+            gc.freeze()  # modules stay: looking through torch's again at every trial takes a tenth of a second
+            self._settled = True
+        self._held.close()
+
+
+@contextlib.contextmanager
+def _limited(seconds: float) -> Iterator[None]:
+    """End this process if the block takes longer, with a traceback of all threads in output.log.
+
+    The clock is a thread of C, so it runs although the block holds the interpreter.
+    """
+    faulthandler.dump_traceback_later(seconds, exit=True, file=2)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+def _records(job: dict[str, Any], run_dir: Path) -> Generator[dict[str, Any], None, None]:
+    """Records after epoch `job["after"]`: those on disk that the journal has not seen, then new ones."""
+    train: Train = resolve(job["train"])
+    config = config_module.from_mapping(job["config"], source=f"trial {job['id']}")
+    _use_threads(config.threads)
+    seen = job["after"]
+    stream = train(config, run_dir)
+    try:
+        for record in stream:
+            yield from _on_disk(run_dir, seen, record["epoch"])
+            if _is_last(record, config):
+                next(stream, None)  # lets the run write how it ended before the trial is closed
+            yield record
+            seen = record["epoch"]
+        yield from _on_disk(run_dir, seen, math.inf)
+    finally:
+        if hasattr(stream, "close"):
+            stream.close()
+
+
+def _is_last(record: dict[str, Any], config: RunConfig) -> bool:
+    return record["epoch"] >= config.num_epochs or not math.isfinite(record.get("train/loss", 0.0))
+
+
+def _on_disk(run_dir: Path, after: int, before: float) -> Iterator[dict[str, Any]]:
+    """Recorded epochs strictly between two epochs; none where the two are neighbours."""
+    if before > after + 1:
+        yield from (record for record in RunFolder(run_dir).metrics() if after < record["epoch"] < before)
+
+
+def resolve(dotted: str) -> Any:
+    """The object that ``package.module:name`` names."""
+    module, _, name = dotted.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def _use_threads(threads: int) -> None:
+    if threads and "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(threads)
+
+
+def _cuda_in_use() -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized()
+
+
+def _refused(error: OSError) -> Generator[dict[str, Any], None, None]:
+    """Records of a run whose folder cannot be written."""
+    raise error
+    yield  # makes it a generator
+
+
+def _is_environment(error: Exception) -> bool:
+    """Whether the machine failed and not the training: what it was doing can go on once that is mended."""
+    return isinstance(error, EnvironmentFailed) or (isinstance(error, OSError) and error.errno in ENVIRONMENT)
+
+
+def _reason(error: Exception) -> dict[str, str]:
+    """Rule and sentence of a training that raised; the traceback goes to the trial's output.log."""
+    if _is_environment(error):
+        return {"rule": "environment", "sentence": str(error)}
+    if not isinstance(error, LamError):
+        sys.excepthook(type(error), error, error.__traceback__)
+    rule = "out_of_memory" if "OutOfMemory" in type(error).__name__ or isinstance(error, MemoryError) else "raised"
+    text = str(error) or "no message"
+    remedy = f"; {MEMORY_REMEDY}" if rule == "out_of_memory" else ""
+    return {"rule": rule, "sentence": f"training raised {type(error).__name__}: {text.splitlines()[0][:300]}{remedy}"}
+
+
+def _write_output_to(path: Path) -> None:
+    """Send everything this process prints, C libraries included, to `path`."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    for stream in (1, 2):
+        os.dup2(handle, stream)
+    os.close(handle)
+
+
+def _hold(path: Path) -> IO[str]:
+    """An exclusive lock on a run folder; waits for a worker that is still on its way out.
+
+    Raises:
+        TimeoutError: another process has held it for WRITER_WAIT_SECONDS.
+    """
+    handle = open(path, "w", encoding="utf-8")  # noqa: SIM115 - held until the job is closed
+    deadline = time.monotonic() + WRITER_WAIT_SECONDS
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return handle
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                handle.close()
+                raise TimeoutError(f"{path.parent} is still being written by another process") from None
+            time.sleep(0.1)
