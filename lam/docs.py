@@ -1,10 +1,11 @@
-"""The generated pages: docs/metrics.md from the metric table, docs/config.md from the run schema.
+"""The generated pages: the metric table, the run schema, the health profiles, and ARCHITECTURE's list of modules.
 
 ``python -m lam.docs`` writes them, ``python -m lam.docs --check`` fails where one is stale.
 """
 
 from __future__ import annotations
 
+import ast
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,9 @@ from record import files
 from record.health.page import health_page
 from record.schema import model_in
 
-FOLDER = Path(__file__).resolve().parent.parent / "docs"
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("record", "lam", "sweeps", "analysis")
+MARKS = ("<!-- modules: written by make docs -->\n", "<!-- end of modules -->\n")
 
 
 def metrics_page() -> str:
@@ -71,19 +74,39 @@ def _plain(value: object) -> str:
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
-PAGES = {"metrics.md": metrics_page, "config.md": config_page, "health.md": health_page}
+def architecture_page() -> str:
+    """ARCHITECTURE.md with its list of modules as they are now."""
+    before, _, rest = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8").partition(MARKS[0])
+    return before + MARKS[0] + "\n".join(_modules()) + "\n" + MARKS[1] + rest.partition(MARKS[1])[2]
+
+
+def _modules() -> Iterator[str]:
+    """A heading a folder with what it is for, then a row a module with the first line of its docstring."""
+    for package in PACKAGES:
+        for folder in sorted({file.parent for file in (ROOT / package).rglob("*.py")}):
+            yield f"\n**`{folder.relative_to(ROOT)}/`** {_first_line(folder / '__init__.py')}\n"
+            yield from (f"- `{file.name}`: {_first_line(file)}" for file in sorted(folder.glob("*.py"))
+                        if file.name != "__init__.py")
+
+
+def _first_line(file: Path) -> str:
+    return (ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "").partition("\n")[0]
+
+
+PAGES = {"docs/metrics.md": metrics_page, "docs/config.md": config_page, "docs/health.md": health_page,
+         "ARCHITECTURE.md": architecture_page}
 
 
 def main(check: bool) -> int:
     """Write or check the pages; returns the exit code."""
-    stale = [name for name, page in PAGES.items() if not (FOLDER / name).exists()
-             or (FOLDER / name).read_text(encoding="utf-8") != page()]
+    stale = [name for name, page in PAGES.items() if not (ROOT / name).exists()
+             or (ROOT / name).read_text(encoding="utf-8") != page()]
     if check:
         for name in stale:
-            print(f"docs/{name} is stale; run 'make docs'")
+            print(f"{name} is stale; run 'make docs'")
         return 1 if stale else 0
     for name in stale:
-        print(f"wrote {files.write_text(FOLDER / name, PAGES[name]())}")
+        print(f"wrote {files.write_text(ROOT / name, PAGES[name]())}")
     return 0
 
 
