@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lam.data.atari import play
-from lam.data.codec import CHANNELS, Codec, channel_scale, from_blocks, sample, to_blocks
+from lam.data.codec import ARRAYS, CHANNELS, Codec, channel_scale, from_blocks, sample, to_blocks
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +83,12 @@ def test_saved_and_loaded_is_the_same(codec: Codec, clip: np.ndarray) -> None:
         loaded = Codec.load(file["codec"])
     np.testing.assert_array_equal(loaded.encode(clip), codec.encode(clip))
     assert loaded.explained_variance == codec.explained_variance
+
+
+def test_arrays_have_one_layout_however_the_codec_was_made(codec: Codec) -> None:
+    turned = Codec(codec.picture, codec.mean, np.asfortranarray(codec.components), codec.scale, 1.0)
+    for made in (codec, turned):
+        assert all(getattr(made, name).flags.c_contiguous for name in ARRAYS)
 
 
 def test_refuses_what_is_no_codec(codec: Codec) -> None:

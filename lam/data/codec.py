@@ -99,6 +99,10 @@ class Codec:
     scale: Floats
     explained_variance: float
 
+    def __post_init__(self) -> None:
+        for name in ARRAYS:  # their layout chooses BLAS's kernel, hence the last digits: fitted or loaded, it is one
+            object.__setattr__(self, name, np.ascontiguousarray(getattr(self, name)))
+
     @classmethod
     def fit(cls, samples: Sequence[Sample]) -> Codec:
         """Fit on samples of training clips.
