@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -10,9 +11,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from record.errors import EnvironmentFailed
+
 
 def write_atomic(path: str | Path, write: Callable[[IO[bytes]], object]) -> Path:
-    """Call `write` on a temporary file beside `path`, fsync it, and rename it over `path`."""
+    """Call `write` on a temporary file beside `path`, fsync it, and rename it over `path` for good."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
@@ -26,6 +29,7 @@ def write_atomic(path: str | Path, write: Callable[[IO[bytes]], object]) -> Path
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+    sync_folder(path.parent)
     return path
 
 
@@ -36,6 +40,17 @@ def sync_folder(path: str | Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def check_may_open(error: OSError) -> None:
+    """Raise where what failed is that this process, or the system, may open no more files: nothing is damaged then.
+
+    Raises:
+        EnvironmentFailed: with the limit to raise.
+    """
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        raise EnvironmentFailed(f"no more files may be opened ({os.strerror(error.errno)}); raise the limit, for "
+                                "example with 'ulimit -n 4096', then run the same command again") from None
 
 
 def _umask() -> int:

@@ -6,7 +6,10 @@ import json
 import multiprocessing
 import os
 import pickle
+import resource
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +216,49 @@ def test_more_files_than_may_be_open(tiny_data: Path, monkeypatch: pytest.Monkey
     index = np.arange(0, 160, 7)
     assert torch.equal(few.batch(index).latents, open_split(config(tiny_data), "train").batch(index).latents)
     assert len(few._source._open.opened) == 2  # type: ignore[attr-defined]
+
+
+@contextmanager
+def may_open(more: int) -> Iterator[None]:
+    """This process may open so many files more, or none where it is 0."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    handle = os.open(os.devnull, os.O_RDONLY)
+    os.close(handle)
+    used = max(int(name) for name in os.listdir("/dev/fd") if name.isdigit()) if more else handle - 1
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used + 1 + more, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_more_videos_than_files_may_be_open(tiny_data: Path, cache: bool) -> None:
+    few = open_split(config(tiny_data, cache=cache), "train")
+    source = few._source
+    assert isinstance(source, sources.Cached | sources.Direct)
+    source.records = source.records[:1] * 400  # 400 videos that happen to be the same
+    if isinstance(source, sources.Direct):
+        source.paths = source.paths[:1] * 400
+    with may_open(sources.OPEN_FILES + 30):
+        for video in range(400):
+            assert source.frames(video, 0, 2).shape == (2, 16, 8, 8)
+            assert source.actions(video, 0, 2).shape == (2,)
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_a_file_that_may_not_be_opened_is_not_called_damaged(tiny_data: Path, cache: bool) -> None:
+    windows = open_split(config(tiny_data, cache=cache), "train")
+    with may_open(0), pytest.raises(EnvironmentFailed, match=r"no more files may be opened .*'ulimit -n 4096'"):
+        windows.batch(np.array([0]))
+    assert windows.batch(np.array([0])).latents.shape == (1, 5, 16, 8, 8)
+
+
+def test_a_cache_entry_torn_while_training_is_called_damaged(data: Path) -> None:
+    windows = open_split(config(data), "test")
+    os.truncate(next((data / ".cache").glob("*.latents.npy")), 1000)
+    with pytest.raises(EnvironmentFailed, match=r"\.cache: the cache of decoded latents is damaged .*; remove that"):
+        windows.batch(np.array([0]))
 
 
 def test_fingerprint_names_content_and_split(data: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from record import files
 from record.errors import BadInput
 from record.schema import Strict
 
@@ -93,6 +94,7 @@ def open_file(path: str | Path) -> Iterator[h5py.File]:
     try:
         file = h5py.File(path, "r", locking="best-effort")
     except OSError as error:
+        files.check_may_open(error)
         raise BadInput(f"cannot be opened as an H5 file ({_reason(error)})", source=path,
                        remedy="copy or encode it again, or take it out of the data folder") from None
     with file:
