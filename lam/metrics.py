@@ -143,11 +143,14 @@ _CONTROL = [
     Metric("val/mse_copy", "mean squared error of repeating the last frame", "none", "mean"),
     Metric("val/scored_transitions", "transitions behind the control and DSNR numbers", "none", "counts",
            unit="transitions"),
+    Metric("val/labelled_transitions", "those of them whose true action is known", "none", "counts",
+           unit="transitions"),
     Metric("val/scored_files", "videos they come from", "none", "counts", unit="videos"),
 ]
 
 _CODEBOOK = [
-    Metric("val/codebook_usage", "distinct codes over the split", "up", "counts", unit="codes"),
+    Metric("val/codebook_usage", "distinct codes of the scored transitions: the last one of each of at most "
+           "eval_sequences sequences", "up", "counts", unit="codes"),
     Metric("val/codebook_unique_total", "the same number", "up", "counts", unit="codes"),
     Metric("val/codebook_usage_ratio", "codebook_unique_total / num_embeddings", "up", "counts", bounds=(0, 1)),
     Metric("val/codebook_histogram", "how often each code was used, all slots pooled", "none", "counts", unit="uses"),
@@ -155,7 +158,7 @@ _CODEBOOK = [
            unit="codes", bounds=(1, INF)),
     Metric("val/perplexity_joint", "exp(entropy of the code tuples)", "up", "counts", unit="tuples", bounds=(1, INF)),
     Metric("val/code_entropy_ratio", "mean over slots of entropy / log(num_embeddings)", "up", "counts", bounds=(0, 1)),
-    Metric("val/dead_codes", "codes never used over the split", "down", "counts", unit="codes"),
+    Metric("val/dead_codes", "codes never used in the scored transitions", "down", "counts", unit="codes"),
     Metric("val/quantization_error", "mean (z_q - z_e)² / variance of z_e, scored transitions; null where "
            "nothing varies", "down", "sums"),
     Metric("val/codebook_health", "clip((perplexity_slot - 1)/(P* - 1), 0, 1), P* = max(2, num_embeddings/4)",
@@ -178,7 +181,8 @@ _PROBE = [
            bounds=(0, 1)),
     Metric("val/probe_shuffled", "the same of a probe fitted on shuffled actions", "none", "counts", bounds=(0, 1)),
     Metric("val/action_nmi", "information of the code tuple about the true action / entropy of the action, chance "
-           "(mean over relabellings) taken off", "up", "counts", bounds=(0, 1)),
+           "(mean over relabellings) taken off; of the labelled transitions, absent where there are none", "up",
+           "counts", bounds=(0, 1)),
 ]
 
 _OBJECTIVE = [

@@ -138,6 +138,7 @@ def control(dump: Dump, chunk_frames: int) -> dict[str, float]:
         "val/control_within": 1 - top[~first_of_chunk].sum() / bottom[~first_of_chunk].sum(),
         "val/control_across": 1 - top[first_of_chunk].sum() / bottom[first_of_chunk].sum(),
         "val/scored_transitions": len(top), "val/scored_files": len(set(dump.files.tolist())),
+        "val/labelled_transitions": sum(action >= 0 for action in dump.actions.tolist()),
     }
 
 

@@ -149,3 +149,15 @@ def test_action_information_is_1_for_a_code_per_action_and_0_for_unrelated_codes
     assert control.action_information(np.stack([actions, actions], 1), actions) == pytest.approx(1)
     assert control.action_information(rng.integers(6, size=(400, 2)), actions) < 0.05
     assert math.isnan(control.action_information(np.zeros((5, 1), int), np.zeros(5, int)))
+
+
+def test_transitions_without_a_true_action_are_left_out_and_counted() -> None:
+    actions = np.random.default_rng(2).integers(3, size=N)
+    codes = np.stack([actions, actions, actions], axis=1)
+    some = np.where(np.arange(N) % 4 == 0, -1, actions)
+    record = control.metrics(scored(codes=codes, actions=some), 12, 2)
+    assert record["val/action_nmi"] == pytest.approx(1)
+    assert record["val/labelled_transitions"] == N * 3 // 4
+    none = control.metrics(scored(codes=codes), 12, 2)
+    assert "val/action_nmi" not in none
+    assert none["val/labelled_transitions"] == 0

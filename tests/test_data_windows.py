@@ -72,6 +72,25 @@ def test_a_batch_is_what_the_files_hold(tiny_data: Path, cache: bool) -> None:
         np.testing.assert_array_equal(batch.actions[row].numpy(), actions[start:start + 5])
 
 
+class WithoutLatents:
+    """A source whose latents must not be read."""
+
+    def __init__(self, source: sources.Source) -> None:
+        self.actions = source.actions
+
+    def frames(self, file: int, first: int, count: int) -> Any:
+        raise AssertionError("latents were read")
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_the_last_actions_are_read_without_latents(tiny_data: Path, cache: bool) -> None:
+    windows = open_split(config(tiny_data, cache=cache), "train")
+    index = np.array([7, 0, 130, 7])
+    expected = windows.batch(index).actions[:, -1].numpy()
+    windows._source = WithoutLatents(windows._source)
+    np.testing.assert_array_equal(windows.last_actions(index), expected)
+
+
 @pytest.mark.parametrize("storage", [
     {}, {"chunks": (1, 16, 2, 8, 8)}, {"chunks": (5, 3, 1, 8, 4), "compression": "gzip", "shuffle": True},
     {"chunks": (12, 16, 2, 8, 8), "fletcher32": True}, {"dtype": "f2"}, {"dtype": "f8"}, {"dtype": ">f4"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,13 @@ from scipy import stats
 from lam.config import RunConfig
 from lam.data import demo
 from lam.data.windows import Windows, open_split
-from lam.evaluation import effective_rank, generation, measure
+from lam.evaluation import effective_rank, generation, measure, probe
 from lam.metrics import TABLE
 from lam.model.lam import LatentActionModel
-from lam.training import checkpoints
+from lam.training import checkpoints, console
 from lam.training.loop import train
-from record import health
+from record import files, health
+from record.run import RunFolder
 
 TINY = {"embed_dim": 32, "encoder_depth": 1, "decoder_depth": 1, "head_dim": 16, "patch_dim": 32, "codebook_dim": 8,
         "sequence_length": 5, "rollout_horizon": 3, "batch_size": 16, "threads": 1, "device": "cpu", "keep": "all",
@@ -148,6 +150,76 @@ def test_a_single_code_has_no_other_code_to_compare_with(measured: Any) -> None:
     assert record["val/dsnr_status"] == "single_code"
     assert "val/d_rand_l2" not in record
     assert record["val/objective"] < 0
+
+
+class Watched:
+    """Windows that remember the most that was read at a time."""
+
+    def __init__(self, windows: Windows) -> None:
+        self.windows, self.most = windows, 0
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.windows, name)
+
+    def batch(self, index: np.ndarray) -> Any:
+        self.most = max(self.most, len(index))
+        return self.windows.batch(index)
+
+
+def test_true_actions_cost_no_latents_and_codes_no_decoder(measured: Any) -> None:
+    config, model, windows = measured
+    config, watched = config.replace(eval_batch_size=8), Watched(windows)
+    measure.evaluate(model, watched, config)  # type: ignore[arg-type]
+    assert watched.most == 8
+    passes: list[object] = []
+    hook = model.decoder.register_forward_hook(lambda *call: passes.append(call))
+    found = probe.probe(model, watched, watched, config)  # type: ignore[arg-type]
+    hook.remove()
+    assert found is not None
+    assert watched.most == 8
+    assert not passes
+
+
+def test_the_probes_codes_are_those_of_the_evaluation(measured: Any) -> None:
+    config, model, windows = measured
+    index = np.arange(len(windows))
+    codes = measure.score(model, windows, config)[1].codes
+    x = probe.features(model, windows, index, config)
+    np.testing.assert_array_equal(x.reshape(len(index), config.num_codes, -1).argmax(-1), codes)
+    continuous = LatentActionModel(config.replace(quantizer="none"), windows.latent_shape)
+    assert probe.features(continuous, windows, index, config).shape == (len(index), config.num_codes * 8)
+
+
+def test_the_probe_leaves_unlabelled_transitions_out_and_counts_them(measured: Any, tmp_path: Path) -> None:
+    config, model, windows = measured
+    shutil.copytree(Path(config.data_dir), tmp_path / "data", ignore=shutil.ignore_patterns(".cache"))
+    with h5py.File(tmp_path / "data" / windows.files[0], "a") as file:
+        file["actions"][6:10] = -1
+    some = open_split(config.replace(data_dir=str(tmp_path / "data")), "validation", stride=1)
+    found, whole = (probe.probe(model, windows, each, config) for each in (some, windows))
+    assert found is not None
+    assert whole is not None
+    assert (found.transitions, found.unlabelled) == (len(windows) - 4, 4)
+    assert (whole.transitions, whole.unlabelled) == (len(windows), 0)
+
+
+def test_a_run_is_measured_on_the_chosen_device(tiny_data: Path, tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def choose(config: RunConfig) -> torch.device:
+        asked.append(config.device)
+        return torch.device("cpu")
+
+    for device, wanted in (("cpu", "cpu"), ("auto", "auto"), ("cuda", "auto")):
+        folder = RunFolder(tmp_path / device)
+        list(train(RunConfig(data_dir=str(tiny_data), **{**TINY, "steps_per_epoch": 1}), folder.path))
+        files.write_text(folder.path / "config.yaml",
+                         (folder.path / "config.yaml").read_text().replace("device: cpu", f"device: {device}"))
+        assert "val/control" in console.measure(folder, "validation", choose=choose)["metrics"]
+        assert asked.pop() == wanted
 
 
 def test_random_codes_depend_on_seed_file_and_place_alone() -> None:

@@ -16,7 +16,7 @@ def test_a_replaced_file_is_in_its_folder_for_good(tmp_path: Path) -> None:
     def hear(event: str, arguments: tuple[Any, ...]) -> None:  # an audit hook cannot be taken off again
         if listening and event == "os.rename":
             seen.append(f"renamed to {Path(arguments[1]).name}")
-        elif listening and event == "open" and arguments[0] == tmp_path:
+        elif listening and event == "open" and arguments[0] == str(tmp_path):
             seen.append("folder opened, to be forced to the disk")
 
     sys.addaudithook(hear)

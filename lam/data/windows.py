@@ -86,6 +86,12 @@ class Windows:
 
         return Batch(*map(torch.from_numpy, (latents, actions, rows[:, 0].copy(), rows[:, 1].copy())))
 
+    def last_actions(self, index: NDArray[np.integer]) -> NDArray[np.int64]:
+        """[N] the true action that led into the last frame of each window, -1 where unknown; reads no latents."""
+        last = self.sequence_length - 1
+        return np.array([self._source.actions(file, start + last, 1)[0] for file, start in
+                         self.starts[np.asarray(index)].tolist()], np.int64)
+
 
 def window_starts(frames: list[int], sequence_length: int, stride: int) -> NDArray[np.int64]:
     """[N, 2] file number and first frame of every whole window, file by file."""

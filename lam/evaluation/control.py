@@ -56,16 +56,18 @@ class Scored:
 def metrics(scored: Scored, num_embeddings: int, chunk_frames: int) -> dict[str, Any]:
     """The action metrics of a split, keys as in `lam.metrics`."""
     cluster = intervals.clusters(scored.files)
+    labelled = scored.actions >= 0
     record: dict[str, Any] = {
         "val/scored_transitions": len(scored.files),
+        "val/labelled_transitions": int(labelled.sum()),
         "val/scored_files": len(np.unique(scored.files)),
         **_control(scored, cluster, chunk_frames),
         **_distances(scored),
     }
     if scored.codes is not None:
         record |= _dsnr(scored, cluster, num_embeddings)
-        if len(scored.actions) and (scored.actions >= 0).all():
-            record["val/action_nmi"] = action_information(scored.codes, scored.actions)
+        if labelled.any():
+            record["val/action_nmi"] = action_information(scored.codes[labelled], scored.actions[labelled])
     return record
 
 

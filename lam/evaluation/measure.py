@@ -90,12 +90,11 @@ def score(
         }
         generated = _generate(model, windows, index, true, config)
     model.train(was_training)
-    batch = windows.batch(index)
     scored = Scored(
         codes=None if true.codes_NS is None else true.codes_NS.cpu().numpy(),
-        actions=batch.actions[:, -1].numpy(),
-        files=batch.file.numpy(),
-        targets=batch.start.numpy() + config.sequence_length - 1,
+        actions=windows.last_actions(index),
+        files=windows.starts[index, 0],
+        targets=windows.starts[index, 1] + config.sequence_length - 1,
         dims=int(np.prod(windows.latent_shape)),
         true=true.distances,
         shuffled=others["shuffled"],

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
+from torch.nn import functional as F
 
 from lam.config import RunConfig
 from lam.data.windows import Windows
@@ -23,7 +24,12 @@ from record import intervals
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """Accuracies on the scored split; `gain` = accuracy - majority, with bounds clustered by video."""
+    """Accuracies on the scored split; `gain` = accuracy - majority, with bounds clustered by video.
+
+    Attributes:
+        transitions: those whose true action is known, which alone are scored.
+        unlabelled: those whose true action is not.
+    """
 
     accuracy: float
     majority: float
@@ -32,16 +38,22 @@ class ProbeResult:
     gain_low: float
     gain_high: float
     transitions: int
+    unlabelled: int
     videos: int
 
 
 def probe(model: LatentActionModel, train_set: Windows, scored_set: Windows, config: RunConfig) -> ProbeResult | None:
-    """Fit on `train_set`, score on `scored_set`; None where the files hold no true actions."""
-    config = config.replace(eval_sequences=max(config.eval_sequences, 4096))
-    x_train, y_train, _ = features(model, train_set, config)
-    x, y, files = features(model, scored_set, config)
-    if (y_train < 0).any() or (y < 0).any() or len(np.unique(y_train)) < 2:
+    """Fit on `train_set`, score on `scored_set`; None where no two true actions of them are known.
+
+    A transition without a true action is left out and counted.
+    """
+    limit = max(config.eval_sequences, 4096)
+    chosen, y_train = _labelled(train_set, limit)
+    scored, y = _labelled(scored_set, limit)
+    if len(np.unique(y_train)) < 2 or not len(y):
         return None
+    x_train, x = features(model, train_set, chosen, config), features(model, scored_set, scored, config)
+    files = scored_set.starts[scored, 0]
     right = _fit(x_train, y_train).predict(x) == y
     shuffled = _fit(x_train, np.random.default_rng(0).permutation(y_train)).predict(x) == y
     majority = y == np.bincount(y_train).argmax()
@@ -49,24 +61,35 @@ def probe(model: LatentActionModel, train_set: Windows, scored_set: Windows, con
     return ProbeResult(
         accuracy=float(right.mean()), majority=float(majority.mean()), shuffled=float(shuffled.mean()),
         gain=gain.value, gain_low=gain.low, gain_high=gain.high,
-        transitions=len(y), videos=len(np.unique(files)),
+        transitions=len(y), unlabelled=len(measure.subset(len(scored_set), limit)) - len(y),
+        videos=len(np.unique(files)),
     )
+
+
+def _labelled(windows: Windows, limit: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(windows, true actions) [N] of at most `limit` evenly spread windows whose last transition's action is known."""
+    index = measure.subset(len(windows), limit)
+    actions = windows.last_actions(index)
+    return index[actions >= 0], actions[actions >= 0]
 
 
 @torch.inference_mode()
 def features(
-    model: LatentActionModel, windows: Windows, config: RunConfig
-) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
-    """One-hot codes [N, S*K] (or embeddings [N, S*Q]), true actions [N] and video numbers [N] of last transitions."""
+    model: LatentActionModel, windows: Windows, index: NDArray[np.int64], config: RunConfig
+) -> NDArray[np.float64]:
+    """One-hot codes [N, S*K] (or embeddings [N, S*Q]) of the last transitions of the windows `index`.
+
+    Only the encoder is asked, `eval_batch_size` windows at a time.
+    """
     model.eval()
-    index = measure.subset(len(windows), config.eval_sequences)
-    true = measure.true_pass(model, windows, index, config)
-    batch = windows.batch(index)
-    if true.codes_NS is None:
-        x = true.actions_NLSQ[:, -1].flatten(1).cpu().double().numpy()
-    else:
-        x = np.eye(config.num_embeddings)[true.codes_NS.cpu().numpy()].reshape(len(index), -1)
-    return x, batch.actions[:, -1].numpy(), batch.file.numpy()
+    device = next(model.parameters()).device
+    parts = []
+    for begin in range(0, len(index), config.eval_batch_size):
+        latents = windows.batch(index[begin:begin + config.eval_batch_size]).latents.to(device)
+        found = model.quantizer(model.encode(latents).float())
+        x = found.z_q if found.codes is None else F.one_hot(found.codes, config.num_embeddings)
+        parts.append(x[:, -1].flatten(1).cpu().double().numpy())
+    return np.concatenate(parts)
 
 
 def _fit(x: NDArray[np.float64], y: NDArray[np.int64]) -> LogisticRegression:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -106,12 +108,20 @@ def evaluate(run: Path, split: str, checkpoint: str, as_json: bool) -> None:
     _print_evaluation(result, path)
 
 
-def measured(folder: RunFolder, split: Any, checkpoint: str = "best") -> dict[str, Any]:
-    """Metrics of kept weights on a split, with the probe where true actions are stored."""
+def measured(
+    folder: RunFolder, split: Any, checkpoint: str = "best", *,
+    choose: Callable[[RunConfig], torch.device] = loop.choose_device,
+) -> dict[str, Any]:
+    """Metrics of kept weights on a split, with the probe where true actions are stored.
+
+    They are measured on a GPU where there is one, unless the run's config says `device: cpu`; a run that was
+    trained on a GPU can be measured without one.
+    """
     config = config_of_run(folder)
     train_set = data.open_split(config, "train", stride=1)
     scored_set = data.open_split(config, split, stride=1)
-    model = LatentActionModel(config, train_set.latent_shape)
+    device = choose(config if config.device == "cpu" else config.replace(device="auto"))
+    model = LatentActionModel(config, train_set.latent_shape).to(device)
     checkpoints.load_weights(folder.checkpoints, checkpoint, model)
     found = probe.probe(model, train_set, scored_set, config)
     probed = {} if found is None else {f"val/probe_{name}": getattr(found, name) for name in
@@ -134,12 +144,12 @@ def _print_evaluation(result: dict[str, Any], path: Path) -> None:
     console.print(table)
     found = result["probe"]
     if found is None:
-        console.print("probe: the files hold no true actions")
+        console.print("probe: the files hold no two true actions that are known")
     else:
         console.print(
             f"probe: the codes tell the true action in {found['accuracy']:.1%} of {found['transitions']} transitions; "
             f"always the commonest action: {found['majority']:.1%}; shuffled labels: {found['shuffled']:.1%}; "
             f"gain {found['gain']:+.3f} [{found['gain_low']:+.3f}, {found['gain_high']:+.3f}] over "
-            f"{found['videos']} videos"
+            f"{found['videos']} videos" + f"; {found['unlabelled']} have no true action" * (found["unlabelled"] > 0)
         )
     console.print(f"wrote {path}")
