@@ -14,7 +14,7 @@ from types import FrameType
 
 import typer
 
-from record.errors import EnvironmentFailed, LamError
+from record.errors import MEMORY_REMEDY, EnvironmentFailed, LamError, is_out_of_memory
 
 app = typer.Typer(
     name="lam",
@@ -64,6 +64,11 @@ def main() -> None:
         sys.exit(141)
     except OSError as error:
         _fail(f"the system refused: {error}; mend that and run the same command again", EnvironmentFailed.exit_code)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        first = (str(error) or type(error).__name__).splitlines()[0]
+        _fail(f"memory ran out ({first[:300]}); {MEMORY_REMEDY}", EnvironmentFailed.exit_code)
 
 
 def _fail(message: str, code: int) -> None:

@@ -253,7 +253,7 @@ def _assign(values: dict[str, Any], path: list[str], value: Any) -> None:
 
 
 def relative_paths_from(config: RunConfig, folder: Path) -> RunConfig:
-    """The config with data paths that exist only relative to `folder` made absolute.
+    """The config with paths made absolute: of the data and of one's own health profile, which may be beside `folder`.
 
     A config is usually run from the folder that its paths are relative to; a promoted or sweep
     config may be read from elsewhere, so the absolute path is what records keep.
@@ -261,6 +261,8 @@ def relative_paths_from(config: RunConfig, folder: Path) -> RunConfig:
     changes: dict[str, Any] = {"data_dir": str(_resolve(config.data_dir, folder))}
     if config.manifest_path:
         changes["manifest_path"] = str(_resolve(config.manifest_path, folder))
+    if config.health.profile.endswith((".yaml", ".yml")):
+        changes["health"] = {**config.health.model_dump(), "profile": str(_resolve(config.health.profile, folder))}
     return config.replace(**changes)
 
 

@@ -66,3 +66,13 @@ class Interrupted(LamError):
     """A signal ended the work; the same command resumes it."""
 
     exit_code = 130
+
+
+MEMORY_REMEDY = ("use a smaller batch_size, eval_batch_size, sequence_length or embed_dim, accumulate_parts above 1 or "
+                 "recompute: true")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out: Python's or NumPy's, a GPU's, or the CPU's in torch, which calls that a RuntimeError."""
+    return (isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__
+            or (isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)))

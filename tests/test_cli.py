@@ -13,6 +13,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import torch
+
+from record.errors import is_out_of_memory
 
 LAM = Path(sys.executable).parent / "lam"
 
@@ -179,3 +182,21 @@ def test_sigterm_ends_a_command_as_ctrl_c_does(tmp_path: Path) -> None:
         assert process.returncode == code
         assert err.endswith("lam: interrupted; the same command resumes where this one stopped\n")
         assert "Traceback" not in err
+
+
+def test_memory_that_runs_out_is_one_message_with_the_remedies_and_exit_3(home: Path) -> None:
+    done = lam(home, "train", "run.yaml", "--run-dir", "out", "--set", f"codebook_dim={1 << 43}")
+    assert done.returncode == 3, done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("lam: memory ran out (")
+    assert done.stderr.endswith("); use a smaller batch_size, eval_batch_size, sequence_length or embed_dim, "
+                                "accumulate_parts above 1 or recompute: true\n")
+
+
+def test_every_kind_of_memory_that_runs_out_is_known() -> None:
+    for allocate in (lambda: torch.empty(1 << 50), lambda: np.empty(1 << 50)):
+        with pytest.raises((MemoryError, RuntimeError)) as caught:
+            allocate()
+        assert is_out_of_memory(caught.value)
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    assert not is_out_of_memory(RuntimeError("shapes do not fit"))

@@ -35,7 +35,10 @@ def test_demo_says_what_it_wrote_and_that_it_is_there(tmp_path: Path) -> None:
 
 
 def test_manifest_says_the_split(data: Path) -> None:
-    result = lam("manifest", str(data), "--seed", "1")
+    refused = lam("manifest", str(data), "--seed", "1").exception
+    assert isinstance(refused, BadInput)
+    assert refused.exit_code == 2
+    result = lam("manifest", str(data), "--seed", "1", "--replace")
     assert result.exit_code == 0, result.output
     assert "manifest.json: train 8, validation 1, test 1 files" in result.output
     assert isinstance(lam("manifest", str(data), "--val-ratio", "0.5").exception, BadInput)

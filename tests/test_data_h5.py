@@ -170,6 +170,18 @@ def test_actions_must_have_names(tmp_path: Path, actions: list[int], message: st
     assert message in str(caught.value)
 
 
+def test_continuous_actions_are_left_out_with_one_warning_a_folder(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("a.h5", "b.h5"):
+        with h5py.File(write(tmp_path / name), "a") as file:
+            file["actions"] = np.zeros((8, 7), np.float32)
+    with caplog.at_level(logging.WARNING):
+        assert [scan_file(tmp_path / name).info.actions for name in ("a.h5", "b.h5")] == [False, False]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{tmp_path}: its actions are continuous, which no code can be compared with; they are left out"]
+
+
 def test_statistics_are_those_of_the_latents(tmp_path: Path) -> None:
     data = (GOOD * np.arange(1, 17)[:, None, None, None] + 100).astype(np.float32)
     record = scan_file(write(tmp_path / "a.h5", data))

@@ -67,6 +67,25 @@ def test_a_written_manifest_has_the_documented_format(tmp_path: Path, tiny_data:
     assert read_manifest(tmp_path / "manifest.json", tmp_path).train == tuple(value["splits"]["train"])
 
 
+def test_another_split_is_replaced_only_when_asked(tmp_path: Path, tiny_data: Path) -> None:
+    for path in tiny_data.glob("*.h5"):
+        shutil.copy(path, tmp_path)
+    path = write_manifest(tmp_path, seed=42)
+    assert write_manifest(tmp_path, seed=42) == path  # the same split again
+    first = path.read_bytes()
+    there, new = (split_names([file.name for file in tmp_path.glob("*.h5")], Ratios(), seed) for seed in (42, 7))
+    assert there.test != new.test
+    with pytest.raises(BadInput) as caught:
+        write_manifest(tmp_path, seed=7)
+    assert f"{path}: holds another split; 4 of 10 files would move (there -> new):" in str(caught.value)
+    assert f"\n  {there.test[0]}: test -> train\n" in str(caught.value)
+    assert str(caught.value).endswith("; keep it, or replace it with --replace")
+    assert path.read_bytes() == first
+    assert json.loads(write_manifest(tmp_path, seed=7, replace=True).read_text())["splits"]["test"] == [*new.test]
+    path.write_text("{")
+    assert read_manifest(write_manifest(tmp_path), tmp_path) == there  # what holds no split has none to lose
+
+
 def test_a_bad_file_is_found_before_anything_is_written(tmp_path: Path, tiny_data: Path) -> None:
     for path in tiny_data.glob("*.h5"):
         shutil.copy(path, tmp_path)

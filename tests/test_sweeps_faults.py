@@ -18,6 +18,7 @@ from sweep_driver import ROOT, calls, run, spec, start, state_of
 
 from analysis.monitor.monitor import examine
 from analysis.read import foreign
+from record import errors
 from sweeps.journal import folders
 from sweeps.journal.journal import read
 from sweeps.journal.state import SweepState
@@ -42,7 +43,8 @@ def test_each_fault_ends_as_what_it_is_and_the_study_has_none_running(tmp_path: 
     sentences = {trial.params["seed"]: (trial.reason or {}).get("sentence", "") for trial in state.trials.values()}
     assert "its process died 3 times, last after epoch 1" in sentences[3]
     assert sentences[4] == ("training raised MemoryError: cannot allocate 3 GiB; use a smaller batch_size, "
-                            "accumulate_parts above 1 or recompute: true")
+                            "eval_batch_size, sequence_length or embed_dim, accumulate_parts above 1 or recompute: "
+                            "true")
     assert sentences[5].startswith("it reported no epoch for 0.1 minutes after epoch 1 and was killed")
     hung = next(trial.id for trial in state.trials.values() if trial.params["seed"] == 5)
     assert "fake_training.py" in (folder / "trials" / hung / "output.log").read_text(), "where it stood"
@@ -78,7 +80,7 @@ def test_a_trial_that_rays_memory_monitor_kills(tmp_path: Path, monkeypatch: pyt
     reason = found[4].reason or {}
     assert reason["rule"] == "out_of_memory"
     assert reason["sentence"].startswith("its process was killed 2 times because memory ran out (")
-    assert "use a smaller batch_size, accumulate_parts above 1 or recompute: true" in reason["sentence"]
+    assert errors.MEMORY_REMEDY in reason["sentence"]
     assert [result.epoch for result in found[4].results] == [1, 2], "it came back once, and went on"
     assert state.finished == "every point of the grid is done"
     study = searcher.study_of(folders.open_sweep(folder)[0].spec, state)

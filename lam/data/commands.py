@@ -49,11 +49,16 @@ def manifest(
     val_ratio: Annotated[float, typer.Option(help="Share for validation.")] = 0.1,
     test_ratio: Annotated[float, typer.Option(help="Share for the test at promotion.")] = 0.1,
     seed: Annotated[int, typer.Option(help="Seed of the split.")] = 42,
+    replace: Annotated[bool, typer.Option("--replace", help="Also where a manifest with another split is there.")
+                       ] = False,
 ) -> None:
-    """Split a folder's files into training, validation and test, and write DIR/manifest.json."""
+    """Split a folder's files into training, validation and test, and write DIR/manifest.json.
+
+    A manifest with another split is not replaced unasked: its test videos would be trained on.
+    """
     from lam.data.manifest import SPLITS, Ratios, read_manifest, write_manifest
 
-    path = write_manifest(folder, Ratios(train_ratio, val_ratio, test_ratio), seed)
+    path = write_manifest(folder, Ratios(train_ratio, val_ratio, test_ratio), seed, replace)
     splits = read_manifest(path, folder)
     typer.echo(f"wrote {path}: " + ", ".join(f"{split} {len(splits.of(split))}" for split in SPLITS) + " files")
 

@@ -8,7 +8,9 @@ a file would read anything on the machine, or silently read zeros.
 
 from __future__ import annotations
 
+import functools
 import json
+import logging
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +24,8 @@ from numpy.typing import NDArray
 from record import files
 from record.errors import BadInput
 from record.schema import Strict
+
+log = logging.getLogger(__name__)
 
 EMBEDDINGS = "embeddings"
 ACTIONS = "actions"
@@ -122,9 +126,7 @@ def read_info(path: str | Path) -> FileInfo:
         data = dataset(file, EMBEDDINGS, path)
         _check_embeddings(data, path)
         frames = data.shape[0] * data.shape[2]
-        has_actions = ACTIONS in file
-        if has_actions:
-            _check_actions(dataset(file, ACTIONS, path), frames, path)
+        has_actions = ACTIONS in file and _usable_actions(dataset(file, ACTIONS, path), frames, path)
         chunks, channels, chunk_frames, height, width = data.shape
         return FileInfo(chunks=chunks, channels=channels, chunk_frames=chunk_frames, height=height, width=width,
                         actions=has_actions, codec=CODEC in file, action_names=_action_names(file, path))
@@ -202,10 +204,21 @@ def _check_embeddings(data: h5py.Dataset, path: str | Path) -> None:
                        remedy="encode the video again, or take the file out of the data folder")
 
 
-def _check_actions(data: h5py.Dataset, frames: int, path: str | Path) -> None:
+@functools.cache
+def _warn_of_continuous(folder: Path) -> None:
+    """Said once for a folder, not once for each of its thousands of files."""
+    log.warning("%s: its actions are continuous, which no code can be compared with; they are left out", folder)
+
+
+def _usable_actions(data: h5py.Dataset, frames: int, path: str | Path) -> bool:
+    """Whether actions are numbers of actions; continuous ones, as a robot has, are nothing to compare codes with."""
+    if data.dtype.kind == "f":
+        _warn_of_continuous(Path(path).parent)
+        return False
     if data.shape != (frames,) or data.dtype.kind not in "iu":
         raise BadInput(f"got shape {list(data.shape or ())} of {data.dtype}, expected [{frames}] of integers, one for "
                        "each latent frame", source=path, key=ACTIONS, remedy="write it again, or leave it out")
+    return True
 
 
 def _action_names(file: h5py.File, path: str | Path) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ from record.schema import Strict, build
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 FILE_NAME = "manifest.json"
+MOST_SHOWN = 10  # files that a refusal to replace a manifest names
 
 
 class Ratios(NamedTuple):
@@ -94,11 +95,14 @@ def split_names(names: Sequence[str], ratios: Ratios, seed: int) -> Splits:
                   test=tuple(sorted(shuffled[validation:validation + test])))
 
 
-def write_manifest(folder: str | Path, ratios: Ratios = Ratios(), seed: int = 42) -> Path:
+def write_manifest(folder: str | Path, ratios: Ratios = Ratios(), seed: int = 42, replace: bool = False) -> Path:
     """Check every .h5 file of `folder`, split them and write `folder`/manifest.json.
 
+    Args:
+        replace: also where a manifest with another split is there; runs that go on would train on its test videos.
+
     Raises:
-        BadInput: a file cannot be used, the files differ in shape, or they cannot be split.
+        BadInput: a file cannot be used, the files differ in shape, they cannot be split, or another split is there.
     """
     folder = Path(folder)
     names = list_files(folder)
@@ -108,7 +112,26 @@ def write_manifest(folder: str | Path, ratios: Ratios = Ratios(), seed: int = 42
         raise BadInput(str(error), source=folder) from None
     infos = {name: read_info(folder / name) for name in names}
     check_same_shape(infos)
+    if not replace:
+        _check_same_split(folder / FILE_NAME, splits)
     return files.write_json(folder / FILE_NAME, document(folder, splits, ratios, seed, infos))
+
+
+def _check_same_split(path: Path, splits: Splits) -> None:
+    """Refuse to replace another split; a file that holds no split is none."""
+    try:
+        known = _read_splits(path, path.parent)
+    except BadInput:
+        return
+    there, here = ({str(PurePosixPath(name)): split for split in SPLITS for name in each.of(split)}
+                   for each in (known, splits))
+    moved = [f"{name}: {there.get(name, 'absent')} -> {here.get(name, 'absent')}"
+             for name in sorted({*there, *here}) if there.get(name) != here.get(name)]
+    if moved:
+        more = f"\n  and {len(moved) - MOST_SHOWN} more" * (len(moved) > MOST_SHOWN)
+        raise BadInput(f"holds another split; {len(moved)} of {len({*there, *here})} files would move (there -> new):"
+                       + "".join(f"\n  {line}" for line in moved[:MOST_SHOWN]) + more + "\n", source=path,
+                       remedy="keep it, or replace it with --replace")
 
 
 def document(folder: Path, splits: Splits, ratios: Ratios, seed: int, infos: dict[str, FileInfo]) -> dict[str, Any]:
@@ -125,7 +148,6 @@ def document(folder: Path, splits: Splits, ratios: Ratios, seed: int, infos: dic
         "data_format": {
             "shape": ["N_chunks", first.channels, first.chunk_frames, first.height, first.width],
             "description": "latents of one video per file, dataset 'embeddings'",
-            "temporal_compression": 4,
             "spatial_resolution": [first.height, first.width],
             "channels": first.channels,
         },
@@ -149,6 +171,13 @@ def read_manifest(path: str | Path, folder: str | Path) -> Splits:
     if not folder.is_dir():
         raise BadInput("no such folder", source=folder, key="data_dir",
                        remedy="check the path, or make a demonstration with 'lam data demo'")
+    splits = _read_splits(path, folder)
+    _check_disjoint(splits, path)
+    _check_present(splits, path, folder)
+    return splits
+
+
+def _read_splits(path: Path, folder: Path) -> Splits:
     if not path.is_file():
         raise BadInput("no such file", source=path, remedy=f"write one with 'lam data manifest {folder}'")
     try:
@@ -159,10 +188,7 @@ def read_manifest(path: str | Path, folder: str | Path) -> Splits:
     if not isinstance(values, dict):
         raise BadInput(f"holds a {type(values).__name__}, expected an object with 'splits'", source=path,
                        remedy=f"write it again with 'lam data manifest {folder}'")
-    splits = build(_Document, values, source=path).splits
-    _check_disjoint(splits, path)
-    _check_present(splits, path, folder)
-    return splits
+    return build(_Document, values, source=path).splits
 
 
 def _check_disjoint(splits: Splits, path: Path) -> None:
@@ -182,4 +208,4 @@ def _check_present(splits: Splits, path: Path, folder: Path) -> None:
     if missing:
         more = f" and {len(missing) - 1} more" * (len(missing) > 1)
         raise BadInput(f"names {missing[0]!r}{more}, not found in {folder}", source=path, key="splits",
-                       remedy=f"put the files back, or write it again with 'lam data manifest {folder}'")
+                       remedy=f"put the files back, or write it again with 'lam data manifest {folder} --replace'")

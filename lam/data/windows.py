@@ -111,7 +111,7 @@ def open_split(config: RunConfig, split: SplitName, *, stride: int | None = None
     names, folder = splits.of(split), Path(config.data_dir)
     if not names:
         raise BadInput("names no file", source=config.manifest, key=f"splits.{split}",
-                       remedy=f"write the manifest again with 'lam data manifest {folder}'")
+                       remedy=f"write the manifest again with 'lam data manifest {folder} --replace'")
     chosen = tuple(records[name] for name in names)
     source: Source
     if config.cache:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import platform
-import subprocess
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from torch import nn
@@ -13,10 +10,9 @@ from torch import nn
 from lam.config import RunConfig
 from lam.data import windows as data
 from lam.data.windows import Windows
+from record import provenance
 from record.errors import BadInput
 from record.run import RunFolder
-
-PACKAGES = ("lamsweep", "torch", "numpy", "h5py", "ray", "optuna")
 
 
 def of_run(config: RunConfig, folder: RunFolder, model: nn.Module, train_set: Windows) -> dict[str, Any]:
@@ -27,33 +23,13 @@ def of_run(config: RunConfig, folder: RunFolder, model: nn.Module, train_set: Wi
         "config_fingerprint": config.fingerprint(),
         "data_fingerprint": data.data_fingerprint(config),
         "data": data.summary(config),
-        "versions": versions(),
-        "git_commit": git_commit(),
+        "versions": provenance.versions(),
+        "git_commit": provenance.git_commit(),
         "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "num_params": sum(parameter.numel() for parameter in model.parameters()),
         "num_train_trials": len(train_set.files),
         "data_stats": train_set.scale.metrics(),
     }
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide a run's numbers."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
-
-
-def git_commit() -> str | None:
-    """Commit of the current folder's checkout; None outside one."""
-    try:
-        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
 
 
 def refuse_other_data(folder: RunFolder, config: RunConfig) -> None:

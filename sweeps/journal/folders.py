@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lam import config as config_module
-from record import files
+from record import files, provenance
 from record.errors import BadInput, EnvironmentFailed
 from record.journal import journals
 from record.schema import build
@@ -148,12 +148,10 @@ def write_identity(sweep: Sweep, folder: Path, data_fingerprint: str) -> None:
         if known(folder)["asked"] != sweep.asked() or not (folder / "sweep.yaml").exists():
             rewrite(sweep, folder)
         return
-    from lam.training import identity
-
     files.write_json(file, {  # before sweep.yaml: from here on the folder is this sweep's, whatever cuts this off
         "schema": SCHEMA, "name": sweep.spec.name, **_content(sweep),
-        "data_fingerprint": data_fingerprint, "versions": identity.versions(),
-        "git_commit": identity.git_commit(),
+        "data_fingerprint": data_fingerprint, "versions": provenance.versions(),
+        "git_commit": provenance.git_commit(),
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
     })
     files.write_text(folder / "sweep.yaml", sweep.text)

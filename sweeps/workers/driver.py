@@ -13,14 +13,13 @@ from typing import Any, Literal
 from lam.config import RunConfig
 from record import health
 from record.bounds import total_violation
-from record.errors import BadInput
+from record.errors import MEMORY_REMEDY, BadInput
 from sweeps.journal.journal import Journal
 from sweeps.journal.state import TrialState
 from sweeps.scheduling import scheduler
 from sweeps.search import searcher
 from sweeps.spec.spec import Sweep, SweepSpec
 from sweeps.workers.engine import Job
-from sweeps.workers.trainable import MEMORY_REMEDY
 
 MAX_LOSSES = 3
 MAX_MEMORY_LOSSES = 2

@@ -27,14 +27,13 @@ from ray.tune import Trainable
 from lam import config as config_module
 from lam.config import RunConfig
 from record import files
-from record.errors import EnvironmentFailed, LamError
+from record.errors import MEMORY_REMEDY, EnvironmentFailed, LamError, is_out_of_memory
 from record.run import RunFolder
 
 Train = Callable[[RunConfig, Path], Iterator[dict[str, Any]]]
 WRITER_WAIT_SECONDS = 60.0
 # What the system says of a disk that is full, read-only, broken or gone.
 ENVIRONMENT = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENODEV, errno.ENOTCONN}
-MEMORY_REMEDY = "use a smaller batch_size, accumulate_parts above 1 or recompute: true"
 
 
 class TrialTrainable(Trainable):
@@ -176,7 +175,7 @@ def _reason(error: Exception) -> dict[str, str]:
         return {"rule": "environment", "sentence": str(error)}
     if not isinstance(error, LamError):
         sys.excepthook(type(error), error, error.__traceback__)
-    rule = "out_of_memory" if "OutOfMemory" in type(error).__name__ or isinstance(error, MemoryError) else "raised"
+    rule = "out_of_memory" if is_out_of_memory(error) else "raised"
     text = str(error) or "no message"
     remedy = f"; {MEMORY_REMEDY}" if rule == "out_of_memory" else ""
     return {"rule": rule, "sentence": f"training raised {type(error).__name__}: {text.splitlines()[0][:300]}{remedy}"}
