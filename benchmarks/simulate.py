@@ -19,7 +19,8 @@ from tables import Table
 
 from lam.config import RunConfig
 from record import health
-from sweeps.journal.state import SweepState, is_sound
+from record.standing import is_sound
+from sweeps.journal.state import SweepState
 from sweeps.scheduling import scheduler
 from sweeps.search import searcher
 from sweeps.spec.spec import SweepSpec

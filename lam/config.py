@@ -203,6 +203,10 @@ class RunConfig(Strict):
         """A copy with some fields changed, validated again."""
         return from_mapping(self.model_dump() | changes, source="config")
 
+    def steps_in_epoch(self, sequences: int) -> int:
+        """Optimizer steps of one epoch of this many training sequences."""
+        return self.steps_per_epoch or max(1, sequences // self.batch_size)
+
     def mapping(self) -> dict[str, Any]:
         """Plain values of every field, in the schema's order."""
         return self.model_dump(mode="json")

@@ -10,7 +10,7 @@ from build_records import PLANTED, Planted, confirmed, write_run, write_sweep
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.judge.judging import kept_record, status_of
+from analysis.judge.judging import judge, kept_record
 from analysis.judge.ranking import Confirmed, rank
 from analysis.judge.verdict import Verdict, decide, differences
 from analysis.read.reading import Study, Trial, read_study
@@ -124,22 +124,22 @@ def test_the_kept_epoch_follows_the_config(keep: str, epoch: int) -> None:
 def test_without_a_finite_value_the_last_validation_stands() -> None:
     assert kept_record(_trial([None, None])) == _trial([None, None]).records[-1]
     assert kept_record(_trial([])) is None
-    assert status_of(_trial([])) == "no_result"
+    assert judge(_trial([])).status == "no_result"
 
 
 def test_a_run_that_collapsed_after_its_best_epoch_is_out() -> None:
     good = _trial([0.5, 0.6])
-    assert status_of(good) == "live"
+    assert judge(good).status == "live"
     dead = replace(good, records=(*good.records, {**good.records[-1], "epoch": 3, "val/objective": -0.4,
                                                   "val/collapsed": 1}))
-    assert status_of(dead) == "collapsed"
+    assert judge(dead).status == "collapsed"
 
 
 def test_a_run_that_ignores_actions_only_at_the_end_is_judged_by_its_checkpoint() -> None:
     good = _trial([0.5])
     late = {**good.records[0], "epoch": 2, "val/objective": -0.4, "val/control_low": -0.01}
-    assert status_of(replace(good, records=(*good.records, late))) == "live"
-    assert status_of(replace(good, records=(*good.records, late), config={"keep": "last"})) == "actions_ignored"
+    assert judge(replace(good, records=(*good.records, late))).status == "live"
+    assert judge(replace(good, records=(*good.records, late), config={"keep": "last"})).status == "actions_ignored"
 
 
 @given(order=st.permutations(list(PLANTED)))

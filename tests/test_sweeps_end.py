@@ -232,10 +232,3 @@ def test_confirm_refuses_other_data(tmp_path: Path) -> None:
         journal.append("completed", trial="t0001", epoch=30, objective=0.5)
     with pytest.raises(BadInput, match="was begun with data data, the data is now other; restore the data"):
         confirm.confirm(folder, 1, 2, Options(prepare=lambda configs: "other"))
-
-
-def test_the_interval_of_fresh_seeds() -> None:
-    mean, low, high = confirm.t_interval([0.3, 0.4, 0.5])
-    assert (round(mean, 4), round(low, 4), round(high, 4)) == (0.4, 0.1516, 0.6484)
-    assert [value == value for value in confirm.t_interval([0.3])] == [True, False, False]
-    assert [value == value for value in confirm.t_interval([0.3, float("nan")])] == [False, False, False]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import nan
 from typing import Any
 
 from analysis.judge.judging import LIVE, broken, kept_record
 from analysis.judge.ranking import Standing, word
 from analysis.read.reading import Study, Trial
 from analysis.text import count, finite, interval, number
-from record.health import collapse_grace, verdict
+from record.health import collapse_grace, steps_per_epoch, verdict
+from record.standing import beats_copying
 
 MIN_SEEDS = 2
 
@@ -44,8 +46,9 @@ def judge(study: Study, trial: Trial, standing: Standing, waivers: dict[str, str
 
 
 def _finished(study: Study, trial: Trial, standing: Standing) -> Gate:
-    done = trial.state == "completed" and standing.last_epoch == standing.num_epochs
-    ending = f"; {trial.state}" + (f" by {trial.reason['rule']}" if trial.reason.get("rule") else "")
+    done = trial.state == "completed"  # to its last epoch, rung or patience: whoever wrote the word knew which
+    early = f", {trial.identity['stopped_early']}" if done and trial.identity.get("stopped_early") else ""
+    ending = f"; {trial.state}" + (f" by {trial.reason['rule']}" if trial.reason.get("rule") else early)
     return Gate("finished", done, f"trained {standing.last_epoch} of {standing.num_epochs} epochs{ending}",
                 "" if done else "train it to its full budget: 'lam sweep confirm' does, with fresh seeds")
 
@@ -63,7 +66,7 @@ def _constraints(study: Study, trial: Trial, standing: Standing) -> Gate:
     remedy = "choose a trial inside the constraints with --trial, or search where they can be met"
     if standing.outside:
         return Gate("constraints", False, "; ".join(standing.outside), remedy)
-    kept = broken(trial, kept_record(trial, study.objective) or {})
+    kept = broken(trial, kept_record(trial) or {})
     if kept:
         evidence = f"inside at epoch {standing.epoch}, but kept is the checkpoint of epoch {standing.kept_epoch}"
         return Gate("constraints", False, f"{evidence}: {'; '.join(kept)}", remedy)
@@ -85,15 +88,19 @@ def _confirmed(study: Study, trial: Trial, standing: Standing) -> Gate:
         known = f"chosen by {count(len(standing.seeds.seeds), 'seed')} of the sweep" if standing.seeds else \
             "trained with one seed only"
         return Gate("confirmed", False, f"{known}, no fresh seeds in confirm.json", remedy)
-    # A swept seed is part of the trial's config and not of the confirmed one.
     used, asked = (entry.get("config_fingerprint") for entry in (study.confirm[standing.label],
                                                                  study.first(trial).identity))
-    if "seed" not in trial.params and asked and used and asked != used:
+    if asked and used and asked != used:
         evidence = f"confirm.json is about another config ({used}, this trial's is {asked})"
         return Gate("confirmed", False, evidence, remedy)
-    passed = len(fresh.seeds) >= MIN_SEEDS and fresh.all_live and fresh.low is not None and fresh.low > 0
-    evidence = (f"{count(len(fresh.seeds), 'fresh seed')}, {fresh.live} live, mean {number(fresh.mean)} "
-                f"{interval(fresh.low, fresh.high)}").strip()
+    low, high, copy = (nan if value is None else value for value in (fresh.low, fresh.high, standing.mse_copy))
+    beats = beats_copying(study.objective, standing.preset, copy, low, high)
+    passed = len(fresh.seeds) >= MIN_SEEDS and fresh.all_live and beats
+    outside = f", {fresh.outside} of them outside the constraints" if fresh.outside else ""
+    evidence = (f"{count(len(fresh.seeds), 'fresh seed')}, {fresh.live} live{outside}, mean {number(fresh.mean)} "
+                f"{interval(fresh.low, fresh.high)}").strip() 
+    if not beats and fresh.low is not None:
+        evidence += ", not clearly better than repeating the last frame"
     return Gate("confirmed", passed, evidence, "" if passed else remedy)
 
 
@@ -136,6 +143,5 @@ def _grace(trial: Trial) -> int:
     asked = trial.config.get("health.grace_epochs")
     if asked is not None:
         return int(asked)
-    first = trial.records[0] if trial.records else {}
-    steps = int(first.get("step") or 1) // max(1, int(first.get("epoch") or 1))
-    return collapse_grace(trial.num_epochs or 1, max(1, steps), int(trial.config.get("vq_refresh_interval") or 0), 1)
+    return collapse_grace(trial.num_epochs or 1, steps_per_epoch(trial.records),
+                          int(trial.config.get("vq_refresh_interval") or 0), 1)

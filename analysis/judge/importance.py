@@ -14,8 +14,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
 from analysis.judge.ranking import Standing
-from analysis.read.reading import FINISHED, Study
+from analysis.read.reading import Study
 from lam.metrics import TABLE
+from record.standing import FINISHED
 
 MIN_TRIALS = 8
 

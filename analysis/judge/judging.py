@@ -1,103 +1,107 @@
 """How one training is judged: at which epoch, as what, and how far outside the sweep's constraints. Pure.
 
 A run of its own is judged at the epoch whose checkpoint is kept. A trial of a sweep is judged at the
-epoch that the sweep ranks it by: a sound one before any other, then the one least outside the
-constraints, then the best by the objective. The two are the same epoch unless the sweep has
-constraints or another objective than val/objective, or the config keeps the last checkpoint.
+epoch that the sweep ranks it by. `record.standing` says which ones these are. The two are the same epoch
+unless the sweep has constraints or another objective than val/objective, or the config keeps the last
+checkpoint.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import math
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from analysis.read.reading import FINISHED, Trial
+from analysis.read.reading import Trial
 from analysis.text import finite, number
 from lam.metrics import TABLE
+from record import standing
 from record.bounds import Bound, total_violation
 from record.health import verdict
 
 LIVE = "live"
-# Verdicts and statuses that may win; no_codes is of a model that has no codes to judge.
-SOUND = (LIVE, "no_codes")
-_DEAD = ("collapsed", "nonfinite")
+# What a standing shows beside its value: the mean over seeds where there are several.
+MEANS = ("val/control", "val/codebook_health", "val/dsnr", "val/mse_copy")
 
 
-def sign_of(objective: str) -> int:
-    """1 where higher is better, -1 where lower is."""
-    return -1 if TABLE[objective].direction == "down" else 1
-
-
-def kept_record(trial: Trial, objective: str = "val/objective") -> dict[str, Any] | None:
-    """The validated record whose checkpoint is kept; None before the first validation."""
-    if not trial.validated:
-        return None
-    keep = trial.config.get("keep", "best")
-    key = objective if keep == "all" else "val/objective"
-    usable = [record for record in trial.validated if finite(record.get(key)) is not None]
-    if keep == "last" or not usable:
-        return trial.validated[-1]
-    return max(usable, key=lambda record: sign_of(key) * record[key])
-
-
-def judged_record(trial: Trial, objective: str = "val/objective") -> dict[str, Any] | None:
-    """The validated record that a training is ranked by; None before the first validation."""
-    usable = [record for record in trial.validated if finite(record.get(objective)) is not None]
-    if trial.place is None or not usable:
-        return kept_record(trial, objective)
-    return max(usable, key=lambda record: (
-        verdict(record) in SOUND, -total_violation(trial.limits, record), sign_of(objective) * record[objective]))
-
-
-def status_of(trial: Trial, objective: str = "val/objective") -> str:
-    """live, collapsed, actions_ignored, no_codes, nonfinite, failed, unfinished or no_result."""
-    last = verdict(trial.validated[-1]) if trial.validated else None
-    rule = trial.reason.get("rule")
-    if trial.state == "failed":
-        return "nonfinite" if "nonfinite" in (rule, last) else "failed"
-    if rule in ("collapse", "nonfinite"):
-        return "collapsed" if rule == "collapse" else "nonfinite"
-    if trial.state not in FINISHED:
-        return "unfinished"
-    record = judged_record(trial, objective)
-    if record is None or last is None:
-        return "no_result"
-    return last if last in _DEAD else verdict(record)
+def maximises(objective: str) -> bool:
+    """Whether higher is better."""
+    return TABLE[objective].direction != "down"
 
 
 @dataclass(frozen=True)
-class Judged:
-    """One training at the epoch it is ranked by; numbers are None where they are not defined.
+class Judged(standing.Outcome):
+    """One training at the epoch it is ranked by, with its status as its verdict.
 
     Attributes:
-        violation: how far outside the constraints, 0 inside, infinite where one is not measured.
         outside: a sentence for each constraint that is broken.
     """
 
-    label: str
-    seed: int | None
-    status: str
-    record: dict[str, Any]
-    value: float | None
-    violation: float = 0.0
+    label: str = ""
+    seed: int | None = None
+    record: dict[str, Any] = field(default_factory=dict)
     outside: tuple[str, ...] = ()
+
+    @property
+    def status(self) -> str:
+        """live, collapsed, actions_ignored, no_codes, nonfinite, failed, unfinished or no_result."""
+        return self.verdict
+
+    @property
+    def value(self) -> float | None:
+        """The objective; None where it is not defined."""
+        return finite(self.objective)
 
     def number(self, key: str) -> float | None:
         """A metric of the judged epoch."""
         return finite(self.record.get(key))
 
 
-def judge(trial: Trial, objective: str) -> Judged:
+def kept_record(trial: Trial) -> dict[str, Any] | None:
+    """The validated record whose checkpoint is kept; None before the first validation."""
+    return trial.validated[_kept(trial)] if trial.validated else None
+
+
+def _kept(trial: Trial) -> int:
+    objectives = [_number(record, "val/objective") for record in trial.validated]
+    return standing.kept(objectives, trial.config.get("keep", "best"))
+
+
+def judge(trial: Trial, objective: str = "val/objective") -> Judged:
     """A training as it stands."""
-    record = judged_record(trial, objective) or {}
-    return Judged(trial.label, trial.config.get("seed"), status_of(trial, objective), record,
-                  finite(record.get(objective)), total_violation(trial.limits, record),
-                  broken(trial, record) if record else ())
+    if not trial.validated:
+        return Judged(0, math.nan, _status(trial, "no_result", ""), total_violation(trial.limits, {}),
+                      label=trial.label, seed=trial.config.get("seed"))
+    epochs = [_epoch(trial, record, objective) for record in trial.validated]
+    ranked = standing.judged(epochs, maximises(objective)) or epochs[-1]
+    best = epochs[_kept(trial)] if trial.place is None else ranked
+    return replace(best, verdict=_status(trial, best.verdict, epochs[-1].verdict), outside=broken(trial, best.record))
 
 
 def judge_ended(trial: Trial, objective: str) -> Judged:
     """The same for a further training of a config, which counts with what it reached even if its process was lost."""
     return judge(replace(trial, state="stopped") if trial.state == "failed" else trial, objective)
+
+
+def _epoch(trial: Trial, record: dict[str, Any], objective: str) -> Judged:
+    return Judged(record["epoch"], _number(record, objective), verdict(record), total_violation(trial.limits, record),
+                  _number(record, "val/mse_loss"), {key: _number(record, key) for key in MEANS}, trial.label,
+                  trial.config.get("seed"), record)
+
+
+def _number(record: dict[str, Any], key: str) -> float:
+    value = finite(record.get(key))
+    return math.nan if value is None else value
+
+
+def _status(trial: Trial, judged: str, last: str) -> str:
+    """The verdict at the end, or why there is none; what ended the training by a rule is known without its records."""
+    rule = trial.reason.get("rule")
+    if trial.state == "failed":
+        return "nonfinite" if "nonfinite" in (rule, last) else "failed"
+    if rule in ("collapse", "nonfinite"):
+        return "collapsed" if rule == "collapse" else "nonfinite"
+    return standing.verdict_at_end(judged, last) if trial.state in standing.FINISHED else "unfinished"
 
 
 def broken(trial: Trial, record: dict[str, Any]) -> tuple[str, ...]:

@@ -146,9 +146,11 @@ def _concerns(trial: Trial, standing: Standing) -> list[str]:
     dead, total = finite(last.get("val/dead_codes")), finite(trial.config.get("num_embeddings"))
     if dead and total and not last.get("val/collapsed"):
         concerns.append(f"{number(dead)} of {number(total)} codes were never used over the validation split.")
-    if standing.confirmed and not standing.confirmed.all_live:
-        concerns.append(f"{len(standing.confirmed.seeds) - standing.confirmed.live} of "
-                        f"{len(standing.confirmed.seeds)} fresh seeds did not end live.")
+    fresh = standing.confirmed
+    if fresh and fresh.live < len(fresh.seeds):
+        concerns.append(f"{len(fresh.seeds) - fresh.live} of {len(fresh.seeds)} fresh seeds did not end live.")
+    if fresh and fresh.outside:
+        concerns.append(f"{fresh.outside} of {len(fresh.seeds)} fresh seeds ended outside the sweep's constraints.")
     if standing.mse is not None and standing.mse_copy and standing.mse >= standing.mse_copy:
         concerns.append("It predicts no better than repeating the last frame.")
     grave = (item for item in findings(trial) if item.severity != "info")

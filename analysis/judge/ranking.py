@@ -1,9 +1,9 @@
 """Which config is best: statuses and order. Pure; `analysis.judge.verdict` says why in words.
 
-One standing a config: trainings of one config with several seeds (a sweep's `seeds`) stand together, by
-their mean, as sound as the least sound of them. `analysis.judge.judging` says how each training is judged. A
-trial that has since collapsed or diverged, that failed or has not finished is out of the contest,
-however large its numbers are. Order of the standings:
+One standing a config: trainings of one config with several seeds (a sweep's `seeds`) stand together.
+`analysis.judge.judging` says how each training is judged, and `record.standing` how they are joined and ordered, as
+in the sweep itself. A trial that failed or has not finished is out of the contest, however large its numbers
+are. Order of the standings:
 
     0  live, trained again with fresh seeds, every one of them live: by the mean over those seeds
     1  live
@@ -13,22 +13,21 @@ however large its numbers are. Order of the standings:
     5  finished, but collapsed, nonfinite, without codes or with ignored actions
     6  failed, or without any result
 
-then by value, ties by lower validation MSE, then in the order of suggestion. Fresh seeds apart, this is
-the order in which the sweep itself ranks its configs.
+then by value, ties by lower validation MSE, then in the order of suggestion.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from math import inf, nan
 from typing import Any
 
-import numpy as np
-
-from analysis.judge.judging import LIVE, SOUND, Judged, judge, judge_ended, kept_record, sign_of
-from analysis.read.reading import FINISHED, Study, Trial
+from analysis.judge.judging import Judged, judge, judge_ended, kept_record, maximises
+from analysis.read.reading import Study, Trial
 from analysis.text import finite
-from record import intervals
+from record import standing as rules
+from record.standing import FINAL, FINISHED
 
 OUTSIDE = 3  # the tier of sound configs outside the constraints
 WORDS = {"actions_ignored": "ignored actions", "no_codes": "no codes"}
@@ -44,10 +43,12 @@ class Confirmed:
     low: float | None
     high: float | None
     live: int
+    outside: int = 0  # of the live ones, how many are outside the sweep's constraints
 
     @property
     def all_live(self) -> bool:
-        return self.live == len(self.seeds) > 0
+        """Whether every one may win."""
+        return self.live - self.outside == len(self.seeds) > 0
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Seeds:
     @property
     def live(self) -> int:
         """How many of them are sound."""
-        return sum(status in SOUND for status in self.statuses)
+        return sum(map(rules.is_sound, self.statuses))
 
 
 @dataclass(frozen=True)
@@ -120,52 +121,46 @@ class Standing:
 
 def rank(study: Study) -> tuple[Standing, ...]:
     """Every config of a study, best first."""
-    sign = -sign_of(study.objective)
-
-    def key(row: tuple[Trial, Standing]) -> tuple[Any, ...]:
-        trial, item = row
-        score, mse, place = item.score, item.mse, trial.place
-        return (item.tier, score is None, item.violation, sign * (score or 0.0), mse is None, mse or 0.0,
-                place is None, place or 0, item.label)
-
-    rows = sorted(((trial, _standing(trial, study)) for trial in study.configs), key=key)
+    rows = sorted(((trial, _standing(trial, study)) for trial in study.configs),
+                  key=lambda row: (row[1].tier, *_order(*row, study.objective), row[0].label))
     return tuple(replace(item, rank=number) for number, (_, item) in enumerate(rows, 1))
+
+
+def _order(trial: Trial, item: Standing, objective: str) -> tuple[Any, ...]:
+    outcome = rules.Outcome(item.epoch or 0, nan if item.score is None else item.score, item.status, item.violation,
+                            nan if item.mse is None else item.mse)
+    place = inf if trial.place is None else trial.place
+    return rules.order(outcome, place, maximises(objective), rules.needs_codes(objective, item.preset))
 
 
 def _standing(trial: Trial, study: Study) -> Standing:
     first = judge(trial, study.objective)
     counted = _counted(study, trial, first)
-    worst = min(counted, key=lambda item: _soundness(item, study.objective))
-    status = worst.status if trial.state in FINISHED else first.status
-    confirmed = _confirmed(study.confirm.get(trial.label))
+    joined = rules.mean(counted, maximises(study.objective)) or first
     preset = str(trial.config.get("objective_preset", "control_health"))
     raw = [finite(record.get("val/dsnr")) for record in trial.validated if record.get("val/collapsed")]
     low, high = _control_bounds(counted)
-    means = {name: _mean([item.number(key) for item in counted]) for name, key in (
-        ("control", "val/control"), ("health", "val/codebook_health"), ("dsnr", "val/dsnr"), ("mse", "val/mse_loss"),
+    means = {name: finite(joined.values.get(key)) for name, key in (
+        ("control", "val/control"), ("health", "val/codebook_health"), ("dsnr", "val/dsnr"),
         ("mse_copy", "val/mse_copy"))}
     standing = Standing(
-        rank=0, label=trial.label, tier=0, state=trial.state, status=status,
-        value=_mean([item.value for item in counted]), epoch=first.record.get("epoch"),
-        kept_epoch=(kept_record(trial, study.objective) or {}).get("epoch"), last_epoch=trial.last_epoch,
-        num_epochs=trial.num_epochs, control_low=low, control_high=high,
-        dsnr_status=worst.record.get("val/dsnr_status"), preset=preset, confirmed=confirmed,
-        raw_dsnr_max=max((dsnr for dsnr in raw if dsnr is not None), default=None), violation=worst.violation,
-        outside=_outside(counted), seeds=_seeds(counted), params=trial.params, **means)
-    return replace(standing, tier=_tier(standing, _needs_codes(study.objective, preset)))
+        rank=0, label=trial.label, tier=0, state=trial.state, status=joined.status,
+        value=joined.value, epoch=first.record.get("epoch"),
+        kept_epoch=(kept_record(trial) or {}).get("epoch"), last_epoch=trial.last_epoch,
+        num_epochs=trial.num_epochs, control_low=low, control_high=high, mse=finite(joined.mse),
+        dsnr_status=joined.record.get("val/dsnr_status"), preset=preset,
+        confirmed=_confirmed(study.confirm.get(trial.label)),
+        raw_dsnr_max=max((dsnr for dsnr in raw if dsnr is not None), default=None), violation=joined.violation,
+        outside=_outside(counted), seeds=_seeds(counted, joined.value), params=trial.params, **means)
+    return replace(standing, tier=_tier(standing, rules.needs_codes(study.objective, preset)))
 
 
 def _counted(study: Study, trial: Trial, first: Judged) -> list[Judged]:
-    """The trainings that a config is judged by: the first, and each further one that has ended with a value."""
-    others = [judge_ended(other, study.objective) for other in study.trainings(trial)[1:]
-              if other.state in (*FINISHED, "failed")]
+    """The trainings that a config is judged by: the first, and each further one that has ended with a result."""
     if trial.state not in FINISHED:
         return [first]
-    return [item for item in (first, *others) if item.value is not None] or [first]
-
-
-def _soundness(item: Judged, objective: str) -> tuple[bool, float, float]:
-    return item.status in SOUND, -item.violation, sign_of(objective) * (item.value or 0.0)
+    others = [judge_ended(other, study.objective) for other in study.trainings(trial)[1:] if other.state in FINAL]
+    return [item for item in (first, *others) if item.record] or [first]
 
 
 def _control_bounds(counted: Sequence[Judged]) -> tuple[float | None, float | None]:
@@ -174,18 +169,10 @@ def _control_bounds(counted: Sequence[Judged]) -> tuple[float | None, float | No
     return bounds([item.number("val/control") for item in counted])
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known and len(known) == len(values) else None
-
-
 def bounds(values: Sequence[float | None]) -> tuple[float | None, float | None]:
     """95 % Student's t bounds of a mean over seeds; None below two values, or where one is missing."""
-    known = np.array([value for value in values if value is not None])
-    if len(known) < len(values) or len(known) < 2:
-        return None, None
-    estimate = intervals.mean(known, np.arange(len(known)))
-    return estimate.low, estimate.high
+    _, low, high = rules.t_interval([nan if value is None else value for value in values])
+    return finite(low), finite(high)
 
 
 def _outside(counted: Sequence[Judged]) -> tuple[str, ...]:
@@ -194,26 +181,21 @@ def _outside(counted: Sequence[Judged]) -> tuple[str, ...]:
     return tuple(f"{item.label}: {text}" if several else text for item in counted for text in item.outside)
 
 
-def _seeds(counted: Sequence[Judged]) -> Seeds | None:
+def _seeds(counted: Sequence[Judged], mean: float | None) -> Seeds | None:
     if len(counted) < 2:
         return None
     values = [item.value for item in counted]
     low, high = bounds(values)
     return Seeds(tuple(item.label for item in counted), tuple(item.seed for item in counted),
-                 tuple(item.status for item in counted), tuple(values), _mean(values), low, high)
+                 tuple(item.status for item in counted), tuple(values), mean, low, high)
 
 
-def _needs_codes(objective: str, preset: str) -> bool:
-    """Ranked by how well it predicts, a run needs no codes; ranked by anything about codes, it needs live ones."""
-    return not objective.endswith("loss") and not (objective == "val/objective" and preset == "mse")
-
-
-def _tier(item: Standing, needs_codes: bool) -> int:
+def _tier(item: Standing, codes: bool) -> int:
     if item.status == "unfinished":
         return 4
     if item.state == "failed" or item.status in ("failed", "no_result"):
         return 6
-    if item.status != LIVE and (needs_codes or item.status not in SOUND):
+    if not rules.is_sound(item.status, codes):
         return 5
     if item.violation > 0:
         return OUTSIDE
@@ -228,7 +210,7 @@ def _confirmed(entry: dict[str, Any] | None) -> Confirmed | None:
     return Confirmed(
         seeds=tuple(entry["seeds"]), values=tuple(finite(value) for value in entry["values"]),
         mean=finite(entry["mean"]), low=finite(entry.get("low")), high=finite(entry.get("high")),
-        live=int(entry["live"]),
+        live=int(entry["live"]), outside=int(entry.get("outside", 0)),
     )
 
 

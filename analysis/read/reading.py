@@ -21,9 +21,9 @@ from record.bounds import Bound
 from record.errors import BadInput
 from record.run import RunFolder
 from record.schema import build
+from record.standing import FINISHED
 
 STATES = ("suggested", "started", "paused", "stopped", "completed", "failed", "interrupted")
-FINISHED = ("completed", "stopped")
 _RUN_STATES = {"running": "started", "finished": "completed", "failed": "failed", "interrupted": "interrupted"}
 Paths = str | Path | Sequence[str | Path]
 

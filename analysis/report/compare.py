@@ -112,7 +112,8 @@ def _against(study: Study, standings: tuple[Standing, ...], baseline: Trial) -> 
     winner = next((item for item in standings if item.eligible and item.label != baseline.label), None)
     if winner is None:
         return f"No live trial to set against the baseline {baseline.label}."
-    base = rank(Study(name="", objective=study.objective, trials=(baseline,), knobs=(), sources=()))[0]
+    alone = Study(name="", objective=study.objective, trials=(baseline,), knobs=(), sources=())
+    base = next((item for item in standings if item.label == baseline.label), None) or rank(alone)[0]
     parts = []
     if winner.value is not None and base.value is not None:
         parts.append(f"{study.objective} {number(winner.value)} against {number(base.value)}")

@@ -81,7 +81,7 @@ def _quality(study: Study) -> list[Measure]:
                 TABLE[study.objective].direction, "95 % interval"),
         _kept("Objective, kept", study.objective),
         _start("Control, start", "val/control"),
-        Measure("Control, kept", "val/control", lambda trial: _bounded(trial, study.objective), "up",
+        Measure("Control, kept", "val/control", _bounded, "up",
                 "95 % interval over videos"),
         _trajectory("Control, trajectory", "val/control"),
         _kept("Control inside a chunk, kept", "val/control_within"),
@@ -89,7 +89,7 @@ def _quality(study: Study) -> list[Measure]:
         _kept("ΔPSNR, kept", "val/delta_psnr"),
         _kept("True-action information, kept", "val/action_nmi", "share of the action's entropy"),
         _kept("Probe accuracy, kept", "val/probe_accuracy", "held-out videos"),
-        Measure("DSNR, kept", "val/dsnr", lambda trial: _dsnr(trial, study.objective), "up",
+        Measure("DSNR, kept", "val/dsnr", _dsnr, "up",
                 "gates; never ranks"),
     ]
 
@@ -227,15 +227,15 @@ def _fresh(study: Study, trial: Trial) -> Cell:
     return Cell(mean, number(mean), f"{bounds}\n{entry['live']} of {len(entry['seeds'])} live".strip())
 
 
-def _bounded(trial: Trial, objective: str) -> Cell:
-    record = kept_record(trial, objective) or {}
+def _bounded(trial: Trial) -> Cell:
+    record = kept_record(trial) or {}
     control = finite(record.get("val/control"))
     bounds = interval(finite(record.get("val/control_low")), finite(record.get("val/control_high")))
     return Cell(control, number(control), bounds)
 
 
-def _dsnr(trial: Trial, objective: str) -> Cell:
-    record = kept_record(trial, objective) or {}
+def _dsnr(trial: Trial) -> Cell:
+    record = kept_record(trial) or {}
     status = record.get("val/dsnr_status")
     if status is None:
         return Cell(None, MISSING)

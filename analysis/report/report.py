@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.judge.importance import Importance, importance
-from analysis.judge.judging import status_of
+from analysis.judge.judging import judge
 from analysis.judge.ledger import Assessment, Compute, Stop, assess, compute_ledger, stop_ledger
 from analysis.judge.ranking import Standing, rank
 from analysis.judge.verdict import Difference, Verdict, decide, differences
@@ -162,7 +162,7 @@ def _chart_status(status: str, label: str, winner: str | None) -> str:
 
 def _curve(trials: Sequence[Trial], winner: str | None, objective: str, key: str, title: str, log: bool) -> Curve:
     series = tuple(
-        Series(trial.label, _chart_status(status_of(trial, objective), trial.label, winner),
+        Series(trial.label, _chart_status(judge(trial, objective).status, trial.label, winner),
                tuple((float(record["epoch"]), finite(record.get(key))) for record in trial.validated),
                ended=trial.state in ("stopped", "failed"))
         for trial in trials if any(finite(record.get(key)) is not None for record in trial.validated)
@@ -191,7 +191,7 @@ def _histograms(trials: Sequence[Trial], objective: str, winner: str | None) -> 
     for trial in trials:
         counts = trial.validated[-1].get("val/codebook_histogram") if trial.validated else None
         if counts:
-            status = _chart_status(status_of(trial, objective), trial.label, winner)
+            status = _chart_status(judge(trial, objective).status, trial.label, winner)
             found.append(Histogram(trial.label, status, trial.validated[-1]["epoch"], tuple(int(n) for n in counts)))
     return found
 

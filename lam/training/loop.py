@@ -77,7 +77,7 @@ class Run:
         self.validation_set = data.open_split(config, "validation", stride=1)
         torch.manual_seed(config.seed)
         self.model = LatentActionModel(config, self.train_set.latent_shape).to(self.device)
-        self.steps_per_epoch = config.steps_per_epoch or max(1, len(self.train_set) // config.batch_size)
+        self.steps_per_epoch = config.steps_in_epoch(len(self.train_set))
         self.stepper = Stepper(config, self.model, self.steps_per_epoch)
         self.epoch = 0
         self.sums, self.epoch_seconds = Sums(), 0.0  # of the epoch under way

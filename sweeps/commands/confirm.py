@@ -2,7 +2,8 @@
 
 A sweep picks the best of many noisy numbers, so its best number is too good. The numbers here are
 not picked: `confirm.json` holds each trial's mean over fresh seeds with a 95 % t interval, and the
-paired differences between trials, which share their seeds.
+paired differences between trials, which share their seeds. A fresh seed is judged as the sweep
+judges its trials, see `record.standing`.
 """
 
 from __future__ import annotations
@@ -15,23 +16,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from rich.console import Console
-from scipy.special import stdtrit
 
 from lam.config import RunConfig
-from record import files, health
+from record import files, health, standing
 from record.errors import AnswerIsNo, BadInput
 from record.run import RunFolder
+from record.standing import t_interval
 from sweeps.commands import launching
 from sweeps.journal import folders, stores
-from sweeps.journal.state import SweepState, TrialState, ranking
+from sweeps.journal.state import Result, SweepState, TrialState, ranking, result_of
 from sweeps.spec.spec import Sweep
 from sweeps.views import display
+from sweeps.workers.driver import MAX_LOSSES, is_judged, result_fields
 from sweeps.workers.engine import Job
 
 FIRST_SEED = 1000
-MAX_LOSSES = 3
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,14 @@ class Rerun:
     """One trial on one fresh seed.
 
     Attributes:
+        fingerprint: of the trial's own config, whatever the fresh seed and the epochs of the full budget.
         name: ``<trial>/seed-<seed>``, the run's folder under ``confirm/``.
     """
 
     trial: str
     seed: int
     config: RunConfig
+    fingerprint: str
 
     @property
     def name(self) -> str:
@@ -87,13 +89,11 @@ def confirm(folder: str | Path, top: int, seeds: int, options: launching.Options
 
 def plan(sweep: Sweep, state: SweepState, top: int, seeds: int) -> list[Rerun]:
     """The runs that `confirm` makes, best trial first."""
-    chosen = [trial for trial, _ in ranking(state, sweep.spec.maximise)[:top]]
+    rows = ranking(state, sweep.spec.maximise, codes=sweep.needs_codes)
+    chosen = [(trial, sweep.config(trial.params)) for trial, _ in rows[:top]]
     fresh = fresh_seeds(sweep, state, seeds)
-    return [Rerun(trial.id, seed, _config(sweep, trial, seed)) for trial in chosen for seed in fresh]
-
-
-def _config(sweep: Sweep, trial: TrialState, seed: int) -> RunConfig:
-    return sweep.config(trial.params).replace(seed=seed, num_epochs=full_epochs(sweep, trial))
+    return [Rerun(trial.id, seed, config.replace(seed=seed, num_epochs=full_epochs(sweep, trial)), config.fingerprint())
+            for trial, config in chosen for seed in fresh]
 
 
 def full_epochs(sweep: Sweep, trial: TrialState) -> int:
@@ -152,7 +152,8 @@ class _ConfirmJobs:
 
     def record(self, job_id: str, record: dict[str, Any]) -> bool:
         verdict = health.verdict(record)
-        if "val/mse_loss" in record or verdict == "nonfinite":
+        self._losses.pop(job_id, None)
+        if is_judged(record, verdict):
             self._say(display.line({"event": "result", "trial": job_id, "epoch": record["epoch"], "verdict": verdict,
                                     "objective": record.get(self._sweep.spec.primary)},
                                    self._reruns[job_id].config.num_epochs))
@@ -176,8 +177,12 @@ class _ConfirmJobs:
     def left(self, job_id: str, lost: bool, error: str = "") -> None:
         self._live.discard(job_id)
         self._losses[job_id] = self._losses.get(job_id, 0) + lost
-        if job_id not in self._ended and self._losses[job_id] < MAX_LOSSES:
+        if job_id in self._ended:
+            return
+        if self._losses[job_id] < MAX_LOSSES:
             self._waiting.append(self._reruns[job_id])
+        else:
+            self._say(f"{job_id} failed: its process died {MAX_LOSSES} times in a row; see output.log in its folder")
 
     def _say(self, text: str) -> None:
         if not self._quiet:
@@ -189,11 +194,17 @@ def _run_folder(folder: Path, rerun: Rerun) -> RunFolder:
 
 
 def is_done(run: RunFolder, config: RunConfig) -> bool:
-    """Whether a run has its full budget behind it, or has diverged."""
+    """Whether a run was trained to its end, or failed for good."""
     if not run.exists():
         return False
-    records = run.metrics()
-    return bool(records) and (records[-1]["epoch"] >= config.num_epochs or health.verdict(records[-1]) == "nonfinite")
+    epoch = max((record["epoch"] for record in run.metrics()), default=0)
+    return _failed(run) or standing.is_trained(epoch, config.num_epochs, run.identity().get("state") == "finished")
+
+
+def _failed(run: RunFolder) -> bool:
+    """Whether it diverged, or its health profile ended it; the sweep leaves such trials out, too."""
+    return run.identity().get("state") == "failed" or any(
+        health.verdict(record) == "nonfinite" for record in run.metrics()[-1:])
 
 
 def summarise(sweep: Sweep, reruns: list[Rerun], folder: Path) -> dict[str, Any]:
@@ -205,42 +216,22 @@ def summarise(sweep: Sweep, reruns: list[Rerun], folder: Path) -> dict[str, Any]
 
 
 def _of_trial(sweep: Sweep, folder: Path, reruns: list[Rerun]) -> dict[str, Any]:
-    outcomes = [_outcome(sweep, _run_folder(folder, rerun), rerun.config) for rerun in reruns]
-    values = [value for value, _ in outcomes]
+    outcomes = [outcome(sweep, _run_folder(folder, rerun), rerun.config) for rerun in reruns]
+    values = [found.objective if found else math.nan for found in outcomes]
     mean, low, high = t_interval(values)
-    return {"trial": reruns[0].trial, "config_fingerprint": sweep_fingerprint(reruns[0].config, sweep.base.seed),
+    sound = [found for found in outcomes if found and standing.is_sound(found.verdict, sweep.needs_codes)]
+    return {"trial": reruns[0].trial, "config_fingerprint": reruns[0].fingerprint,
             "seeds": [rerun.seed for rerun in reruns], "values": values, "mean": mean, "low": low, "high": high,
-            "live": sum(verdict in ("live", "no_codes") for _, verdict in outcomes)}
+            "live": len(sound), "outside": sum(found.violation > 0 for found in sound)}
 
 
-def sweep_fingerprint(config: RunConfig, seed: int) -> str:
-    """Fingerprint of the trial's own config, whatever the fresh seed."""
-    return config.replace(seed=seed).fingerprint()
-
-
-def _outcome(sweep: Sweep, run: RunFolder, config: RunConfig) -> tuple[float, str]:
-    """(value, verdict) of a run: its kept epoch's; NaN where it diverged or did not train to the end."""
-    records = [record for record in run.metrics() if sweep.spec.primary in record] if is_done(run, config) else []
-    if not records or health.verdict(run.metrics()[-1]) == "nonfinite":
-        return math.nan, "nonfinite"
-    sign = 1 if sweep.spec.maximise else -1
-    finite = [record for record in records if record[sweep.spec.primary] is not None]
-    if not finite:
-        return math.nan, "nonfinite"
-    kept = finite[-1]
-    if sweep.base.keep == "best":
-        kept = max(finite, key=lambda record: sign * record[sweep.spec.primary])
-    return float(kept[sweep.spec.primary]), health.verdict(kept)
-
-
-def t_interval(values: list[float]) -> tuple[float, float, float]:
-    """(mean, low, high) with 95 % Student's t bounds; the bounds are NaN below two values, all are with a NaN value."""
-    count = len(values)
-    mean = float(np.mean(values)) if count else math.nan
-    if count < 2 or not math.isfinite(mean):
-        return mean, math.nan, math.nan
-    reach = float(stdtrit(count - 1, 0.975)) * float(np.std(values, ddof=1)) / math.sqrt(count)
-    return mean, mean - reach, mean + reach
+def outcome(sweep: Sweep, run: RunFolder, config: RunConfig) -> Result | None:
+    """A run as the sweep would judge it; None where it failed, was not validated or not trained to its end."""
+    if not is_done(run, config) or _failed(run):
+        return None
+    results = [result_of(result_fields(sweep.spec, record, verdict)) for record in run.metrics()
+               if is_judged(record, verdict := health.verdict(record))]
+    return standing.ended(results, sweep.spec.maximise)
 
 
 def difference(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:

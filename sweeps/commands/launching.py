@@ -132,7 +132,7 @@ def steps_per_epoch(sweep: Sweep) -> int:
     """Optimizer steps of one epoch of the base config."""
     from lam.data import windows
 
-    return sweep.base.steps_per_epoch or max(1, len(windows.open_split(sweep.base, "train")) // sweep.base.batch_size)
+    return sweep.base.steps_in_epoch(len(windows.open_split(sweep.base, "train")))
 
 
 def _audited(sweep: Sweep, options: Options) -> tuple[audit.Audited, ...]:

@@ -114,7 +114,7 @@ def is_extended(folder: Path) -> bool:
 
 
 def resume_command(folder: Path) -> str:
-    """The command that goes on with an extended sweep."""
+    """The command that goes on with a sweep whose own YAML is all of it."""
     return shlex.join(["lam", "sweep", "launch", str(folder / "sweep.yaml"), "--storage", str(folder.parent)])
 
 

@@ -12,31 +12,24 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal, get_args
 
+from record import standing
+from record.standing import FINAL, FINISHED
+
 Status = Literal["suggested", "started", "paused", "stopped", "completed", "failed", "interrupted"]
-FINAL: tuple[Status, ...] = ("stopped", "completed", "failed")
 TRIAL_EVENTS = get_args(Status)
 
 
 @dataclass(frozen=True)
-class Result:
-    """One validated epoch of a trial; `objective` is NaN where it is not finite.
+class Result(standing.Outcome):
+    """One validated epoch of a trial; `values` are the other metrics that the searcher is told.
 
     Attributes:
         tflops, seconds, step: operations, training time and optimizer steps since the trial began.
-        values: the other metrics that the searcher is told.
-        violation: how far outside its constraints the trial is, 0 inside; infinite where one is not measured.
-        mse: validation MSE, which decides between equal objectives; NaN where it is not finite.
     """
 
-    epoch: int
-    objective: float
-    verdict: str
-    tflops: float
+    tflops: float = math.nan
     seconds: float = 0.0
     step: int = 0
-    values: dict[str, float] = field(default_factory=dict)
-    violation: float = 0.0
-    mse: float = math.nan
 
 
 @dataclass
@@ -87,19 +80,8 @@ class TrialState:
         return self.results[-1].seconds if self.results else 0.0
 
     def best(self, maximise: bool) -> Result | None:
-        """The result that ranks highest, see `standing`."""
-        finite = [result for result in self.results if math.isfinite(result.objective)]
-        return max(finite, key=lambda result: standing(result, maximise), default=None)
-
-
-def standing(result: Result, maximise: bool) -> tuple[bool, float, float]:
-    """What results are ranked by: a sound one before any other, then by constraints, then by the objective."""
-    return is_sound(result.verdict), -result.violation, result.objective if maximise else -result.objective
-
-
-def is_sound(verdict: str) -> bool:
-    """Whether a trial with this verdict may win: live, or of a kind that has no codes to judge."""
-    return verdict in ("live", "no_codes")
+        """The result that the trial is ranked by, see `record.standing`."""
+        return standing.judged(self.results, maximise)
 
 
 @dataclass
@@ -138,10 +120,10 @@ class SweepState:
                                event.get("repeats"), event.get("attrs", {}))
             self.trials[trial.id] = trial
         elif kind == "result":
-            self.trials[event["trial"]].results.append(_result(event))
+            self.trials[event["trial"]].results.append(result_of(event))
         elif kind == "warm_started":
             prior = TrialState(event["source"], -1, event["params"], status=event["state"])
-            prior.results.append(_result(event))
+            prior.results.append(result_of(event))
             self.prior.append(prior)
         elif kind in TRIAL_EVENTS:
             self._change(event)
@@ -210,53 +192,42 @@ def replay(events: Iterable[dict[str, Any]]) -> SweepState:
     return state
 
 
-def ranking(state: SweepState, maximise: bool, so_far: bool = False) -> list[tuple[TrialState, Result]]:
-    """Configs that ended by themselves or by a rung, best first: the first trial of each, with its best result.
+def ranking(state: SweepState, maximise: bool, so_far: bool = False,
+            codes: bool = False) -> list[tuple[TrialState, Result]]:
+    """Configs that ended by themselves or by a rung, best first: the first trial of each, with its result.
 
-    A result that is not sound stands behind every one that is, one outside the constraints behind every one
-    inside; failed trials are left out. A trial that ended collapsed or diverged is not sound, whatever it was
-    before. Where a config was trained with several seeds, its result is the one with their mean objective, and
-    it is as sound as the least sound of them. Of equal ones the lower MSE stands first, then the earlier trial.
-    `analysis.judge.ranking` orders the same way, from the run folders.
+    `record.standing` has the order; failed trials are left out.
 
     Args:
         so_far: for display: also configs that have not ended, each by its results up to now.
+        codes: whether a model without codes is out of the contest.
     """
     rows = [(trial, mean_result(state.repeats_of(trial), maximise)) for trial in state.configs
-            if trial.status in ("completed", "stopped")]
+            if trial.status in FINISHED]
     if so_far:
-        rows += [(trial, _as_it_ended(trial, maximise)) for trial in state.configs if not trial.final]
+        rows += [(trial, _joined([trial], maximise)) for trial in state.configs if not trial.final]
     found = [(trial, result) for trial, result in rows if result is not None]
-    return sorted(found, reverse=True, key=lambda row: (
-        standing(row[1], maximise), -row[1].mse if math.isfinite(row[1].mse) else -math.inf, -row[0].number))
+    return sorted(found, key=lambda row: standing.order(row[1], row[0].number, maximise, codes))
 
 
 def mean_result(trials: list[TrialState], maximise: bool) -> Result | None:
     """The result of a config from its trainings that have ended; None where none has a finite one."""
-    bests = [best for trial in trials if trial.final and (best := _as_it_ended(trial, maximise)) is not None]
-    if len(bests) <= 1:
-        return bests[0] if bests else None
-    worst = min(bests, key=lambda result: standing(result, maximise))
-    names = bests[0].values
-    return replace(
-        worst, objective=sum(result.objective for result in bests) / len(bests),
-        mse=sum(result.mse for result in bests) / len(bests),
-        values={name: sum(result.values.get(name, math.nan) for result in bests) / len(bests) for name in names})
+    return _joined([trial for trial in trials if trial.final], maximise)
 
 
-def _as_it_ended(trial: TrialState, maximise: bool) -> Result | None:
-    """The best result of a trial, with the last verdict where the trial did not recover from it."""
-    best = trial.best(maximise)
-    return replace(best, verdict=trial.verdict) if best and trial.verdict in ("collapsed", "nonfinite") else best
+def _joined(trials: list[TrialState], maximise: bool) -> Result | None:
+    return standing.mean([result for trial in trials if (result := standing.ended(trial.results, maximise))], maximise)
 
 
-def pareto(state: SweepState, signs: dict[str, int], primary: str) -> list[tuple[TrialState, Result]]:
+def pareto(state: SweepState, signs: dict[str, int], primary: str,
+           codes: bool = False) -> list[tuple[TrialState, Result]]:
     """Rows of the ranking that no other row beats on every objective.
 
     Args:
         signs: objective -> 1 where higher is better, -1 where lower is.
     """
-    rows = [row for row in ranking(state, signs[primary] > 0) if is_sound(row[1].verdict) and row[1].violation <= 0]
+    rows = [row for row in ranking(state, signs[primary] > 0, codes=codes)
+            if standing.is_sound(row[1].verdict, codes) and row[1].violation <= 0]
     points = [[sign * (row[1].objective if key == primary else row[1].values.get(key, math.nan))
                for key, sign in signs.items()] for row in rows]
     return [row for row, point in zip(rows, points, strict=True)
@@ -267,13 +238,14 @@ def _dominates(a: list[float], b: list[float]) -> bool:
     return all(x >= y for x, y in zip(a, b, strict=True)) and any(x > y for x, y in zip(a, b, strict=True))
 
 
-def _result(event: dict[str, Any]) -> Result:
+def result_of(event: dict[str, Any]) -> Result:
+    """A result from the fields of its event."""
     return Result(
-        event["epoch"], _number(event["objective"]), event["verdict"], _number(event["tflops"]),
-        _number(event.get("seconds", 0.0)), event.get("step", 0),
-        {name: _number(value) for name, value in event.get("values", {}).items()},
+        event["epoch"], _number(event["objective"]), event["verdict"],
         math.inf if event.get("violation", 0.0) is None else float(event.get("violation", 0.0)),
-        _number(event.get("metrics", {}).get("val/mse_loss")))
+        _number(event.get("metrics", {}).get("val/mse_loss")),
+        {name: _number(value) for name, value in event.get("values", {}).items()},
+        _number(event["tflops"]), _number(event.get("seconds", 0.0)), event.get("step", 0))
 
 
 def _number(value: float | None) -> float:

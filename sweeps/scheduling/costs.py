@@ -118,13 +118,13 @@ def size(config: RunConfig) -> Size:
     from lam.model import flops
 
     train = windows.open_split(config, "train")
-    steps = config.steps_per_epoch or max(1, len(train) // config.batch_size)
     plain, rolled = (flops.training_flops(config, train.latent_shape, anchor)
                      for anchor in (None, 0 if config.rollout_horizon > 1 else None))
     share = config.rollout_prob if config.rollout_horizon > 1 else 0.0
     each = plain + share * (rolled - plain)
     kept = (2 if config.keep == "all" else 1) + config.num_epochs // (config.checkpoint_every or math.inf)
-    return Size(steps * config.batch_size * each / 1e12, int(kept * flops.weight_bytes(config, train.latent_shape)))
+    samples = config.steps_in_epoch(len(train)) * config.batch_size
+    return Size(samples * each / 1e12, int(kept * flops.weight_bytes(config, train.latent_shape)))
 
 
 def size_lines(found: list[Size], bounds: Epochs, trials: int | None) -> list[str]:

@@ -142,12 +142,12 @@ def _outcome(name: str, sweep: Sweep, whole: SweepState, state: SweepState, ende
     maximise = sweep.spec.maximise
     cut = {trial for trial, epoch in ended.items() if epoch < whole.trials[trial].epoch}
     beyond = [trial for trial in whole.with_status("stopped") if trial.id in state.trials and trial.id not in ended]
-    rows = ranking(whole, maximise)
+    rows = ranking(whole, maximise, codes=sweep.needs_codes)
     winner = rows[0] if rows else None
     for trial in state.trials.values():
         if not trial.final:
             trial.status = "stopped"  # its record ends here
-    named = ranking(state, maximise)
+    named = ranking(state, maximise, codes=sweep.needs_codes)
     kept = winner is not None and winner[0].id not in cut
     best = winner if kept else (named[0] if named else None)
     regret = abs(winner[1].objective - best[1].objective) if winner and best else float("nan")

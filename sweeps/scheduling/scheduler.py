@@ -23,7 +23,8 @@ from typing import Any, Literal
 
 from lam.config import RunConfig
 from record import health
-from sweeps.journal.state import Result, SweepState, TrialState, is_sound
+from record.standing import is_sound
+from sweeps.journal.state import Result, SweepState, TrialState
 from sweeps.scheduling import rungs
 from sweeps.spec.sections import Asha, Budget, Median
 from sweeps.spec.spec import SweepSpec

@@ -13,8 +13,8 @@ What the study is told of a trial that was stopped is the sweep's policy:
     full_budget_only  FAIL, which samplers ignore; only trials with the full budget are told
 
 Failures are FAIL under every policy; so is a value that is not finite. Where a config is trained
-with several seeds the study holds one trial for all of them, with their mean. The grid, Sobol points
-and CMA-ES come from `sweeps.search.points`.
+with several seeds the study holds one trial for all of them, with the mean that ranks it; a config that
+diverged on one of them has diverged. The grid, Sobol points and CMA-ES come from `sweeps.search.points`.
 """
 
 from __future__ import annotations
@@ -147,8 +147,8 @@ def _told(spec: SweepSpec, trials: list[Trial]) -> FrozenTrial:
     }
     if not all(trial.final for trial in trials):
         return create_trial(state=TrialState.RUNNING, **known)
-    best = mean_result([_as_learned(trial) for trial in trials if trial.status != "failed"], spec.maximise)
-    if best is None or first.status == "failed":
+    best = mean_result([_as_learned(trial) for trial in trials], spec.maximise)
+    if best is None or first.status == "failed" or best.verdict == "nonfinite":
         return create_trial(state=TrialState.FAIL, **known)
     values = _values(spec, best)
     if not all(map(math.isfinite, values)):

@@ -19,7 +19,7 @@ from pydantic import Field, StrictInt, field_validator, model_validator
 from lam import config as config_module
 from lam.config import RunConfig
 from lam.metrics import TABLE
-from record import yamlio
+from record import standing, yamlio
 from record.bounds import Bound
 from record.errors import BadInput
 from record.journal import journals
@@ -158,6 +158,11 @@ class Sweep:
     def max_epochs(self) -> int:
         """Epochs of a trial that is never stopped."""
         return self.base.num_epochs
+
+    @property
+    def needs_codes(self) -> bool:
+        """Whether a model without codes is out of the contest."""
+        return standing.needs_codes(self.spec.primary, self.base.objective_preset)
 
     def config(self, params: dict[str, Scalar]) -> RunConfig:
         """The complete config of a trial; MLflow is written by the driver alone."""

@@ -223,7 +223,7 @@ def _follow_lines(folder: Path, seconds: float, console: Console) -> None:
 
 def in_order(sweep: Sweep, state: SweepState) -> list[TrialState]:
     """The trials to show: running ones first, then the best of the others, then those without a result."""
-    best = [trial for trial, _ in ranking(state, sweep.spec.maximise, so_far=True)]
+    best = [trial for trial, _ in ranking(state, sweep.spec.maximise, True, sweep.needs_codes)]
     ordered = [*state.with_status("started"), *best, *state.trials.values()]
     return list({trial.id: trial for trial in ordered}.values())[:ROWS]
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
 from record.errors import LamError
+from sweeps.journal import folders
 from sweeps.journal.state import SweepState, TrialState
 from sweeps.scheduling import scheduler
 from sweeps.spec import spec
@@ -84,11 +84,9 @@ def duration(seconds: float) -> str:
 def nobody_sentence(sweep: Sweep, folder: Path) -> str:
     """That no driver is at work, and what goes on: a command where the folder's own YAML is the whole sweep."""
     folder = folder.absolute()
-    file = folder / "sweep.yaml"
     try:
-        whole = folder.name == sweep.spec.name and spec.load(file).fingerprint() == sweep.fingerprint()
+        whole = folder.name == sweep.spec.name and spec.load(folder / "sweep.yaml").fingerprint() == sweep.fingerprint()
     except (LamError, OSError):  # its base lies beside the YAML of the first launch
         whole = False
-    words = ["lam", "sweep", "launch", str(file), "--storage", str(folder.parent)]
-    again = f"resume with: {shlex.join(words)}" if whole else "the command that launched it resumes it"
+    again = f"resume with: {folders.resume_command(folder)}" if whole else "the command that launched it resumes it"
     return f"no driver is at work; {again}"

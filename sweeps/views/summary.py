@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from lam.metrics import TABLE
-from sweeps.journal.state import Result, SweepState, TrialState, is_sound, mean_result, pareto, ranking
+from record.standing import is_sound
+from sweeps.journal.state import Result, SweepState, TrialState, mean_result, pareto, ranking
 from sweeps.spec.spec import Sweep
 from sweeps.views import outlook
 from sweeps.views.display import counts_text, number, params_text
@@ -66,7 +67,7 @@ def _saved(trial: TrialState) -> int:
 
 def best_sentence(sweep: Sweep, state: SweepState) -> str:
     """Which trial is best so far, what speaks against it, and which is next; trials under way count."""
-    rows = ranking(state, sweep.spec.maximise, so_far=True)
+    rows = ranking(state, sweep.spec.maximise, True, sweep.needs_codes)
     if not rows:
         return "no trial has a result to rank yet"
     trial, result = rows[0]
@@ -75,7 +76,7 @@ def best_sentence(sweep: Sweep, state: SweepState) -> str:
         "", f", the mean of {_seeds(trainings)}")
     text = (f"best: {trial.id} with {sweep.spec.primary} {number(result.objective)}{where} "
             f"({params_text(trial.params)}){mean}{_under_way(trial)}{_reservations(trial, result, not mean)}")
-    if not is_sound(result.verdict):
+    if not is_sound(result.verdict, sweep.needs_codes):
         return f"no trial is live; {text}"
     if result.violation > 0:
         return f"no live trial is inside the constraints; {text}"
@@ -132,7 +133,7 @@ def status(sweep: Sweep, state: SweepState, at_work: bool | None = None) -> dict
     Args:
         at_work: whether a driver is; None = not known.
     """
-    rows = ranking(state, sweep.spec.maximise, so_far=True)
+    rows = ranking(state, sweep.spec.maximise, True, sweep.needs_codes)
     return {
         "name": sweep.spec.name, "objective": sweep.spec.primary, "finished": state.finished, "driver": at_work,
         "totals": asdict(totals(state)), "outlook": asdict(outlook.outlook(sweep, state, at_work)),
@@ -148,7 +149,7 @@ def front(sweep: Sweep, state: SweepState) -> list[str]:
     if len(keys) == 1:
         return []
     signs = {key: 1 if TABLE[key].direction == "up" else -1 for key in keys}
-    return [trial.id for trial, _ in pareto(state, signs, sweep.spec.primary)]
+    return [trial.id for trial, _ in pareto(state, signs, sweep.spec.primary, sweep.needs_codes)]
 
 
 def _trial(state: SweepState, trial: TrialState, maximise: bool) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from lam.config import RunConfig
 from record import health
 from record.bounds import total_violation
 from record.errors import MEMORY_REMEDY, BadInput
+from record.standing import is_trained
 from sweeps.journal.journal import Journal
 from sweeps.journal.state import TrialState
 from sweeps.scheduling import scheduler
@@ -146,7 +147,7 @@ class SweepDriver:
         self._heard[job_id] = time.monotonic()
         trial = self._trial(job_id)
         verdict = health.verdict(record)
-        if not _validated(record) and verdict != "nonfinite":
+        if not is_judged(record, verdict):
             return True
         if record["epoch"] > trial.epoch:
             self._write("result", trial=job_id, **result_fields(self.sweep.spec, record, verdict))
@@ -170,7 +171,7 @@ class SweepDriver:
         """Training ended without a record that ends the trial: judged by what is known, else a failure."""
         trial = self._trial(job_id)
         config = self._config(trial)
-        if trial.epoch >= config.num_epochs or config.early_stopping is not None:
+        if is_trained(trial.epoch, config.num_epochs, config.early_stopping is not None):
             self._complete(trial)
         else:
             self._fail(trial, {"rule": "ended_early", "sentence": f"training ended after epoch {trial.epoch} of "
@@ -234,8 +235,9 @@ class SweepDriver:
         self._listen({"event": event, **fields})
 
 
-def _validated(record: dict[str, Any]) -> bool:
-    return any(key.startswith("val/") for key in record)
+def is_judged(record: dict[str, Any], verdict: str) -> bool:
+    """Whether an epoch record is a result: it holds a validation, or the loss was not finite."""
+    return verdict == "nonfinite" or any(key.startswith("val/") for key in record)
 
 
 def result_fields(spec: SweepSpec, record: dict[str, Any], verdict: str) -> dict[str, Any]:

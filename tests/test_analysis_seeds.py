@@ -1,17 +1,15 @@
-"""The sweep and the report rank alike: constraints, several seeds, collapsed, diverged and failed trials."""
+"""Several seeds of a config, and constraints, in standings, reports and gates."""
 
 from __future__ import annotations
 
-import random
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from build_records import EPOCHS, PLANTED, Planted, confirmed, write_sweep
+from build_records import PLANTED, Planted, confirmed, write_sweep
 
 from analysis.judge.frames import load
-from analysis.judge.judging import SOUND
 from analysis.judge.ranking import OUTSIDE, Standing, rank
 from analysis.judge.verdict import decide
 from analysis.promote import promote, refusal
@@ -19,71 +17,7 @@ from analysis.read.reading import Study, read_study
 from analysis.report.compare import compare
 from analysis.report.render import render_html, render_markdown
 from analysis.report.report import build_report
-from lam.metrics import TABLE
 from record import yamlio
-from sweeps.journal.journal import read
-from sweeps.journal.state import is_sound, ranking, replay
-
-ASHA = {"rule": "asha", "sentence": "below the cutoff", "epochs_saved": 5}
-LIMITS = {"val/mse_loss": {"most": 0.04}, "val/perplexity_slot": {"least": 3.0}}
-
-
-def _generated(seed: int) -> dict[str, Planted]:
-    """Twenty-four configs, a third of them with further seeds, with every kind of ending."""
-    draw = random.Random(seed)
-    trials: dict[str, Planted] = {}
-    for number in range(24):
-        params = {"embed_dim": 64, "commitment_weight": round(draw.uniform(0.02, 2.0), 4)}
-        first = f"t{len(trials) + 1:04d}"
-        trials[first] = replace(_fate(draw), params=params, seed=0)
-        if trials[first].end == "completed" and number % 3:
-            for again in (1, 2):
-                trials[f"t{len(trials) + 1:04d}"] = replace(_fate(draw), params=params, seed=again, repeats=first)
-    return trials
-
-
-def _fate(draw: random.Random) -> Planted:
-    live = Planted(control=draw.uniform(0.1, 0.6), perplexity=draw.uniform(2.0, 11.0), mse=draw.uniform(0.01, 0.07))
-    return draw.choice([
-        live, live, live,
-        replace(live, epochs=5, end="stopped", reason=ASHA),
-        replace(live, collapsed_from=draw.randint(2, EPOCHS)),
-        replace(live, control=0.0, dsnr_status="actions_ignored"),
-        replace(live, nonfinite_from=4, epochs=4, end="failed", reason={"rule": "nonfinite", "sentence": "diverged"}),
-        replace(live, epochs=6, end="failed", reason={"rule": "process_lost", "sentence": "its process died"}),
-        replace(live, epochs=4, end="started"),
-    ])
-
-
-@pytest.mark.parametrize("objective", ["val/objective", "val/mse_loss", "val/codebook_health"])
-@pytest.mark.parametrize("limits", [None, LIMITS, {"total_tflops": {"least": 3.5}}])
-@pytest.mark.parametrize("seed", range(6))
-def test_the_sweep_and_the_report_rank_alike(tmp_path: Path, seed: int, limits: Any, objective: str) -> None:
-    folder = write_sweep(tmp_path / "s", _generated(seed), objective_key=objective, constraints=limits)
-    told = ranking(replay(read(folder)), TABLE[objective].direction == "up")
-    places = {item.label: item for item in rank(read_study(folder))}
-    assert [trial.id for trial, _ in told] == [label for label in places if label in {trial.id for trial, _ in told}]
-    for trial, result in told:
-        item = places[trial.id]
-        assert (item.value, item.violation) == (pytest.approx(result.objective), pytest.approx(result.violation))
-        assert (item.status in SOUND) == is_sound(result.verdict)
-        assert item.eligible == (is_sound(result.verdict) and result.violation == 0)
-
-
-def test_the_generated_sweeps_hold_every_kind(tmp_path: Path) -> None:
-    rows = [row for seed in range(6) for row in ranking(replay(read(write_sweep(
-        tmp_path / str(seed), _generated(seed), constraints=LIMITS))), True)]
-    assert {(is_sound(result.verdict), result.violation > 0) for _, result in rows} == {
-        (True, False), (True, True), (False, False), (False, True)}
-    assert {result.verdict for _, result in rows} == {"live", "collapsed", "actions_ignored", "nonfinite"}
-
-
-def test_what_the_sweep_leaves_out_stands_behind_what_it_ranks(tmp_path: Path) -> None:
-    folder = write_sweep(tmp_path / "s", _generated(1), constraints=LIMITS)
-    told = {trial.id for trial, _ in ranking(replay(read(folder)), True)}
-    sound = [item.label in told for item in rank(read_study(folder)) if item.tier <= OUTSIDE]
-    assert sound
-    assert all(sound)
 
 
 @pytest.fixture
