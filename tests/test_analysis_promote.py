@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import typer
-from build_records import EPOCHS, PLANTED, confirmed, write_run, write_sweep
+from build_records import EPOCHS, PLANTED, config_of, confirmed, write_run, write_sweep
 from typer.testing import CliRunner
 
 from analysis.commands import register
@@ -23,6 +23,7 @@ from lam import config
 from lam.config import RunConfig
 from record import yamlio
 from record.errors import AnswerIsNo, BadInput, EnvironmentFailed
+from record.run import RunFolder
 
 NOW = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
 FRESH = [confirmed("t0005", [0.40, 0.45, 0.44])]
@@ -74,6 +75,36 @@ def test_confirmation_needs_two_live_seeds_above_zero(tmp_path: Path, entry: dic
     assert not gate.passed
     assert gate.evidence.startswith(evidence)
     assert gate.remedy == f"run 'lam sweep confirm {folder} --top 1 --seeds 3'"
+
+
+@pytest.mark.parametrize(("objective", "params", "values", "passes"), [
+    ("val/objective", {"objective_preset": "mse"}, [-0.2, -0.3], True),
+    ("val/objective", {"objective_preset": "mse"}, [-0.4, -0.5], False),
+    ("val/mse_loss", {}, [0.02, 0.04], True),
+    ("val/mse_loss", {}, [0.06, 0.08], False),
+])
+def test_fresh_seeds_are_held_against_copying_by_the_objectives_own_direction_and_scale(
+        tmp_path: Path, objective: str, params: dict[str, Any], values: list[float], passes: bool) -> None:
+    entry = {**confirmed("t0001", values), "config_fingerprint": config_of(params).fingerprint()}
+    trials = {"t0001": replace(PLANTED["t0001"], params=params)}
+    folder = write_sweep(tmp_path / "s", trials, confirm=[entry], objective_key=objective)
+    gate = _gates(folder, "t0001")["confirmed"]
+    assert gate.passed == passes
+    assert gate.evidence.endswith(", not clearly better than repeating the last frame") != passes
+
+
+def test_fresh_seeds_outside_the_constraints_confirm_nothing(tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path / "s", confirm=[{**FRESH[0], "outside": 1}])
+    assert _gates(folder, "t0005")["confirmed"] == Gate(
+        "confirmed", False, "3 fresh seeds, 3 live, 1 of them outside the constraints, mean 0.430 [0.380, 0.480]",
+        f"run 'lam sweep confirm {folder} --top 1 --seeds 3'")
+
+
+def test_a_trial_that_early_stopping_ended_is_finished(tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path / "s", {"t0001": replace(PLANTED["t0001"], epochs=4)})
+    RunFolder(folder / "trials" / "t0001").update_identity(stopped_early="it got no better in 2 validations")
+    assert _gates(folder, "t0001")["finished"] == Gate(
+        "finished", True, "trained 4 of 10 epochs; completed, it got no better in 2 validations")
 
 
 def test_a_model_that_does_not_beat_copying_fails(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from build_records import PLANTED, Planted, confirmed, write_run, write_sweep
+from build_records import EPOCHS, PLANTED, Planted, confirmed, write_run, write_sweep
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -119,6 +119,13 @@ def test_the_kept_epoch_follows_the_config(keep: str, epoch: int) -> None:
     record = kept_record(_trial([0.1, 0.5, None, 0.3], keep=keep))
     assert record is not None
     assert record["epoch"] == epoch
+
+
+def test_the_kept_epoch_is_that_of_the_weights_whatever_the_sweep_ranks_by(tmp_path: Path) -> None:
+    """MSE is best at the last epoch, val/objective, which best.safetensors follows, before the collapse."""
+    trials = {"t0001": replace(PLANTED["t0001"], params={"keep": "all"}, collapsed_from=EPOCHS)}
+    item = rank(read_study(write_sweep(tmp_path / "s", trials, objective_key="val/mse_loss")))[0]
+    assert item.kept_epoch == EPOCHS - 1
 
 
 def test_without_a_finite_value_the_last_validation_stands() -> None:

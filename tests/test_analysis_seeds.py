@@ -68,6 +68,23 @@ def test_a_config_is_one_column_and_its_trainings_are_rows_of_the_frame(seeds: P
     assert list(frame["rank"]) == [2] * 3 + [1] * 3
 
 
+def test_the_baseline_sentence_says_what_the_table_says(seeds: Path) -> None:
+    study = read_study(seeds)
+    assert compare(study, rank(study), study.trial("t0001")).against_baseline.startswith(
+        "t0004 against the baseline t0001 (live): val/objective 0.400 against 0.300")
+
+
+def test_a_seed_without_any_value_makes_the_config_as_unsound(tmp_path: Path) -> None:
+    trials = {"t0001": replace(PLANTED["t0001"], seed=0),
+              "t0002": replace(PLANTED["t0001"], control=0.9, seed=0),
+              "t0003": replace(PLANTED["t0001"], seed=1, repeats="t0002", nonfinite_from=1, epochs=1, end="failed",
+                               reason={"rule": "nonfinite", "sentence": "diverged"})}
+    found = rank(read_study(write_sweep(tmp_path / "s", trials)))
+    assert [(item.label, item.status) for item in found] == [("t0001", "live"), ("t0002", "nonfinite")]
+    assert found[1].seeds is not None
+    assert (found[1].seeds.live, found[1].seeds.mean, found[1].seeds.low) == (1, 0.9, None)
+
+
 def test_the_report_lists_the_seeds(seeds: Path) -> None:
     report = build_report(seeds)
     row = "| t0004 | t0004 (0), t0005 (1), t0006 (2) | 0.400, 0.450, 0.350 | 0.400 | [0.276, 0.524] | 3 of 3 |"

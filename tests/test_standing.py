@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import typer
 from build_records import PLANTED, Planted, write_sweep
 from small_sweep import make_sweep
 from typer.testing import CliRunner
@@ -15,10 +16,9 @@ from typer.testing import CliRunner
 from analysis.judge.ranking import rank
 from analysis.read.reading import read_study
 from analysis.report.report import build_report
-from lam.cli import build_app
-from record import files, standing
+from record import standing
 from record.standing import Outcome
-from sweeps.commands import confirm
+from sweeps.commands import confirm, register
 from sweeps.journal import folders
 
 NAN = math.nan
@@ -54,7 +54,8 @@ def test_of_equal_ones_the_earlier_stands_first_and_a_loss_ranks_downwards() -> 
 
 @pytest.mark.parametrize(("objective", "preset", "wins"), [
     ("val/objective", "control_health", "live"), ("val/objective", "dsnr_health", "live"),
-    ("val/codebook_health", "mse", "live"), ("val/objective", "mse", "none"), ("val/mse_loss", "control_health", "none"),
+    ("val/codebook_health", "mse", "live"), ("val/objective", "mse", "none"),
+    ("val/mse_loss", "control_health", "none"),
 ])
 def test_a_model_without_codes_wins_only_by_how_well_it_predicts(objective: str, preset: str, wins: str) -> None:
     """The live one is outside its constraints, which a model that has no codes must not profit from."""
@@ -80,7 +81,8 @@ def test_a_training_that_ended_dead_is_dead_with_its_best_value(last: str, verdi
 
 def test_a_config_is_the_mean_of_its_seeds_and_no_sounder_than_the_least() -> None:
     values = {"val/dsnr": 1.0}
-    seeds = [replace(LIVE, objective=0.6, values=values), replace(LIVE, objective=0.4, verdict="nonfinite", values=values),
+    seeds = [replace(LIVE, objective=0.6, values=values),
+             replace(LIVE, objective=0.4, verdict="nonfinite", values=values),
              replace(LIVE, objective=0.2, mse=0.4, violation=2.0, values={"val/dsnr": 4.0})]
     found = standing.mean(seeds, True)
     assert found is not None
@@ -147,10 +149,12 @@ def test_status_report_and_confirmation_name_the_same_trial(tmp_path: Path) -> N
     folder = write_sweep(tmp_path / "pong", trials, constraints=limits)
     sweep = make_sweep(tmp_path / "spec", seeds=2, constraints=limits, base={
         "data_dir": "nowhere", "num_epochs": 9, "early_stopping": {"metric": "val/objective"}})
-    identity = json.loads((folder / "sweep.json").read_text())
-    files.write_json(folder / "sweep.json", {**identity, **folders._content(sweep)})
-    printed = CliRunner().invoke(build_app(), ["sweep", "status", str(folder), "--json"])
+    (folder / "sweep.json").unlink()
+    folders.write_identity(sweep, folder, "data")
     known, state = folders.open_sweep(folder)
+    app = typer.Typer()
+    register(app)
+    printed = CliRunner().invoke(app, ["sweep", "status", str(folder), "--json"])
     assert json.loads(printed.stdout)["best"] == "t0005"
     assert build_report(folder).verdict.winner == "t0005"
     assert confirm.plan(known, state, 1, 1)[0].trial == "t0005"

@@ -216,6 +216,7 @@ def test_a_run_that_never_ends_does_not_count_as_confirmed(tmp_path: Path) -> No
     folder = finished_sweep(load(path), tmp_path / "runs" / "demo")
     out, err = run(f"confirm({str(folder)!r}, 1, 4, options)", code=1)
     assert "t0002/seed-1000 epoch 3/3 objective" in out, "progress is on the terminal"
+    assert "t0002/seed-1003 failed: its process died 3 times in a row; see output.log in its folder" in out
     assert "t0002/seed-1003 did not train to the end and count as missing" in err
     row = json.loads((folder / "confirm.json").read_text())["trials"][0]
     assert [value is None for value in row["values"]] == [False, False, False, True]

@@ -366,6 +366,33 @@ def test_seeds_of_a_config_are_one_trial_of_the_study(tmp_path: Path) -> None:
     assert [(trial.id, round(result.objective, 9)) for trial, result in rows] == [("t0001", 0.3)]
 
 
+def seeded(folder: Path, last: list[tuple[float, str]], rule: str) -> tuple[Any, SweepState]:
+    """A config whose first training ended at 0.6, and whose further ones failed after 0.6 with these results."""
+    sweep, journal = make_sweep(folder, seeds=3), Journal(new(folder / "a"))
+    for number, results in enumerate([[(0.6, "live")], *([(0.6, "live"), one] for one in last)], 1):
+        journal.append("suggested", trial=f"t{number:04d}", params={"weight_decay": 0.5, "quantizer": "vq"},
+                       seed=number - 1, **({"repeats": "t0001"} if number > 1 else {}))
+        for epoch, (value, verdict) in enumerate(results, 1):
+            journal.append("result", trial=f"t{number:04d}", epoch=epoch, objective=value, verdict=verdict, metrics={},
+                           tflops=1)
+        end = {"reason": {"rule": rule, "sentence": "x"}} if number > 1 else {"objective": 0.6}
+        journal.append("failed" if number > 1 else "completed", trial=f"t{number:04d}", epoch=1, **end)
+    journal.close()
+    return sweep, journal.state
+
+
+def test_a_config_that_diverges_on_a_further_seed_does_not_attract_the_search(tmp_path: Path) -> None:
+    sweep, state = seeded(tmp_path, [(float("nan"), "nonfinite")] * 2, "nonfinite")
+    assert [trial.state.name for trial in searcher.study_of(sweep.spec, state).trials] == ["FAIL"]
+
+
+def test_the_study_is_told_the_mean_that_ranks(tmp_path: Path) -> None:
+    """A further seed whose process was lost counts with what it reached, there and here."""
+    sweep, state = seeded(tmp_path, [(0.9, "live"), (0.3, "actions_ignored")], "process_lost")
+    (told,), ((_, result),) = searcher.study_of(sweep.spec, state).trials, ranking(state, True)
+    assert told.value == result.objective == pytest.approx((0.6 + 0.9 + 0.6) / 3)
+
+
 def test_every_sampler_can_be_built() -> None:
     assert isinstance(searcher.sampler(Search.model_validate({"random": {}}), 1), optuna.samplers.RandomSampler)
     assert isinstance(searcher.sampler(Search.model_validate({"tpe": {}}), 1), optuna.samplers.TPESampler)

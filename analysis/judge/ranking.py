@@ -122,7 +122,7 @@ class Standing:
 def rank(study: Study) -> tuple[Standing, ...]:
     """Every config of a study, best first."""
     rows = sorted(((trial, _standing(trial, study)) for trial in study.configs),
-                  key=lambda row: (row[1].tier, *_order(*row, study.objective), row[0].label))
+                  key=lambda row: (row[1].tier, *_order(row[0], row[1], study.objective), row[0].label))
     return tuple(replace(item, rank=number) for number, (_, item) in enumerate(rows, 1))
 
 

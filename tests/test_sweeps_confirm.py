@@ -1,0 +1,96 @@
+"""What a confirmation makes of its runs: judged as the sweep judges its trials. No Ray here."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_training import make_record
+from small_sweep import make_sweep
+
+from record.run import RunFolder
+from sweeps.commands import confirm
+from sweeps.journal.journal import Journal
+from sweeps.spec.spec import Sweep
+
+BASE = {"data_dir": "nowhere", "num_epochs": 9}
+PATIENT = {"early_stopping": {"metric": "val/objective", "patience": 2}}
+
+
+def rerun(sweep: Sweep, folder: Path, epochs: int = 9, state: str = "interrupted", **last: Any) -> confirm.Rerun:
+    """A run of a confirmation on disk, whose last record has the values `last`."""
+    made = confirm.Rerun("t0001", 1000, sweep.base.replace(seed=1000), "a fingerprint")
+    run = RunFolder(folder / "confirm" / made.name)
+    run.start(made.config, {"state": state})
+    for epoch in range(1, epochs + 1):
+        run.append({**make_record(made.config, epoch), **(last if epoch == epochs else {})})
+    return made
+
+
+def row(sweep: Sweep, folder: Path, made: confirm.Rerun) -> dict[str, Any]:
+    found: dict[str, Any] = confirm.summarise(sweep, [made], folder)["trials"][0]
+    return found
+
+
+def test_a_fresh_seed_that_ended_collapsed_is_not_live(tmp_path: Path) -> None:
+    sweep = make_sweep(tmp_path / "s", base=BASE)
+    good = rerun(sweep, tmp_path / "good")
+    dead = rerun(sweep, tmp_path / "dead", **{"val/collapsed": 1, "val/objective": -0.1})
+    assert row(sweep, tmp_path / "good", good)["live"] == 1
+    assert row(sweep, tmp_path / "dead", dead)["live"] == 0
+
+
+def test_a_fresh_seed_outside_the_constraints_is_counted_as_that(tmp_path: Path) -> None:
+    sweep = make_sweep(tmp_path / "s", base=BASE, constraints={"total_tflops": {"least": 100}})
+    found = row(sweep, tmp_path, rerun(sweep, tmp_path))
+    assert (found["live"], found["outside"]) == (1, 1)
+    inside = make_sweep(tmp_path / "i", base=BASE, constraints={"total_tflops": {"most": 1.0}})
+    found = row(inside, tmp_path, rerun(inside, tmp_path))
+    assert (found["outside"], found["values"]) == (0, [make_record(inside.base, 2)["val/objective"]]), "epoch 2 of 9"
+
+
+@pytest.mark.parametrize("keep", ["best", "last", "all"])
+def test_the_value_is_that_of_the_epoch_a_sweep_ranks_by_whatever_is_kept(tmp_path: Path, keep: str) -> None:
+    sweep = make_sweep(tmp_path / "s", base={**BASE, "keep": keep})
+    made = rerun(sweep, tmp_path, **{"val/objective": 0.1})
+    assert row(sweep, tmp_path, made)["values"] == [make_record(sweep.base, 8)["val/objective"]]
+
+
+@pytest.mark.parametrize(("base", "state", "done"), [
+    ({}, "interrupted", False), (PATIENT, "interrupted", False), (PATIENT, "finished", True)])
+def test_a_run_that_may_stop_early_is_done_when_it_has(tmp_path: Path, base: Any, state: str, done: bool) -> None:
+    sweep = make_sweep(tmp_path / "s", base={**BASE, **base})
+    made = rerun(sweep, tmp_path, epochs=4, state=state)
+    assert confirm.is_done(RunFolder(tmp_path / "confirm" / made.name), made.config) == done
+    found = row(sweep, tmp_path, made)
+    assert (math.isfinite(found["mean"]), found["live"]) == (done, int(done))
+
+
+@pytest.mark.parametrize(("state", "last"), [("interrupted", {"val/mse_loss": None}), ("failed", {})])
+def test_a_run_that_failed_for_good_is_not_tried_again_and_has_no_value(tmp_path: Path, state: str, last: Any) -> None:
+    sweep = make_sweep(tmp_path / "s", base=BASE)
+    made = rerun(sweep, tmp_path, epochs=4, state=state, **last)
+    assert confirm.is_done(RunFolder(tmp_path / "confirm" / made.name), made.config)
+    found = row(sweep, tmp_path, made)
+    assert (math.isnan(found["mean"]), found["live"]) == (True, 0)
+
+
+def test_a_run_that_was_never_begun_is_missing(tmp_path: Path) -> None:
+    sweep = make_sweep(tmp_path / "s", base=BASE)
+    found = row(sweep, tmp_path, confirm.Rerun("t0001", 1000, sweep.base, "a fingerprint"))
+    assert (math.isnan(found["mean"]), found["live"]) == (True, 0)
+
+
+def test_the_fingerprint_is_the_trials_own_though_epochs_and_seed_are_not(tmp_path: Path) -> None:
+    sweep = make_sweep(tmp_path / "s", scheduler={"asha": {"max_tflops": 20.0, "grace_tflops": 2.0, "max_epochs": 100}})
+    with contextlib.closing(Journal(tmp_path)) as journal:
+        journal.append("suggested", trial="t0001", params={"weight_decay": 0.1, "seed": 4})
+        journal.append("result", trial="t0001", epoch=10, objective=0.5, verdict="live", metrics={}, tflops=20.0)
+        journal.append("completed", trial="t0001", epoch=10, objective=0.5)
+        planned = confirm.plan(sweep, journal.state, 1, 1)[0]
+    own = sweep.config({"weight_decay": 0.1, "seed": 4})
+    assert (planned.config.num_epochs, own.num_epochs, planned.config.seed) == (10, 100, 1000)
+    assert planned.fingerprint == own.fingerprint()
