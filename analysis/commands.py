@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -29,27 +29,38 @@ def report(
     default = (paths[0] if len(paths) == 1 else Path()) / "report.html"
     targets = [check_target(target) for target in output or [default]]
     made = build_report(list(paths), baseline)
+    places = _places(targets, list(paths))
     write(made, targets)
     typer.echo(made.verdict.sentence)
     for caution in made.verdict.cautions:
         typer.echo(f"Note: {caution}")
-    for label, place in _places(targets, list(paths)):
+    for label, place in places:
         typer.echo(f"{label:<16}{place}")
 
 
 def _places(reports: list[Path], paths: list[Path]) -> list[tuple[str, Path]]:
-    """Where things are: the reports just written, and for each sweep its folder and what was promoted from it."""
-    import json
+    """Where things are: the reports, and for each sweep its folder and what was promoted from it."""
+    from analysis.read.sources import read_json
 
     places = [("report", report) for report in reports]
     for path in paths:
         if (path / "sweep.json").exists():
             places.append(("sweep folder", path))
         if (path / "promotion.json").exists():
-            promotion = json.loads((path / "promotion.json").read_text(encoding="utf-8"))
+            promotion = read_json(path / "promotion.json")
             if promotion.get("promoted"):
-                places.append(("production YAML", Path(promotion["target"])))
+                places.append(("production YAML", _target(promotion, path / "promotion.json")))
     return places
+
+
+def _target(promotion: dict[str, Any], source: Path) -> Path:
+    from record.errors import BadInput
+
+    target = promotion.get("target")
+    if not isinstance(target, str):
+        raise BadInput(f"got {target!r}, expected the path of the production YAML", source=source, key="target",
+                       remedy="restore it from a copy, or remove it")
+    return Path(target)
 
 
 def promote(

@@ -17,7 +17,7 @@ from typing import Any
 from analysis.judge.gates import GATES, Gate, alerts, judge
 from analysis.judge.ranking import Standing, rank
 from analysis.judge.verdict import decide
-from analysis.read.reading import Study, Trial, read_study
+from analysis.read.reading import SET_BY_SWEEP, Study, Trial, read_study
 from analysis.read.sources import is_sweep, record_folder, save
 from lam import __version__, config
 from lam.config import PRODUCTION_SECTIONS, RunConfig
@@ -25,9 +25,6 @@ from record import files, yamlio
 from record.errors import AnswerIsNo, BadInput
 from record.run import RunFolder
 from record.schema import suggest
-
-# What a sweep sets for its trials and is no part of the model's config: a production YAML leaves them out.
-LEFT_OUT = ("tracking", "threads")
 
 
 @dataclass(frozen=True)
@@ -160,7 +157,8 @@ def _choose(study: Study, name: str | None) -> tuple[Trial, Standing, str]:
 def _on_its_own(trial: RunConfig) -> RunConfig:
     """A trial's config with the schema's defaults for what the sweep had set for it."""
     values = trial.mapping()
-    return config.from_mapping({key: values[key] for key in values if key not in LEFT_OUT}, source="the trial's config")
+    kept = {key: values[key] for key in values if key not in SET_BY_SWEEP}
+    return config.from_mapping(kept, source="the trial's config")
 
 
 def _sections(study: Study, trial: Trial, standing: Standing, gates: tuple[Gate, ...], reason: str,
@@ -196,12 +194,12 @@ def _text(path: Path, trial: Trial, sweep: str, production: RunConfig, sections:
         f"# Watch it with:  lam monitor RUN --alerts {path.name}",
         "# The keys up to `provenance` configure the run; the sections after them say where it came from,",
         "# what it was judged by and what to watch, and configure nothing. Promotion does not replace an edited file.",
-        f"# Left out, so that the defaults hold: {' and '.join(LEFT_OUT)}, which the sweep had set for its trials.",
+        f"# Left out, so that the defaults hold: {' and '.join(SET_BY_SWEEP)}, which the sweep had set for its trials.",
     ]
     if waived:
         header.append(f"# Promoted although these gates failed: {', '.join(waived)}. The reasons are below.")
     return "\n".join(header) + "\n" + yamlio.dump_mapping(
-        {key: value for key, value in production.mapping().items() if key not in LEFT_OUT} | sections)
+        {key: value for key, value in production.mapping().items() if key not in SET_BY_SWEEP} | sections)
 
 
 def _write(path: Path, text: str) -> Path | None:

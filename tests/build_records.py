@@ -19,6 +19,7 @@ EPOCHS = 10
 K = 12
 COPY = 0.087
 DATA = "d4ta0123cafe"
+ASHA = {"asha": {"max_epochs": EPOCHS, "grace_epochs": 1, "reduction_factor": 3}}
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,8 @@ def write_samples(path: Path, count: int = 3, side: int = 32) -> None:
 
 def write_sweep(folder: Path, trials: dict[str, Planted] = PLANTED, confirm: list[dict[str, Any]] | None = None,
                 name: str = "pong", objective_key: Any = "val/objective",
-                constraints: dict[str, dict[str, float]] | None = None) -> Path:
+                constraints: dict[str, dict[str, float]] | None = None,
+                scheduler: dict[str, Any] | None = None) -> Path:
     """A sweep folder with a journal in two segments."""
     limits = {key: Bound(**limit) for key, limit in (constraints or {}).items()}
     folder.mkdir(parents=True, exist_ok=True)
@@ -151,7 +153,7 @@ def write_sweep(folder: Path, trials: dict[str, Planted] = PLANTED, confirm: lis
     files.write_json(folder / "sweep.json", {
         "schema": 1, "name": name, "base": config_of({}).mapping(), "data_fingerprint": DATA,
         "spec": {"objective": objective_key, "seed": 0, "search": {"tpe": {}}, "constraints": constraints or {},
-                 "scheduler": {"asha": {"max_epochs": EPOCHS, "grace_epochs": 1, "reduction_factor": 3}}},
+                 "scheduler": scheduler or ASHA},
         "versions": {"lamsweep": "0.1.0", "ray": "2.60.0", "optuna": "5.0.0", "python": "3.11.9"},
         "git_commit": "abc1234", "created_at": "2026-01-01T00:00:00+00:00", "fingerprint": "feedbead0123",
     })

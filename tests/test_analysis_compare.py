@@ -37,23 +37,30 @@ def test_the_sections_are_those_of_a_four_way_comparison(study: Study) -> None:
         "Completion and stability", "Losses", "Action quality", "Codebook health"]
 
 
-def test_a_collapsed_run_with_the_largest_dsnr_wins_no_row(study: Study) -> None:
-    rows = [row for section in compare(study, rank(study)).sections for row in section.rows]
-    assert not any("t0002" in row.winners or "t0007" in row.winners for row in rows)
+def test_the_dsnr_of_a_collapsed_run_says_nothing(study: Study) -> None:
     assert _row(study, "DSNR, kept") == Row(
-        "DSNR, kept", "val/dsnr", tuple(Cell(value, text, "ok") for value, text in [
-            (2.6, "2.60"), (2.6, "2.60"), (2.6, "2.60"), (2.6, "2.60"), (7.7, "7.70")]),
-        (), "all 3 tie", "gates; never ranks")
+        "DSNR, kept", "val/dsnr", (*[Cell(2.6, "2.60", "ok")] * 4, Cell(None, "7.70", "collapsed: says nothing")),
+        (), "all 4 tie", "gates; never ranks")
 
 
-def test_a_row_names_its_winner_by_the_tables_direction(study: Study) -> None:
+def test_a_row_names_the_best_of_all_columns_by_its_own_direction(study: Study) -> None:
+    made = compare(study, rank(study))
+    assert (made.columns, made.may_win) == (("t0005", "t0001", "t0003", "t0007", "t0002"), ("t0005", "t0001", "t0003"))
     mse = _row(study, "Validation MSE, kept")
-    assert (mse.winners, mse.verdict) == (("t0005",), "t0005")
     assert [cell.value for cell in mse.cells] == pytest.approx([0.013, 0.02, 0.04, 0.001, 0.05])
+    assert (mse.winners, mse.verdict) == (("t0007",), "t0007")
     epochs = _row(study, "Epochs trained")
     assert epochs.winners == ("t0005", "t0001")
     assert epochs.cells[2] == Cell(0.3, "3/10", "30 %")
     assert _row(study, "Validation MSE, start").verdict == "–"
+
+
+def test_the_one_live_trial_wins_only_the_rows_in_which_it_is_best(tmp_path: Path) -> None:
+    trials = {"t0001": Planted(control=0.3, mse=0.05), "t0002": Planted(control=0.0, perplexity=1.2, mse=0.01)}
+    study = read_study(write_sweep(tmp_path / "s", trials))
+    assert compare(study, rank(study)).may_win == ("t0001",)
+    assert _row(study, "Validation loss, end").winners == ("t0002",)
+    assert _row(study, "Control, kept").winners == ("t0001",)
 
 
 def test_codebook_use_shows_start_fewest_and_end(study: Study) -> None:
@@ -76,13 +83,25 @@ def test_the_largest_rise_is_between_two_validations(study: Study) -> None:
     assert _row(bumpy, "Validations that were not finite").cells == (Cell(1.0, "1"),)
 
 
-def test_a_baseline_is_shown_last_and_wins_no_row(study: Study, tmp_path: Path) -> None:
+def test_a_spike_of_the_whole_loss_is_a_rise(study: Study) -> None:
+    """The codebook's part of the loss can rise alone."""
+    trial = study.trials[0]
+    records = tuple({**record, "val/loss": loss} for record, loss in zip(
+        trial.records, [0.1, 0.1, 27.2, *[0.1] * 7], strict=True))
+    bumpy = replace(study, trials=(replace(trial, records=records),))
+    assert _row(bumpy, "Largest rise of validation loss").cells[0].detail == "epoch 3"
+    assert _row(bumpy, "Largest rise of validation MSE").cells[0].text == "none"
+
+
+def test_a_baseline_is_shown_last_and_wins_the_rows_in_which_it_is_best(study: Study, tmp_path: Path) -> None:
     write_run(tmp_path / "seed", Planted(control=0.9, mse=0.026, perplexity=12), run_id="seed")
     baseline = read_study(tmp_path / "seed").trials[0]
     made = compare(study, rank(study), baseline)
     assert made.columns == ("t0005", "t0001", "t0003", "t0007", "t0002", "seed")
     assert made.baseline == "seed"
-    assert not any("seed" in row.winners for section in made.sections for row in section.rows)
+    rows = {row.title: row.winners for section in made.sections for row in section.rows}
+    assert (rows["Control, kept"], rows["Validation MSE, kept"]) == (("t0007", "seed"), ("t0007",))
+    assert made.may_win == ("t0005", "t0001", "t0003")
     assert made.against_baseline == ("t0005 against the baseline seed (live): val/objective 0.470 against 0.900; "
                                      "validation MSE 0.0130 against 0.0260 (-50 %).")
 
@@ -106,7 +125,7 @@ def test_compute_is_summed_over_trials(study: Study) -> None:
     compute = compute_ledger(study)
     assert compute == Compute(80, 54, 12, 27.0, 6.0, 81.0)
     assert compute.sentence == ("54 of 80 epochs were trained (68 %); stopping early saved 12 epochs, about 6 TFLOP "
-                                "beside the 27 spent.")
+                                "beside the 27 spent. The trials ran for 81 s in all.")
 
 
 def test_a_collapsed_run_is_assessed_with_what_its_dsnr_is_worth(study: Study) -> None:
@@ -154,6 +173,16 @@ def test_importance_finds_the_knob_that_matters(tmp_path: Path) -> None:
     assert sum(part for _, part in first.shares) == pytest.approx(1)
     assert first.note.endswith("have one value: quantizer, ema_decay.")
     assert "not what causes what" in first.note
+
+
+def test_importance_takes_values_that_are_lists(tmp_path: Path) -> None:
+    """Runs may differ in a list, such as val_at_tflops, and in a word or a flag."""
+    paths = [write_run(tmp_path / str(n), Planted(control=0.1 + 0.05 * n), run_id=str(n), val_at_tflops=[n % 2 + 1.0],
+                       normalize_codes=n < 4).path for n in range(8)]
+    study = read_study(paths)
+    found = importance(study, rank(study))
+    assert {knob for knob, _ in found.shares} == {"val_at_tflops", "normalize_codes"}
+    assert found.shares[0][0] == "normalize_codes"
 
 
 def test_a_trial_without_any_record_is_no_obstacle(tmp_path: Path) -> None:

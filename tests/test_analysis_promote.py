@@ -292,6 +292,16 @@ def test_alerts_start_after_the_grace_that_the_config_states(tmp_path: Path) -> 
     assert [rule["after_epoch"] for rule in rules] == [0] + [7] * (len(rules) - 1)
 
 
+@pytest.mark.parametrize(("first_rung", "after"), [(1, 4), (5, 5), (None, 4)])
+def test_alerts_start_after_the_grace_that_the_sweep_gave(tmp_path: Path, first_rung: int | None, after: int) -> None:
+    rule = {"median": {"max_epochs": EPOCHS, "grace_epochs": first_rung}}
+    folder = write_sweep(tmp_path / "s", {"t0001": PLANTED["t0001"]}, scheduler=rule)
+    path = folder / "trials/t0001/config.yaml"
+    path.write_text(path.read_text().replace("vq_refresh_interval: 100", "vq_refresh_interval: 0"))
+    study = read_study(folder)
+    assert {rule["after_epoch"] for rule in alerts(study.trials[0], rank(study)[0])[1:]} == {after}
+
+
 def _run(*arguments: object) -> Any:
     app = typer.Typer()
     register(app)

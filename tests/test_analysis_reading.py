@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -68,6 +69,40 @@ def test_two_sweeps_keep_their_trials_apart(tmp_path: Path) -> None:
     assert [trial.label for trial in study.trials] == ["x/t0005", "y/t0005"]
     assert rank(study)[0].label == "x/t0005"
     assert study.confirm["x/t0005"]["live"] == 2
+
+
+def _twins(folder: Path) -> list[Path]:
+    """Two sweeps in folders of one name; in each t0002 trains the config of t0001 again, and t0003 is confirmed."""
+    trials = {"t0001": Planted(control=0.3, seed=0), "t0002": Planted(control=0.5, seed=1, repeats="t0001"),
+              "t0003": Planted(control=0.35)}
+    entry = {"trial": "t0003", "seeds": [101, 102], "values": [0.4, 0.4], "mean": 0.4, "low": 0.3, "high": 0.5,
+             "live": 2}
+    sweeps = [write_sweep(folder / parent / "pong", trials, confirm=[entry]) for parent in ("a", "b")]
+    for sweep in sweeps:
+        path = sweep / "confirm.json"
+        found = json.loads(path.read_text()) | {"differences": [{"a": "t0003", "b": "t0001", "mean": 0.1}]}
+        path.write_text(json.dumps(found))
+    return sweeps
+
+
+def test_two_sweeps_of_one_folder_name_keep_what_belongs_to_their_trials(tmp_path: Path) -> None:
+    study = read_study(_twins(tmp_path))
+    assert [trial.label for trial in study.trials] == [f"{name}/pong/t000{n}" for name in "ab" for n in (1, 2, 3)]
+    assert [trial.repeats for trial in study.trials if trial.repeats] == ["a/pong/t0001", "b/pong/t0001"]
+    assert set(study.confirm) == {"a/pong/t0003", "b/pong/t0003"}
+    assert [(pair["a"], pair["b"]) for pair in study.differences] == [
+        ("a/pong/t0003", "a/pong/t0001"), ("b/pong/t0003", "b/pong/t0001")]
+    assert [(item.label, item.tier) for item in rank(study)][:2] == [("a/pong/t0003", 0), ("b/pong/t0003", 0)]
+    assert [item.seeds.labels for item in rank(study) if item.seeds] == [
+        ("a/pong/t0001", "a/pong/t0002"), ("b/pong/t0001", "b/pong/t0002")]
+
+
+def test_what_changes_no_number_is_no_knob(tmp_path: Path) -> None:
+    sweep = write_sweep(tmp_path / "s", {"t0001": Planted(params={"embed_dim": 64})})
+    path = sweep / "trials/t0001/config.yaml"
+    path.write_text(path.read_text().replace("threads: 0", "threads: 1").replace("group: null", "group: s"))
+    write_run(tmp_path / "r", Planted(params={"embed_dim": 128}), eval_batch_size=8, learning_rate=0.001)
+    assert set(read_study([sweep, tmp_path / "r"]).knobs) == {"embed_dim", "learning_rate"}
 
 
 def test_runs_that_share_an_id_are_told_apart_by_path(tmp_path: Path) -> None:

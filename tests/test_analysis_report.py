@@ -229,6 +229,27 @@ def test_empty_histograms_and_seeds_draw_nothing() -> None:
     assert histogram("x", [3, 0, 1], "live").count("<rect") == 3
 
 
+def test_seeds_below_zero_lie_inside_their_chart() -> None:
+    for values in ([-0.4, -0.1], [-0.3, -0.3], [0.2, 0.5]):
+        chart = seed_chart([("a", values, sum(values) / 2, values[0] - 0.05, values[1] + 0.05)])
+        places = [float(x) for x in re.findall(r'cx="([0-9.-]+)"', chart)]
+        assert all(120 < x < 620 for x in places)
+        zero = re.search(r'<text x="([0-9.]+)"[^>]*>0</text>', chart)
+        assert zero is not None
+        assert [x < float(zero[1]) for x in places] == [value < 0 for value in values]
+
+
+def test_a_rung_in_operations_is_rounded_and_has_its_unit(tmp_path: Path) -> None:
+    reason = {"rule": "asha", "sentence": "below the cutoff", "rung": 100 / 27, "value": 0.1, "cutoff": 0.2}
+    stopped = replace(PLANTED["t0003"], reason=reason)
+    folder = write_sweep(tmp_path / "s", {"t0001": PLANTED["t0001"], "t0003": stopped},
+                         scheduler={"asha": {"max_epochs": EPOCHS, "grace_epochs": 2, "max_tflops": 100.0}})
+    assert [stop.where for stop in build_report(folder).stops] == ["3.70 TFLOP"]
+    assert ">asha at 3.70 TFLOP</td>" in render_html(build_report(folder))
+    epochs = write_sweep(tmp_path / "e", {"t0001": PLANTED["t0001"], "t0003": PLANTED["t0003"]})
+    assert [stop.where for stop in build_report(epochs).stops] == ["epoch 3"]
+
+
 @pytest.mark.parametrize(("target", "message"), [
     ("r.pdf", r"-o: got '.*r.pdf', expected a name that ends in .html, .md, .json; for example -o r.html"),
     ("folder.html", "which is a folder"),
@@ -252,6 +273,14 @@ def test_a_baseline_must_exist(sweep: Path) -> None:
         build_report(sweep, baseline=str(sweep))
 
 
+def test_a_baseline_that_names_two_trials_is_refused(tmp_path: Path) -> None:
+    sweeps = [write_sweep(tmp_path / name, {"t0001": PLANTED["t0001"]}) for name in ("x", "y")]
+    with pytest.raises(BadInput, match=r"--baseline: got 't0001', which is the id of 2 trials here; "
+                                       r"name one of them: x/t0001, y/t0001"):
+        build_report(sweeps, baseline="t0001")
+    assert build_report(sweeps, baseline="y/t0001").comparison.baseline == "y/t0001"
+
+
 def _app() -> typer.Typer:
     app = typer.Typer()
     register(app)
@@ -266,6 +295,21 @@ def test_the_command_writes_every_format_and_says_who_won(sweep: Path, tmp_path:
     assert lines[0].startswith("t0005 wins: mean objective 0.430 [0.380, 0.480] over 3 fresh seeds")
     assert lines[-4:] == [*(f"report          {target}" for target in targets), f"sweep folder    {sweep}"]
     assert all(target.stat().st_size > 1000 for target in targets)
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ('{"promoted": tr', r"promotion.json: is not JSON \(.*\); restore it from a copy"),
+    ("[]", "promotion.json: holds a list, expected an object"),
+    ('{"promoted": true}', r"promotion.json:target: got None, expected the path of the production YAML; restore it"),
+])
+def test_a_damaged_promotion_is_said_before_anything_is_written(tmp_path: Path, text: str, message: str) -> None:
+    folder, target = write_sweep(tmp_path / "s", {"t0001": PLANTED["t0001"]}), tmp_path / "r.html"
+    (folder / "promotion.json").write_text(text)
+    result = CliRunner().invoke(_app(), ["report", str(folder), f"-o{target}"])
+    assert isinstance(result.exception, BadInput)
+    assert result.exception.exit_code == 2
+    assert re.search(message, str(result.exception))
+    assert not target.exists()
 
 
 def test_without_a_target_the_report_lies_in_the_sweep(tmp_path: Path) -> None:

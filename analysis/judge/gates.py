@@ -9,9 +9,10 @@ from typing import Any
 
 from analysis.judge.judging import LIVE, broken, kept_record
 from analysis.judge.ranking import Standing, word
+from analysis.judge.vitality import facts_of
 from analysis.read.reading import Study, Trial
 from analysis.text import count, finite, interval, number
-from record.health import collapse_grace, steps_per_epoch, verdict
+from record.health import verdict
 from record.standing import beats_copying
 
 MIN_SEEDS = 2
@@ -115,7 +116,7 @@ def alerts(trial: Trial, standing: Standing) -> list[dict[str, Any]]:
 
     `after_epoch`: the alert is silent until then; a codebook that ends healthy may start with two codes.
     """
-    grace = _grace(trial)
+    grace = int(facts_of(trial)["grace_epochs"])
     rules: list[dict[str, Any]] = [
         _alert("val/mse_loss", "is", "nonfinite", "the run diverged", 0),
         _alert("val/collapsed", "above", 0, "the codebook carries next to nothing", grace),
@@ -136,12 +137,3 @@ def alerts(trial: Trial, standing: Standing) -> list[dict[str, Any]]:
 def _alert(metric: str, comparison: str, threshold: float | str, meaning: str, after: int) -> dict[str, Any]:
     return {"metric": metric, "comparison": comparison, "threshold": threshold, "meaning": meaning,
             "after_epoch": after}
-
-
-def _grace(trial: Trial) -> int:
-    """Epochs before collapse is judged, as the sweep judged it."""
-    asked = trial.config.get("health.grace_epochs")
-    if asked is not None:
-        return int(asked)
-    return collapse_grace(trial.num_epochs or 1, steps_per_epoch(trial.records),
-                          int(trial.config.get("vq_refresh_interval") or 0), 1)

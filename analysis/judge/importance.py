@@ -5,6 +5,7 @@ The only module of `analysis` that imports optuna.
 
 from __future__ import annotations
 
+import json
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -35,7 +36,8 @@ def importance(study: Study, standings: tuple[Standing, ...]) -> Importance:
 
     Knobs that some trials lack (conditional ones) and knobs with one value are left out.
     """
-    rows = [(item.params, item.value) for item in standings if item.state in FINISHED and item.value is not None]
+    rows = [({knob: _comparable(value) for knob, value in item.params.items()}, item.value) for item in standings
+            if item.state in FINISHED and item.value is not None]
     if len(rows) < MIN_TRIALS:
         return Importance((), len(rows), f"Needs {MIN_TRIALS} finished trials, there are {len(rows)}.")
     knobs = {knob: distribution for knob in study.knobs
@@ -67,13 +69,19 @@ def _fanova(knobs: dict[str, BaseDistribution], rows: list[tuple[dict[str, Any],
     return tuple((knob, float(value)) for knob, value in sorted(shares.items(), key=lambda item: -item[1]))
 
 
+def _comparable(value: Any) -> float | str | None:
+    """Numbers as they are, anything else by its JSON: a list can be no category."""
+    return value if value is None or (isinstance(value, (int, float)) and not isinstance(value, bool)) else \
+        json.dumps(value)
+
+
 def _distribution(values: list[Any]) -> BaseDistribution | None:
     """The smallest distribution that holds the values; None where a trial lacks one or all are equal."""
-    if any(value is None for value in values) or len({repr(value) for value in values}) < 2:
+    if any(value is None for value in values) or len(set(values)) < 2:
         return None
-    if all(isinstance(value, int) and not isinstance(value, bool) for value in values):
+    if all(isinstance(value, int) for value in values):
         return IntDistribution(min(values), max(values))
-    if all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values):
+    if all(isinstance(value, (int, float)) for value in values):
         low, high = float(min(values)), float(max(values))
         return FloatDistribution(low, high, log=low > 0 and high / low > 30)
     return CategoricalDistribution(tuple(dict.fromkeys(values)))

@@ -20,16 +20,26 @@ class Stop:
     epoch: int
     rule: str
     sentence: str
-    rung: int | None = None
+    rung: float | None = None
     value: float | None = None
     cutoff: float | None = None
     peers: int | None = None
     epochs_saved: int = 0
+    rung_unit: str = "epochs"
+
+    @property
+    def where(self) -> str:
+        """The rung at which it was judged, empty where it was judged at none."""
+        if self.rung is None:
+            return ""
+        return f"epoch {number(self.rung)}" if self.rung_unit == "epochs" else f"{number(self.rung)} {self.rung_unit}"
 
 
 @dataclass(frozen=True)
 class Compute:
-    """Epochs and operations of a study; what a trial would still have cost is its own mean per epoch times the rest."""
+    """Epochs, operations and time of a study's trials; what one would still have cost is its mean per epoch times the
+    rest.
+    """
 
     epochs_asked: int
     epochs_spent: int
@@ -42,7 +52,8 @@ class Compute:
     def sentence(self) -> str:
         return (f"{self.epochs_spent:,} of {self.epochs_asked:,} epochs were trained "
                 f"({share(self.epochs_spent, self.epochs_asked)}); stopping early saved {self.epochs_saved:,} epochs, "
-                f"about {number(self.tflops_saved)} TFLOP beside the {number(self.tflops_spent)} spent.")
+                f"about {number(self.tflops_saved)} TFLOP beside the {number(self.tflops_spent)} spent. The "
+                f"trials ran for {number(float(round(self.seconds)))} s in all.")
 
 
 @dataclass(frozen=True)
@@ -70,7 +81,7 @@ def _stop(trial: Trial) -> Stop:
         rule=printable(str(reason.get("rule", "unknown"))),
         sentence=printable(str(reason.get("sentence", "no reason was recorded"))), rung=reason.get("rung"),
         value=finite(reason.get("value")), cutoff=finite(reason.get("cutoff")), peers=reason.get("peers"),
-        epochs_saved=saved,
+        epochs_saved=saved, rung_unit="TFLOP" if trial.scheduler.get("max_tflops") else "epochs",
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from analysis.read.reading import Trial
 from record import health
 from record.health.engine import Finding
@@ -12,15 +14,23 @@ TOLD = (("val/mse_loss", "validation MSE", "down"), ("val/control", "control", "
         ("val/perplexity_slot", "slot perplexity", "up"))
 
 
+def facts_of(trial: Trial) -> dict[str, float | str]:
+    """What rules may read beside the records; collapse is judged after the grace that the trial's sweep gave it."""
+    nested = {key: value for key, value in trial.config.items() if "." not in key}
+    return health.of_config({**nested, "health": _settings(trial)}, health.steps_per_epoch(trial.records),
+                            int(trial.scheduler.get("grace_epochs") or 0))
+
+
+def _settings(trial: Trial) -> dict[str, Any]:
+    return {key.removeprefix("health."): value for key, value in trial.config.items() if key.startswith("health.")}
+
+
 def findings(trial: Trial) -> tuple[Finding, ...]:
     """The rules of the trial's profile that hold at its last record, gravest first."""
     if not trial.records:
         return ()
-    nested = {key: value for key, value in trial.config.items() if "." not in key}
-    settings = {key.removeprefix("health."): value for key, value in trial.config.items() if key.startswith("health.")}
-    known = health.load(str(settings.get("profile", "lam")))
-    facts = health.of_config({**nested, "health": settings}, health.steps_per_epoch(trial.records))
-    return health.judge_records(trial.records, known, facts).findings
+    known = health.load(str(_settings(trial).get("profile", "lam")))
+    return health.judge_records(trial.records, known, facts_of(trial)).findings
 
 
 def trajectories(trial: Trial) -> str:

@@ -10,6 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,10 @@ from record.schema import build
 from record.standing import FINISHED
 
 STATES = ("suggested", "started", "paused", "stopped", "completed", "failed", "interrupted")
+# What a sweep sets for its trials and is no part of the model's config.
+SET_BY_SWEEP = ("tracking", "threads")
+_CHANGE_NO_NUMBER = (*SET_BY_SWEEP, "cache", "recompute", "eval_batch_size", "checkpoint_steps", "checkpoint_every",
+                     "sample_count")
 _RUN_STATES = {"running": "started", "finished": "completed", "failed": "failed", "interrupted": "interrupted"}
 Paths = str | Path | Sequence[str | Path]
 
@@ -43,6 +48,7 @@ class Trial:
         place: its place in its sweep's order of suggestion, from 0; None for a run of its own.
         repeats: label of the trial whose config this one trains again with another seed.
         limits: the constraints of its sweep, by metric.
+        scheduler: settings of the rule by which its sweep ends trials early; empty where there is none.
     """
 
     label: str
@@ -57,6 +63,7 @@ class Trial:
     place: int | None = None
     repeats: str | None = None
     limits: dict[str, Bound] = field(default_factory=dict)
+    scheduler: dict[str, Any] = field(default_factory=dict)
 
     @property
     def validated(self) -> tuple[dict[str, Any], ...]:
@@ -116,9 +123,14 @@ class Study:
         """The first training of a trial's config; the trial itself where it is that."""
         return next((other for other in self.trials if other.label == trial.repeats), trial)
 
+    def named(self, name: str) -> tuple[Trial, ...]:
+        """The trial with this label, or else every trial with this id: ids name one trial of one sweep only."""
+        labelled = tuple(trial for trial in self.trials if trial.label == name)
+        return labelled or tuple(trial for trial in self.trials if trial.id == name)
+
     def trial(self, name: str) -> Trial | None:
-        """The trial with this label or id; None where there is none."""
-        return next((trial for trial in self.trials if name in (trial.label, trial.id)), None)
+        """The trial with this label or id, the first one where several have the id; None where there is none."""
+        return next(iter(self.named(name)), None)
 
 
 def read_study(paths: Paths) -> Study:
@@ -133,8 +145,15 @@ def read_study(paths: Paths) -> Study:
         raise BadInput("no path given", remedy="name a sweep folder, a run folder, or several of either")
     if len(folders) == 1 and is_sweep(folders[0]):
         return _read_sweep(folders[0], prefix="")
-    parts = [_read_sweep(f, prefix=f"{printable(f.name)}/") if is_sweep(f) else _read_single(f) for f in folders]
-    return _merge(parts)
+    names = _short_names([folder for folder in folders if is_sweep(folder)])
+    return _merge([_read_sweep(folder, prefix=f"{printable(names[folder])}/") if folder in names else
+                   _read_single(folder) for folder in folders])
+
+
+def _short_names(folders: Sequence[Path]) -> dict[Path, str]:
+    """As much of the end of each path as tells the folders apart."""
+    depth = next(depth for depth in count(1) if len({folder.parts[-depth:] for folder in folders}) == len(folders))
+    return {folder: "/".join(folder.parts[-depth:]) for folder in folders}
 
 
 def _read_trial(path: Path, label: str, state: str | None = None, **known: Any) -> Trial:
@@ -165,11 +184,11 @@ def _read_single(folder: Path) -> Study:
 
 def _read_sweep(folder: Path, prefix: str) -> Study:
     sweep = read_json(folder / "sweep.json")
-    states, limits = _trial_states(journal(folder)), _limits(sweep, folder)
+    states, limits, scheduler = _trial_states(journal(folder)), _limits(sweep, folder), _scheduler(sweep)
     trials = tuple(
         _read_trial(folder / "trials" / name, prefix + name, event["state"], id=name, params=event["params"],
                     reason=event["reason"], place=place, limits=limits,
-                    repeats=prefix + event["repeats"] if event["repeats"] else None)
+                    scheduler=scheduler, repeats=prefix + event["repeats"] if event["repeats"] else None)
         for place, (name, event) in enumerate(states.items())
     )
     _need_a_finished_trial(folder, trials)
@@ -228,6 +247,12 @@ def _limits(sweep: dict[str, Any], folder: Path) -> dict[str, Bound]:
             for key, bound in asked.items()}
 
 
+def _scheduler(sweep: dict[str, Any]) -> dict[str, Any]:
+    """Settings of the one rule that the sweep's scheduler has."""
+    rules = (sweep.get("spec", {}).get("scheduler") or {}).values()
+    return next((dict(settings) for settings in rules if settings), {})
+
+
 def _confirm(folder: Path, prefix: str) -> tuple[dict[str, dict[str, Any]], tuple[dict[str, Any], ...]]:
     """confirm.json: its entries by label, and the paired differences between them."""
     path = folder / "confirm.json"
@@ -264,9 +289,9 @@ def _merge(parts: Sequence[Study]) -> Study:
 
 
 def _differing(trials: Sequence[Trial]) -> list[str]:
-    """Config keys whose values are not the same in every config."""
+    """Config keys that may change a number and whose values are not the same in every config."""
     firsts = [trial for trial in trials if trial.config and trial.repeats is None]
-    keys = _ordered(key for trial in firsts for key in trial.config)
+    keys = _ordered(key for trial in firsts for key in trial.config if key.split(".")[0] not in _CHANGE_NO_NUMBER)
     return [key for key in keys if len({json.dumps(trial.config.get(key)) for trial in firsts}) > 1]
 
 
@@ -276,11 +301,7 @@ def _with_params(trial: Trial, knobs: Sequence[str]) -> Trial:
 
 
 def _unique_labels(trials: Sequence[Trial]) -> list[Trial]:
-    """Trials whose labels name one of them each: the path stands in where two share a label."""
+    """Trials whose labels name one of them each: where two share a label, its path stands in for a run of its own."""
     labels = Counter(trial.label for trial in trials)
-
-    def unique(label: str, path: Path) -> str:
-        return label if labels[label] == 1 else printable(str(path))
-
-    return [replace(trial, label=unique(trial.label, trial.path), repeats=trial.repeats and unique(
-        trial.repeats, trial.path.parent / trial.repeats.rpartition("/")[2])) for trial in trials]
+    return [replace(trial, label=printable(str(trial.path))) if trial.place is None and labels[trial.label] > 1
+            else trial for trial in trials]

@@ -141,7 +141,7 @@ def seed_chart(rows: Sequence[SeedRow]) -> Markup:
     numbers = [x for _, values, *rest in rows for x in (*values, *rest) if x is not None]
     if not numbers:
         return Markup("")
-    axis = _Axis(min(0.0, *numbers), max(numbers) * 1.05, 120, 620)
+    axis = _Axis(*_padded([0.0, *numbers]), 120, 620)
     bottom = 34.0 * len(rows) + 6
     parts = [Markup('<line class="grid" x1="{0:.1f}" x2="{0:.1f}" y1="0" y2="{1:.0f}"/>').format(axis(tick), bottom)
              + _text(axis(tick), bottom + 16, f"{tick:.4g}", "middle") for tick in axis.ticks()]
@@ -167,11 +167,17 @@ def _seed_row(axis: _Axis, y: float, label: str, values: Sequence[float | None],
 
 
 def _value_axis(values: Sequence[float], log: bool) -> _Axis:
-    low, high = min(values), max(values)
-    pad = 0.0 if log else (high - low or abs(high) or 1.0) * 0.06
+    low, high = (min(values), max(values)) if log else _padded(values)
     if log and low == high:
         low, high = low / 2, high * 2
-    return _Axis(low - pad, high + pad, HEIGHT - BOTTOM, TOP, log)
+    return _Axis(low, high, HEIGHT - BOTTOM, TOP, log)
+
+
+def _padded(values: Sequence[float]) -> tuple[float, float]:
+    """The range of the values and a little more on either side."""
+    low, high = min(values), max(values)
+    pad = (high - low or abs(high) or 1.0) * 0.06
+    return low - pad, high + pad
 
 
 def _line(line: Series, x_axis: _Axis, y_axis: _Axis, log: bool) -> Markup:

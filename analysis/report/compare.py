@@ -1,7 +1,7 @@
 """A few trials side by side: completion, losses, action quality, codebook health; one verdict a row. Pure.
 
-"Kept" is the epoch whose checkpoint is kept, "end" the last validation. A row's winner is sought among
-the trials that may win the whole comparison: a collapsed run with a huge DSNR wins no row.
+"Kept" is the epoch whose checkpoint is kept, "end" the last validation. A row's winner is the best of all its
+columns by the row's own direction; which of them may win the comparison is said apart.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Row:
 
     Attributes:
         key: the metric it comes from; empty for a fact about the run.
-        winners: labels of the best eligible columns; none where nothing is better or all of them tie.
+        winners: labels of the best columns; none where nothing is better or all of them tie.
         verdict: the same in words.
     """
 
@@ -43,27 +43,33 @@ class Section:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The table: one column a config, `columns` in order of rank; several trainings of one stand as their mean."""
+    """The table: one column a config, `columns` in order of rank; several trainings of one stand as their mean.
+
+    Attributes:
+        may_win: the columns that may win the comparison.
+    """
 
     columns: tuple[str, ...]
     sections: tuple[Section, ...]
     baseline: str | None = None
     against_baseline: str = ""
+    may_win: tuple[str, ...] = ()
 
 
 def compare(study: Study, standings: tuple[Standing, ...], baseline: Trial | None = None) -> Comparison:
     """Put the leading trials, and the baseline last, side by side."""
     chosen = choose_columns(standings)
     trials = [trial for label in chosen if (trial := study.trial(label)) and trial != baseline]
-    eligible = {item.label for item in standings if item.eligible} - ({baseline.label} if baseline else set())
     columns = [*trials, *([baseline] if baseline else [])]
     groups = [study.trainings(trial) for trial in columns]
     sections = tuple(
         Section(title, rows) for title, group in measures(study)
-        if (rows := tuple(row for measure in group if (row := _row(measure, groups, eligible))))
+        if (rows := tuple(row for measure in group if (row := _row(measure, groups))))
     )
     text = _against(study, standings, baseline) if baseline else ""
-    return Comparison(tuple(trial.label for trial in columns), sections, baseline.label if baseline else None, text)
+    labels, eligible = tuple(trial.label for trial in columns), {item.label for item in standings if item.eligible}
+    return Comparison(labels, sections, baseline.label if baseline else None, text,
+                      tuple(label for label in labels if label in eligible))
 
 
 def choose_columns(standings: tuple[Standing, ...]) -> list[str]:
@@ -77,14 +83,14 @@ def choose_columns(standings: tuple[Standing, ...]) -> list[str]:
     return chosen
 
 
-def _row(measure: Measure, groups: list[tuple[Trial, ...]], eligible: set[str]) -> Row | None:
+def _row(measure: Measure, groups: list[tuple[Trial, ...]]) -> Row | None:
     """The measure of every config, given its trainings; None where none has it."""
     trials = [group[0] for group in groups]
     cells = tuple(joined([measure.cell(trial) for trial in group]) for group in groups)
     if all(cell.text == MISSING and not cell.detail for cell in cells):
         return None
     contest = [(cell.value, trial.label) for cell, trial in zip(cells, trials, strict=True)
-               if trial.label in eligible and cell.value is not None]
+               if cell.value is not None]
     winners: tuple[str, ...] = ()
     if contest and measure.direction != "none" and len(trials) > 1:
         values = [value for value, _ in contest]

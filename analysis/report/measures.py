@@ -21,7 +21,7 @@ from record.health.trends import NOT_DETERMINED, of_records
 
 @dataclass(frozen=True)
 class Cell:
-    """A number (None where there is none), how it reads, and what belongs beside it (an interval, a share)."""
+    """A number (None where there is none, or it says nothing), how it reads, and what belongs beside it."""
 
     value: float | None
     text: str
@@ -54,7 +54,8 @@ def _completion() -> list[Measure]:
         Measure("Epochs trained", "", _epochs, "up"),
         Measure("How it ended", "", _ending, "up"),
         Measure("Validations that were not finite", "", _nonfinite, "down"),
-        Measure("Largest rise of validation MSE", "val/mse_loss", _rise, "down", "between two validations"),
+        _rise("Largest rise of validation loss", "val/loss"),
+        _rise("Largest rise of validation MSE", "val/mse_loss"),
         Measure("Verdict at the end", "", _last_verdict, "up"),
         Measure("Health rules that hold at the end", "", _rules, "down", "warnings and worse"),
     ]
@@ -195,14 +196,17 @@ def _nonfinite(trial: Trial) -> Cell:
     return _plain(float(sum(verdict(record) == "nonfinite" for record in trial.validated)))
 
 
-def _rise(trial: Trial) -> Cell:
-    values = [(record["epoch"], value) for record in trial.validated
-              if (value := finite(record.get("val/mse_loss"))) is not None and value > 0]
-    rises = [((after - before) / before, epoch) for (_, before), (epoch, after) in pairwise(values)]
-    if not rises:
-        return Cell(None, MISSING)
-    rise, epoch = max(rises)
-    return Cell(rise, f"+{100 * rise:.0f} %", f"epoch {epoch}") if rise > 0 else Cell(0.0, "none")
+def _rise(title: str, key: str) -> Measure:
+    def cell(trial: Trial) -> Cell:
+        values = [(record["epoch"], value) for record in trial.validated
+                  if (value := finite(record.get(key))) is not None and value > 0]
+        rises = [((after - before) / before, epoch) for (_, before), (epoch, after) in pairwise(values)]
+        if not rises:
+            return Cell(None, MISSING)
+        rise, epoch = max(rises)
+        return Cell(rise, f"+{100 * rise:.0f} %", f"epoch {epoch}") if rise > 0 else Cell(0.0, "none")
+
+    return Measure(title, key, cell, "down", "between two validations")
 
 
 def _last_verdict(trial: Trial) -> Cell:
@@ -240,6 +244,8 @@ def _dsnr(trial: Trial) -> Cell:
     if status is None:
         return Cell(None, MISSING)
     dsnr = finite(record.get("val/dsnr"))
+    if record.get("val/collapsed"):
+        return Cell(None, number(dsnr), "collapsed: says nothing")  # random codes are merely unfamiliar
     return Cell(dsnr, number(dsnr), word(str(status)))
 
 

@@ -142,9 +142,12 @@ def build_report(paths: Paths, baseline: str | None = None, now: datetime | None
 
 
 def _baseline(study: Study, name: str) -> Trial:
-    inside = study.trial(name)
+    inside = study.named(name)
+    if len(inside) > 1:
+        raise BadInput(f"got {name!r}, which is the id of {len(inside)} trials here", source="--baseline",
+                       remedy=f"name one of them: {', '.join(trial.label for trial in inside)}")
     if inside:
-        return inside
+        return inside[0]
     if not Path(name).exists():
         raise BadInput(f"got {name!r}, neither a trial here nor a folder", source="--baseline",
                        remedy=suggest(name, [trial.label for trial in study.trials]))
