@@ -134,8 +134,9 @@ _CONTROL = [
            "nonfinite; null for the quantizer none", "none", "status"),
     Metric("val/control", "1 - mse_true/mse_shuffled, shuffled = another sample's codes at the scored transition",
            "up", "sums", bounds=(-INF, 1)),
-    Metric("val/control_low", "lower 95 % bound of control, clustered by video", "up", "sums", bounds=(-INF, 1)),
-    Metric("val/control_high", "upper 95 % bound of control", "up", "sums", bounds=(-INF, INF)),
+    Metric("val/control_low", "lower 95 % bound of control, clustered by video; too tight below 5 videos, "
+           "where blocks of each video stand in", "up", "sums", bounds=(-INF, 1)),
+    Metric("val/control_high", "upper 95 % bound of control; the same holds", "up", "sums", bounds=(-INF, INF)),
     Metric("val/control_within", "control of the transitions inside a chunk", "up", "sums", bounds=(-INF, 1)),
     Metric("val/control_across", "control of the transitions from one chunk to the next", "up", "sums",
            bounds=(-INF, 1)),
