@@ -2,6 +2,7 @@
 
 LamError
  +-- BadInput          2  a file, key or argument is wrong; nothing was started
+ |    +-- BadData      2  the data is what is wrong
  +-- AnswerIsNo        1  the work was done and the answer is no (a run that must abort, no finished trial)
  +-- EnvironmentFailed 3  disk, Ray or storage failed; the work is resumable
  +-- Interrupted     130  Ctrl-C or SIGTERM (143); the work is resumable
@@ -44,6 +45,13 @@ class BadInput(LamError):
         place = ":".join(str(part) for part in (source, key) if part)
         text = f"{place}: {what}" if place else what
         super().__init__(f"{text}; {remedy}" if remedy else text)
+
+
+class BadData(BadInput):
+    """The data cannot be used, or is not what it was.
+
+    A sweep's driver reads all data before it starts anything, so a worker that meets this blames its machine.
+    """
 
 
 class AnswerIsNo(LamError):

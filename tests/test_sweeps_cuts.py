@@ -15,11 +15,12 @@ import pytest
 
 from lam.config import from_mapping
 from record import yamlio
-from record.errors import EnvironmentFailed
+from record.errors import BadInput, EnvironmentFailed
 from sweeps.commands import launching
 from sweeps.journal.journal import Journal
 from sweeps.journal.state import SweepState, TrialState
 from sweeps.spec.spec import Sweep, load
+from sweeps.views import summary
 from sweeps.workers.driver import SweepDriver
 from sweeps.workers.engine import Job
 
@@ -147,6 +148,147 @@ def test_what_the_machine_refuses_fails_no_trial(tmp_path: Path) -> None:
     error = launching.refused(journal.folder, str(driver.refused))
     assert isinstance(error, EnvironmentFailed)
     assert str(error) == (f"{journal.folder}: t0001: [Errno 28] No space left on device; all results so far are kept; "
-                          "mend that (free the disk, bring the data back), the same command then resumes")
+                          "mend that, the same command then resumes")
     journal.close()
     assert len(session(sweep, tmp_path / "d").with_status("stopped", "completed", "failed")) == 10
+
+
+class Clock:
+    """Seconds that a test moves."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    with contextlib.closing(Journal(tmp_path)) as journal:
+        journal.append("sweep_started", name="demo")
+        yield journal
+
+
+def begun(journal: Journal, clock: Clock | None = None, **changes: Any) -> SweepDriver:
+    """A driver before its first trial."""
+    return SweepDriver(make(journal.folder, **changes), journal, "x:y", 1, lambda event: None, lambda: False,
+                       clock or Clock())
+
+
+def started(driver: SweepDriver) -> Job:
+    job = driver.next()
+    assert isinstance(job, Job)
+    driver.started(job.id)
+    return job
+
+
+def test_time_that_a_lost_trial_waits_is_not_taken_for_a_hang(journal: Journal) -> None:
+    clock = Clock()
+    driver = begun(journal, clock, hang_minutes=10)
+    job = started(driver)
+    driver.left(job.id, lost=True)
+    clock.now = 3600.0
+    assert isinstance(driver.next(), Job)
+    driver.left(job.id, lost=True, error="the node was gone before the worker began")
+    assert journal.state.trials[job.id].status == "interrupted"
+
+
+def test_an_epoch_that_comes_again_is_not_judged_again(journal: Journal) -> None:
+    """The first arrivals let the trial through; later and better ones must not end it at an epoch it has behind it."""
+    driver = begun(journal)
+    job = started(driver)
+    config = from_mapping(job.config, "job").replace(seed=1)
+    assert driver.record(job.id, fake_training.make_record(config.replace(weight_decay=0.7), 1))
+    driver.left(job.id, lost=True)
+    for number in range(2, 6):
+        journal.append("suggested", trial=f"t{number:04d}", params={"weight_decay": 0.1, "seed": 1})
+        journal.append("result", trial=f"t{number:04d}", epoch=1, objective=0.9, verdict="live", tflops=0.5,
+                       step=9)
+    assert started(driver).id == job.id
+    before = journal.state.seq
+    assert driver.record(job.id, fake_training.make_record(config.replace(weight_decay=0.7), 1))
+    assert journal.state.seq == before, "nothing is written of it"
+
+
+def test_a_trial_without_memory_comes_back_once(journal: Journal) -> None:
+    driver = begun(journal)
+    reason = {"rule": "out_of_memory", "sentence": "training raised OutOfMemoryError: x"}
+    for status in ("interrupted", "failed"):
+        job = started(driver)
+        driver.failed(job.id, reason)
+        driver.left(job.id, lost=True, error="ProcessSpent")
+        assert journal.state.trials["t0001"].status == status
+
+
+def test_failures_in_a_row_end_the_session(journal: Journal) -> None:
+    """A success in between starts the count again, a divergence neither counts nor does."""
+    driver = begun(journal, budget={"trials": 99})
+    for number in range(1, 22):
+        assert not driver.stopping()
+        job = started(driver)
+        if number == 9:
+            driver.record(job.id, fake_training.make_record(from_mapping(job.config, "job").replace(seed=1), 9))
+        elif number == 15:
+            driver.record(job.id, fake_training.make_record(from_mapping(job.config, "job").replace(seed=7), 2))
+        else:
+            driver.failed(job.id, {"rule": "raised", "sentence": "training raised ImportError: no module"})
+        driver.left(job.id, lost=True)
+        if driver.refused:
+            break
+    assert number == 20
+    assert driver.stopping()
+    assert driver.refused == ("10 trials in a row failed and none ended otherwise, the last one t0020: training raised "
+                              "ImportError: no module; they stay failed")
+    assert driver.next() == "finished"
+
+
+def test_configs_that_are_all_invalid_end_the_session(journal: Journal) -> None:
+    class Broken(Sweep):
+        def config(self, params: Any) -> Any:
+            raise BadInput("got 3, expected a multiple of 2", source="config")
+
+    sweep = make(journal.folder, budget={"trials": 99})
+    driver = SweepDriver(Broken(sweep.spec, sweep.base, sweep.source, sweep.text), journal, "x:y", 1,
+                         lambda event: None, lambda: False)
+    assert driver.next() == "finished"
+    assert len(journal.state.trials) == 10
+    assert driver.refused is not None
+    assert "the last one t0010: config: got 3, expected a multiple of 2; they stay failed" in driver.refused
+
+
+def test_a_worker_that_cannot_be_ended_ends_the_session(journal: Journal) -> None:
+    """It waits for a disk that is gone, so its own clock cannot end it."""
+    clock = Clock()
+    driver = begun(journal, clock, hang_minutes=10)
+    started(driver)
+    clock.now = 20 * 60.0
+    assert not driver.stopping()
+    clock.now += 1
+    assert driver.stopping()
+    assert driver.refused == ("t0001: its worker has reported no epoch for 20 minutes and has not ended; a process "
+                              "that waits for a disk that is gone cannot")
+    driver.release()
+    assert journal.state.trials["t0001"].status == "interrupted"
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_what_was_never_promoted_is_told_by_a_field(journal: Journal, old: bool) -> None:
+    """Journals of before said it at the end of the sentence."""
+    sentence = "not among the best 1 of 3"
+    reason = {"rule": "asha", "epochs_saved": 8, "sentence": sentence}
+    driver = begun(journal, scheduler={"asha": {**ASHA, "promote": True}})
+    journal.append("suggested", trial="t0001", params={"weight_decay": 0.1, "seed": 1})
+    journal.append("result", trial="t0001", epoch=1, objective=0.1, verdict="live", tflops=0.5, step=9)
+    journal.append("paused", trial="t0001", epoch=1, reason=reason)
+    if old:
+        journal.append("stopped", trial="t0001", epoch=1,
+                              reason={**reason, "sentence": f"{sentence}; it was paused and never promoted"})
+    else:
+        driver._end_paused()
+        assert journal.state.trials["t0001"].reason == {**reason, "paused": True}
+        told = summary.explain(driver.sweep, journal.state, "t0001")
+        assert told[0].endswith(f"{sentence}; it was paused and never promoted")
+    driver.settle()
+    trial = journal.state.trials["t0001"]
+    assert (trial.status, trial.reason) == ("paused", reason)

@@ -53,6 +53,40 @@ def test_each_fault_ends_as_what_it_is_and_the_study_has_none_running(tmp_path: 
     assert Counter(trial.state.name for trial in study.trials) == {"COMPLETE": 1, "FAIL": 5}
 
 
+def test_a_process_whose_training_failed_is_not_used_again(tmp_path: Path) -> None:
+    """As on a GPU, whose memory may stay taken: the next trial gets a fresh one, and no trial is lost."""
+    path = spec(tmp_path, search="grid", scheduler="none", base={"data_dir": "nowhere", "num_epochs": 3},
+                space={"seed": {"choice": [1, 8, 11, 14, 21]}}, budget={"trials": 99}, concurrency=1)
+    run(f"launch({str(path)!r}, options=Options(**{{**common, 'train': 'fake_training:on_a_gpu'}}))")
+    folder = tmp_path / "runs" / "demo"
+    found = {trial.params["seed"]: trial for trial in state_of(folder).trials.values()}
+    assert {seed: trial.status for seed, trial in found.items()} == {
+        1: "completed", 8: "failed", 11: "completed", 14: "completed", 21: "completed"}
+    assert [event["trial"] for event in read(folder) if event["event"] == "interrupted"] == [found[14].id]
+    pids = {seed: {call["pid"] for call in calls(folder, trial.id)} for seed, trial in found.items()}
+    assert len(pids[14]) == 2, "memory ran out once: it came back in a fresh process"
+    after = [trial.id for trial in found.values()].index(found[8].id) + 1
+    following = [pids[seed] for seed in found][after:]
+    assert all(pids[8].isdisjoint(processes) for processes in following)
+    assert len(set.union(*pids.values())) <= 3, "each failure costs a process, nothing else does"
+
+
+def test_data_that_a_worker_cannot_open_fails_no_trial(tmp_path: Path, tiny_data: Path) -> None:
+    """The driver has read it; then the disk it is on goes away, and comes back."""
+    data = tmp_path / "mount"
+    path = spec(tmp_path, space=PLAIN, search="random", scheduler="none", budget={"trials": 3},
+                base={"data_dir": str(data), "num_epochs": 2, "sequence_length": 3})
+    call = f"launch({str(path)!r}, options=Options(**{{**common, 'train': 'fake_training:reading'}}))"
+    _, err = run(call, code=3)
+    assert f"{data}:data_dir: no such folder" in err
+    assert "mend that, the same command then resumes" in err
+    state = state_of(tmp_path / "runs" / "demo")
+    assert {trial.status for trial in state.trials.values()} == {"interrupted"}
+    data.symlink_to(tiny_data)
+    run(call)
+    assert [trial.status for trial in state_of(tmp_path / "runs" / "demo").trials.values()] == ["completed"] * 3
+
+
 def test_the_report_of_rays_memory_monitor_is_told_with_its_numbers() -> None:
     text = ("The actor died unexpectedly before finishing this task. NODE_OUT_OF_MEMORY: Task was killed due to the "
             "node running low on memory.\nMemory on the node (IP: 10.0.0.1, ID: ab) where the task was running was "
@@ -168,7 +202,7 @@ def test_paused_trials_are_promoted_or_stopped(tmp_path: Path) -> None:
     assert state.unfinished == []
     paused = [event["trial"] for event in events if event["event"] == "paused"]
     assert paused
-    left = [trial for trial in state.with_status("stopped") if "never promoted" in trial.reason["sentence"]]
+    left = [trial for trial in state.with_status("stopped") if trial.reason.get("paused")]
     assert {trial.id for trial in left} <= set(paused)
     best = sorted(state.trials.values(), key=lambda trial: trial.params["weight_decay"])[0]
     assert best.status == "completed", "the best is never lost to a rung"

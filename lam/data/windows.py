@@ -5,8 +5,10 @@ A window is `sequence_length` latent frames of one file; windows start every `wi
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,7 +23,7 @@ from lam.data.index import FileRecord, scan
 from lam.data.manifest import SPLITS, SplitName, Splits, read_manifest
 from lam.data.sources import Cached, Direct, Source, build_cache
 from lam.data.statistics import ChannelStatistics, pooled
-from record.errors import BadInput
+from record.errors import BadData, BadInput
 
 if TYPE_CHECKING:
     import torch  # imported where a batch is made: checking data before a sweep takes a second less without it
@@ -100,11 +102,21 @@ def window_starts(frames: list[int], sequence_length: int, stride: int) -> NDArr
     return np.stack([numbers, np.concatenate(parts)], axis=1).astype(np.int64)
 
 
+@contextlib.contextmanager
+def _of_data() -> Iterator[None]:
+    """Whatever is wrong inside the with-block is wrong with the data."""
+    try:
+        yield
+    except BadInput as error:
+        raise BadData(str(error)) from error.__cause__
+
+
+@_of_data()
 def open_split(config: RunConfig, split: SplitName, *, stride: int | None = None) -> Windows:
     """The windows of a split; the first call for a folder reads every file once and fills the cache.
 
     Raises:
-        BadInput: the manifest or a file cannot be used, or the split is empty.
+        BadData: the manifest or a file cannot be used, or the split is empty.
         EnvironmentFailed: no room for the cache.
     """
     splits, records = _checked(config)
@@ -167,6 +179,7 @@ def action_names(config: RunConfig) -> list[str]:
     return list(records[splits.train[0]].info.action_names)
 
 
+@_of_data()
 def _checked(config: RunConfig) -> tuple[Splits, dict[str, FileRecord]]:
     """The splits and the record of every file; raises where anything keeps a run from using them."""
     splits = read_manifest(config.manifest, config.data_dir)

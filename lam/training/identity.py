@@ -11,7 +11,7 @@ from lam.config import RunConfig
 from lam.data import windows as data
 from lam.data.windows import Windows
 from record import provenance
-from record.errors import BadInput
+from record.errors import BadData
 from record.run import RunFolder
 
 
@@ -36,9 +36,9 @@ def refuse_other_data(folder: RunFolder, config: RunConfig) -> None:
     """A resumed run continues on the data it began with.
 
     Raises:
-        BadInput: the data's content has changed since.
+        BadData: the data's content has changed since.
     """
     known, now = folder.identity().get("data_fingerprint"), data.data_fingerprint(config)
     if known != now:
-        raise BadInput(f"the data changed since this run began (fingerprint {known}, now {now})",
-                       source=config.data_dir, remedy="start a new run with --run-dir, or put the data back")
+        raise BadData(f"the data changed since this run began (fingerprint {known}, now {now})",
+                      source=config.data_dir, remedy="start a new run with --run-dir, or put the data back")

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from lam.config import RunConfig
-from record.errors import AnswerIsNo, EnvironmentFailed, Interrupted
+from lam.trackers import SweepTracker
+from record.errors import AnswerIsNo, BadInput, EnvironmentFailed, Interrupted
 from sweeps.journal import folders, stores
 from sweeps.journal.journal import Journal
 from sweeps.journal.state import SweepState
@@ -60,6 +61,11 @@ class Options:
     again: str | None = None
     allow_inert: bool = False
     warm_start: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.address is not None and self.address.startswith("ray://"):
+            raise BadInput(f"got {self.address!r}, Ray's client, in which a sweep cannot run", source="--address",
+                           remedy="run the command on a machine of the cluster with --address auto")
 
 
 def launch(path: str | Path, storage: str | Path | None = None, options: Options | None = None,
@@ -227,6 +233,10 @@ def trial_machinery(
     with Signals() as signals, ray_session.session(options.address, folder / "ray.log", signals) as scratch:
         if signals.received is not None:
             raise interrupted(signals, folder, options.again)
+        from sweeps.workers import engine  # after Ray's loggers are quiet
+
+        for warning in engine.warnings():
+            console.print(f"warning: {warning}", highlight=False, markup=False, soft_wrap=True)
         yield signals, ray_session.concurrency(sweep.spec.resources, sweep.source), scratch
 
 
@@ -244,15 +254,15 @@ def run_jobs(jobs: Jobs, resources: Resources, folder: Path, scratch: Path) -> N
     try:
         engine.run(jobs, resources, scratch)
     except (RayError, TuneError, ConnectionError) as error:
-        text = str(error).strip().splitlines()[0][:300]
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        text = lines[-1 if lines[0].startswith("Traceback") else 0][:300]
         raise EnvironmentFailed(f"{folder}: Ray failed ({text}); see ray.log there, then run the same command again"
                                 ) from error
 
 
 def refused(folder: Path, what: str) -> EnvironmentFailed:
     """The error of a machine that refused a trial what it needs."""
-    return EnvironmentFailed(f"{folder}: {what}; all results so far are kept; mend that (free the disk, bring the data "
-                             "back), the same command then resumes")
+    return EnvironmentFailed(f"{folder}: {what}; all results so far are kept; mend that, the same command then resumes")
 
 
 def interrupted(signals: Signals, folder: Path, again: str | None) -> Interrupted:

@@ -175,7 +175,9 @@ def _sentence(sweep: Sweep, trial: TrialState) -> str:
     if trial.status == "completed":
         return f"{told} completed: {sweep.spec.primary} {_best_in_words(trial, sweep.spec.maximise)}"
     if trial.final:
-        return f"{told} {trial.status} at epoch {trial.epoch}: {(trial.reason or {})['sentence']}"
+        reason = trial.reason or {}
+        never = "; it was paused and never promoted" if reason.get("paused") else ""
+        return f"{told} {trial.status} at epoch {trial.epoch}: {reason['sentence']}{never}"
     if trial.status == "paused":
         return f"{told} is paused at epoch {trial.epoch}: {(trial.reason or {})['sentence']}"
     return f"{told} has trained {trial.epoch} of {sweep.max_epochs} epochs and will go on"

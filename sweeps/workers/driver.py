@@ -24,7 +24,9 @@ from sweeps.workers.engine import Job
 
 MAX_LOSSES = 3
 MAX_MEMORY_LOSSES = 2
-NEVER_PROMOTED = "; it was paused and never promoted"
+MAX_FAILURES_IN_A_ROW = 10  # a fault of the code, the data or the machine fails all trials; few spaces do
+SILENCES = 2  # a worker ends itself after one hang_minutes; the driver gives up on one that could not after two
+NEVER_PROMOTED = "; it was paused and never promoted"  # what journals say that have no field `paused`
 SHOWN = ("val/control", "val/codebook_health", "val/perplexity_slot", "val/dsnr", "val/mse_loss")
 
 Listener = Callable[[dict[str, Any]], None]
@@ -38,19 +40,22 @@ class SweepDriver:
         concurrency: trials at a time.
         listen: called with each journal event after it is on disk.
         stopping: says whether a signal has asked for the end.
+        clock: seconds that only grow.
 
     Attributes:
-        refused: what the machine refused a trial (a full disk, data that is gone); it ends the session, no trial.
+        refused: why the session ends although there is work left: what the machine refused a trial (a full disk, data
+            that is gone), a worker that cannot be ended, or trials that all fail.
     """
 
     def __init__(self, sweep: Sweep, journal: Journal, train: str, concurrency: int,
-                 listen: Listener, stopping: Callable[[], bool]) -> None:
+                 listen: Listener, stopping: Callable[[], bool], clock: Callable[[], float] = time.monotonic) -> None:
         self.sweep, self.journal, self._asked_to_stop = sweep, journal, stopping
         self.refused: str | None = None
-        self._train, self._concurrency, self._listen = train, concurrency, listen
+        self._train, self._concurrency, self._listen, self._clock = train, concurrency, listen, clock
         self._base = sweep.base.mapping()
         self._configs: dict[str, RunConfig] = {}
         self._losses: dict[str, int] = {}
+        self._failures = 0  # in a row
         self._live: set[str] = set()
         self._heard: dict[str, float] = {}
         self._waiting: list[str] = []
@@ -65,9 +70,9 @@ class SweepDriver:
         if state.unjudged is not None:
             self._judge(self._trial(state.unjudged))
         for trial in state.with_status("stopped"):
-            reason = trial.reason or {}
-            if reason.get("sentence", "").endswith(NEVER_PROMOTED):
-                reason = {**reason, "sentence": reason["sentence"].removesuffix(NEVER_PROMOTED)}
+            if was_paused(reason := dict(trial.reason or {})):
+                reason.pop("paused", None)
+                reason["sentence"] = reason["sentence"].removesuffix(NEVER_PROMOTED)
                 self._write("paused", trial=trial.id, epoch=trial.epoch, reason=reason)
         self._waiting = [trial.id for trial in state.unfinished if trial.status != "paused"]
 
@@ -75,13 +80,14 @@ class SweepDriver:
         """Trials that came back first, then promotions, further seeds, and new suggestions while the budget lasts."""
         if len(self._live) >= self._concurrency:
             return "wait"
-        while (trial_id := self._next_trial()) is not None:
+        while self.refused is None and (trial_id := self._next_trial()) is not None:
             job = self._job(trial_id)
             if job is not None:
                 return job
         if self._live:
             return "wait"
-        self._end_paused()
+        if self.refused is None:
+            self._end_paused()
         return "finished"
 
     def _next_trial(self) -> str | None:
@@ -114,9 +120,7 @@ class SweepDriver:
 
     def _end_paused(self) -> None:
         for trial in self.journal.state.with_status("paused"):
-            reason = dict(trial.reason or {})
-            reason["sentence"] += NEVER_PROMOTED
-            self._write("stopped", trial=trial.id, epoch=trial.epoch, reason=reason)
+            self._write("stopped", trial=trial.id, epoch=trial.epoch, reason={**(trial.reason or {}), "paused": True})
 
     def _job(self, trial_id: str) -> Job | None:
         """The trial's job; None, and the trial failed, where its parameters make no valid config."""
@@ -139,18 +143,21 @@ class SweepDriver:
 
     def started(self, job_id: str) -> None:
         """A worker has taken the trial."""
-        self._heard[job_id] = time.monotonic()
+        self._heard[job_id] = self._clock()
         self._write("started", trial=job_id)
 
     def record(self, job_id: str, record: dict[str, Any]) -> bool:
-        """Journal a validated epoch and judge the trial; an epoch without validation passes unless it diverged."""
-        self._heard[job_id] = time.monotonic()
+        """Journal a validated epoch and judge the trial; whether it goes on.
+
+        An epoch without validation passes unless it diverged, and so does one that has been judged before, which a
+        trial trains again whose checkpoint was lost.
+        """
+        self._heard[job_id] = self._clock()
         trial = self._trial(job_id)
         verdict = health.verdict(record)
-        if not is_judged(record, verdict):
+        if record["epoch"] <= trial.epoch or not is_judged(record, verdict):
             return True
-        if record["epoch"] > trial.epoch:
-            self._write("result", trial=job_id, **result_fields(self.sweep.spec, record, verdict))
+        self._write("result", trial=job_id, **result_fields(self.sweep.spec, record, verdict))
         return self._judge(trial)
 
     def _judge(self, trial: TrialState) -> bool:
@@ -179,36 +186,50 @@ class SweepDriver:
 
     def stopping(self) -> bool:
         """Whether everything should end now."""
+        limit = SILENCES * self.sweep.spec.hang_minutes * 60
+        for job_id, heard in self._heard.items():
+            if self._clock() - heard > limit:
+                self.refused = (f"{job_id}: its worker has reported no epoch for {limit / 60:g} minutes and has not "
+                                "ended; a process that waits for a disk that is gone cannot")
         return self.refused is not None or self._asked_to_stop()
 
     def failed(self, job_id: str, reason: dict[str, str]) -> None:
-        """Training raised; where the machine is to blame the trial does not fail, it comes back when that is mended."""
+        """Training raised, and its process ends.
+
+        Where the machine is to blame the trial does not fail, it comes back when that is mended; where memory ran out
+        it comes back once at once, since what others had taken may be free by then.
+        """
         if reason["rule"] == "environment":
             self.refused = f"{job_id}: {reason['sentence']}"
-            return
-        self._fail(self._trial(job_id), reason)
+        elif reason["rule"] != "out_of_memory" or self._losses.get(job_id, 0) + 1 >= MAX_MEMORY_LOSSES:
+            self._fail(self._trial(job_id), reason)
 
     def _fail(self, trial: TrialState, reason: dict[str, str]) -> None:
         self._write("failed", trial=trial.id, epoch=trial.epoch, reason=reason)
+        self._failures += 1
+        if self._failures >= MAX_FAILURES_IN_A_ROW and self.refused is None:
+            self.refused = (f"{self._failures} trials in a row failed and none ended otherwise, the last one "
+                            f"{trial.id}: {reason['sentence']}; they stay failed")
 
     def left(self, job_id: str, lost: bool, error: str = "") -> None:
         """The trial is off its worker; one without an ending comes back, a few times in a session."""
         self._live.discard(job_id)
+        silent = self._clock() - self._heard.pop(job_id, math.inf)
         trial = self._trial(job_id)
         if trial.final or trial.status == "paused":
             return
         self._losses[job_id] = self._losses.get(job_id, 0) + lost
-        reason = self._why_lost(trial, error) if lost else None
+        reason = self._why_lost(trial, error, silent) if lost else None
         if reason is not None:
             self._fail(trial, reason)
             return
         self._write("interrupted", trial=job_id, epoch=trial.epoch)
         self._waiting.append(job_id)
 
-    def _why_lost(self, trial: TrialState, error: str) -> dict[str, str] | None:
-        """The reason why a trial whose process died does not come back; None where it does."""
+    def _why_lost(self, trial: TrialState, error: str, silent: float) -> dict[str, str] | None:
+        """The reason why a trial whose process died after `silent` seconds does not come back; None where it does."""
         losses, minutes = self._losses[trial.id], self.sweep.spec.hang_minutes
-        if time.monotonic() - self._heard.get(trial.id, math.inf) >= minutes * 60:
+        if silent >= minutes * 60:
             return {"rule": "hung", "sentence": f"it reported no epoch for {minutes:g} minutes after epoch "
                     f"{trial.epoch} and was killed; output.log in its folder shows where it stood (hang_minutes sets "
                     "the limit)"}
@@ -232,12 +253,19 @@ class SweepDriver:
 
     def _write(self, event: str, **fields: Any) -> None:
         self.journal.append(event, **fields)
+        if event in ("completed", "stopped", "paused"):
+            self._failures = 0
         self._listen({"event": event, **fields})
 
 
 def is_judged(record: dict[str, Any], verdict: str) -> bool:
     """Whether an epoch record is a result: it holds a validation, or the loss was not finite."""
     return verdict == "nonfinite" or any(key.startswith("val/") for key in record)
+
+
+def was_paused(reason: dict[str, Any]) -> bool:
+    """Whether a trial that ended as stopped was paused and never promoted."""
+    return reason.get("paused", False) or reason.get("sentence", "").endswith(NEVER_PROMOTED)
 
 
 def result_fields(spec: SweepSpec, record: dict[str, Any], verdict: str) -> dict[str, Any]:

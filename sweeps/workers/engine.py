@@ -14,15 +14,16 @@ cuts them off from the journal they write to.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
+import ray
 from ray import tune
-from ray.air.execution._internal.actor_manager import RayActorManager
 from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.tune import Callback, Stopper
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
@@ -32,6 +33,7 @@ from sweeps.spec.sections import Resources
 from sweeps.workers.trainable import TrialTrainable
 
 ERROR_CHARACTERS = 20_000
+MEMORY_HOOK = ("ray.air.execution._internal.actor_manager", "RayActorManager", "_actor_task_failed")
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,30 @@ class Jobs(Protocol):
 
     def stopping(self) -> bool:
         """Whether everything should end now."""
+
+
+class _Kept:
+    """The jobs, and the first error that one of their answers raised: Tune turns it into text, or goes on."""
+
+    def __init__(self, jobs: Jobs) -> None:
+        self._jobs = jobs
+        self.error: Exception | None = None
+
+    def stopping(self) -> bool:
+        """Whether everything should end now."""
+        return self.error is not None or self._jobs.stopping()
+
+    def __getattr__(self, name: str) -> Any:
+        answer = getattr(self._jobs, name)
+
+        def kept(*args: Any, **named: Any) -> Any:
+            try:
+                return answer(*args, **named)
+            except Exception as error:
+                self.error = self.error or error
+                raise
+
+        return kept
 
 
 class _Adapter:
@@ -134,6 +160,7 @@ class _Scheduler(_Adapter, FIFOScheduler):
             self._jobs.exhausted(job_id)
         elif kind == "failure":
             self._jobs.failed(job_id, value)
+            return str(TrialScheduler.CONTINUE)  # into the error that ends the process; stopped, it would be used again
         return str(TrialScheduler.STOP)
 
 
@@ -161,20 +188,44 @@ def _memory_kills_are_deaths() -> Iterator[None]:
     """A worker that Ray's memory monitor kills is a trial whose process died.
 
     Tune knows that of RayActorError alone. For the memory monitor's OutOfMemoryError, which is none, it ends the
-    whole sweep with "Caught unexpected exception" (seen with Ray 2.60).
+    whole sweep with "Caught unexpected exception" (seen with Ray 2.60). Where this Ray has no such hook,
+    nothing is done.
     """
-    original = RayActorManager._actor_task_failed
+    manager_class = memory_hook()
+    if manager_class is None:
+        yield
+        return
+    _, _, name = MEMORY_HOOK
+    original = getattr(manager_class, name)
 
-    def told(manager: RayActorManager, tracked_actor_task: Any, exception: Exception) -> None:
+    def told(manager: Any, tracked_actor_task: Any, exception: Exception) -> None:
         if isinstance(exception, OutOfMemoryError):
             exception = RayActorError(error_msg=f"OutOfMemoryError: {exception}")
         original(manager, tracked_actor_task, exception)
 
-    RayActorManager._actor_task_failed = told
+    setattr(manager_class, name, told)
     try:
         yield
     finally:
-        RayActorManager._actor_task_failed = original
+        setattr(manager_class, name, original)
+
+
+def memory_hook() -> type | None:
+    """Ray's private class that hears of a worker's death; None where this Ray keeps it elsewhere."""
+    module, name, method = MEMORY_HOOK
+    try:
+        found: type | None = getattr(importlib.import_module(module), name, None)
+    except ImportError:
+        return None
+    return found if hasattr(found, method) else None
+
+
+def warnings() -> list[str]:
+    """What this Ray lacks, for people."""
+    if memory_hook() is not None:
+        return []
+    return [f"this Ray ({ray.__version__}) has no {'.'.join(MEMORY_HOOK)}: a trial that Ray's memory monitor kills "
+            "ends the command, which then resumes; install a Ray that pyproject.toml allows"]
 
 
 def run(jobs: Jobs, resources: Resources, scratch: Path) -> None:
@@ -182,7 +233,19 @@ def run(jobs: Jobs, resources: Resources, scratch: Path) -> None:
 
     Args:
         scratch: folder for Tune's own files, which nobody reads.
+
+    Raises:
+        whatever `jobs` raises, as it is; else what Ray raises.
     """
+    kept = _Kept(jobs)
+    try:
+        _tune(cast(Jobs, kept), resources, scratch)
+    finally:
+        if kept.error is not None:
+            raise kept.error
+
+
+def _tune(jobs: Jobs, resources: Resources, scratch: Path) -> None:
     errors: dict[str, str] = {}
     with _memory_kills_are_deaths():
         tune.run(

@@ -27,17 +27,24 @@ from ray.tune import Trainable
 from lam import config as config_module
 from lam.config import RunConfig
 from record import files
-from record.errors import MEMORY_REMEDY, EnvironmentFailed, LamError, is_out_of_memory
+from record.errors import MEMORY_REMEDY, BadData, EnvironmentFailed, LamError, is_out_of_memory
 from record.run import RunFolder
 
 Train = Callable[[RunConfig, Path], Iterator[dict[str, Any]]]
-WRITER_WAIT_SECONDS = 60.0
+WRITER_WAIT_SECONDS = 120.0  # a server frees the lock of a machine that is gone after its lease, 90 s with NFS
 # What the system says of a disk that is full, read-only, broken or gone.
 ENVIRONMENT = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENODEV, errno.ENOTCONN}
 
 
+class ProcessSpent(Exception):
+    """Ends a worker whose training failed; its trial has been accounted for."""
+
+
 class TrialTrainable(Trainable):
     """Steps one job after another. ``config["job"]`` is a `sweeps.workers.engine.Job` as JSON.
+
+    A process whose training failed is not used again: on a GPU its memory may stay taken, and an error of CUDA's stays
+    for every later call. `sweeps.workers.engine` asks for a step after the failure, which raises and so ends the process.
 
     ``result["message"]`` is JSON too, because Tune flattens nested results: ``["record", {...}]``,
     ``["exhausted", null]`` (no epoch is left) or ``["failure", {"rule", "sentence"}]``.
@@ -58,13 +65,19 @@ class TrialTrainable(Trainable):
             _write_output_to(run_dir / "output.log")
             self._held.enter_context(_hold(run_dir / ".writer"))
             self._records = _records(job, run_dir)
-        except OSError as error:
+        except (OSError, EnvironmentFailed) as error:
             if not _is_environment(error):
                 raise
             self._records = _refused(error)
 
     def step(self) -> dict[str, Any]:
-        """The next message."""
+        """The next message.
+
+        Raises:
+            ProcessSpent: the training failed before.
+        """
+        if self._failed:
+            raise ProcessSpent
         with _limited(self._silence):
             return {"message": json.dumps(self._next())}
 
@@ -78,11 +91,8 @@ class TrialTrainable(Trainable):
             return "failure", _reason(error)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Close the current job and open another; False where this process is not fit for another."""
+        """Close the current job and open another."""
         self._close()
-        if self._failed and _cuda_in_use():
-            return False
-        self._failed = False
         self._open(new_config)
         return True
 
@@ -91,12 +101,16 @@ class TrialTrainable(Trainable):
         self._close()
 
     def _close(self) -> None:
-        self._records.close()
-        gc.collect()  # a model in a reference cycle must not stay beside the next one
-        if not self._settled:
-            gc.freeze()  # modules stay: looking through torch's again at every trial takes a tenth of a second
-            self._settled = True
-        self._held.close()
+        """Close the job; an error in that is its own, told in its output.log, and the next job knows nothing of it."""
+        with self._held:
+            try:
+                self._records.close()
+            except Exception as error:
+                sys.excepthook(type(error), error, error.__traceback__)
+            gc.collect()  # a model in a reference cycle must not stay beside the next one
+            if not self._settled:
+                gc.freeze()  # modules stay: looking through torch's again at every trial takes a tenth of a second
+                self._settled = True
 
 
 @contextlib.contextmanager
@@ -153,20 +167,20 @@ def _use_threads(threads: int) -> None:
         sys.modules["torch"].set_num_threads(threads)
 
 
-def _cuda_in_use() -> bool:
-    torch = sys.modules.get("torch")
-    return torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized()
-
-
-def _refused(error: OSError) -> Generator[dict[str, Any], None, None]:
+def _refused(error: Exception) -> Generator[dict[str, Any], None, None]:
     """Records of a run whose folder cannot be written."""
     raise error
     yield  # makes it a generator
 
 
 def _is_environment(error: Exception) -> bool:
-    """Whether the machine failed and not the training: what it was doing can go on once that is mended."""
-    return isinstance(error, EnvironmentFailed) or (isinstance(error, OSError) and error.errno in ENVIRONMENT)
+    """Whether the machine failed and not the training: what it was doing can go on once that is mended.
+
+    Data is the machine's: the driver has read it before it started a trial.
+    """
+    if isinstance(error, OSError):
+        return error.errno in ENVIRONMENT
+    return isinstance(error, EnvironmentFailed | BadData)
 
 
 def _reason(error: Exception) -> dict[str, str]:
@@ -195,7 +209,7 @@ def _hold(path: Path) -> IO[str]:
     """An exclusive lock on a run folder; waits for a worker that is still on its way out.
 
     Raises:
-        TimeoutError: another process has held it for WRITER_WAIT_SECONDS.
+        EnvironmentFailed: another process has held it for WRITER_WAIT_SECONDS.
     """
     handle = open(path, "w", encoding="utf-8")  # noqa: SIM115 - held until the job is closed
     deadline = time.monotonic() + WRITER_WAIT_SECONDS
@@ -206,5 +220,6 @@ def _hold(path: Path) -> IO[str]:
         except BlockingIOError:
             if time.monotonic() > deadline:
                 handle.close()
-                raise TimeoutError(f"{path.parent} is still being written by another process") from None
+                raise EnvironmentFailed(f"{path.parent} is still being written by another process after "
+                                        f"{WRITER_WAIT_SECONDS:.0f} s; end that process") from None
             time.sleep(0.1)
