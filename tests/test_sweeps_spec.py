@@ -238,6 +238,6 @@ def test_a_sweep_folder_opens_as_what_was_written(tmp_path: Path) -> None:
 
 def test_a_plan_bounds_the_epochs(tmp_path: Path) -> None:
     lines = plan(write(tmp_path), prepare=lambda configs: "data")
-    assert "rungs at epochs 2, 6, 18 of 30; the best 1 in 3 goes on at each" in lines
+    assert "rungs at epochs 2, 6, 18 of 30; at least the best 1 in 3 goes on at each" in lines
     assert any(line.startswith(f"epochs: at least {40 * 2 + 4 + 12 + 12} (") and line.endswith("at most 1200")
                for line in lines)

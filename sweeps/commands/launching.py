@@ -254,10 +254,14 @@ def run_jobs(jobs: Jobs, resources: Resources, folder: Path, scratch: Path) -> N
     try:
         engine.run(jobs, resources, scratch)
     except (RayError, TuneError, ConnectionError) as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        text = lines[-1 if lines[0].startswith("Traceback") else 0][:300]
-        raise EnvironmentFailed(f"{folder}: Ray failed ({text}); see ray.log there, then run the same command again"
-                                ) from error
+        raise EnvironmentFailed(f"{folder}: Ray failed ({gist(error)}); see ray.log there, then run the same command "
+                                "again") from error
+
+
+def gist(error: Exception) -> str:
+    """The line of an error's text that says what happened: the first one, of a traceback the last."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[-1 if lines[0].startswith("Traceback") else 0][:300]
 
 
 def refused(folder: Path, what: str) -> EnvironmentFailed:

@@ -52,7 +52,7 @@ def _ladder(sweep: Sweep) -> list[str]:
     for bracket in range(asha.brackets):
         levels = ", ".join(f"{level:.4g}" for level in scheduler.ladder(asha, bracket))
         name = f"bracket {bracket + 1}: " if asha.brackets > 1 else ""
-        lines.append(f"{name}rungs at {unit} {levels or 'none'} of {total}; the best 1 in "
+        lines.append(f"{name}rungs at {unit} {levels or 'none'} of {total}; at least the best 1 in "
                      f"{asha.reduction_factor:g} goes on at each{', the others are paused' if asha.promote else ''}")
     return lines
 

@@ -59,7 +59,14 @@ def _part(sweep: Sweep, state: SweepState, first: TrialState) -> float:
     if first.status in ("stopped", "failed", "paused"):  # no further seeds follow
         return 1.0
     trainings = state.repeats_of(first)
-    return sum(1.0 if trial.final else trial.epoch / sweep.max_epochs for trial in trainings) / sweep.spec.seeds
+    return sum(1.0 if trial.final else _share(sweep, trial) for trial in trainings) / sweep.spec.seeds
+
+
+def _share(sweep: Sweep, trial: TrialState) -> float:
+    """How much of its full budget a training has had: epochs, or operations where those are the axis."""
+    asha = sweep.spec.asha
+    operations = trial.tflops / asha.maximum if asha is not None and asha.on_tflops else 0.0
+    return min(1.0, max(operations, trial.epoch / sweep.max_epochs))
 
 
 def sentence(sweep: Sweep, state: SweepState, at_work: bool | None = True) -> str:

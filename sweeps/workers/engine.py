@@ -17,7 +17,7 @@ import contextlib
 import importlib
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
@@ -184,18 +184,18 @@ class _Stop(_Adapter, Stopper):
 
 
 @contextlib.contextmanager
-def _memory_kills_are_deaths() -> Iterator[None]:
+def _memory_kills_are_deaths(hook: tuple[str, str, str] = MEMORY_HOOK) -> Iterator[None]:
     """A worker that Ray's memory monitor kills is a trial whose process died.
 
     Tune knows that of RayActorError alone. For the memory monitor's OutOfMemoryError, which is none, it ends the
     whole sweep with "Caught unexpected exception" (seen with Ray 2.60). Where this Ray has no such hook,
     nothing is done.
     """
-    manager_class = memory_hook()
+    manager_class = memory_hook(hook)
     if manager_class is None:
         yield
         return
-    _, _, name = MEMORY_HOOK
+    name = hook[2]
     original = getattr(manager_class, name)
 
     def told(manager: Any, tracked_actor_task: Any, exception: Exception) -> None:
@@ -210,9 +210,9 @@ def _memory_kills_are_deaths() -> Iterator[None]:
         setattr(manager_class, name, original)
 
 
-def memory_hook() -> type | None:
+def memory_hook(hook: tuple[str, str, str] = MEMORY_HOOK) -> type | None:
     """Ray's private class that hears of a worker's death; None where this Ray keeps it elsewhere."""
-    module, name, method = MEMORY_HOOK
+    module, name, method = hook
     try:
         found: type | None = getattr(importlib.import_module(module), name, None)
     except ImportError:
@@ -220,26 +220,28 @@ def memory_hook() -> type | None:
     return found if hasattr(found, method) else None
 
 
-def warnings() -> list[str]:
+def warnings(hook: tuple[str, str, str] = MEMORY_HOOK) -> list[str]:
     """What this Ray lacks, for people."""
-    if memory_hook() is not None:
+    if memory_hook(hook) is not None:
         return []
-    return [f"this Ray ({ray.__version__}) has no {'.'.join(MEMORY_HOOK)}: a trial that Ray's memory monitor kills "
+    return [f"this Ray ({ray.__version__}) has no {'.'.join(hook)}: a trial that Ray's memory monitor kills "
             "ends the command, which then resumes; install a Ray that pyproject.toml allows"]
 
 
-def run(jobs: Jobs, resources: Resources, scratch: Path) -> None:
+def run(jobs: Jobs, resources: Resources, scratch: Path,
+        tune_jobs: Callable[[Jobs, Resources, Path], None] | None = None) -> None:
     """Run every job to its end on the Ray that is initialised; returns when `jobs` is finished or stopping.
 
     Args:
         scratch: folder for Tune's own files, which nobody reads.
+        tune_jobs: what runs them; None = Ray Tune.
 
     Raises:
         whatever `jobs` raises, as it is; else what Ray raises.
     """
     kept = _Kept(jobs)
     try:
-        _tune(cast(Jobs, kept), resources, scratch)
+        (tune_jobs or _tune)(cast(Jobs, kept), resources, scratch)
     finally:
         if kept.error is not None:
             raise kept.error

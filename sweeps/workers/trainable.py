@@ -205,14 +205,14 @@ def _write_output_to(path: Path) -> None:
     os.close(handle)
 
 
-def _hold(path: Path) -> IO[str]:
+def _hold(path: Path, seconds: float = WRITER_WAIT_SECONDS) -> IO[str]:
     """An exclusive lock on a run folder; waits for a worker that is still on its way out.
 
     Raises:
-        EnvironmentFailed: another process has held it for WRITER_WAIT_SECONDS.
+        EnvironmentFailed: another process has held it for so many seconds.
     """
     handle = open(path, "w", encoding="utf-8")  # noqa: SIM115 - held until the job is closed
-    deadline = time.monotonic() + WRITER_WAIT_SECONDS
+    deadline = time.monotonic() + seconds
     while True:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -221,5 +221,5 @@ def _hold(path: Path) -> IO[str]:
             if time.monotonic() > deadline:
                 handle.close()
                 raise EnvironmentFailed(f"{path.parent} is still being written by another process after "
-                                        f"{WRITER_WAIT_SECONDS:.0f} s; end that process") from None
+                                        f"{seconds:g} s; end that process") from None
             time.sleep(0.1)
