@@ -44,6 +44,11 @@ def test_collapsed_and_not_finite_arrivals_count_as_arrivals() -> None:
     assert not rungs.decide(math.nan, [0.5, NEVER], 3).goes_on
 
 
+@pytest.mark.parametrize("value", [NEVER, math.nan])
+def test_a_dead_arrival_does_not_take_a_place_that_no_live_one_fills(value: float) -> None:
+    assert rungs.decide(value, [0.9, *[NEVER] * 5], 4) == rungs.Cutoff(False, 0.9, 7, 2)
+
+
 def test_where_every_arrival_is_dead_all_go_on() -> None:
     assert rungs.decide(NEVER, [NEVER, math.nan], 3).goes_on
 

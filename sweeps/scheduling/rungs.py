@@ -2,9 +2,10 @@
 
 A trial that arrives at a rung is compared with every trial that has arrived there before, itself
 included: the best ceil(n/eta) of n arrivals go on, ties with the last of them too. So the first
-arrival goes on, and never less than one in eta does. What is not finite or has collapsed counts as
-minus infinity: it still counts as an arrival, because leaving it out prunes live trials too hard.
-Only arrivals that all count as minus infinity leave nothing to choose by, and then all go on.
+arrival goes on, and where all are live never less than one in eta does. What is not finite or has
+collapsed counts as minus infinity: it still counts as an arrival, because leaving it out prunes live
+trials too hard, and it leaves a place empty rather than take it. Only arrivals that all count as
+minus infinity leave nothing to choose by, and then all go on.
 
 Values are "higher is better"; callers flip the sign of a metric that goes down.
 """
@@ -97,7 +98,7 @@ def decide(value: float, earlier: Sequence[float], eta: float) -> Cutoff:
     """Whether an arrival with `value` goes on, given the values of the `earlier` arrivals."""
     arrivals = sorted((worth(other) for other in (*earlier, value)), reverse=True)
     places = math.ceil(len(arrivals) / eta)
-    cutoff = arrivals[places - 1]
+    cutoff = min((other for other in arrivals[:places] if other > NEVER), default=NEVER)
     return Cutoff(worth(value) >= cutoff, cutoff, len(arrivals), places)
 
 
