@@ -14,7 +14,7 @@ from sweeps.commands import extending
 from sweeps.journal import folders
 from sweeps.journal.journal import Journal, read
 from sweeps.scheduling import replaying
-from sweeps.search import warm
+from sweeps.search import searcher, warm
 from sweeps.spec.spec import Sweep
 from sweeps.views import exporting
 
@@ -116,6 +116,24 @@ def test_warm_start_takes_what_this_sweep_could_have_suggested(tmp_path: Path) -
     limited = make_sweep(tmp_path / "e", name="next", constraints={"val/mse_loss": {"most": 0.5}})
     with pytest.raises(BadInput, match=r"has the constraints none, this sweep has val/mse_loss at most 0.5; what its"):
         warm.matches(limited, folder)
+
+
+def test_what_collapsed_starts_a_sweep_as_its_own_searcher_was_told_of_it(tmp_path: Path) -> None:
+    sweep = make_sweep(tmp_path / "a")
+    folder = recorded(tmp_path / "runs", sweep, {})
+    with contextlib.closing(Journal(folder)) as journal:
+        journal.append("suggested", trial="t0001", params={"weight_decay": 0.5})
+        for epoch, objective, verdict in ((1, 0.9, "live"), (2, -0.4, "collapsed")):
+            journal.append("result", trial="t0001", epoch=epoch, objective=objective, verdict=verdict, metrics={},
+                           tflops=epoch, step=epoch)
+        journal.append("stopped", trial="t0001", epoch=2, reason={"rule": "collapse", "sentence": "gone"})
+        own = searcher.tellable(sweep.spec, journal.state)
+    started = make_sweep(tmp_path / "b", name="next")
+    (tmp_path / "next").mkdir()
+    with contextlib.closing(Journal(tmp_path / "next")) as journal:
+        warm.record(journal, started, warm.matches(started, folder))
+        found = searcher.tellable(started.spec, journal.state)
+    assert [trial.values for trial in found] == [trial.values for trial in own] == [[-0.4]]
 
 
 def test_a_sweep_that_has_begun_is_not_started_from_results(tmp_path: Path) -> None:

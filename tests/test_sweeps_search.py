@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from pathlib import Path
 from typing import Any
@@ -221,6 +222,48 @@ def test_what_the_study_is_told(tmp_path: Path, policy: str, stopped: str, value
     assert told[1].intermediate_values == {1: 0.2}
     if policy == "infeasible":
         assert [told[0].constraints, told[1].constraints] == [{"stopped": 0}, {"stopped": 1}]
+
+
+@pytest.mark.parametrize(("policy", "told"), [
+    ("complete", "COMPLETE"), ("pruned", "PRUNED"), ("infeasible", "COMPLETE"), ("full_budget_only", "FAIL")])
+def test_a_paused_trial_is_told_as_a_stopped_one_until_it_runs_again(tmp_path: Path, policy: str, told: str) -> None:
+    """Told as running, most trials of a sweep that promotes would count for nothing, and the search stay random."""
+    sweep = make_sweep(tmp_path, policy=policy)
+    events = [*EVENTS[:2], {"event": "paused", "trial": "t0001", "epoch": 1, "reason": {"rule": "asha"}},
+              {"event": "interrupted", "trial": "t0001", "epoch": 1}]
+    paused, again = (replay({"seq": number, "time": "2030-01-01T00:00:00", **event}
+                            for number, event in enumerate(events[:count], 1)) for count in (3, 4))
+    assert [trial.state.name for trial in searcher.tellable(sweep.spec, paused)] == [told]
+    assert [trial.state.name for trial in searcher.tellable(sweep.spec, again)] == ["RUNNING"]
+
+
+def test_further_seeds_change_what_a_config_violates(tmp_path: Path) -> None:
+    """Optuna writes a trial's constraints among its attributes: they must not be the journal's."""
+    sweep = make_sweep(tmp_path, seeds=2, constraints={"val/mse_loss": {"most": 0.1}})
+    with contextlib.closing(Journal(new(tmp_path / "a"))) as journal:
+        for number, violation in ((1, 0.0), (2, 0.7)):
+            journal.append("suggested", trial=f"t{number:04d}", params={"weight_decay": 0.5, "quantizer": "vq"},
+                           seed=number, attrs={"kept": 1}, **({"repeats": "t0001"} if number > 1 else {}))
+            journal.append("result", trial=f"t{number:04d}", epoch=9, objective=0.5, verdict="live", metrics={},
+                           tflops=1, violation=violation)
+            journal.append("completed", trial=f"t{number:04d}", epoch=9, objective=0.5)
+            assert searcher.tellable(sweep.spec, journal.state)[0].constraints == {"outside": violation}
+            assert journal.state.trials["t0001"].attrs == {"kept": 1}
+
+
+def test_a_slow_trial_shifts_no_generation_that_was_full(tmp_path: Path) -> None:
+    """CMA-ES learns in the order of ending: what ends late comes last, whenever it was suggested."""
+    sweep = make_sweep(tmp_path, search=SMALL["cmaes"], space=NUMERIC)
+    with contextlib.closing(Journal(new(tmp_path / "a"))) as journal:
+        for number in range(1, 7):
+            params, _ = asked(sweep, journal.state)
+            journal.append("suggested", trial=f"t{number:04d}", params=params)
+        for number in (2, 3, 4, 5, 6):
+            finish(journal, f"t{number:04d}")
+        before = searcher._losses(sweep.spec, journal.state)
+        finish(journal, "t0001")
+        after = searcher._losses(sweep.spec, journal.state)
+    assert (len(before), after[:5]) == (5, before)
 
 
 def test_what_is_told_is_made_once_and_copied_shallowly(tmp_path: Path) -> None:

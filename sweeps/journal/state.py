@@ -40,6 +40,7 @@ class TrialState:
         seed: seed of the training, where the sweep trains a config several times; None = the base's.
         repeats: the trial whose config this one trains again with another seed; None for the first of its config.
         attrs: what the sampler wants to find again, see `sweeps.search.searcher`.
+        changed: number of the event that gave it its status, 0 before the first.
     """
 
     id: str
@@ -52,6 +53,7 @@ class TrialState:
     results: list[Result] = field(default_factory=list)
     reason: dict[str, Any] | None = None
     objective: float = math.nan
+    changed: int = 0
 
     @property
     def final(self) -> bool:
@@ -82,6 +84,17 @@ class TrialState:
     def best(self, maximise: bool) -> Result | None:
         """The result that the trial is ranked by, see `record.standing`."""
         return standing.judged(self.results, maximise)
+
+
+def as_learned(trial: TrialState) -> TrialState:
+    """The trial as a search learns from it, its own or the one that it starts from.
+
+    A paused one is a stopped one until it runs again. What ended collapsed is worth what it ended with: its best is
+    from before, and would draw the search to where codebooks die.
+    """
+    resting = replace(trial, status="stopped") if trial.status == "paused" else trial
+    gone = resting.final and trial.verdict == "collapsed"
+    return replace(resting, results=trial.results[-1:]) if gone else resting
 
 
 @dataclass
@@ -132,7 +145,7 @@ class SweepState:
 
     def _change(self, event: dict[str, Any]) -> None:
         trial = self.trials[event["trial"]]
-        trial.status = event["event"]
+        trial.status, trial.changed = event["event"], event["seq"]
         trial.reason = event.get("reason")
         if event["event"] == "completed":
             trial.objective = _number(event["objective"])

@@ -71,7 +71,7 @@ def cmaes(space: Space, base: Mapping[str, Any], search: Cmaes, seed: int,
 
     Args:
         seed: of this draw.
-        told: (parameters, loss to minimise) of the trials that have ended, in the order of suggestion.
+        told: (parameters, loss to minimise) of the trials that have ended, in the order of ending.
     """
     from cmaes import CMA
 

@@ -5,7 +5,7 @@ and to a sampler seeded from (sweep seed, number of the config). So there is no 
 restore or lose, nothing is ever left RUNNING by accident, and a resumed sweep asks exactly what the
 uninterrupted one would have asked. Finished trials are turned into Optuna's form once and kept.
 
-What the study is told of a trial that was stopped is the sweep's policy:
+What the study is told of a trial that was stopped, or is paused until it runs again, is the sweep's policy:
 
     complete          its best value, as if it had finished
     pruned            PRUNED, with its intermediate values
@@ -24,7 +24,6 @@ import hashlib
 import math
 import warnings
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import optuna
@@ -33,7 +32,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from lam.metrics import TABLE
-from sweeps.journal.state import Result, SweepState, mean_result
+from sweeps.journal.state import Result, SweepState, as_learned, mean_result
 from sweeps.journal.state import TrialState as Trial
 from sweeps.search import points
 from sweeps.spec import space as space_module
@@ -141,13 +140,14 @@ def _told(spec: SweepSpec, trials: list[Trial]) -> FrozenTrial:
         "params": {name: value for name, value in first.params.items() if name in spec.space},
         "distributions": {name: spec.space[name].distribution() for name in first.params if name in spec.space},
         "user_attrs": {"trial": first.id},
-        "system_attrs": first.attrs,
+        "system_attrs": dict(first.attrs),  # Optuna writes the constraints into it
         "intermediate_values": {result.epoch: result.objective for result in first.results
                                 if math.isfinite(result.objective)},
     }
-    if not all(trial.final for trial in trials):
+    learned = [as_learned(trial) for trial in trials]
+    if not all(trial.final for trial in learned):
         return create_trial(state=TrialState.RUNNING, **known)
-    best = mean_result([_as_learned(trial) for trial in trials], spec.maximise)
+    best = mean_result(learned, spec.maximise)
     if best is None or first.status == "failed" or best.verdict == "nonfinite":
         return create_trial(state=TrialState.FAIL, **known)
     values = _values(spec, best)
@@ -160,11 +160,6 @@ def _told(spec: SweepSpec, trials: list[Trial]) -> FrozenTrial:
             return create_trial(state=TrialState.FAIL, **known)
     violations = _violations(spec, best, first.status != "completed")
     return create_trial(values=values, constraints=violations or None, **known)
-
-
-def _as_learned(trial: Trial) -> Trial:
-    """A trial that ended collapsed is worth what it ended with, or the search would be drawn to where codebooks die."""
-    return replace(trial, results=trial.results[-1:]) if trial.final and trial.verdict == "collapsed" else trial
 
 
 def _values(spec: SweepSpec, best: Result) -> list[float]:
@@ -180,8 +175,12 @@ def _violations(spec: SweepSpec, best: Result, stopped: bool) -> dict[str, float
 
 
 def _losses(spec: SweepSpec, state: SweepState) -> list[tuple[dict[str, Scalar], float]]:
-    """(parameters, loss) of what CMA-ES learns from, in the order of suggestion."""
-    trials = [trial for trial in tellable(spec, state) if trial.state is TrialState.COMPLETE]
+    """(parameters, loss) of what CMA-ES learns from, in the order of ending: a full generation stays as it is."""
+    ended: dict[str, int] = {}
+    for trial in state.trials.values():
+        ended[trial.repeats or trial.id] = max(ended.get(trial.repeats or trial.id, 0), trial.changed)
+    trials = sorted((trial for trial in tellable(spec, state) if trial.state is TrialState.COMPLETE),
+                    key=lambda trial: ended.get(trial.user_attrs["trial"], 0))  # 0: of an earlier sweep
     sign = -1.0 if spec.maximise else 1.0
     worst = max((sign * trial.values[0] for trial in trials), default=0.0)
     return [(trial.params, sign * trial.values[0] if sum(trial.constraints.values()) <= 0 else worst)

@@ -16,7 +16,7 @@ from typing import Any
 from record.errors import BadInput
 from sweeps.journal import folders
 from sweeps.journal.journal import Journal
-from sweeps.journal.state import SweepState, TrialState
+from sweeps.journal.state import SweepState, TrialState, as_learned
 from sweeps.spec import space
 from sweeps.spec.spec import Sweep
 
@@ -103,7 +103,7 @@ def obstacle(sweep: Sweep, other: Sweep, trial: TrialState) -> str | None:
     for name, value in _params(sweep, other, trial).items():
         if not sweep.spec.space[name].contains(value):
             return f"{name} lies outside this space"
-    return None if trial.best(sweep.spec.maximise) else "no result is finite"
+    return None if as_learned(trial).best(sweep.spec.maximise) else "no result is finite"
 
 
 def _params(sweep: Sweep, other: Sweep, trial: TrialState) -> dict[str, Any]:
@@ -134,7 +134,7 @@ def record(journal: Journal, sweep: Sweep, found: Matches) -> None:
 
 def _events(sweep: Sweep, found: Matches) -> Iterator[dict[str, Any]]:
     for trial, params in found.taken:
-        best = trial.best(sweep.spec.maximise)
+        best = as_learned(trial).best(sweep.spec.maximise)
         assert best is not None, "only trials with a result match"
         yield {"source": f"{found.other.spec.name}/{trial.id}", "params": params, "state": trial.status,
                "epoch": best.epoch, "objective": best.objective, "verdict": best.verdict, "tflops": best.tflops,
