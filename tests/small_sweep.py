@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from record import yamlio
-from sweeps.spec.spec import Sweep, load
+from sweeps.spec.load import load
+from sweeps.spec.spec import Sweep
 
 
 def make_sweep(folder: Path, **changes: Any) -> Sweep:

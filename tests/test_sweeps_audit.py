@@ -13,8 +13,9 @@ from record import yamlio
 from record.errors import BadInput
 from sweeps.commands.launching import Options, launch
 from sweeps.commands.planning import plan
-from sweeps.spec import audit, probing, spec
+from sweeps.spec import audit, probing
 from sweeps.spec.audit import Audited
+from sweeps.spec.load import load
 from sweeps.spec.spec import Sweep
 
 TINY: dict[str, Any] = {
@@ -29,7 +30,7 @@ def sweep_of(folder: Path, space: dict[str, Any], **base: Any) -> Sweep:
               "scheduler": {"asha": {"max_epochs": 5}}}
     path = folder / "sweep.yaml"
     path.write_text(yamlio.dump_mapping(values))
-    return spec.load(path)
+    return load(path)
 
 
 def words(found: tuple[Audited, ...]) -> dict[str, str]:

@@ -11,8 +11,9 @@ import pytest
 from record import yamlio
 from sweeps.commands import planning
 from sweeps.scheduling import costs, rungs
+from sweeps.spec.load import load
 from sweeps.spec.sections import Asha
-from sweeps.spec.spec import Sweep, load
+from sweeps.spec.spec import Sweep
 
 
 def make_sweep(folder: Path, **changes: Any) -> Sweep:

@@ -19,6 +19,7 @@ from record.errors import BadInput, EnvironmentFailed
 from sweeps.commands import launching
 from sweeps.journal.journal import Journal
 from sweeps.journal.state import SweepState, TrialState
+from sweeps.spec.load import load
 from sweeps.spec.spec import Sweep, load
 from sweeps.views import summary
 from sweeps.workers.driver import SweepDriver

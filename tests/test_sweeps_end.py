@@ -20,7 +20,8 @@ from sweeps.journal import folders
 from sweeps.journal.journal import Journal
 from sweeps.journal.state import SweepState
 from sweeps.scheduling import scheduler
-from sweeps.spec.spec import Sweep, load
+from sweeps.spec.load import load
+from sweeps.spec.spec import Sweep
 from sweeps.views import display, summary
 
 

@@ -19,7 +19,8 @@ from sweeps.journal import folders
 from sweeps.journal.journal import Journal, read
 from sweeps.journal.state import SweepState
 from sweeps.search import searcher
-from sweeps.spec.spec import Sweep, load
+from sweeps.spec.load import load
+from sweeps.spec.spec import Sweep
 
 pytestmark = pytest.mark.slow
 

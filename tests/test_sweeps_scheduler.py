@@ -14,8 +14,9 @@ from record import yamlio
 from record.errors import BadInput
 from sweeps.commands import confirm
 from sweeps.journal.journal import Journal
-from sweeps.scheduling import scheduler
-from sweeps.spec.spec import Sweep, load
+from sweeps.scheduling import rungs, scheduler
+from sweeps.spec.load import load
+from sweeps.spec.spec import Sweep
 
 
 def make_sweep(folder: Path, **changes: Any) -> Sweep:
@@ -64,15 +65,55 @@ def test_wide_and_narrow_models_meet_at_equal_compute(tmp_path: Path) -> None:
 def test_brackets_have_ladders_of_their_own(tmp_path: Path) -> None:
     sweep = make_sweep(tmp_path, scheduler={"asha": {"max_epochs": 27, **RUNGS, "brackets": 2}})
     assert sweep.spec.asha is not None
-    assert [scheduler.ladder(sweep.spec.asha, bracket) for bracket in (0, 1)] == [[1.0, 3.0, 9.0], [3.0, 9.0]]
+    assert [sweep.spec.asha.ladder(bracket) for bracket in (0, 1)] == [[1.0, 3.0, 9.0], [3.0, 9.0]]
     with contextlib.closing(Journal(tmp_path)) as journal:
         for number in range(4):
             add(journal, f"t000{number + 1}", [(1, 1.0, 0.5 - 0.1 * number)])
         stopped = [judge(sweep, journal, f"t000{number + 1}") is not None for number in range(4)]
-    other = [number for number in range(4) if scheduler._bracket(sweep.spec.asha, journal.state.trials[
-        f"t000{number + 1}"]) == 1]
+    other = [number for number in range(4) if sweep.spec.asha.bracket(number) == 1]
     assert other == [3] or other == [2]
     assert not stopped[other[0]], "its first rung is at epoch 3"
+
+
+def test_all_trainings_of_a_config_are_of_its_bracket(tmp_path: Path) -> None:
+    """Brackets are dealt to configs, as the plan counts them: further seeds take nobody's turn."""
+    sweep = make_sweep(tmp_path, scheduler={"asha": {"max_epochs": 27, **RUNGS, "brackets": 2}}, seeds=3)
+    assert sweep.spec.asha is not None
+    with contextlib.closing(Journal(tmp_path)) as journal:
+        for config in range(8):
+            for again in range(3):
+                more = {"repeats": f"t{3 * config + 1:04d}"} if again else {}
+                add(journal, f"t{3 * config + again + 1:04d}", [], seed=again, **more)
+        found = [trial.number for trial in journal.state.trials.values()]
+    assert found == [config for config in range(8) for _ in range(3)]
+    assert {sweep.spec.asha.bracket(number) for number in found} == {0, 1}
+
+
+def test_a_trial_lost_at_a_rung_is_no_arrival_at_the_next(tmp_path: Path) -> None:
+    sweep = make_sweep(tmp_path, scheduler={"asha": {"max_epochs": 27, **RUNGS}})
+    asha = sweep.spec.asha
+    assert asha is not None
+    with contextlib.closing(Journal(tmp_path)) as journal:
+        for trial, epochs in (("t0001", (1, 2, 3)), ("t0002", (1, 2, 4)), ("t0003", (1, 3, 4)), ("t0004", (1,))):
+            add(journal, trial, [(epoch, 1.0, 0.5) for epoch in epochs])
+            journal.append("stopped", trial=trial, epoch=epochs[-1], reason={"rule": "collapse", "sentence": "gone"})
+        lost = list(journal.state.trials.values())
+    assert [scheduler.rung_value(trial, asha, 9.0, 3.0, True) for trial in lost] == [None, None, rungs.NEVER, None]
+    assert scheduler.rung_value(lost[3], asha, 3.0, 0.0, True) == rungs.NEVER, "lost on the way to the first rung"
+
+
+def test_on_the_tflop_axis_the_grace_of_collapse_counts_what_can_be_trained(tmp_path: Path) -> None:
+    """Of 100 epochs the budget buys ten: a trial that has been collapsed for nine of them ends."""
+    sweep = make_sweep(tmp_path, scheduler={"asha": {"max_epochs": 100, "max_tflops": 10.0}})
+    with contextlib.closing(Journal(tmp_path)) as journal:
+        journal.append("suggested", trial="t0001", params={"weight_decay": 0.5})
+        ended = []
+        for epoch in range(1, 10):
+            journal.append("result", trial="t0001", epoch=epoch, objective=-0.5, verdict="collapsed", metrics={},
+                           tflops=float(epoch), step=1000 * epoch)
+            ending = judge(sweep, journal, "t0001")
+            ended += [(epoch, ending.rule)] if ending else []
+    assert ended[0] == (4, "collapse")
 
 
 def test_a_paused_trial_is_promoted_once_it_is_among_the_best(tmp_path: Path) -> None:

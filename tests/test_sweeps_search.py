@@ -17,7 +17,8 @@ from sweeps.commands import launching
 from sweeps.journal.journal import Journal, read
 from sweeps.journal.state import SweepState, pareto, ranking, replay
 from sweeps.search import points, searcher
-from sweeps.spec import space, spec
+from sweeps.spec import space
+from sweeps.spec.load import load
 from sweeps.spec.sections import Cmaes, Search
 from sweeps.spec.space import Knob
 from sweeps.spec.spec import Sweep
@@ -47,7 +48,7 @@ def make_sweep(folder: Path, **changes: Any) -> Sweep:
         "space": {"weight_decay": {"uniform": [0.0, 1.0]}, "quantizer": {"choice": ["ema", "vq"]},
                   "ema_decay": {"uniform": [0.9, 0.99], "when": {"quantizer": "ema"}}},
         "scheduler": {"asha": {"max_epochs": 9}}, **changes}))
-    return spec.load(path)
+    return load(path)
 
 
 def test_distributions() -> None:
@@ -303,6 +304,13 @@ def test_a_grid_that_grew_asks_for_what_is_new(tmp_path: Path) -> None:
         assert launching.searcher_done(sweep, journal.state)
     journal.close()
     assert sorted(trial.params["quantizer"] for trial in journal.state.trials.values()) == ["ema", "fsq", "vq"]
+
+
+def test_a_grid_tells_values_of_different_types_apart() -> None:
+    values = [0, False, 1, True, 1.0]
+    points_ = points.grid(knobs(grad_clip={"choice": values}), BASE, 0)
+    assert sorted(map(repr, (point["grad_clip"] for point in points_))) == sorted(map(repr, values))
+    assert points.unused([{"grad_clip": False}], [{"grad_clip": 0}]) == {"grad_clip": False}
 
 
 def test_the_order_of_the_knobs_is_not_what_makes_a_point() -> None:

@@ -11,7 +11,8 @@ from record import yamlio
 from record.errors import BadInput
 from sweeps.commands.planning import plan
 from sweeps.journal import folders
-from sweeps.spec import checks, spec
+from sweeps.spec import checks
+from sweeps.spec.load import load
 from sweeps.spec.sections import Asha
 
 GOOD: dict[str, Any] = {
@@ -37,7 +38,7 @@ def with_knob(name: str, knob: Any) -> dict[str, Any]:
 
 
 def test_a_good_spec_is_complete(tmp_path: Path) -> None:
-    sweep = spec.load(write(tmp_path))
+    sweep = load(write(tmp_path))
     assert sweep.max_epochs == 30
     assert sweep.base.num_epochs == 30
     assert sweep.base.threads == 1
@@ -55,7 +56,7 @@ def test_the_first_rung_is_a_fifth_of_the_training_unless_told(given: dict[str, 
 def test_the_base_may_be_a_file_beside_the_sweep(tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text("data_dir: latents\nembed_dim: 256\n")
     (tmp_path / "latents").mkdir()
-    sweep = spec.load(write(tmp_path, base="run.yaml"))
+    sweep = load(write(tmp_path, base="run.yaml"))
     assert sweep.base.embed_dim == 256
     assert sweep.base.data_dir == str(tmp_path / "latents")
 
@@ -149,7 +150,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
 @pytest.mark.parametrize(("changes", "message"), [case[1:] for case in REFUSED], ids=[case[0] for case in REFUSED])
 def test_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(BadInput, match=message) as caught:
-        spec.load(write(tmp_path, **changes))
+        load(write(tmp_path, **changes))
     assert str(caught.value).startswith(str(tmp_path))
 
 
@@ -158,7 +159,7 @@ def test_unsafe_names_are_refused(tmp_path: Path, name: str) -> None:
     path = tmp_path / "sweep.yaml"
     path.write_text(yamlio.dump_mapping({**GOOD, "name": "NAME"}).replace("name: NAME", f"name: {json_text(name)}"))
     with pytest.raises(BadInput):
-        spec.load(path)
+        load(path)
 
 
 def json_text(text: str) -> str:
@@ -168,39 +169,39 @@ def json_text(text: str) -> str:
 
 
 def test_what_is_allowed_and_probably_not_meant_is_a_warning(tmp_path: Path) -> None:
-    sweep = spec.load(write(tmp_path, **with_knob("weight_decay", {"uniform": [0.1, 0.1]})))
+    sweep = load(write(tmp_path, **with_knob("weight_decay", {"uniform": [0.1, 0.1]})))
     assert checks.warnings(sweep) == [f"{tmp_path}/sweep.yaml:space.weight_decay: has one value only, 0.1"]
 
 
 def test_gpu_hours_beside_another_limit_are_a_warning(tmp_path: Path) -> None:
-    sweep = spec.load(write(tmp_path, budget={"gpu_hours": 3, "trials": 9}))
+    sweep = load(write(tmp_path, budget={"gpu_hours": 3, "trials": 9}))
     assert checks.warnings(sweep) == [f"{tmp_path}/sweep.yaml:budget.gpu_hours: is never spent, since resources.gpu is "
                                       "0; the sweep ends by another part of its budget"]
-    assert checks.warnings(spec.load(write(tmp_path, budget={"gpu_hours": 3}, resources={"gpu": 0.5}))) == []
+    assert checks.warnings(load(write(tmp_path, budget={"gpu_hours": 3}, resources={"gpu": 0.5}))) == []
 
 
 def test_a_condition_may_name_the_base_where_its_knob_is_conditional_itself(tmp_path: Path) -> None:
     space = {**GOOD["space"], "weight_decay": {"uniform": [0, 1], "when": {"ema_decay": [0.99]}}}
-    assert spec.load(write(tmp_path, space=space)).spec.space["weight_decay"].when == {"ema_decay": [0.99]}
+    assert load(write(tmp_path, space=space)).spec.space["weight_decay"].when == {"ema_decay": [0.99]}
     space["ema_decay"] = {"uniform": [0.5, 0.6], "when": {"quantizer": "ema"}}
-    assert spec.load(write(tmp_path, space=space)).base.ema_decay == 0.99
+    assert load(write(tmp_path, space=space)).base.ema_decay == 0.99
 
 
 def test_none_is_welcome_where_the_error_ranks(tmp_path: Path) -> None:
-    sweep = spec.load(write(tmp_path, objective="val/mse_loss", space={"quantizer": {"choice": ["ema", "none"]}}))
+    sweep = load(write(tmp_path, objective="val/mse_loss", space={"quantizer": {"choice": ["ema", "none"]}}))
     assert not sweep.spec.maximise
 
 
 def test_the_fingerprint_ignores_where_and_how_fast(tmp_path: Path) -> None:
-    base = spec.load(write(tmp_path)).fingerprint()
-    assert spec.load(write(tmp_path, concurrency=2, storage="elsewhere")).fingerprint() == base
-    assert spec.load(write(tmp_path, seed=1)).fingerprint() != base
+    base = load(write(tmp_path)).fingerprint()
+    assert load(write(tmp_path, concurrency=2, storage="elsewhere")).fingerprint() == base
+    assert load(write(tmp_path, seed=1)).fingerprint() != base
 
 
 def test_another_sweep_under_the_same_name_is_refused_with_what_differs(tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "vq"
-    folders.write_identity(spec.load(write(tmp_path)), folder, "data")
-    other = spec.load(write(tmp_path, seed=5, **with_knob("weight_decay", {"uniform": [0, 1]})))
+    folders.write_identity(load(write(tmp_path)), folder, "data")
+    other = load(write(tmp_path, seed=5, **with_knob("weight_decay", {"uniform": [0, 1]})))
     with pytest.raises(BadInput) as caught:
         folders.check_same(other, folder)
     text = str(caught.value)
@@ -212,7 +213,7 @@ def test_another_sweep_under_the_same_name_is_refused_with_what_differs(tmp_path
 
 
 def test_changed_data_is_refused(tmp_path: Path) -> None:
-    sweep, folder = spec.load(write(tmp_path)), tmp_path / "runs" / "vq"
+    sweep, folder = load(write(tmp_path)), tmp_path / "runs" / "vq"
     folders.write_identity(sweep, folder, "aaa")
     with pytest.raises(BadInput, match="was begun with data aaa, the data is now bbb"):
         folders.write_identity(sweep, folder, "bbb")
@@ -223,11 +224,11 @@ def test_a_folder_that_is_no_sweep_is_left_alone(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     (folder / "thesis.tex").touch()
     with pytest.raises(BadInput, match=r"is no sweep \(sweep.json is missing\) and holds thesis.tex"):
-        folders.check_same(spec.load(write(tmp_path)), folder)
+        folders.check_same(load(write(tmp_path)), folder)
 
 
 def test_a_sweep_folder_opens_as_what_was_written(tmp_path: Path) -> None:
-    sweep, folder = spec.load(write(tmp_path)), tmp_path / "runs" / "vq"
+    sweep, folder = load(write(tmp_path)), tmp_path / "runs" / "vq"
     folders.write_identity(sweep, folder, "data")
     again, state = folders.open_sweep(folder)
     assert again.fingerprint() == sweep.fingerprint()

@@ -23,7 +23,8 @@ from sweeps.journal import folders
 from sweeps.journal.journal import Journal, Lock
 from sweeps.journal.state import SweepState
 from sweeps.scheduling import scheduler
-from sweeps.spec.spec import Sweep, load
+from sweeps.spec.load import load
+from sweeps.spec.spec import Sweep
 from sweeps.views import display, outlook, summary
 from sweeps.workers.signals import STOPPING, Signals
 

@@ -21,7 +21,7 @@ from record.journal import journal_objects, journals
 from sweeps.commands import register
 from sweeps.journal import folders, stores
 from sweeps.journal.journal import Journal
-from sweeps.spec.spec import load
+from sweeps.spec.load import load
 
 
 def test_a_place_is_the_prefix_and_the_name() -> None:

@@ -1,4 +1,7 @@
-"""`lam sweep ...`: launch, plan, status, explain, extend, confirm, replay, optuna."""
+"""`lam sweep ...`: launch, plan, status, explain, extend, confirm, replay, optuna.
+
+Each command imports what it needs itself, so that `lam` answers before torch, optuna or ray is loaded.
+"""
 
 from __future__ import annotations
 
@@ -157,7 +160,7 @@ def confirm(
     """Train the best trials again on fresh seeds; the same command does only what is missing."""
     from sweeps.commands.confirm import confirm as run
     from sweeps.commands.launching import Options
-    from sweeps.views.display import number
+    from sweeps.views.words import number
 
     found = run(folder, top, seeds, Options(address=address, quiet=quiet, again=_this_command()))
     for row in found["trials"]:

@@ -26,6 +26,7 @@ from record.standing import t_interval
 from sweeps.commands import launching
 from sweeps.journal import folders, stores
 from sweeps.journal.state import Result, SweepState, TrialState, ranking, result_of
+from sweeps.scheduling import scheduler
 from sweeps.spec.spec import Sweep
 from sweeps.views import display
 from sweeps.workers.driver import MAX_LOSSES, is_judged, result_fields
@@ -98,10 +99,7 @@ def plan(sweep: Sweep, state: SweepState, top: int, seeds: int) -> list[Rerun]:
 
 def full_epochs(sweep: Sweep, trial: TrialState) -> int:
     """Epochs of the full budget: what the sweep says, or as many as its TFLOPs buy this config."""
-    asha = sweep.spec.asha
-    if asha is None or asha.max_tflops is None or trial.tflops <= 0:
-        return sweep.max_epochs
-    return min(sweep.max_epochs, math.ceil(asha.max_tflops / (trial.tflops / trial.epoch)))
+    return scheduler.full_epochs(sweep.spec, trial, sweep.max_epochs)
 
 
 def fresh_seeds(sweep: Sweep, state: SweepState, count: int) -> list[int]:

@@ -26,7 +26,7 @@ def extend(folder: str | Path, more: Mapping[str, float], space_file: str | Path
     """Add to the budget and widen the space, then go on.
 
     Args:
-        more: part of the budget -> how much is added to what is allowed or spent, whichever is more.
+        more: part of the budget that has a limit -> how much is added to it or to what is spent, whichever is more.
         space_file: a YAML with a `space` that holds at least what the present one does.
 
     Raises:
@@ -58,20 +58,27 @@ def raised(spec: SweepSpec, state: SweepState, more: Mapping[str, float]) -> dic
     """The new budget.
 
     Raises:
-        BadInput: an amount is not above 0, or a part that nothing is added to is spent.
+        BadInput: an amount is not above 0, its part has no limit, or a part that nothing is added to is spent.
     """
     used, limits = scheduler.used(spec, state), spec.budget.model_dump(exclude_none=True)
     for name, amount in more.items():
         if amount <= 0:
-            raise BadInput(f"got {amount:g}, expected more than 0", source=f"--{name.replace('_', '-')}")
-        total = max(limits.get(name, 0), used[name]) + amount
+            raise BadInput(f"got {amount:g}, expected more than 0", source=_option(name))
+        if name not in limits:  # a limit where there was none would be less
+            raise BadInput(f"got {amount:g}, and the sweep's budget has no limit of {name}", source=_option(name),
+                           remedy=f"leave it out; add to what limits the sweep: {', '.join(map(_option, limits))}")
+        total = max(limits[name], used[name]) + amount
         limits[name] = int(total) if name in ("trials", "epochs") else total
     for name, limit in limits.items():
         if name not in more and used[name] >= limit:
             raise BadInput(f"its budget of {limit:g} {name} is spent too", source=spec.name,
-                           remedy=f"add --{name.replace('_', '-')} as well")
+                           remedy=f"add {_option(name)} as well")
     Budget.model_validate(limits)
     return limits
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def wider(sweep: Sweep, state: SweepState, path: str | Path) -> dict[str, Any]:

@@ -24,12 +24,14 @@ from sweeps.journal.journal import Journal
 from sweeps.journal.state import SweepState
 from sweeps.scheduling import scheduler
 from sweeps.search import points, warm
-from sweeps.spec import audit, checks, spec
+from sweeps.spec import audit, checks
+from sweeps.spec.load import load
 from sweeps.spec.sections import Resources
 from sweeps.spec.space import corners
 from sweeps.spec.spec import Sweep
 from sweeps.views import display, summary
 from sweeps.views.tracking import SweepTracker
+from sweeps.workers import ray_session
 from sweeps.workers.signals import Signals
 
 if TYPE_CHECKING:
@@ -83,7 +85,7 @@ def launch(path: str | Path, storage: str | Path | None = None, options: Options
         Interrupted: a signal came; the same call resumes.
     """
     options, console = options or Options(), console or Console(file=sys.stdout)
-    sweep = spec.load(path)
+    sweep = load(path)
     folder = folders.sweep_folder(sweep, storage)
     folders.check_same(sweep, folder)
     for warning in [*checks.warnings(sweep), *folders.shrunk(sweep, folder)]:
@@ -96,7 +98,7 @@ def run_in(sweep: Sweep, folder: Path, options: Options, console: Console) -> Sw
     stores.check(sweep.home(folder))
     found = warm.matches(sweep, options.warm_start) if options.warm_start else None
     fingerprint = (options.prepare or prepare_data)(data_configs(sweep))
-    for warning in found.warnings(fingerprint) if found else ():
+    for warning in [*(found.warnings(fingerprint) if found else ()), *folders.another_optuna(folder)]:
         console.print(f"warning: {warning}", highlight=False, markup=False, soft_wrap=True)
     if not (options.allow_inert or (folder / "sweep.json").exists()):
         audit.refuse_inert(sweep, _audited(sweep, options))
@@ -126,7 +128,7 @@ def data_configs(sweep: Sweep) -> list[RunConfig]:
 
 def prepare_data(configs: list[RunConfig]) -> str:
     """Check the data and build the cache that all trials share; the fingerprint of the first config's data."""
-    from lam.data import windows
+    from lam.data import windows  # here: it loads h5py
 
     for config in configs:
         for split in ("train", "validation"):
@@ -136,7 +138,7 @@ def prepare_data(configs: list[RunConfig]) -> str:
 
 def steps_per_epoch(sweep: Sweep) -> int:
     """Optimizer steps of one epoch of the base config."""
-    from lam.data import windows
+    from lam.data import windows  # here: it loads h5py
 
     return sweep.base.steps_in_epoch(len(windows.open_split(sweep.base, "train")))
 
@@ -167,7 +169,7 @@ def searcher_done(sweep: Sweep, state: SweepState) -> bool:
 
 def _run(sweep: Sweep, journal: Journal, options: Options, console: Console, found: warm.Matches | None) -> None:
     with trial_machinery(options, journal.folder, sweep, console) as (signals, fitting, scratch):
-        from sweeps.workers.driver import SweepDriver
+        from sweeps.workers.driver import SweepDriver  # here: it loads optuna and ray
 
         driver_display = display.display_for(console, sweep, journal.state, options.quiet, signals)
         driver = SweepDriver(sweep, journal, options.train, concurrency(sweep, fitting, options.address),
@@ -197,7 +199,7 @@ def concurrency(sweep: Sweep, fitting: int, address: str | None) -> int:
 
 
 def _begin(sweep: Sweep, journal: Journal) -> None:
-    from sweeps.workers.driver import session_event
+    from sweeps.workers.driver import session_event  # here: it loads optuna and ray
 
     journal.append("sweep_resumed" if journal.state.seq else "sweep_started", **session_event(sweep))
 
@@ -226,8 +228,6 @@ def trial_machinery(
     Yields:
         the signals, the trials that fit at a time, and a folder for what is temporary.
     """
-    from sweeps.workers import ray_session
-
     if not options.quiet:
         console.print(f"starting the workers ({options.address or 'on this machine'})", highlight=False, markup=False)
     with Signals() as signals, ray_session.session(options.address, folder / "ray.log", signals) as scratch:
@@ -249,7 +249,7 @@ def run_jobs(jobs: Jobs, resources: Resources, folder: Path, scratch: Path) -> N
     from ray.exceptions import RayError
     from ray.tune.error import TuneError
 
-    from sweeps.workers import engine
+    from sweeps.workers import engine  # here: it loads ray
 
     try:
         engine.run(jobs, resources, scratch)

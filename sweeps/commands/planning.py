@@ -7,8 +7,9 @@ from pathlib import Path
 
 from sweeps.commands import launching
 from sweeps.journal import folders, stores
-from sweeps.scheduling import costs, scheduler
-from sweeps.spec import audit, checks, spec
+from sweeps.scheduling import costs
+from sweeps.spec import audit, checks
+from sweeps.spec.load import load
 from sweeps.spec.probing import digests as probing_digests
 from sweeps.spec.spec import Sweep
 from sweeps.workers import ray_session
@@ -20,7 +21,7 @@ def plan(path: str | Path, prepare: launching.Prepare | None = None) -> list[str
     Raises:
         BadInput: what `launch` would refuse before it starts Ray.
     """
-    sweep = spec.load(path)
+    sweep = load(path)
     stores.check(sweep.home(folders.sweep_folder(sweep)))
     (prepare or launching.prepare_data)(launching.data_configs(sweep))
     return [*checks.warnings(sweep), *_space(sweep), *_audit(sweep, probing=prepare is None), *_ladder(sweep),
@@ -50,7 +51,7 @@ def _ladder(sweep: Sweep) -> list[str]:
     unit, total = ("TFLOP", f"{asha.maximum:g}") if asha.on_tflops else ("epochs", str(asha.max_epochs))
     lines = []
     for bracket in range(asha.brackets):
-        levels = ", ".join(f"{level:.4g}" for level in scheduler.ladder(asha, bracket))
+        levels = ", ".join(f"{level:.4g}" for level in asha.ladder(bracket))
         name = f"bracket {bracket + 1}: " if asha.brackets > 1 else ""
         lines.append(f"{name}rungs at {unit} {levels or 'none'} of {total}; at least the best 1 in "
                      f"{asha.reduction_factor:g} goes on at each{', the others are paused' if asha.promote else ''}")

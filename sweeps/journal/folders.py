@@ -6,6 +6,7 @@ import json
 import shlex
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,20 @@ def shrunk(sweep: Sweep, folder: Path) -> list[str]:
         return []
     lines = difference({name: there[name] for name in less if name in there}, less)
     return [f"{folder}: its budget is lowered ({', '.join(lines)}); 'lam sweep extend' raises it again"]
+
+
+def another_optuna(folder: Path, here: str | None = None) -> list[str]:
+    """A warning where a sweep is resumed under another Optuna: what its samplers keep in the journal is private to it.
+
+    Args:
+        here: the version that would search; default: the one that is installed.
+    """
+    began = known(folder).get("versions", {}).get("optuna") if (folder / "sweep.json").exists() else None
+    here = here or version("optuna")
+    if began in (None, here):
+        return []
+    return [f"{folder}: was begun with optuna {began}, here is {here}; it may suggest other configs than it would "
+            f"have: install optuna {began} to go on as it began"]
 
 
 def check_journal(folder: Path, store: Store) -> None:

@@ -37,6 +37,7 @@ class TrialState:
     """One trial as the journal tells it.
 
     Attributes:
+        number: of its config, in the order of suggestion; -1 for a trial of another sweep.
         seed: seed of the training, where the sweep trains a config several times; None = the base's.
         repeats: the trial whose config this one trains again with another seed; None for the first of its config.
         attrs: what the sampler wants to find again, see `sweeps.search.searcher`.
@@ -117,6 +118,7 @@ class SweepState:
     unjudged: str | None = None
     memo: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
     _earlier_seconds: float = 0.0
+    _configs: int = 0
 
     def apply(self, event: dict[str, Any]) -> None:
         """Take one event in."""
@@ -129,9 +131,7 @@ class SweepState:
         elif kind == "sweep_finished":
             self.finished = event["reason"]
         elif kind == "suggested":
-            trial = TrialState(event["trial"], len(self.trials), event["params"], event.get("seed"),
-                               event.get("repeats"), event.get("attrs", {}))
-            self.trials[trial.id] = trial
+            self._suggest(event)
         elif kind == "result":
             self.trials[event["trial"]].results.append(result_of(event))
         elif kind == "warm_started":
@@ -142,6 +142,13 @@ class SweepState:
             self._change(event)
         if self.session_began is not None:
             self.seconds = self._earlier_seconds + max(0.0, (_time(event) - self.session_began).total_seconds())
+
+    def _suggest(self, event: dict[str, Any]) -> None:
+        repeats = event.get("repeats")
+        number = self._configs if repeats is None else self.trials[repeats].number
+        self._configs += repeats is None
+        self.trials[event["trial"]] = TrialState(event["trial"], number, event["params"], event.get("seed"), repeats,
+                                                 event.get("attrs", {}))
 
     def _change(self, event: dict[str, Any]) -> None:
         trial = self.trials[event["trial"]]

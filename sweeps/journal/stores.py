@@ -19,6 +19,8 @@ from typing import Any, Protocol
 from record import files
 from record.errors import BadInput, EnvironmentFailed
 from record.journal import journal_objects, journals
+from sweeps.journal import lease
+from sweeps.journal.objects import ObjectStore
 
 SEGMENT_EVENTS = 5000
 LOCK_TRIES = 4
@@ -60,8 +62,6 @@ def hold(folder: Path, home: Path | str) -> Iterator[Store]:
                 stack.enter_context(Lock(home))
             yield FolderStore(home)
         else:
-            from sweeps.journal.objects import ObjectStore
-
             yield stack.enter_context(ObjectStore(*journal_objects.connect(home), home))
 
 
@@ -75,8 +75,6 @@ def at_work(folder: Path, home: Path | str) -> bool | None:
     if held is False and isinstance(home, Path) and home != folder:
         return Lock(home).held()
     if held is False and isinstance(home, str):  # the folder may be a copy: the claims tell of other machines
-        from sweeps.journal import lease
-
         try:
             return lease.is_held(*journal_objects.connect(home))
         except OSError:
@@ -92,8 +90,6 @@ def check(home: Path | str) -> None:
         EnvironmentFailed: it does not answer, or lets nothing be written or deleted.
     """
     if isinstance(home, str):
-        from sweeps.journal import lease
-
         try:
             lease.probe(*journal_objects.connect(home))
         except OSError as error:

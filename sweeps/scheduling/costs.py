@@ -7,7 +7,6 @@ from collections import Counter
 from dataclasses import dataclass
 
 from lam.config import RunConfig
-from sweeps.scheduling import rungs, scheduler
 from sweeps.search import points
 from sweeps.spec.sections import Asha
 from sweeps.spec.space import corners
@@ -75,11 +74,11 @@ def least_epochs(sweep: Sweep, configs: int) -> int:
 
 def _least_by_rungs(asha: Asha, configs: int) -> tuple[int, int]:
     """(trials that must come through all rungs of their ladder, epochs of all)."""
-    dealt = Counter(rungs.bracket_of(number, asha.brackets, asha.reduction_factor) for number in range(configs))
+    dealt = Counter(map(asha.bracket, range(configs)))
     through = spent = 0
     for bracket, alive in dealt.items():
         before = 0
-        for rung in map(int, scheduler.ladder(asha, bracket)):
+        for rung in map(int, asha.ladder(bracket)):
             spent += alive * (rung - before)
             alive, before = least_through(alive, asha), rung
         spent += alive * (asha.max_epochs - before)
@@ -115,7 +114,7 @@ def sizes(sweep: Sweep) -> list[Size]:
 def size(config: RunConfig) -> Size:
     """Counted by the counter that training uses; a rollout step as often as its coin says."""
     from lam.data import windows
-    from lam.model import flops
+    from lam.model import flops  # here, both: they load torch and h5py
 
     train = windows.open_split(config, "train")
     plain, rolled = (flops.training_flops(config, train.latent_shape, anchor)

@@ -67,23 +67,37 @@ def judge(spec: SweepSpec, state: SweepState, trial: TrialState, config: RunConf
 
 def epochs_left(spec: SweepSpec, trial: TrialState, config: RunConfig) -> int:
     """Epochs until the trial has had its full budget, 0 or less where it has."""
-    latest, left = trial.results[-1], config.num_epochs - trial.results[-1].epoch
-    if spec.asha is None or spec.asha.max_tflops is None or not latest.tflops > 0:
-        return left
-    return min(left, math.ceil((spec.asha.max_tflops - latest.tflops) / (latest.tflops / latest.epoch)))
+    return full_epochs(spec, trial, config.num_epochs) - trial.epoch
 
 
-def collapse_grace(config: RunConfig, steps_per_epoch: int, spec: SweepSpec) -> int:
-    """Epochs before collapse is judged."""
+def full_epochs(spec: SweepSpec, trial: TrialState, most: int) -> int:
+    """Epochs of the full budget: `most`, or as many as its TFLOPs buy this trial at its own cost an epoch."""
+    if spec.asha is None or spec.asha.max_tflops is None:
+        return most
+    return min(most, _epochs_until(spec.asha.max_tflops, trial, most))
+
+
+def _epochs_until(tflops: float, trial: TrialState, unknown: int) -> int:
+    """The epoch at which a trial has spent this much, at its own cost an epoch; `unknown` before it has a cost."""
+    if not trial.tflops > 0:
+        return unknown
+    return trial.epoch + math.ceil((tflops - trial.tflops) / (trial.tflops / trial.epoch))
+
+
+def collapse_grace(trial: TrialState, config: RunConfig, spec: SweepSpec) -> int:
+    """Epochs before collapse is judged: of those that the trial can have, which its TFLOPs may make few."""
     if config.health.grace_epochs is not None:
         return config.health.grace_epochs
-    return health.collapse_grace(config.num_epochs, steps_per_epoch, config.vq_refresh_interval,
-                                 spec.scheduler.rule.grace_epochs if spec.scheduler else 0)
+    latest, first_rung = trial.results[-1], spec.scheduler.rule.grace_epochs if spec.scheduler else 0
+    if spec.asha is not None and spec.asha.on_tflops:
+        first_rung = _epochs_until(spec.asha.grace, trial, first_rung)
+    return health.collapse_grace(full_epochs(spec, trial, config.num_epochs), latest.step // latest.epoch,
+                                 config.vq_refresh_interval, first_rung)
 
 
 def _collapse(trial: TrialState, config: RunConfig, saved: int, spec: SweepSpec) -> Ending | None:
     latest, patience = trial.results[-1], config.health.patience
-    grace = collapse_grace(config, latest.step // latest.epoch, spec)
+    grace = collapse_grace(trial, config, spec)
     lately = trial.results[-patience:]
     epochs, flags = [result.epoch for result in lately], [result.verdict == "collapsed" for result in lately]
     if health.collapse(epochs, flags, grace, patience) is None:
@@ -102,25 +116,11 @@ def _by_rule(spec: SweepSpec, state: SweepState, trial: TrialState, saved: int) 
     return _asha(spec, spec.scheduler.asha, state, trial, saved)
 
 
-def ladder(asha: Asha, bracket: int = 0) -> list[float]:
-    """Rungs of a bracket in units of the axis."""
-    grace = asha.grace * asha.reduction_factor**bracket
-    if asha.on_tflops:
-        return rungs.amounts(grace, asha.maximum, asha.reduction_factor)
-    return [float(level) for level in rungs.levels(grace, asha.maximum, asha.reduction_factor)]
-
-
-def place(asha: Asha, result: Result) -> float:
-    """Where a result lies on the axis of the rungs."""
-    return result.tflops if asha.on_tflops else float(result.epoch)
-
-
 def _asha(spec: SweepSpec, asha: Asha, state: SweepState, trial: TrialState, saved: int) -> Ending | None:
     latest = trial.results[-1]
-    bracket = _bracket(asha, trial)
-    levels = ladder(asha, bracket)
-    before = place(asha, trial.results[-2]) if len(trial.results) > 1 else 0.0
-    reached = rungs.rung_reached(levels, before, place(asha, latest))
+    bracket = asha.bracket(trial.number)
+    levels = asha.ladder(bracket)
+    reached = rungs.rung_reached(levels, _before(asha, trial), asha.place(latest))
     if reached is None:
         return None
     earlier = _arrived(spec, asha, state, bracket, reached, without=trial)
@@ -138,17 +138,13 @@ def _asha(spec: SweepSpec, asha: Asha, state: SweepState, trial: TrialState, sav
                   decision.arrivals)
 
 
-def _bracket(asha: Asha, trial: TrialState) -> int:
-    return rungs.bracket_of(trial.number, asha.brackets, asha.reduction_factor) if asha.brackets > 1 else 0
-
-
 def _arrived(spec: SweepSpec, asha: Asha, state: SweepState, bracket: int, reached: int,
              without: TrialState) -> Iterator[float]:
     """What each other trial of the bracket that has come to a rung was worth there."""
-    levels = ladder(asha, bracket)
+    levels = asha.ladder(bracket)
     previous = levels[reached - 1] if reached else 0.0
     for other in state.configs:
-        if other is not without and _bracket(asha, other) == bracket:
+        if other is not without and asha.bracket(other.number) == bracket:
             value = rung_value(other, asha, levels[reached], previous, spec.maximise)
             if value is not None:
                 yield value
@@ -158,13 +154,19 @@ def rung_value(trial: TrialState, asha: Asha, rung: float, previous: float, maxi
     """What a trial is worth at a rung: its first result there; None where it has not arrived.
 
     A trial that diverged or collapsed for good on the way from the `previous` rung counts as an
-    arrival worth minus infinity: it took the place of one that would have arrived.
+    arrival worth minus infinity: it took the place of one that would have arrived. One that was lost where the
+    previous rung judged it counts there.
     """
     for result in trial.results:
-        if place(asha, result) >= rung:
+        if asha.place(result) >= rung:
             return _worth(result, maximise)
     lost = trial.final and (trial.reason or {}).get("rule") in ("nonfinite", "collapse")
-    return rungs.NEVER if lost and trial.results and place(asha, trial.results[-1]) >= previous else None
+    return rungs.NEVER if lost and trial.results and _before(asha, trial) >= previous else None
+
+
+def _before(asha: Asha, trial: TrialState) -> float:
+    """Where a trial was before its latest result."""
+    return asha.place(trial.results[-2]) if len(trial.results) > 1 else 0.0
 
 
 def promotable(spec: SweepSpec, state: SweepState) -> TrialState | None:
@@ -174,9 +176,9 @@ def promotable(spec: SweepSpec, state: SweepState) -> TrialState | None:
         return None
     found: list[tuple[float, float, TrialState]] = []
     for trial in state.with_status("paused"):
-        bracket = _bracket(asha, trial)
-        levels = ladder(asha, bracket)
-        reached = rungs.rung_reached(levels, 0.0, place(asha, trial.results[-1]))
+        bracket = asha.bracket(trial.number)
+        levels = asha.ladder(bracket)
+        reached = rungs.rung_reached(levels, 0.0, asha.place(trial.results[-1]))
         assert reached is not None, "a trial is paused at a rung"
         value = _worth(trial.results[-1], spec.maximise)
         peers = list(_arrived(spec, asha, state, bracket, reached, without=trial))

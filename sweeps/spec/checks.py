@@ -9,7 +9,6 @@ from typing import Any
 from lam.config import RunConfig
 from record.errors import BadInput
 from record.schema import suggest
-from sweeps.scheduling import scheduler
 from sweeps.search import points
 from sweeps.spec.space import corners, draws
 from sweeps.spec.spec import Sweep
@@ -135,7 +134,7 @@ def _check_brackets(sweep: Sweep) -> None:
     asha = sweep.spec.asha
     if asha is None or asha.brackets == 1:
         return
-    most = sum(1 for _ in itertools.takewhile(bool, (scheduler.ladder(asha, k) for k in range(asha.brackets))))
+    most = sum(1 for _ in itertools.takewhile(bool, (asha.ladder(k) for k in range(asha.brackets))))
     if most < asha.brackets:
         raise BadInput(f"got {asha.brackets}, and only the first {most} have a rung before {asha.maximum:g}",
                        source=sweep.source, key="scheduler.asha.brackets",

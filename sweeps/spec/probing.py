@@ -45,7 +45,7 @@ def digest(config: RunConfig) -> str:
     """Train one epoch in a folder that is deleted, and name what came out."""
     from safetensors.torch import load_file
 
-    from lam.training import loop
+    from lam.training import loop  # here: it loads torch
 
     with tempfile.TemporaryDirectory(prefix="lam-probe-") as folder:
         epochs = loop.train(config, folder)

@@ -8,6 +8,8 @@ from pydantic import Field, StrictInt, model_validator
 from pydantic import Strict as StrictType
 
 from record.schema import Strict
+from sweeps.journal.state import Result
+from sweeps.scheduling import rungs
 
 Policy = Literal["complete", "pruned", "infeasible", "full_budget_only"]
 Number = Annotated[float, StrictType()]  # `true` and '2' are none
@@ -135,6 +137,21 @@ class Asha(Rungs):
     def maximum(self) -> float:
         """Full budget, in units of the axis."""
         return float(self.max_epochs) if self.max_tflops is None else self.max_tflops
+
+    def ladder(self, bracket: int = 0) -> list[float]:
+        """Rungs of a bracket, in units of the axis."""
+        grace = self.grace * self.reduction_factor**bracket
+        if self.on_tflops:
+            return rungs.amounts(grace, self.maximum, self.reduction_factor)
+        return [float(level) for level in rungs.levels(grace, self.maximum, self.reduction_factor)]
+
+    def place(self, result: Result) -> float:
+        """Where a result lies on the axis of the rungs."""
+        return result.tflops if self.on_tflops else float(result.epoch)
+
+    def bracket(self, number: int) -> int:
+        """Bracket of the config with this number; all its trainings are of it."""
+        return rungs.bracket_of(number, self.brackets, self.reduction_factor) if self.brackets > 1 else 0
 
 
 class Median(Rungs):

@@ -1,13 +1,11 @@
 """The sweep config: what to vary, how to search, when to stop. One YAML, validated as a whole.
 
-`load` reads it, joins it with its base run config and checks what can be checked without data; see
-`sweeps.spec.checks`. Nothing is started and nothing is written before that has passed.
+`sweeps.spec.load` reads it, joins it with its base run config and checks what can be checked without data.
 """
 
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import re
 from dataclasses import dataclass
@@ -16,14 +14,12 @@ from typing import Annotated, Any
 
 from pydantic import Field, StrictInt, field_validator, model_validator
 
-from lam import config as config_module
 from lam.config import RunConfig
 from lam.metrics import TABLE
-from record import standing, yamlio
+from record import standing
 from record.bounds import Bound
-from record.errors import BadInput
 from record.journal import journals
-from record.schema import Strict, build, suggest
+from record.schema import Strict, suggest
 from sweeps.spec.sections import Amount, Asha, Budget, Count, Policy, Resources, Scheduler, Search, Tpe
 from sweeps.spec.space import Knob, Scalar
 
@@ -199,47 +195,3 @@ class Sweep:
         """Twelve hex digits that name what was asked; the budget is left out, so that it can be raised."""
         asked = {key: value for key, value in self.asked().items() if key != "budget"}
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def load(path: str | Path) -> Sweep:
-    """Read and check a sweep YAML.
-
-    Raises:
-        BadInput: naming the file, the key, the value and the remedy.
-    """
-    from sweeps.spec import checks
-
-    path = Path(path)
-    values = yamlio.load_mapping(path)
-    spec = build(SweepSpec, values, path)
-    given, base_source = _base_values(spec, path)
-    base = _complete(spec, config_module.from_mapping(given, base_source), Path(base_source).parent)
-    sweep = Sweep(spec, base, str(path), path.read_text(encoding="utf-8"))
-    checks.check(sweep, given)
-    return sweep
-
-
-def _base_values(spec: SweepSpec, path: Path) -> tuple[dict[str, Any], str]:
-    """(what the base config states, the file that states it)."""
-    if isinstance(spec.base, dict):
-        return spec.base, f"{path}:base"
-    beside = path.parent / spec.base
-    if not beside.exists():
-        raise BadInput(f"got {spec.base!r}, no such file ({beside})", source=path, key="base",
-                       remedy="write the path relative to the sweep file, or the run config itself")
-    return yamlio.load_mapping(beside), str(beside)
-
-
-def _complete(spec: SweepSpec, base: RunConfig, folder: Path) -> RunConfig:
-    """The base with what the sweep settles: absolute paths, the epochs, the validations, the threads of one trial."""
-    from sweeps.scheduling import scheduler
-
-    changes: dict[str, Any] = {}
-    if spec.scheduler:
-        changes["num_epochs"] = spec.scheduler.rule.max_epochs
-    if spec.asha and spec.asha.on_tflops:
-        ladders = [scheduler.ladder(spec.asha, bracket) for bracket in range(spec.asha.brackets)]
-        changes["val_at_tflops"] = sorted({*itertools.chain(*ladders), spec.asha.maximum})
-    if base.threads == 0:
-        changes["threads"] = max(1, int(spec.resources.cpu))
-    return config_module.relative_paths_from(base, folder).replace(**changes)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import bisect
 import contextlib
-import math
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -19,8 +18,11 @@ from rich.table import Table
 from rich.text import Text
 
 from record.journal import journals
+from sweeps.journal import folders, stores
 from sweeps.journal.state import SweepState, TrialState, ranking
 from sweeps.spec.spec import Sweep
+from sweeps.views import outlook, summary
+from sweeps.views.words import counts_text, number, params_text
 from sweeps.workers.signals import STOPPING, Signals
 
 ROWS = 16
@@ -144,8 +146,6 @@ class Fitted:
 
 def sentences(sweep: Sweep, state: SweepState, at_work: bool | None = True) -> list[str]:
     """What is spent, what is left, and the best so far."""
-    from sweeps.views import outlook, summary
-
     lines = [*summary.totals_lines(state), outlook.sentence(sweep, state, at_work), summary.best_sentence(sweep, state)]
     front = summary.front(sweep, state)
     return [*lines, *([f"not beaten on every objective: {', '.join(front)}"] if front else [])]
@@ -162,9 +162,6 @@ class Seen(NamedTuple):
 
 def look(folder: Path) -> Seen:
     """Read a sweep, and whether a driver is at work on it."""
-    from sweeps.journal import folders, stores
-    from sweeps.views import outlook
-
     sweep, state = folders.open_sweep(folder)
     at_work = stores.at_work(folder, sweep.home(folder))
     if at_work:
@@ -256,29 +253,3 @@ def _verdicts(trial: TrialState, at_best: str) -> str:
     """The verdict at the best epoch, and the last one where it is another."""
     found = dict.fromkeys(filter(None, (at_best, trial.verdict)))
     return ", then ".join(found).replace("_", " ")
-
-
-def params_text(params: dict[str, Any]) -> str:
-    """Knobs on one line, floats with four digits."""
-    return " ".join(f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
-                    for name, value in params.items())
-
-
-def number(value: float | None) -> str:
-    """Four digits, or 'not finite'."""
-    return "not finite" if value is None or not math.isfinite(value) else f"{value:.4g}"
-
-
-def counts_text(state: SweepState) -> str:
-    """How many trials are in which state, the states that are empty left out."""
-    counts = {
-        "completed": len(state.with_status("completed")),
-        "stopped early": len(state.with_status("stopped")),
-        "failed": len(state.with_status("failed")),
-        "paused": len(state.with_status("paused")),
-        "running": len(state.with_status("started")),
-        "to go on": len(state.with_status("suggested", "interrupted")),
-    }
-    collapsed = sum(trial.verdict == "collapsed" for trial in state.trials.values() if trial.final)
-    words = [f"{count} {word}" for word, count in counts.items() if count]
-    return ", ".join([*words, *([f"{collapsed} of them collapsed"] if collapsed else [])]) or "no trial yet"

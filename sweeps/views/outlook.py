@@ -10,7 +10,6 @@ from record.errors import LamError
 from sweeps.journal import folders
 from sweeps.journal.state import SweepState, TrialState
 from sweeps.scheduling import scheduler
-from sweeps.spec import spec
 from sweeps.spec.spec import Sweep
 
 
@@ -55,18 +54,12 @@ def is_over(sweep: Sweep, state: SweepState, left: dict[str, float]) -> bool:
 
 
 def _part(sweep: Sweep, state: SweepState, first: TrialState) -> float:
-    """How much of a config's trainings is done: epochs, 1 for a training that ended."""
+    """How much of a config's trainings is done: of the epochs that its budget buys, 1 for a training that ended."""
     if first.status in ("stopped", "failed", "paused"):  # no further seeds follow
         return 1.0
     trainings = state.repeats_of(first)
-    return sum(1.0 if trial.final else _share(sweep, trial) for trial in trainings) / sweep.spec.seeds
-
-
-def _share(sweep: Sweep, trial: TrialState) -> float:
-    """How much of its full budget a training has had: epochs, or operations where those are the axis."""
-    asha = sweep.spec.asha
-    operations = trial.tflops / asha.maximum if asha is not None and asha.on_tflops else 0.0
-    return min(1.0, max(operations, trial.epoch / sweep.max_epochs))
+    return sum(1.0 if trial.final else trial.epoch / scheduler.full_epochs(sweep.spec, trial, sweep.max_epochs)
+               for trial in trainings) / sweep.spec.seeds
 
 
 def sentence(sweep: Sweep, state: SweepState, at_work: bool | None = True) -> str:
@@ -92,7 +85,7 @@ def nobody_sentence(sweep: Sweep, folder: Path) -> str:
     """That no driver is at work, and what goes on: a command where the folder's own YAML is the whole sweep."""
     folder = folder.absolute()
     try:
-        whole = folder.name == sweep.spec.name and spec.load(folder / "sweep.yaml").fingerprint() == sweep.fingerprint()
+        whole = folder.name == sweep.spec.name and load(folder / "sweep.yaml").fingerprint() == sweep.fingerprint()
     except (LamError, OSError):  # its base lies beside the YAML of the first launch
         whole = False
     again = f"resume with: {folders.resume_command(folder)}" if whole else "the command that launched it resumes it"

@@ -12,7 +12,7 @@ from record.standing import is_sound
 from sweeps.journal.state import Result, SweepState, TrialState, mean_result, pareto, ranking
 from sweeps.spec.spec import Sweep
 from sweeps.views import outlook
-from sweeps.views.display import counts_text, number, params_text
+from sweeps.views.words import counts_text, number, params_text
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ class SweepDriver:
         """Make up for how the last session ended, before anything runs.
 
         A kill may have come between a trial's result and what follows from it. A sweep that was extended has
-        trials that were never promoted, and now may be.
+        trials that were never promoted, and now may be, and others that only the budget stopped, which go on.
         """
         state = self.journal.state
         if state.unjudged is not None:
@@ -74,6 +74,8 @@ class SweepDriver:
                 reason.pop("paused", None)
                 reason["sentence"] = reason["sentence"].removesuffix(NEVER_PROMOTED)
                 self._write("paused", trial=trial.id, epoch=trial.epoch, reason=reason)
+            elif reason.get("rule") == "budget" and not scheduler.spent_budget(self.sweep.spec, state, trials=False):
+                self._write("interrupted", trial=trial.id, epoch=trial.epoch)
         self._waiting = [trial.id for trial in state.unfinished if trial.status != "paused"]
 
     def next(self) -> Job | Literal["wait", "finished"]:
