@@ -132,6 +132,13 @@ def test_a_longer_sweep_promotes_what_was_never_promoted(tmp_path: Path) -> None
         trial.id: trial.epoch for trial in whole.trials.values()}
 
 
+def test_what_only_the_budget_stopped_goes_on_when_there_is_more(tmp_path: Path) -> None:
+    short, longer = (make(tmp_path, scheduler="none", space={"weight_decay": {"uniform": [0.0, 0.8]}},
+                          budget={"trials": 2, "epochs": epochs}) for epochs in (12, 100))
+    assert [trial.epoch for trial in session(short, tmp_path / "a").with_status("stopped")] == [3]
+    assert [trial.epoch for trial in session(longer, tmp_path / "a").with_status("completed")] == [9, 9]
+
+
 def test_what_the_machine_refuses_fails_no_trial(tmp_path: Path) -> None:
     """A disk that is full for a worker: the session ends, the trial comes back."""
     sweep = make(tmp_path)

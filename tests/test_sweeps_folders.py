@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,16 @@ def test_a_budget_that_shrinks_is_said(tmp_path: Path) -> None:
     less = make_sweep(tmp_path / "yaml", budget={"trials": 5, "hours": 2})
     assert folders.shrunk(less, folder) == [
         f"{folder}: its budget is lowered (trials: 15 -> 5, hours: absent -> 2.0); 'lam sweep extend' raises it again"]
+
+
+def test_another_optuna_is_said(tmp_path: Path) -> None:
+    folder, began = tmp_path / "demo", metadata.version("optuna")
+    assert folders.another_optuna(folder) == [], "nothing has begun"
+    folders.write_identity(make_sweep(tmp_path / "yaml"), folder, "data")
+    assert folders.another_optuna(folder) == []
+    assert folders.another_optuna(folder, "9.9") == [
+        f"{folder}: was begun with optuna {began}, here is 9.9; it may suggest other configs than it would have: "
+        f"install optuna {began} to go on as it began"]
 
 
 def test_what_goes_on_with_an_extended_sweep_is_named(tmp_path: Path) -> None:

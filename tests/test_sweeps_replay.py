@@ -166,8 +166,8 @@ def test_a_budget_is_raised_from_what_is_allowed_or_spent(tmp_path: Path) -> Non
     folder = recorded(tmp_path / "runs", sweep, STEADY)
     _, state = folders.open_sweep(folder)
     assert extending.raised(sweep.spec, state, {"trials": 3, "epochs": 10}) == {"trials": 9, "epochs": 64}
-    with pytest.raises(BadInput, match="--hours: got 2, and the sweep's budget has no limit of hours; leave it out; add "
-                                       "to what limits the sweep: --trials, --epochs"):
+    with pytest.raises(BadInput, match="--hours: got 2, and the sweep's budget has no limit of hours; leave it out; "
+                                       "add to what limits the sweep: --trials, --epochs"):
         extending.raised(sweep.spec, state, {"trials": 3, "epochs": 10, "hours": 2})
     with pytest.raises(BadInput, match="its budget of 54 epochs is spent too; add --epochs as well"):
         extending.raised(sweep.spec, state, {"trials": 3})

@@ -154,13 +154,11 @@ def test_the_estimate_counts_epochs_and_the_clock_goes_on(tmp_path: Path) -> Non
         assert later(journal.state, 100).seconds == journal.state.seconds
 
 
-def test_the_estimate_counts_operations_where_they_are_the_axis(tmp_path: Path) -> None:
-    """A wide model has spent half its operations after one epoch of ten."""
-    sweep = make_sweep(tmp_path / "demo", budget={"trials": 1}, scheduler={"asha": {"max_epochs": 10, "max_tflops": 8}})
+def test_the_estimate_counts_operations_where_they_are_the_budget_of_a_trial(tmp_path: Path) -> None:
+    sweep = make_sweep(tmp_path / "demo", scheduler={"asha": {"max_epochs": 100, "max_tflops": 10.0}})
     with begun(tmp_path / "demo", sweep) as journal:
-        add(journal, "t0001", [])
-        journal.append("result", trial="t0001", epoch=1, objective=0.1, verdict="live", metrics={}, tflops=4.0, step=1)
-        assert outlook.outlook(sweep, later(journal.state, 100)).seconds == pytest.approx(100)
+        add(journal, "t0001", [(5, 0.1, "live")])
+        assert outlook.outlook(sweep, later(journal.state, 100)).seconds == pytest.approx(700), "half of one of four"
 
 
 def test_a_config_is_done_with_its_last_seed(tmp_path: Path) -> None:

@@ -152,7 +152,7 @@ def _audited(sweep: Sweep, options: Options) -> tuple[audit.Audited, ...]:
 
 def is_over(sweep: Sweep, state: SweepState) -> bool:
     """Whether there is nothing left to do."""
-    if state.unfinished:
+    if state.unfinished or scheduler.cut_short(sweep.spec, state):
         return False
     if scheduler.wants_another_seed(sweep.spec, state) and not scheduler.spent_budget(sweep.spec, state, trials=False):
         return False

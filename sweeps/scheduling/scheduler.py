@@ -195,6 +195,13 @@ def wants_another_seed(spec: SweepSpec, state: SweepState) -> TrialState | None:
                  if trial.repeats is None and len(state.repeats_of(trial)) < spec.seeds), None)
 
 
+def cut_short(spec: SweepSpec, state: SweepState) -> list[TrialState]:
+    """Trials that only the budget stopped, where it has been raised since."""
+    if spent_budget(spec, state, trials=False):
+        return []
+    return [trial for trial in state.with_status("stopped") if (trial.reason or {}).get("rule") == "budget"]
+
+
 def _median(spec: SweepSpec, median: Median, state: SweepState, trial: TrialState, saved: int) -> Ending | None:
     latest = trial.results[-1]
     if latest.epoch < median.grace_epochs:

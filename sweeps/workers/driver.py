@@ -74,8 +74,8 @@ class SweepDriver:
                 reason.pop("paused", None)
                 reason["sentence"] = reason["sentence"].removesuffix(NEVER_PROMOTED)
                 self._write("paused", trial=trial.id, epoch=trial.epoch, reason=reason)
-            elif reason.get("rule") == "budget" and not scheduler.spent_budget(self.sweep.spec, state, trials=False):
-                self._write("interrupted", trial=trial.id, epoch=trial.epoch)
+        for trial in scheduler.cut_short(self.sweep.spec, state):
+            self._write("interrupted", trial=trial.id, epoch=trial.epoch)
         self._waiting = [trial.id for trial in state.unfinished if trial.status != "paused"]
 
     def next(self) -> Job | Literal["wait", "finished"]:
