@@ -70,7 +70,7 @@ def evaluate(model: LatentActionModel, windows: Windows, config: RunConfig) -> d
         record |= _codebook(scored.codes, config)
         if config.quantizer != "fsq":  # there z_q lies in another space than z_e
             variance = float(true.z_e_NSQ.var(axis=0).mean())
-        record["val/quantization_error"] = float(true.error_q.mean()) / variance if variance > 0 else math.nan
+            record["val/quantization_error"] = float(true.error_q.mean()) / variance if variance > 0 else math.nan
     record["val/objective"] = health.objective(record, config.objective_preset)
     return record
 
