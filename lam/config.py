@@ -1,8 +1,10 @@
 """The run config: everything that one training run depends on, as one frozen, validated object.
 
 Names and defaults are those of the LAM training guide (docs/references.md), except `quantizer`,
-whose default is `ema` because the guide's gradient codebook collapsed on every game tried. The
-guide's exact setting is `configs/seed.yaml`. This module is light: importing it loads no torch.
+whose default is `ema` because the guide's gradient codebook collapsed on every game tried, and
+`codebook_init`, `vq_refresh_interval`, `normalize_codes` and `predict_residual` for the same reason.
+The guide gives no `warmup_steps`, `weight_decay`, `rollout_prob` or `rollout_weight`. Its exact
+setting is `configs/seed.yaml`. This module is light: importing it loads no torch.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
-from lam.metrics import TABLE
+from lam.metrics import NEEDS, TABLE
 from record import yamlio
 from record.errors import BadInput
 from record.run import RunFolder
@@ -54,6 +56,8 @@ class EarlyStopping(Strict):
             near = get_close_matches(self.metric, TABLE, 1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ValueError(f"{self.metric!r} is no metric{hint}")
+        if TABLE[self.metric].measured == "evaluate":
+            raise ValueError(f"metric {self.metric} is measured by 'lam evaluate' only; watch val/objective")
         if self.mode == "auto" and TABLE[self.metric].direction == "none":
             raise ValueError(f"metric {self.metric} has no better direction of its own; set mode to min or max")
         return self
@@ -156,7 +160,7 @@ class RunConfig(Strict):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto = a GPU where there is one")
 
     # evaluation
-    eval_batch_size: Count = Field(64, description="sequences evaluated at a time; changes no number")
+    eval_batch_size: Count = Field(64, description="sequences evaluated at a time; changes numbers by rounding only")
     eval_sequences: Count = Field(512, description="at most so many sequences of a split are scored")
     eval_seed: Whole = Field(0, description="seed of the random and flipped codes")
     val_every: Count = Field(1, description="epochs between two validations; the last epoch is always validated")
@@ -164,8 +168,8 @@ class RunConfig(Strict):
         (), description="also validated after the first epoch that ends at or past each of these TFLOPs")
     objective_preset: Literal["control_health", "dsnr_health", "mse"] = Field(
         "control_health", description="what val/objective ranks by")
-    perplexity_target: Positive | None = Field(
-        None, description="per-slot perplexity of full health; default: max(2, num_embeddings / 4)")
+    perplexity_target: Annotated[float, Field(gt=1)] | None = Field(
+        None, description="per-slot perplexity of full health, above 1; default: max(2, num_embeddings / 4)")
     health: HealthConfig = Field(default_factory=HealthConfig)
 
     # records
@@ -187,7 +191,16 @@ class RunConfig(Strict):
             raise ValueError("quantizer fsq needs num_embeddings of at least 2, got 1")
         if self.lr_decay_epochs is not None and self.lr_decay_epochs > 10 * self.num_epochs:
             raise ValueError(f"lr_decay_epochs {self.lr_decay_epochs} is over ten times num_epochs {self.num_epochs}")
+        watched = self.early_stopping.metric if self.early_stopping else None
+        if watched and self.lacks(watched):
+            raise ValueError(f"early_stopping.metric {watched} needs {self.lacks(watched)}; watch val/objective")
         return self
+
+    def lacks(self, metric: str) -> str:
+        """What this run lacks that a metric needs, in words; '' where nothing. Only the data know of labels."""
+        have = {"codes": self.quantizer != "none", "codebook": self.quantizer not in ("none", "fsq"),
+                "averaging": self.average_weights is not None, "rollout": self.rollout_horizon > 1, "labels": True}
+        return " and ".join(NEEDS[need] for need in TABLE[metric].needs if not have[need])
 
     @property
     def manifest(self) -> Path:
@@ -216,6 +229,13 @@ class RunConfig(Strict):
         values = {key: value for key, value in self.mapping().items() if key != "tracking"}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
+
+# Fields that change how a run is computed and kept, and no result beyond rounding.
+CHANGES_NO_RESULT = ("eval_batch_size", "cache", "keep", "checkpoint_every", "checkpoint_steps", "sample_count",
+                     "accumulate_parts", "compile", "recompute")
+
+# Fields that a resume may change: with these a run is prolonged or moved, to data that are told by their content.
+RESUMABLE = (*CHANGES_NO_RESULT, "num_epochs", "threads", "device", "data_dir", "manifest_path", "tracking")
 
 # Sections of a production YAML that describe where a config came from; they configure nothing.
 PRODUCTION_SECTIONS = ("provenance", "gates", "alerts")

@@ -25,14 +25,15 @@ MARKS = ("<!-- modules: written by make docs -->\n", "<!-- end of modules -->\n"
 
 def metrics_page() -> str:
     """The metric table as Markdown."""
-    rows = [_metric_row(metric) for metric in TABLE.values()]
+    rows = [_metric_row(metric, placed=True) for metric in TABLE.values()]
     return "\n".join([
         "# Metrics", "",
-        "Generated from `lam/metrics.py` by `make docs`. A metric that is not defined for a run or an epoch is `null`.",
+        "Generated from `lam/metrics.py` by `make docs`. `null`: not defined in this epoch, or for a rollout that was",
+        "not run. Absent: not measured in this epoch, or the run lacks what the metric needs. 0 is a measured 0.",
         "Symbols: z_e is the encoder's action embedding, z_q its code; d_* are distances of a prediction to its target",
         "with the true codes (action), uniformly drawn codes (rand) or one flipped slot (action_eps).", "",
-        "| key | formula | better | reduction | in the loss | unit | bounds |",
-        "|---|---|---|---|---|---|---|", *rows, "",
+        "| key | formula | better | measured | needs | reduction | in the loss | unit | bounds |",
+        "|---|---|---|---|---|---|---|---|---|", *rows, "",
         "## Of the data, once a run", "", "In `run.json`, and in the trackers.", "",
         "| key | formula | better | reduction | in the loss | unit | bounds |", "|---|---|---|---|---|---|---|",
         *(_metric_row(metric) for metric in DATA_STATS.values()), "",
@@ -42,12 +43,13 @@ def metrics_page() -> str:
     ])
 
 
-def _metric_row(metric: Metric) -> str:
+def _metric_row(metric: Metric, placed: bool = False) -> str:
     better = {"up": "higher", "down": "lower", "none": "-"}[metric.direction]
     low, high = metric.bounds
     formula = metric.formula.replace("|", "\\|")
-    cells = (f"`{metric.key}`", formula, better, metric.reduction, "yes" if metric.in_loss else "", metric.unit,
-             f"{low:g} .. {high:g}")
+    where = (metric.measured, ", ".join(metric.needs)) if placed else ()
+    cells = (f"`{metric.key}`", formula, better, *where, metric.reduction, "yes" if metric.in_loss else "",
+             metric.unit, f"{low:g} .. {high:g}")
     return "| " + " | ".join(cells) + " |"
 
 

@@ -8,11 +8,21 @@ it is written as null and never counts as good.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 Direction = Literal["up", "down", "none"]
 Reduction = Literal["mean", "sums", "counts", "last", "max", "min", "std", "status"]
+Measured = Literal["training", "validation", "evaluate"]
+
+# What a metric may need of a run, in the words that a refusal says.
+NEEDS = {
+    "codes": "codes (quantizer none has none)",
+    "codebook": "codes that lie among the embeddings (quantizers none and fsq have none)",
+    "averaging": "averaged weights (set average_weights)",
+    "rollout": "a rollout (set rollout_horizon to 2 or more)",
+    "labels": "true actions in the files of the validation split",
+}
 
 INF = float("inf")
 
@@ -30,6 +40,8 @@ class Metric:
             "sums" taken once over the split, a function of "counts" over the split, the "last" value.
         unit: what it is measured in; "" for a pure number.
         bounds: smallest and largest value it can take.
+        needs: what a run must have for it to be defined, keys of `NEEDS`.
+        evaluate_only: `lam evaluate` measures it and no training does.
     """
 
     key: str
@@ -39,29 +51,42 @@ class Metric:
     in_loss: bool = False
     unit: str = ""
     bounds: tuple[float, float] = (0.0, INF)
+    needs: tuple[str, ...] = ()
+    evaluate_only: bool = False
+
+    @property
+    def measured(self) -> Measured:
+        """Where it is measured: in every epoch of training, in its validations, or by `lam evaluate` alone."""
+        if self.evaluate_only:
+            return "evaluate"
+        return "validation" if self.key.startswith(("val/", "validation/")) else "training"
 
 
 def _losses(split: str) -> list[Metric]:
-    def loss(name: str, formula: str, in_loss: bool = False) -> Metric:
-        return Metric(f"{split}/{name}", formula, "down", "mean", in_loss, unit="latent²" if in_loss else "")
+    def loss(name: str, formula: str, in_loss: bool = False, needs: tuple[str, ...] = ()) -> Metric:
+        return Metric(f"{split}/{name}", formula, "down", "mean", in_loss, "latent²" if in_loss else "", needs=needs)
 
+    share = "the share of steps with a rollout" if split == "train" else "rollout_prob"
     return [
-        loss("loss", "mse_loss*reconstruction_weight + vq_loss + rollout_loss*rollout_weight"),
-        loss("loss_mae", "mae_loss*reconstruction_weight + vq_loss + rollout_loss_mae*rollout_weight"),
+        loss("loss", f"mse_loss*reconstruction_weight + vq_loss + rollout_loss*rollout_weight*r, r = {share}"),
+        loss("loss_mae", "mae_loss*reconstruction_weight + vq_loss + rollout_loss_mae*rollout_weight*r, the same r"),
         loss("mse_loss", "mean (prediction - target)²", in_loss=True),
         loss("recon_loss", "the same number as mse_loss"),
         loss("mae_loss", "mean |prediction - target|"),
         loss("vq_loss", "codebook_loss + commitment_loss", in_loss=True),
-        loss("codebook_loss", "mean (z_q - z_e)², gradient to the codebook only"),
-        loss("commitment_loss", "commitment_weight * mean (z_q - z_e)², gradient to the encoder only"),
-        loss("rollout_loss", "mean squared error of the predictions 2..rollout_horizon of a rollout", in_loss=True),
-        loss("rollout_loss_mae", "mean absolute error of the same rollout"),
+        loss("codebook_loss", "mean (z_q - z_e)²; trains the codebook of vq and the map of simvq, nothing under ema "
+             "and rotation, whose codes follow averages; 0 for fsq and none"),
+        loss("commitment_loss", "commitment_weight * mean (z_q - z_e)², gradient to the encoder only; 0 for fsq and "
+             "none"),
+        loss("rollout_loss", "mean squared error of the predictions 2..rollout_horizon of a rollout; null where there "
+             "was none", in_loss=True, needs=("rollout",)),
+        loss("rollout_loss_mae", "mean absolute error of the same rollout", needs=("rollout",)),
     ]
 
 
 _TRAIN = [
     Metric("train/codebook_usage", "distinct codes in a batch, mean over the epoch's batches", "up", "mean",
-           unit="codes"),
+           unit="codes", needs=("codes",)),
     Metric("train/lr", "learning rate of the epoch's last step", "none", "last"),
     Metric("train/kl_weight", "the constant 1 (kept for compatibility)", "none", "last", bounds=(1, 1)),
     Metric("train/grad_norm", "global L2 norm of the gradient before clipping, mean over steps", "none", "mean"),
@@ -80,7 +105,7 @@ _TRAIN = [
            bounds=(-INF, INF)),
     Metric("train/is_improving", "1 where loss_decrease > 0, else 0", "up", "status", bounds=(0, 1)),
     *(Metric(f"train/update_ratio_{part}", f"‖Δw‖ / ‖w‖ of {what} in the epoch's last optimizer step, revival "
-             "included; 0 = it does not move", "none", "last")
+             "included; 0 = it does not move", "none", "last", needs=("codes",) if part == "codebook" else ())
       for part, what in (("encoder", "encoder and input adapter"), ("decoder", "decoder and output adapter"),
                          ("codebook", "the codes"))),
     Metric("train/samples_per_second", "training sequences per second of training time", "up", "last", unit="1/s"),
@@ -92,7 +117,8 @@ _MODEL = [
     Metric("model/weight_std", "population standard deviation of those means", "none", "last"),
     Metric("model/weight_max", "largest of those means", "none", "last"),
     Metric("model/weight_abs_max", "largest |w| in those tensors", "none", "last"),
-    Metric("model/ema_diff", "mean over tensors of mean |p - p_ema|; absent without averaged weights", "none", "last"),
+    Metric("model/ema_diff", "mean over tensors of mean |p - p_ema|; absent without averaged weights", "none", "last",
+           needs=("averaging",)),
 ]
 
 _RATIOS = [
@@ -111,27 +137,30 @@ _GENERATED = [
 ]
 
 _SENSITIVITY = [
-    Metric(f"val/action_sensitivity_{name}", f"mean(d_rand - d_action), {text}", "up", "mean", bounds=(-INF, INF))
+    Metric(f"val/action_sensitivity_{name}", f"mean(d_rand - d_action), {text}", "up", "mean", bounds=(-INF, INF),
+           needs=("codes",))
     for name, text in (("l2", "L2 norm"), ("l1", "L1 norm"), ("mae", "L1 norm / dims"), ("cos", "1 - cosine"))
 ]
 
 _DISTANCES = [
     Metric("val/d_action_l2", "mean L2 distance of the prediction with the true codes to the target", "down", "mean"),
-    Metric("val/d_rand_l2", "the same with codes drawn uniformly", "none", "mean"),
-    Metric("val/d_action_eps_l2", "the same with exactly one slot flipped to another code", "none", "mean"),
+    Metric("val/d_rand_l2", "the same with codes drawn uniformly", "none", "mean", needs=("codes",)),
+    Metric("val/d_action_eps_l2", "the same with exactly one slot flipped to another code", "none", "mean",
+           needs=("codes",)),
     Metric("val/d_action_l1", "mean L1 distance with the true codes", "down", "mean"),
-    Metric("val/d_rand_l1", "mean L1 distance with codes drawn uniformly", "none", "mean"),
+    Metric("val/d_rand_l1", "mean L1 distance with codes drawn uniformly", "none", "mean",
+           needs=("codes",)),
     Metric("val/d_action_mae", "d_action_l1 / dims", "down", "mean"),
-    Metric("val/d_rand_mae", "d_rand_l1 / dims", "none", "mean"),
+    Metric("val/d_rand_mae", "d_rand_l1 / dims", "none", "mean", needs=("codes",)),
 ]
 
 _CONTROL = [
     Metric("val/dsnr", "sum(d_rand - d_action) / sum(d_action_eps - d_action) over the split, L2", "up", "sums",
-           bounds=(-INF, INF)),
-    Metric("val/dsnr_se", "its standard error, clustered by video", "down", "sums"),
-    Metric("val/dsnr_valid", "1 where dsnr_status is ok, else 0", "up", "status", bounds=(0, 1)),
+           bounds=(-INF, INF), needs=("codes",)),
+    Metric("val/dsnr_se", "its standard error, clustered by video", "down", "sums", needs=("codes",)),
+    Metric("val/dsnr_valid", "1 where dsnr_status is ok, else 0", "up", "status", bounds=(0, 1), needs=("codes",)),
     Metric("val/dsnr_status", "ok | no_transitions | single_code | actions_ignored | denominator_not_positive | "
-           "nonfinite; null for the quantizer none", "none", "status"),
+           "nonfinite", "none", "status", needs=("codes",)),
     Metric("val/control", "1 - mse_true/mse_shuffled, shuffled = another sample's codes at the scored transition",
            "up", "sums", bounds=(-INF, 1)),
     Metric("val/control_low", "lower 95 % bound of control, clustered by video; too tight below 5 videos, "
@@ -140,7 +169,8 @@ _CONTROL = [
     Metric("val/control_within", "control of the transitions inside a chunk", "up", "sums", bounds=(-INF, 1)),
     Metric("val/control_across", "control of the transitions from one chunk to the next", "up", "sums",
            bounds=(-INF, 1)),
-    Metric("val/delta_psnr", "mean 10*log10(mse_rand/mse_true)", "up", "mean", unit="dB", bounds=(-INF, INF)),
+    Metric("val/delta_psnr", "mean 10*log10(mse_rand/mse_true)", "up", "mean", unit="dB", bounds=(-INF, INF),
+           needs=("codes",)),
     Metric("val/mse_copy", "mean squared error of repeating the last frame", "none", "mean"),
     Metric("val/scored_transitions", "transitions behind the control and DSNR numbers", "none", "counts",
            unit="transitions"),
@@ -149,7 +179,7 @@ _CONTROL = [
     Metric("val/scored_files", "videos they come from", "none", "counts", unit="videos"),
 ]
 
-_CODEBOOK = [
+_CODEBOOK = [replace(metric, needs=(*metric.needs, "codes")) for metric in (
     Metric("val/codebook_usage", "distinct codes of the scored transitions: the last one of each of at most "
            "eval_sequences sequences", "up", "counts", unit="codes"),
     Metric("val/codebook_unique_total", "the same number", "up", "counts", unit="codes"),
@@ -161,11 +191,11 @@ _CODEBOOK = [
     Metric("val/code_entropy_ratio", "mean over slots of entropy / log(num_embeddings)", "up", "counts", bounds=(0, 1)),
     Metric("val/dead_codes", "codes never used in the scored transitions", "down", "counts", unit="codes"),
     Metric("val/quantization_error", "mean (z_q - z_e)² / variance of z_e, scored transitions; null where "
-           "nothing varies", "down", "sums"),
+           "nothing varies", "down", "sums", needs=("codebook",)),
     Metric("val/codebook_health", "clip((perplexity_slot - 1)/(P* - 1), 0, 1), P* = max(2, num_embeddings/4)",
            "up", "counts", bounds=(0, 1)),
     Metric("val/collapsed", "1 where perplexity_slot < 1.5 or perplexity_joint < 2", "down", "status", bounds=(0, 1)),
-]
+)]
 
 _RANKS = [
     Metric("val/effective_rank_context", "exp(entropy of the normalised singular values) (Roy & Vetterli) of the "
@@ -177,13 +207,15 @@ _RANKS = [
 
 _PROBE = [
     Metric("val/probe_accuracy", "share of true actions that a linear probe of the codes tells, fitted on training "
-           "videos; by lam evaluate only", "up", "counts", bounds=(0, 1)),
+           "videos; by lam evaluate only", "up", "counts", bounds=(0, 1), needs=("labels",),
+           evaluate_only=True),
     Metric("val/probe_majority", "the same of always naming the commonest training action", "none", "counts",
-           bounds=(0, 1)),
-    Metric("val/probe_shuffled", "the same of a probe fitted on shuffled actions", "none", "counts", bounds=(0, 1)),
+           bounds=(0, 1), needs=("labels",), evaluate_only=True),
+    Metric("val/probe_shuffled", "the same of a probe fitted on shuffled actions", "none", "counts", bounds=(0, 1),
+           needs=("labels",), evaluate_only=True),
     Metric("val/action_nmi", "information of the code tuple about the true action / entropy of the action, chance "
            "(mean over relabellings) taken off; of the labelled transitions, absent where there are none", "up",
-           "counts", bounds=(0, 1)),
+           "counts", bounds=(0, 1), needs=("codes", "labels")),
 ]
 
 _OBJECTIVE = [

@@ -17,6 +17,7 @@ from record import files, yamlio
 from record.errors import BadInput
 
 SCHEMA = 1
+LAST_STATE = "last.pt"
 
 
 class RunFolder:
@@ -79,6 +80,25 @@ class RunFolder:
     def write_health(self, events: Iterable[dict[str, Any]]) -> None:
         """Replace health.jsonl."""
         files.write_text(self.health_file, "".join(files.json_line(event) for event in events))
+
+    @property
+    def can_resume(self) -> bool:
+        """Whether the state that a resume continues from is there."""
+        return (self.checkpoints / LAST_STATE).exists()
+
+    def stop(self, reason: str, for_good: bool) -> None:
+        """Mark a run that was ended from outside as stopped; one that ended by itself, or never began, stays as it is.
+
+        Args:
+            for_good: nothing will go on with it, so what a resume needs is deleted.
+        """
+        state = self.identity().get("state") if self.exists() else "finished"
+        if state in ("finished", "failed"):
+            return
+        if state != "stopped":
+            self.update_identity(state="stopped", reason=reason)
+        if for_good:
+            (self.checkpoints / LAST_STATE).unlink(missing_ok=True)
 
     def update_identity(self, **changes: Any) -> None:
         """Change fields of run.json, for example its state."""

@@ -44,6 +44,19 @@ def test_what_fired_is_recorded_and_ends_nothing_by_itself(tiny_data: Path, prof
         {"epoch": 2, "rule": "too_long", "event": "fired", "severity": "abort", "value": 4, "threshold": "3"}]
 
 
+def test_killed_after_the_record_that_aborts_it_a_run_trains_no_further(
+    tiny_data: Path, profile: Path, tmp_path: Path
+) -> None:
+    run, config = RunFolder(tmp_path / "run"), config_of(tiny_data, profile, abort=True)
+    epochs = loop.train(config, run.path)
+    next(epochs), next(epochs)
+    epochs.close()  # type: ignore[attr-defined]
+    assert run.identity()["state"] == "interrupted"
+    assert list(loop.train(config, run.path)) == []
+    assert run.identity()["state"] == "failed"
+    assert run.identity()["reason"].startswith("health rule too_long: step is 4")
+
+
 def test_an_abort_ends_the_run_with_its_last_checkpoint(tiny_data: Path, profile: Path, tmp_path: Path,
                                                         capsys: pytest.CaptureFixture[str]) -> None:
     run, config = RunFolder(tmp_path / "run"), config_of(tiny_data, profile, abort=True)

@@ -102,6 +102,19 @@ def test_flops_are_counted_with_every_quantizer(name: str) -> None:
     assert plain <= flops.training_flops(SMALL.replace(quantizer=name), SHAPE, 1) <= 1.02 * plain
 
 
+def test_operations_are_those_of_the_step_and_not_of_how_it_is_computed() -> None:
+    assert flops.training_flops(SMALL.replace(recompute=True), SHAPE, 1) == flops.training_flops(SMALL, SHAPE, 1)
+
+
+def test_a_code_does_not_depend_on_how_many_are_looked_up_at_a_time() -> None:
+    """Two codes that float32 only just tells apart: an algorithm that changes with the rows would mix them."""
+    quantizer = made("vq", num_embeddings=2).eval()
+    z_e = 30 + torch.randn(400, 1, 1, 8, generator=torch.Generator().manual_seed(0))
+    quantizer.codes_KQ.data = torch.stack([z_e[0, 0, 0], z_e[0, 0, 0] + 1e-5])
+    whole = quantizer(z_e).codes
+    assert torch.equal(whole, torch.cat([quantizer(part).codes for part in z_e.split(2)]))
+
+
 def test_rotation_keeps_the_value_and_turns_the_gradient() -> None:
     straight, turned = made("ema"), made("rotation")
     gradients = []

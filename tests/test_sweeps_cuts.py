@@ -16,8 +16,9 @@ import pytest
 from lam.config import from_mapping
 from record import yamlio
 from record.errors import BadInput, EnvironmentFailed
+from record.run import RunFolder
 from sweeps.commands import launching
-from sweeps.journal.journal import Journal
+from sweeps.journal.journal import Journal, read
 from sweeps.journal.state import SweepState, TrialState
 from sweeps.spec.load import load
 from sweeps.spec.spec import Sweep, load
@@ -137,6 +138,39 @@ def test_what_only_the_budget_stopped_goes_on_when_there_is_more(tmp_path: Path)
                           budget={"trials": 2, "epochs": epochs}) for epochs in (12, 100))
     assert [trial.epoch for trial in session(short, tmp_path / "a").with_status("stopped")] == [3]
     assert [trial.epoch for trial in session(longer, tmp_path / "a").with_status("completed")] == [9, 9]
+
+
+def run_of(sweep: Sweep, folder: Path, trial: str) -> RunFolder:
+    """The folder of a run under way, with the state that a resume needs."""
+    run = RunFolder(folder / "trials" / trial)
+    run.start(sweep.base.mapping(), {"state": "running"})
+    (run.checkpoints / "last.pt").touch()
+    return run
+
+
+@pytest.mark.parametrize(("mode", "resumable"), [("asha", False), ("promote", True), ("epochs", True)])
+def test_a_stopped_trials_run_says_why_and_keeps_a_state_only_where_it_may_go_on(
+    mode: str, resumable: bool, tmp_path: Path
+) -> None:
+    sweep = make(tmp_path, **{**MODES[mode], **({"scheduler": "none"} if mode == "epochs" else {})})
+    runs = {f"t{number:04d}": run_of(sweep, tmp_path / "s", f"t{number:04d}") for number in range(1, 11)}
+    stopped = [trial for trial in session(sweep, tmp_path / "s").with_status("stopped")
+               if (trial.reason or {})["rule"] != "collapse"]
+    assert stopped
+    for trial in stopped:
+        known = runs[trial.id].identity()
+        assert (known["state"], known["reason"]) == ("stopped", (trial.reason or {})["sentence"])
+        assert runs[trial.id].can_resume == resumable
+
+
+def test_a_paused_trials_run_is_left_as_it_is(tmp_path: Path) -> None:
+    sweep = make(tmp_path, **MODES["promote"])
+    session(sweep, tmp_path / "whole")
+    first = next(event for event in read(tmp_path / "whole") if event["event"] == "paused")
+    run = run_of(sweep, tmp_path / "cut", first["trial"])
+    assert session(sweep, tmp_path / "cut", last=first["seq"]).trials[first["trial"]].status == "paused"
+    assert run.identity()["state"] == "running"
+    assert run.can_resume
 
 
 def test_what_the_machine_refuses_fails_no_trial(tmp_path: Path) -> None:

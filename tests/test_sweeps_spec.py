@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
+import h5py
 import pytest
 
 from record import yamlio
@@ -98,6 +100,16 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("no such metric", {"objective": "val/objektive"}, r"got 'val/objektive', which is no metric; did you mean"),
     ("a metric of no direction", {"objective": "val/mse_copy"}, r"no validation metric with a direction"),
     ("a training metric", {"objective": "train/loss"}, r"no validation metric with a direction"),
+    ("an objective that no training measures", {"objective": "val/probe_accuracy"},
+     r"objective: got 'val/probe_accuracy', which 'lam evaluate' measures and no training does; use val/objective"),
+    ("a constraint that no training measures", {"constraints": {"val/probe_accuracy": {"least": 0.5}}},
+     r"constraints: got 'val/probe_accuracy', which 'lam evaluate' measures and no training does"),
+    ("a constraint on codes among trials without",
+     {"objective": "val/mse_loss", "constraints": {"val/dsnr": {"least": 1}},
+      "space": {"quantizer": {"choice": ["ema", "none"]}}},
+     r"constraints: got val/dsnr, which needs codes \(quantizer none has none\); the trial quantizer='none' would not"),
+    ("a rollout's error without a rollout", {"objective": "val/rollout_loss", "base": {"rollout_horizon": 1}},
+     r"objective: got val/rollout_loss, which needs a rollout \(set rollout_horizon to 2 or more\); the trial "),
     ("grace above max", {"scheduler": {"asha": {"max_epochs": 3, "grace_epochs": 5}}},
      r"scheduler.*grace_epochs 5 is above max_epochs 3"),
     ("an unknown scheduler key", {"scheduler": {"asha": {"max_epoch": 3, "max_epochs": 3}}},
@@ -190,6 +202,21 @@ def test_a_condition_may_name_the_base_where_its_knob_is_conditional_itself(tmp_
 def test_none_is_welcome_where_the_error_ranks(tmp_path: Path) -> None:
     sweep = load(write(tmp_path, objective="val/mse_loss", space={"quantizer": {"choice": ["ema", "none"]}}))
     assert not sweep.spec.maximise
+
+
+@pytest.mark.parametrize("asked", [
+    {"objective": "val/action_nmi"}, {"constraints": {"val/action_nmi": {"least": 0.1}}}])
+def test_what_needs_labels_is_refused_where_the_data_hold_none(
+    asked: dict[str, Any], tiny_data: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_data, tmp_path / "data")
+    sweep = spec.load(write(tmp_path, **asked, base={"data_dir": str(tmp_path / "data")}))
+    checks.check_labels(sweep)
+    for path in (tmp_path / "data").glob("*.h5"):
+        with h5py.File(path, "a") as file:
+            del file["actions"]
+    with pytest.raises(BadInput, match="got val/action_nmi, which needs true actions in the files of the validation"):
+        checks.check_labels(sweep)
 
 
 def test_the_fingerprint_ignores_where_and_how_fast(tmp_path: Path) -> None:

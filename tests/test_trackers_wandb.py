@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from tracked import CANARY, config
 
 from lam.metrics import TFLOPS_VIEWS
 from lam.trackers import wandb_sink
+from lam.trackers.view import RunView
 from lam.training.loop import train
 from record import files, yamlio
 from record.run import RunFolder
@@ -113,6 +115,19 @@ def test_a_resumed_run_is_the_same_wandb_run(tiny_data: Path, tmp_path: Path) ->
     written = wandb_records(tmp_path)
     assert len({record.run.run_id for record in written if record.WhichOneof("record_type") == "run"}) == 1
     assert [row["_step"] for row in history(written)] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(("ending", "code"), [("finished", 0), ("stopped", 0), ("interrupted", 1), ("failed", 1)])
+def test_a_run_that_was_stopped_is_no_failure(ending: str, code: int, tiny_data: Path, tmp_path: Path) -> None:
+    class Open(wandb_sink.WandbSink):
+        def open(self) -> None:
+            self._run = SimpleNamespace(finish=lambda exit_code: codes.append(exit_code))
+
+    codes: list[int] = []
+    sink = Open(config(tiny_data).tracking, RunView("k", "n", tmp_path, {}, {}, fresh=True))
+    sink.open()
+    sink.close(ending)
+    assert codes == [code]
 
 
 def test_online_without_a_key_is_offline_and_says_so(tiny_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture,

@@ -24,6 +24,15 @@ from record.run import RunFolder
 
 TIMES = {"seconds", "train_seconds", "train/samples_per_second"}
 
+# train/* of five one-step epochs. After a change that is meant, take the new numbers from the failure's message.
+GOLDEN = {
+    "loss": [2.890692, 3.720661, 3.563037, 3.203374, 3.991523],
+    "mse_loss": [1.427536, 1.613781, 1.761385, 1.382207, 1.841666],
+    "vq_loss": [0.0151296, 0.06779899, 0.03290561, 0.02230011, 0.02708939],
+    "rollout_loss": [1.448027, 2.039081, 1.768746, 1.798867, 2.122768],
+    "grad_norm": [0.1284606, 0.3419892, 0.1739893, 0.1290531, 0.1414251],
+}
+
 
 @pytest.fixture
 def config(tiny_data: Path) -> RunConfig:
@@ -128,6 +137,57 @@ def test_folder_of_another_config_is_refused(config: RunConfig, tmp_path: Path) 
     next(train(config, tmp_path / "run"))
     with pytest.raises(BadInput, match=r"holds a run with another config \(embed_dim: 16 -> 32\); name another folder"):
         next(train(config.replace(embed_dim=32), tmp_path / "run"))
+
+
+def test_an_interrupted_run_is_prolonged_and_moved(config: RunConfig, tmp_path: Path, tiny_data: Path) -> None:
+    epochs = train(config.replace(num_epochs=2), tmp_path / "run")
+    next(epochs)
+    epochs.close()  # type: ignore[attr-defined]
+    shutil.copytree(tiny_data, tmp_path / "elsewhere")
+    moved = config.replace(num_epochs=3, data_dir=str(tmp_path / "elsewhere"), keep="all", eval_batch_size=7)
+    assert [record["epoch"] for record in train(moved, tmp_path / "run")] == [2, 3]
+    assert RunFolder(tmp_path / "run").config() == moved
+
+
+def test_a_finished_run_cannot_be_prolonged(config: RunConfig, tmp_path: Path) -> None:
+    config = config.replace(num_epochs=1, steps_per_epoch=1)
+    list(train(config, tmp_path / "run"))
+    with pytest.raises(BadInput, match=r"num_epochs: got 2, and the run in .* has finished after 1 epochs"):
+        next(train(config.replace(num_epochs=2), tmp_path / "run"))
+
+
+def test_a_run_that_was_stopped_keeps_no_resume_state_and_stays_as_it_is(config: RunConfig, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    epochs = train(config, folder.path)
+    next(epochs)
+    folder.stop("it was not among the best", for_good=True)
+    epochs.close()  # type: ignore[attr-defined]
+    known = folder.identity()
+    assert (known["state"], known["reason"]) == ("stopped", "it was not among the best")
+    assert not (folder.checkpoints / "last.pt").exists()
+    assert list(train(config, folder.path)) == []
+    assert folder.identity() == known
+    assert len(folder.metrics()) == 1
+
+
+def test_a_run_that_was_stopped_for_now_goes_on_where_it_was(config: RunConfig, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    epochs = train(config, folder.path)
+    next(epochs)
+    folder.stop("the budget is spent", for_good=False)
+    epochs.close()  # type: ignore[attr-defined]
+    assert folder.identity()["state"] == "stopped"
+    assert [record["epoch"] for record in train(config, folder.path)] == [2, 3]
+    assert folder.identity()["state"] == "finished"
+    assert "reason" not in folder.identity()
+
+
+def test_the_first_losses_are_the_recorded_ones(config: RunConfig, tmp_path: Path) -> None:
+    """What five steps of a seed give, on every CPU: a change here changes what training computes."""
+    golden = config.replace(num_codes=3, steps_per_epoch=1, num_epochs=5, sample_count=0, val_every=5, eval_sequences=8)
+    records = list(train(golden, tmp_path / "run"))
+    found = {key: [record[f"train/{key}"] for record in records] for key in GOLDEN}
+    assert found == {key: pytest.approx(values, rel=1e-3) for key, values in GOLDEN.items()}
 
 
 def test_resume_on_other_data_is_refused(config: RunConfig, tmp_path: Path, tiny_data: Path) -> None:

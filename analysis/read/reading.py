@@ -16,6 +16,7 @@ from typing import Any
 
 from analysis.read.sources import epoch_records, flat, is_sweep, journal, read_json, record_folder
 from analysis.text import printable
+from lam.config import CHANGES_NO_RESULT
 from lam.metrics import TABLE
 from record import yamlio
 from record.bounds import Bound
@@ -27,9 +28,9 @@ from record.standing import FINISHED
 STATES = ("suggested", "started", "paused", "stopped", "completed", "failed", "interrupted")
 # What a sweep sets for its trials and is no part of the model's config.
 SET_BY_SWEEP = ("tracking", "threads")
-_CHANGE_NO_NUMBER = (*SET_BY_SWEEP, "cache", "recompute", "eval_batch_size", "checkpoint_steps", "checkpoint_every",
-                     "sample_count")
-_RUN_STATES = {"running": "started", "finished": "completed", "failed": "failed", "interrupted": "interrupted"}
+_CHANGE_NO_NUMBER = (*SET_BY_SWEEP, *CHANGES_NO_RESULT)
+_RUN_STATES = {"running": "started", "finished": "completed", "failed": "failed", "interrupted": "interrupted",
+               "stopped": "stopped"}
 Paths = str | Path | Sequence[str | Path]
 
 

@@ -179,6 +179,12 @@ def action_names(config: RunConfig) -> list[str]:
     return list(records[splits.train[0]].info.action_names)
 
 
+def has_labels(config: RunConfig) -> bool:
+    """Whether a file of the validation split holds true actions."""
+    splits, records = _checked(config)
+    return any(records[name].info.actions for name in splits.validation)
+
+
 @_of_data()
 def _checked(config: RunConfig) -> tuple[Splits, dict[str, FileRecord]]:
     """The splits and the record of every file; raises where anything keeps a run from using them."""

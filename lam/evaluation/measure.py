@@ -226,12 +226,14 @@ def distances(prediction: Tensor, target: Tensor) -> Distances:
 
 def _losses(true: TruePass, config: RunConfig) -> dict[str, float]:
     record = {name: float(values.mean()) for name, values in true.losses.items()}
-    weight = losses.weights(config)
+    weight = losses.expected_weights(config)
     record["loss"] = sum(weight[name] * record[name] for name in weight)
     record["loss_mae"] = (
-        config.reconstruction_weight * record["mae_loss"] + record["vq_loss"]
-        + config.rollout_weight * record["rollout_loss_mae"]
+        weight["mse_loss"] * record["mae_loss"] + record["vq_loss"]
+        + weight["rollout_loss"] * record["rollout_loss_mae"]
     )
+    if config.rollout_horizon == 1:
+        record["rollout_loss"] = record["rollout_loss_mae"] = math.nan
     return {f"val/{name}": value for name, value in record.items()}
 
 

@@ -25,7 +25,7 @@ def training_flops(config: RunConfig, latent_shape: tuple[int, int, int], anchor
     Args:
         anchor: last true frame before the rollout; None = a step without rollout.
     """
-    model = _without_storage(config, latent_shape)
+    model = _without_storage(config.replace(recompute=False), latent_shape)  # what is computed twice is counted once
     with torch.device("meta"), sdpa_kernel(SDPBackend.MATH):
         latents = torch.empty(1, config.sequence_length, *latent_shape)
         with FlopCounterMode(display=False) as counter:

@@ -18,6 +18,12 @@ def weights(config: RunConfig) -> dict[str, float]:
     }
 
 
+def expected_weights(config: RunConfig) -> dict[str, float]:
+    """The same in the mean over training steps, of which only `rollout_prob` have a rollout."""
+    weight = weights(config)
+    return weight | {"rollout_loss": weight["rollout_loss"] * config.rollout_prob}
+
+
 def terms(model: LatentActionModel, latents_BTCHW: Tensor, output: Output, anchor: int | None) -> dict[str, Tensor]:
     """Every loss of one batch, each sample's own value: tensors of shape [B].
 

@@ -99,7 +99,9 @@ class Codebook(Quantizer):
         flat_NQ = z_e.detach().reshape(-1, z_e.shape[-1])
         if self.training:
             self.prepare(z_e)
-        codes = torch.cdist(flat_NQ, self.codes_KQ.detach()).argmin(dim=1)
+        # One algorithm whatever the number of rows: the default one changes above 25, and so does its rounding.
+        far_NK = torch.cdist(flat_NQ, self.codes_KQ.detach(), compute_mode="donot_use_mm_for_euclid_dist")
+        codes = far_NK.argmin(dim=1)
         if self.training:
             self._seen.append((flat_NQ, codes))
         codes = codes.view(z_e.shape[:-1])

@@ -66,8 +66,8 @@ class WandbSink:
             self._run.log(_values(record), step=record["epoch"])
 
     def close(self, ending: str) -> None:
-        """End the W&B run; one that did not finish has exit code 1."""
-        self._run.finish(exit_code=0 if ending == "finished" else 1)
+        """End the W&B run; one that neither finished nor was stopped has exit code 1."""
+        self._run.finish(exit_code=0 if ending in ("finished", "stopped") else 1)
 
     def later(self) -> str:
         """`wandb sync` where files were written."""

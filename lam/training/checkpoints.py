@@ -17,11 +17,12 @@ from torch import nn
 
 from record import files
 from record.errors import BadInput
+from record.run import LAST_STATE
 
 
 def save_state(folder: Path, state: dict[str, Any]) -> None:
     """Replace last.pt, the state that a resume starts from."""
-    files.write_atomic(folder / "last.pt", lambda file: _save(state, file))
+    files.write_atomic(folder / LAST_STATE, lambda file: _save(state, file))
 
 
 def _save(state: dict[str, Any], file: IO[bytes]) -> None:
@@ -41,7 +42,7 @@ def load_state(folder: Path, device: torch.device) -> dict[str, Any] | None:
     Raises:
         BadInput: the file is damaged.
     """
-    path = folder / "last.pt"
+    path = folder / LAST_STATE
     if not path.exists():
         return None
     try:
@@ -77,7 +78,7 @@ def load_weights(folder: Path, name: str, model: nn.Module) -> None:
 
 def retain(folder: Path, keep: str) -> None:
     """Delete what a finished run no longer needs, by the config's `keep`."""
-    (folder / "last.pt").unlink(missing_ok=True)
+    (folder / LAST_STATE).unlink(missing_ok=True)
     if keep == "all":
         return
     unwanted = "best" if keep == "last" else "last"

@@ -1,7 +1,8 @@
 """Training of one model, as a generator of epoch records.
 
 Whatever is random is a function of (seed, epoch, step), so nothing of it needs saving: a run that is
-killed and started again continues from its last saved state and ends bit-equal to one that was not.
+killed and started again continues from its last saved state and ends, on a CPU, bit-equal to one that
+was not. On a GPU it is equal to rounding: sums over codes and attention's way back add in any order.
 An epoch's record is on disk, and its checkpoint after it, before it is yielded.
 """
 
@@ -17,11 +18,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lam.config import RunConfig
+from lam.config import RESUMABLE, RunConfig
 from lam.config import of_run as config_of_run
 from lam.data import windows as data
 from lam.evaluation import measure, samples
-from lam.metrics import better
+from lam.metrics import NEEDS, TABLE, better
 from lam.model import flops, losses
 from lam.model.lam import LatentActionModel
 from lam.trackers import RunTrackers
@@ -75,6 +76,7 @@ class Run:
         self.device = choose_device(config)
         self.train_set = data.open_split(config, "train")
         self.validation_set = data.open_split(config, "validation", stride=1)
+        _refuse_without_labels(config)
         torch.manual_seed(config.seed)
         self.model = LatentActionModel(config, self.train_set.latent_shape).to(self.device)
         self.steps_per_epoch = config.steps_in_epoch(len(self.train_set))
@@ -257,13 +259,15 @@ class Run:
             return
         _refuse_other_config(self.folder, self.config)
         known = self.folder.identity()
-        if known.get("state") in ("finished", "failed"):
-            self.epoch = self.config.num_epochs if known["state"] == "finished" else self.epoch
-            self.diverged = known["state"] == "failed"
+        state = known.get("state")
+        if state in ("finished", "failed") or (state == "stopped" and not self.folder.can_resume):
+            self.epoch = self.config.num_epochs if state != "failed" else self.epoch
+            self.diverged = state == "failed"
             return
         identity.refuse_other_data(self.folder, self.config)
         self._restore(checkpoints.load_state(self.folder.checkpoints, self.device))
-        self.folder.start(self.config.mapping(), known | {"state": "running"})  # the config's trackers may have changed
+        going_on = {key: value for key, value in known.items() if key != "reason"} | {"state": "running"}
+        self.folder.start(self.config.mapping(), going_on)  # what a resume may change may have changed
 
     def _save_state(self) -> None:
         """Write what a resume continues from; `sums` are those of an epoch under way, empty between two."""
@@ -282,6 +286,9 @@ class Run:
             for name in STATE_FIELDS:
                 setattr(self, name, state[name])
         self.folder.keep_until(self.epoch)
+        records = self.folder.metrics()
+        if records:  # killed after the record that aborts it: nothing more is trained
+            self.aborted = self.watch.abort(records[-1])
 
 
 class Sums:
@@ -309,7 +316,7 @@ class Sums:
 def _mean(name: str, column: NDArray[np.float64]) -> float:
     if name.startswith("rollout"):
         column = column[~np.isnan(column)]
-    return float(column.mean()) if len(column) else 0.0
+    return float(column.mean()) if len(column) else math.nan
 
 
 def choose_device(config: RunConfig) -> torch.device:
@@ -326,10 +333,21 @@ def choose_device(config: RunConfig) -> torch.device:
 
 
 def _refuse_other_config(folder: RunFolder, config: RunConfig) -> None:
-    """A folder holds one run: continuing it with other settings would mix two."""
+    """A folder holds one run: continuing it with settings that change its numbers would mix two."""
     known, asked = config_of_run(folder).mapping(), config.mapping()
     changed = [f"{key}: {known.get(key)!r} -> {asked[key]!r}" for key in asked
-               if key != "tracking" and known.get(key) != asked[key]]
+               if key not in RESUMABLE and known.get(key) != asked[key]]
     if changed:
         raise BadInput(f"holds a run with another config ({'; '.join(changed)})", source=folder.path,
                        remedy="name another folder with --run-dir, or put the settings back")
+    if folder.identity().get("state") == "finished" and config.num_epochs > folder.config().num_epochs:
+        raise BadInput(f"got {config.num_epochs}, and the run in {folder.path} has finished after "
+                       f"{folder.config().num_epochs} epochs: what a resume needs was deleted", source="config",
+                       key="num_epochs", remedy="train anew in another folder with --run-dir")
+
+
+def _refuse_without_labels(config: RunConfig) -> None:
+    rule = config.early_stopping
+    if rule is not None and "labels" in TABLE[rule.metric].needs and not data.has_labels(config):
+        raise BadInput(f"got {rule.metric}, which needs {NEEDS['labels']}, and there are none", source="config",
+                       key="early_stopping.metric", remedy="watch val/objective")

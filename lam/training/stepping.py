@@ -62,7 +62,7 @@ class Stepper:
             self._update()
         else:
             record["loss"] = math.nan
-        if anchor is None and self.config.rollout_horizon > 1:  # no coin, no rollout: nothing to average
+        if anchor is None:  # no rollout: nothing to average
             record["rollout_loss"] = record["rollout_loss_mae"] = math.nan
         if codes is not None:
             record["codebook_usage"] = float(len(torch.unique(codes)))
@@ -128,7 +128,8 @@ class WeightAverage:
     """A model whose weights follow those of another: average <- decay * average + (1 - decay) * weights.
 
     The decay grows from 0.2 to its final value over the first steps, so that the start is forgotten
-    soon. The codebook is copied, not averaged: a revived code jumps, and the mean of two codes is none.
+    soon. The codebook is copied, not averaged: a revived code jumps, and the mean of two codes is none. What
+    else a quantizer trains (the maps of fsq and simvq) is averaged like all weights.
     """
 
     def __init__(self, model: LatentActionModel, decay: float) -> None:
@@ -140,7 +141,9 @@ class WeightAverage:
         """Fold in the weights after optimizer step `step` (from 1)."""
         decay = min(self.decay, (1 + step) / (9 + step))
         get_ema_multi_avg_fn(decay)(list(self.model.parameters()), list(model.parameters()), None)
-        self.model.quantizer.load_state_dict(model.quantizer.state_dict())
+        averaged = {name for name, _ in model.quantizer.named_parameters()} - {"codes_KQ"}
+        copied = {name: value for name, value in model.quantizer.state_dict().items() if name not in averaged}
+        self.model.quantizer.load_state_dict(copied, strict=False)
 
 
 def learning_rate(config: RunConfig, step: int, steps_per_epoch: int) -> float:

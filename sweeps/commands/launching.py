@@ -98,6 +98,7 @@ def run_in(sweep: Sweep, folder: Path, options: Options, console: Console) -> Sw
     stores.check(sweep.home(folder))
     found = warm.matches(sweep, options.warm_start) if options.warm_start else None
     fingerprint = (options.prepare or prepare_data)(data_configs(sweep))
+    checks.check_labels(sweep)
     for warning in [*(found.warnings(fingerprint) if found else ()), *folders.another_optuna(folder)]:
         console.print(f"warning: {warning}", highlight=False, markup=False, soft_wrap=True)
     if not (options.allow_inert or (folder / "sweep.json").exists()):

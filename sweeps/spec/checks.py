@@ -6,7 +6,8 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
-from lam.config import RunConfig
+from lam.config import CHANGES_NO_RESULT, RunConfig
+from lam.metrics import NEEDS, TABLE
 from record.errors import BadInput
 from record.schema import suggest
 from sweeps.search import points
@@ -23,13 +24,8 @@ _NOT_A_KNOB = {
     "health": "it judges trials, so they could not be compared",
     **dict.fromkeys(("objective_preset", "perplexity_target", "eval_seed", "eval_sequences", "val_every"),
                     "it changes what is measured, so trials could not be compared"),
-    **dict.fromkeys(("eval_batch_size", "cache", "keep", "checkpoint_every", "checkpoint_steps", "sample_count",
-                     "accumulate_parts", "compile", "recompute"), "it changes no result"),
+    **dict.fromkeys(CHANGES_NO_RESULT, "it changes no result"),
 }
-
-# Objectives that the quantizer `none` does not have.
-_NEEDS_CODES = ("val/dsnr", "val/codebook", "val/perplexity", "val/code_", "val/dead_codes", "val/quantization",
-                "val/collapsed")
 
 
 def check(sweep: Sweep, given: Mapping[str, Any]) -> None:
@@ -168,14 +164,36 @@ def _check_grid(sweep: Sweep) -> None:
 
 
 def _check_objective(sweep: Sweep, configs: list[tuple[dict[str, Any], RunConfig]]) -> None:
-    for objective in sweep.spec.objectives:
-        _check_codes(sweep, objective, configs)
+    """Refuse an objective or a constraint that some trial does not have."""
+    if "val/objective" in sweep.spec.objectives and sweep.base.objective_preset != "mse":
+        _check_codes(sweep, configs)
+    for key in dict.fromkeys([*sweep.spec.objectives, *sweep.spec.constraints]):
+        lacking = next(((params, lack) for params, config in configs if (lack := config.lacks(key))), None)
+        if lacking is not None:
+            where = ", ".join(f"{name}={value!r}" for name, value in lacking[0].items())
+            raise BadInput(f"got {key}, which needs {lacking[1]}; the trial {where} would not have it",
+                           source=sweep.source, key="objective" if key in sweep.spec.objectives else "constraints",
+                           remedy="take such trials out of the space, or judge by val/mse_loss")
 
 
-def _check_codes(sweep: Sweep, objective: str, configs: list[tuple[dict[str, Any], RunConfig]]) -> None:
-    needs_codes = objective.startswith(_NEEDS_CODES) or (
-        objective == "val/objective" and sweep.base.objective_preset != "mse")
-    if needs_codes and any(config.quantizer == "none" for _, config in configs):
-        raise BadInput(f"got none among the quantizers of a sweep ranked by {objective}, which needs codes",
+def check_labels(sweep: Sweep) -> None:
+    """Refuse an objective or a constraint that needs true actions where the data hold none.
+
+    Raises:
+        BadInput: it does.
+    """
+    from lam.data import windows
+
+    needy = [key for key in (*sweep.spec.objectives, *sweep.spec.constraints) if "labels" in TABLE[key].needs]
+    if needy and not windows.has_labels(sweep.base):
+        raise BadInput(f"got {needy[0]}, which needs {NEEDS['labels']}, and there are none", source=sweep.source,
+                       key="objective" if needy[0] in sweep.spec.objectives else "constraints",
+                       remedy="add the dataset actions to the files, or use val/objective")
+
+
+def _check_codes(sweep: Sweep, configs: list[tuple[dict[str, Any], RunConfig]]) -> None:
+    """Without codes val/objective is defined, but means the error alone."""
+    if any(config.quantizer == "none" for _, config in configs):
+        raise BadInput("got none among the quantizers of a sweep ranked by val/objective, which needs codes",
                        source=sweep.source, key="space.quantizer",
                        remedy="train the 'none' arm as a run of its own, or rank by val/mse_loss")

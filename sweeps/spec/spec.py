@@ -87,6 +87,7 @@ class SweepSpec(Strict):
         for key in keys:
             if key not in TABLE:
                 raise ValueError(f"got {key!r}, which is no metric; {suggest(key, _rankable_keys())}")
+            _refuse_evaluate_only(key)
             if key not in _rankable_keys():
                 raise ValueError(f"got {key!r}, which is no validation metric with a direction; use val/objective")
         return objective
@@ -98,6 +99,7 @@ class SweepSpec(Strict):
         for key in constraints:
             if key not in known:
                 raise ValueError(f"got {key!r}, which is no validation metric; {suggest(key, known)}")
+            _refuse_evaluate_only(key)
         return constraints
 
     @model_validator(mode="after")
@@ -135,6 +137,11 @@ class SweepSpec(Strict):
     def told(self) -> list[str]:
         """Metrics that the searcher needs beside the primary objective."""
         return [key for key in dict.fromkeys([*self.objectives[1:], *self.constraints]) if key != "total_tflops"]
+
+
+def _refuse_evaluate_only(key: str) -> None:
+    if TABLE[key].measured == "evaluate":
+        raise ValueError(f"got {key!r}, which 'lam evaluate' measures and no training does; use val/objective")
 
 
 def _rankable_keys() -> list[str]:

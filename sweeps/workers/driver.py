@@ -14,6 +14,7 @@ from lam.config import RunConfig
 from record import health
 from record.bounds import total_violation
 from record.errors import MEMORY_REMEDY, BadInput
+from record.run import RunFolder
 from record.standing import is_trained
 from sweeps.journal.journal import Journal
 from sweeps.journal.state import TrialState
@@ -74,6 +75,8 @@ class SweepDriver:
                 reason.pop("paused", None)
                 reason["sentence"] = reason["sentence"].removesuffix(NEVER_PROMOTED)
                 self._write("paused", trial=trial.id, epoch=trial.epoch, reason=reason)
+            else:  # a kill may have come before the run was told
+                self._mark_stopped(trial)
         for trial in scheduler.cut_short(self.sweep.spec, state):
             self._write("interrupted", trial=trial.id, epoch=trial.epoch)
         self._waiting = [trial.id for trial in state.unfinished if trial.status != "paused"]
@@ -123,6 +126,7 @@ class SweepDriver:
     def _end_paused(self) -> None:
         for trial in self.journal.state.with_status("paused"):
             self._write("stopped", trial=trial.id, epoch=trial.epoch, reason={**(trial.reason or {}), "paused": True})
+            self._mark_stopped(trial)
 
     def _job(self, trial_id: str) -> Job | None:
         """The trial's job; None, and the trial failed, where its parameters make no valid config."""
@@ -170,7 +174,15 @@ class SweepDriver:
             self._complete(trial)
         else:
             self._write(ending.event, trial=trial.id, epoch=trial.epoch, reason=ending.reason())
+        if ending.event in ("stopped", "completed"):  # its worker, told by the return value, finds it marked
+            self._mark_stopped(trial)
         return False
+
+    def _mark_stopped(self, trial: TrialState) -> None:
+        """Tell the run that it is over; where a longer budget lets it go on, it keeps what a resume needs."""
+        reason = trial.reason or {"rule": "full_budget", "sentence": "it has had its full budget"}
+        resumable = reason["rule"] == "budget" or was_paused(reason)
+        RunFolder(self.journal.folder / "trials" / trial.id).stop(reason["sentence"], for_good=not resumable)
 
     def _complete(self, trial: TrialState) -> None:
         best = trial.best(self.sweep.spec.maximise)
