@@ -108,7 +108,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
      {"objective": "val/mse_loss", "constraints": {"val/dsnr": {"least": 1}},
       "space": {"quantizer": {"choice": ["ema", "none"]}}},
      r"constraints: got val/dsnr, which needs codes \(quantizer none has none\); the trial quantizer='none' would not"),
-    ("a rollout's error without a rollout", {"objective": "val/rollout_loss", "base": {"rollout_horizon": 1}},
+    ("a rollout's error among trials without one", {"objective": "val/rollout_loss"},
      r"objective: got val/rollout_loss, which needs a rollout \(set rollout_horizon to 2 or more\); the trial "),
     ("grace above max", {"scheduler": {"asha": {"max_epochs": 3, "grace_epochs": 5}}},
      r"scheduler.*grace_epochs 5 is above max_epochs 3"),
