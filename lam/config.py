@@ -282,14 +282,15 @@ def relative_paths_from(config: RunConfig, folder: Path) -> RunConfig:
     A config is usually run from the folder that its paths are relative to; a promoted or sweep
     config may be read from elsewhere, so the absolute path is what records keep.
     """
-    changes: dict[str, Any] = {"data_dir": str(_resolve(config.data_dir, folder))}
+    changes: dict[str, Any] = {"data_dir": str(resolve(config.data_dir, folder))}
     if config.manifest_path:
-        changes["manifest_path"] = str(_resolve(config.manifest_path, folder))
+        changes["manifest_path"] = str(resolve(config.manifest_path, folder))
     if config.health.profile.endswith((".yaml", ".yml")):
-        changes["health"] = {**config.health.model_dump(), "profile": str(_resolve(config.health.profile, folder))}
+        changes["health"] = {**config.health.model_dump(), "profile": str(resolve(config.health.profile, folder))}
     return config.replace(**changes)
 
 
-def _resolve(path: str, folder: Path) -> Path:
+def resolve(path: str, folder: Path) -> Path:
+    """The absolute path of one that is relative to the current folder, or else to `folder`."""
     beside = folder / path
     return (beside if not Path(path).exists() and beside.exists() else Path(path)).absolute()

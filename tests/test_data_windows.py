@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 import multiprocessing
 import os
 import pickle
 import resource
 import shutil
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,8 +22,8 @@ import pytest
 import torch
 
 from lam.config import RunConfig, from_mapping
-from lam.data import sources
-from lam.data.windows import action_names, data_fingerprint, load_codec, open_split, summary, window_starts
+from lam.data import index, sources
+from lam.data.windows import action_names, check, data_fingerprint, load_codec, open_split, summary, window_starts
 from record.errors import BadInput, EnvironmentFailed
 
 
@@ -296,7 +299,8 @@ def test_fingerprint_names_content_and_split(data: Path, tmp_path: Path) -> None
 
 
 def test_summary_codec_and_action_names(tiny_data: Path) -> None:
-    assert summary(config(tiny_data)) == {"files": 10, "channels": 16, "grid": [8, 8], "latent_frames": 240}
+    assert summary(config(tiny_data)) == {
+        "files": 10, "too_short": 0, "channels": 16, "grid": [8, 8], "latent_frames": 240}
     assert action_names(config(tiny_data)) == ["NOOP", "RIGHT", "LEFT"]
     codec = load_codec(config(tiny_data))
     assert codec is not None
@@ -320,7 +324,8 @@ def test_no_codec_and_a_damaged_one(data: Path) -> None:
 
 
 def test_bad_files_stop_a_run_before_it_starts(data: Path) -> None:
-    with pytest.raises(BadInput, match=r"has 24 latent frames, fewer than sequence_length 25; set sequence_length"):
+    with pytest.raises(BadInput, match=r"no file of train has sequence_length 25 latent frames, the longest has 24; "
+                                       r"set sequence_length to 24 or less"):
         open_split(config(data, sequence_length=25), "train")
     validation = open_split(config(data), "validation").files[0]
 
@@ -335,6 +340,62 @@ def test_bad_files_stop_a_run_before_it_starts(data: Path) -> None:
     (data / validation).write_bytes(b"")
     with pytest.raises(BadInput, match=rf"{validation}: has 0 bytes"):
         data_fingerprint(config(data))
+
+
+def test_videos_shorter_than_a_sequence_are_left_out_and_counted(
+    data: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = open_split(config(data), "train")
+
+    def shorter(file: h5py.File) -> None:
+        for name, count in (("embeddings", 5), ("actions", 10)):
+            values = file[name][:count]
+            del file[name]
+            file[name] = values
+
+    rewrite(data / whole.files[2], shorter)
+    asked = config(data, sequence_length=12)
+    with caplog.at_level(logging.WARNING):
+        windows = open_split(asked, "train")
+    assert windows.files == [name for name in whole.files if name != whole.files[2]]
+    assert "1 of 8 files of train are shorter than sequence_length 12 and left out" in caplog.text
+    assert summary(asked)["too_short"] == 1
+    assert data_fingerprint(asked) == data_fingerprint(config(data)), "the data are the same"
+
+
+def test_what_was_checked_once_is_not_checked_again(data: Path) -> None:
+    asked = config(data)
+    checked = check(asked)
+    first = open_split(asked, "train", checked=checked)
+    for path in (data / "manifest.json", data / ".cache" / "index.json"):
+        path.unlink()
+    assert open_split(asked, "train", checked=checked).files == first.files
+    assert len(data_fingerprint(asked, checked)) == 12
+    assert summary(asked, checked)["files"] == 10
+    assert load_codec(asked, checked) is not None
+    assert action_names(asked, checked) == ["NOOP", "RIGHT", "LEFT"]
+
+
+def test_a_lock_whose_holder_stands_still_is_said_and_one_that_goes_on_is_waited_for(tmp_path: Path) -> None:
+    ended: list[str] = []
+
+    def wait() -> None:
+        try:
+            with index.locked(tmp_path, silence=0.2):
+                ended.append("held")
+        except EnvironmentFailed as error:
+            ended.append(str(error))
+
+    with index.locked(tmp_path):
+        wait()
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        for _ in range(30):
+            time.sleep(0.02)
+            index.beat(tmp_path)
+    waiting.join(timeout=30)
+    assert ended[0].startswith(f"{tmp_path}: another process holds the lock and has finished no file for 0.2 s; end it")
+    assert ended[1:] == ["held"]
 
 
 def test_an_empty_test_split_is_said_so(data: Path) -> None:

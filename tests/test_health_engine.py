@@ -272,3 +272,12 @@ def test_identities_tell_where_they_break() -> None:
     assert (first.checked, first.broken, first.worst) == (2, 1, (2, 4, 3))
     assert first.sentence.startswith("sum: broken in 1 of 2 records; at 2 the left side is 4, the right 3")
     assert second.sentence == "absent: not checked, the log lacks a side"
+
+
+def test_a_shipped_profile_is_read_once_and_ones_own_every_time(tmp_path: Path) -> None:
+    assert load("lam") is load("lam")
+    own = tmp_path / "own.yaml"
+    own.write_text("name: own\nabout: mine\nrules: []\n")
+    assert load(own).about == "mine"
+    own.write_text("name: own\nabout: another\nrules: []\n")
+    assert load(own).about == "another"

@@ -8,6 +8,7 @@ from typing import Any
 
 import h5py
 import pytest
+from small_sweep import make_sweep
 
 from record import yamlio
 from record.errors import BadInput
@@ -269,3 +270,16 @@ def test_a_plan_bounds_the_epochs(tmp_path: Path) -> None:
     assert "rungs at epochs 2, 6, 18 of 30; at least the best 1 in 3 goes on at each" in lines
     assert any(line.startswith(f"epochs: at least {40 * 2 + 4 + 12 + 12} (") and line.endswith("at most 1200")
                for line in lines)
+
+
+def test_every_path_of_a_trial_is_absolute(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    for name in ("one", "two"):
+        (home / name).mkdir(parents=True)
+    (home / "mine.yaml").write_text("name: mine\nabout: own rules\nrules: []\n")
+    made = make_sweep(home, base={"data_dir": "one", "manifest_path": "mine.yaml", "health": {"profile": "mine.yaml"}})
+    assert (made.base.data_dir, made.base.health.profile) == (str(home / "one"), str(home / "mine.yaml"))
+    assert made.base.manifest_path == str(home / "mine.yaml")
+    swept = make_sweep(home, base={"num_epochs": 2}, space={"data_dir": {"choice": ["one", "two"]}})
+    assert swept.space_mapping() == {"data_dir": {"choice": [str(home / "one"), str(home / "two")]}}
+    assert make_sweep(tmp_path / "other").base.health.profile == "lam"

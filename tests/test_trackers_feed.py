@@ -53,6 +53,17 @@ class Fake:
         self.calls.append("abandon")
 
 
+def test_a_history_longer_than_the_queue_is_delivered_whole() -> None:
+    opened = threading.Event()
+    sink = Fake(hang=opened)
+    fed = Feed(sink, capacity=10, history=range(50))
+    for number in range(50, 60):
+        fed.put(number)
+    opened.set()
+    feed.close([fed], "finished")
+    assert sink.got == list(range(60))
+
+
 def test_a_feed_delivers_everything_in_order() -> None:
     sink = Fake(delay=0.01)
     fed = Feed(sink)

@@ -13,18 +13,19 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import h5py
 import numpy as np
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from lam.data.h5 import ACTIONS, EMBEDDINGS, UNKNOWN_ACTION, FileInfo, dataset, open_file, read_info
 from record import files
-from record.errors import BadInput
+from record.errors import BadInput, EnvironmentFailed
 from record.progress import track
 from record.schema import Strict
 
@@ -32,7 +33,9 @@ log = logging.getLogger(__name__)
 
 FOLDER = ".cache"
 INDEX = "index.json"
+BEAT = "lock.beat"
 VERSION = 1
+SILENCE_SECONDS = 600.0  # a holder of the lock that finished no file for so long is taken for dead
 READ_BYTES = 32 << 20  # latents decoded at a time while a file is scanned
 
 
@@ -89,9 +92,41 @@ def cache_folder(data_dir: str | Path) -> Path:
     return folder
 
 
-def locked(folder: Path) -> FileLock:
-    """The lock under which the index and the cache of `folder` are written."""
-    return FileLock(folder / "lock")
+@contextmanager
+def locked(folder: Path, silence: float = SILENCE_SECONDS) -> Iterator[None]:
+    """The lock under which the index and the cache of `folder` are written; whoever holds it says so with `beat`.
+
+    Raises:
+        EnvironmentFailed: another process has held it for `silence` seconds or more without a beat.
+    """
+    lock = FileLock(folder / "lock")
+    while True:
+        last = _last_beat(folder)
+        try:
+            lock.acquire(timeout=silence)
+            break
+        except Timeout:
+            if _last_beat(folder) == last:
+                raise EnvironmentFailed(f"{folder}: another process holds the lock and has finished no file for "
+                                        f"{silence:g} s; end it (it may be on another machine), then run the same "
+                                        "command again") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def beat(folder: Path) -> None:
+    """Show those who wait for the lock that its holder goes on."""
+    (folder / BEAT).touch()
+
+
+def _last_beat(folder: Path) -> int:
+    """When the holder last went on, by the file system's own clock; 0 where it never did."""
+    try:
+        return (folder / BEAT).stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
 
 
 def scan(data_dir: str | Path, names: Sequence[str]) -> Scan:
@@ -103,7 +138,7 @@ def scan(data_dir: str | Path, names: Sequence[str]) -> Scan:
     with locked(folder):
         stored = stored_records(folder)  # another process may have scanned them while we waited
         known = _current(data_dir, names, stored)
-        fresh, problems = _scan_all(data_dir, [name for name in names if name not in known])
+        fresh, problems = _scan_all(data_dir, [name for name in names if name not in known], folder)
         if fresh:
             kept = {name: record for name, record in stored.items() if (data_dir / name).exists()}
             _store(folder, kept | fresh)
@@ -116,9 +151,10 @@ def _current(data_dir: Path, names: Sequence[str], stored: dict[str, FileRecord]
             if name in stored and (data_dir / name).exists() and stored[name].describes((data_dir / name).stat())}
 
 
-def _scan_all(data_dir: Path, names: list[str]) -> Scan:
+def _scan_all(data_dir: Path, names: list[str], folder: Path) -> Scan:
     result = Scan({}, {})
     for name in track(names, len(names), f"reading {data_dir}"):
+        beat(folder)
         try:
             result.records[name] = scan_file(data_dir / name)
         except BadInput as error:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lam.data.h5 import ACTIONS, EMBEDDINGS, UNKNOWN_ACTION, dataset, open_file, read_frames
-from lam.data.index import FileRecord, blocks, cache_folder, locked, stored_records
+from lam.data.index import FileRecord, beat, blocks, cache_folder, locked, stored_records
 from record import files
 from record.errors import BadInput, EnvironmentFailed
 from record.progress import track
@@ -165,6 +165,7 @@ def build_cache(data_dir: Path, records: dict[str, FileRecord]) -> Path:
         missing = {name: record for name, record in records.items() if not _complete(folder, record)}
         _check_room(folder, sum(_bytes(record) for record in missing.values()))
         for name in track(missing, len(missing), f"decoding {data_dir}"):
+            beat(folder)
             _decode(data_dir / name, folder, records[name])
         _remove_stale(folder)
     return folder

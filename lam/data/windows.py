@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -24,6 +25,8 @@ from lam.data.manifest import SPLITS, SplitName, Splits, read_manifest
 from lam.data.sources import Cached, Direct, Source, build_cache
 from lam.data.statistics import ChannelStatistics, pooled
 from record.errors import BadData, BadInput
+
+log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     import torch  # imported where a batch is made: checking data before a sweep takes a second less without it
@@ -111,19 +114,37 @@ def _of_data() -> Iterator[None]:
         raise BadData(str(error)) from error.__cause__
 
 
+class Checked(NamedTuple):
+    """Data that a run can use: the splits and the record of every file. Whoever asks several things checks once."""
+
+    splits: Splits
+    records: dict[str, FileRecord]
+
+    def long_enough(self, split: SplitName, config: RunConfig) -> tuple[str, ...]:
+        """Names of a split's files that hold a whole sequence; the others are left out."""
+        return tuple(name for name in self.splits.of(split)
+                     if self.records[name].info.latent_frames >= config.sequence_length)
+
+
 @_of_data()
-def open_split(config: RunConfig, split: SplitName, *, stride: int | None = None) -> Windows:
+def open_split(config: RunConfig, split: SplitName, *, stride: int | None = None,
+               checked: Checked | None = None) -> Windows:
     """The windows of a split; the first call for a folder reads every file once and fills the cache.
 
+    Args:
+        checked: what `check` said of this config's data, to spare checking it again; so in the functions below.
+
     Raises:
-        BadData: the manifest or a file cannot be used, or the split is empty.
+        BadData: the manifest or a file cannot be used, or the split holds no window.
         EnvironmentFailed: no room for the cache.
     """
-    splits, records = _checked(config)
-    names, folder = splits.of(split), Path(config.data_dir)
+    checked = checked or check(config)
+    (splits, records), folder = checked, Path(config.data_dir)
+    names = splits.of(split)
     if not names:
         raise BadInput("names no file", source=config.manifest, key=f"splits.{split}",
                        remedy=f"write the manifest again with 'lam data manifest {folder} --replace'")
+    names = _without_short(names, checked.long_enough(split, config), config, split, records)
     chosen = tuple(records[name] for name in names)
     source: Source
     if config.cache:
@@ -134,29 +155,49 @@ def open_split(config: RunConfig, split: SplitName, *, stride: int | None = None
     return Windows(names, chosen, source, config.sequence_length, stride or config.window_stride, scale)
 
 
-def data_fingerprint(config: RunConfig) -> str:
+def _without_short(names: tuple[str, ...], long_enough: tuple[str, ...], config: RunConfig, split: str,
+                   records: dict[str, FileRecord]) -> tuple[str, ...]:
+    """`long_enough`, with a warning that counts what is missing.
+
+    Raises:
+        BadInput: nothing is left.
+    """
+    if not long_enough:
+        longest = max(records[name].info.latent_frames for name in names)
+        raise BadInput(f"no file of {split} has sequence_length {config.sequence_length} latent frames, the longest "
+                       f"has {longest}", source=config.data_dir, key=EMBEDDINGS,
+                       remedy=f"set sequence_length to {longest} or less, or add longer videos")
+    if len(long_enough) < len(names):
+        log.warning("%s: %d of %d files of %s are shorter than sequence_length %d and left out", config.data_dir,
+                    len(names) - len(long_enough), len(names), split, config.sequence_length)
+    return long_enough
+
+
+def data_fingerprint(config: RunConfig, checked: Checked | None = None) -> str:
     """Twelve hex digits that name the data: the split, name, size and content of every file."""
-    splits, records = _checked(config)
+    splits, records = checked or check(config)
     lines = [[split, name, records[name].size, records[name].sha256] for split in SPLITS for name in
              sorted(splits.of(split))]
     return hashlib.sha256(json.dumps(lines).encode()).hexdigest()[:12]
 
 
-def summary(config: RunConfig) -> dict[str, Any]:
-    """The data in four numbers: files, channels, grid [H, W] and latent_frames over all splits."""
-    _, records = _checked(config)
+def summary(config: RunConfig, checked: Checked | None = None) -> dict[str, Any]:
+    """The data in five numbers: files, those too short for a sequence, channels, grid [H, W] and latent_frames."""
+    checked = checked or check(config)
+    records = checked.records
     first = next(iter(records.values())).info
-    return {"files": len(records), "channels": first.channels, "grid": [first.height, first.width],
+    short = len(records) - sum(len(checked.long_enough(split, config)) for split in SPLITS)
+    return {"files": len(records), "too_short": short, "channels": first.channels, "grid": [first.height, first.width],
             "latent_frames": sum(record.info.latent_frames for record in records.values())}
 
 
-def load_codec(config: RunConfig) -> Codec | None:
+def load_codec(config: RunConfig, checked: Checked | None = None) -> Codec | None:
     """The codec that the first training file carries; None where it carries none.
 
     Raises:
         BadInput: the codec is damaged.
     """
-    splits, records = _checked(config)
+    splits, records = checked or check(config)
     name = splits.train[0]
     if not records[name].info.codec:
         return None
@@ -173,30 +214,28 @@ def load_codec(config: RunConfig) -> Codec | None:
             raise BadInput(str(error), source=path, key=CODEC, remedy="write the file again") from None
 
 
-def action_names(config: RunConfig) -> list[str]:
+def action_names(config: RunConfig, checked: Checked | None = None) -> list[str]:
     """Names of the true actions, by number, as the first training file has them; empty where it has none."""
-    splits, records = _checked(config)
+    splits, records = checked or check(config)
     return list(records[splits.train[0]].info.action_names)
 
 
-def has_labels(config: RunConfig) -> bool:
+def has_labels(config: RunConfig, checked: Checked | None = None) -> bool:
     """Whether a file of the validation split holds true actions."""
-    splits, records = _checked(config)
+    splits, records = checked or check(config)
     return any(records[name].info.actions for name in splits.validation)
 
 
 @_of_data()
-def _checked(config: RunConfig) -> tuple[Splits, dict[str, FileRecord]]:
-    """The splits and the record of every file; raises where anything keeps a run from using them."""
+def check(config: RunConfig) -> Checked:
+    """The splits and the record of every file.
+
+    Raises:
+        BadData: something keeps a run from using them.
+    """
     splits = read_manifest(config.manifest, config.data_dir)
     result = scan(config.data_dir, splits.all())
     if result.problems:
         raise next(iter(result.problems.values()))
     check_same_shape({name: record.info for name, record in result.records.items()})
-    for name, record in result.records.items():
-        frames = record.info.latent_frames
-        if frames < config.sequence_length:
-            raise BadInput(f"has {frames} latent frames, fewer than sequence_length {config.sequence_length}",
-                           source=Path(config.data_dir) / name, key=EMBEDDINGS,
-                           remedy=f"set sequence_length to {frames} or less, or take the file out of the manifest")
-    return splits, result.records
+    return Checked(splits, result.records)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 log = logging.getLogger(__name__)
@@ -41,9 +42,10 @@ class Sink(Protocol):
 class Feed:
     """Sends items to one sink, in batches, from a thread of its own."""
 
-    def __init__(self, sink: Sink, capacity: int = CAPACITY) -> None:
-        self._sink, self._capacity = sink, capacity
-        self._waiting: list[Any] = []
+    def __init__(self, sink: Sink, capacity: int = CAPACITY, history: Sequence[Any] = ()) -> None:
+        """Start with the items of `history`, which wait beside the `capacity` of what comes later."""
+        self._sink, self._capacity = sink, capacity + len(history)
+        self._waiting: list[Any] = list(history)
         self._lost = 0
         self._given_up = False
         self._ending: str | None = None

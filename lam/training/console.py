@@ -118,8 +118,9 @@ def measured(
     trained on a GPU can be measured without one.
     """
     config = config_of_run(folder)
-    train_set = data.open_split(config, "train", stride=1)
-    scored_set = data.open_split(config, split, stride=1)
+    checked = data.check(config)
+    train_set = data.open_split(config, "train", stride=1, checked=checked)
+    scored_set = data.open_split(config, split, stride=1, checked=checked)
     device = choose(config if config.device == "cpu" else config.replace(device="auto"))
     model = LatentActionModel(config, train_set.latent_shape).to(device)
     checkpoints.load_weights(folder.checkpoints, checkpoint, model)

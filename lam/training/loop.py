@@ -74,9 +74,10 @@ class Run:
         if config.threads:
             torch.set_num_threads(config.threads)
         self.device = choose_device(config)
-        self.train_set = data.open_split(config, "train")
-        self.validation_set = data.open_split(config, "validation", stride=1)
-        _refuse_without_labels(config)
+        self.data = data.check(config)
+        self.train_set = data.open_split(config, "train", checked=self.data)
+        self.validation_set = data.open_split(config, "validation", stride=1, checked=self.data)
+        _refuse_without_labels(config, self.data)
         torch.manual_seed(config.seed)
         self.model = LatentActionModel(config, self.train_set.latent_shape).to(self.device)
         self.steps_per_epoch = config.steps_in_epoch(len(self.train_set))
@@ -215,11 +216,11 @@ class Run:
             self.trackers.log(record)
 
     def _write_samples(self) -> None:
-        codec = data.load_codec(self.config) if self.config.sample_count else None
+        codec = data.load_codec(self.config, self.data) if self.config.sample_count else None
         if codec is None:
             return
         path = self.folder.samples / f"epoch-{self.epoch}.npz"
-        names = data.action_names(self.config)
+        names = data.action_names(self.config, self.data)
         samples.write(path, self.stepper.evaluated, self.validation_set, self.config, codec, names)
         for older in self.folder.samples.glob("epoch-*.npz"):
             if older != path:
@@ -254,7 +255,7 @@ class Run:
 
     def _begin(self) -> None:
         if not self.folder.exists():
-            known = identity.of_run(self.config, self.folder, self.model, self.train_set)
+            known = identity.of_run(self.config, self.folder, self.model, self.train_set, self.data)
             self.folder.start(self.config.mapping(), known)
             return
         _refuse_other_config(self.folder, self.config)
@@ -264,7 +265,7 @@ class Run:
             self.epoch = self.config.num_epochs if state != "failed" else self.epoch
             self.diverged = state == "failed"
             return
-        identity.refuse_other_data(self.folder, self.config)
+        identity.refuse_other_data(self.folder, self.config, self.data)
         self._restore(checkpoints.load_state(self.folder.checkpoints, self.device))
         going_on = {key: value for key, value in known.items() if key != "reason"} | {"state": "running"}
         self.folder.start(self.config.mapping(), going_on)  # what a resume may change may have changed
@@ -346,8 +347,8 @@ def _refuse_other_config(folder: RunFolder, config: RunConfig) -> None:
                        key="num_epochs", remedy="train anew in another folder with --run-dir")
 
 
-def _refuse_without_labels(config: RunConfig) -> None:
+def _refuse_without_labels(config: RunConfig, checked: data.Checked) -> None:
     rule = config.early_stopping
-    if rule is not None and "labels" in TABLE[rule.metric].needs and not data.has_labels(config):
+    if rule is not None and "labels" in TABLE[rule.metric].needs and not data.has_labels(config, checked):
         raise BadInput(f"got {rule.metric}, which needs {NEEDS['labels']}, and there are none", source="config",
                        key="early_stopping.metric", remedy="watch val/objective")

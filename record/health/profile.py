@@ -20,6 +20,7 @@ or counts other rules: `count: 3`, `of: [rule, rule, ...]`.
 from __future__ import annotations
 
 from collections import Counter
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -271,9 +272,15 @@ def load(name: str | Path) -> Profile:
     """
     text = str(name)
     if text in shipped():
-        source = resources.files("record.health").joinpath("profiles", f"{text}.yaml")
-        return build(Profile, yamlio.parse_mapping(source.read_text(encoding="utf-8"), f"profile {text}"), text)
+        return _load_shipped(text)
     if not text.endswith((".yaml", ".yml")):
         raise BadInput(f"got {text!r}, no such profile", source="profile",
                        remedy=f"{suggest(text, shipped())} Or name a YAML file of your own.".replace("? Or", "? or"))
     return build(Profile, yamlio.load_mapping(text), text)
+
+
+@cache
+def _load_shipped(name: str) -> Profile:
+    """Read once a process: a report asks some twenty times. One's own file may change meanwhile."""
+    source = resources.files("record.health").joinpath("profiles", f"{name}.yaml")
+    return build(Profile, yamlio.parse_mapping(source.read_text(encoding="utf-8"), f"profile {name}"), name)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -241,11 +242,12 @@ def trial_machinery(
         yield signals, ray_session.concurrency(sweep.spec.resources, sweep.source), scratch
 
 
-def run_jobs(jobs: Jobs, resources: Resources, folder: Path, scratch: Path) -> None:
-    """Run the engine; what Ray raises becomes one message.
+def run_jobs(jobs: Jobs, resources: Resources, folder: Path, scratch: Path,
+             run: Callable[[Jobs, Resources, Path], object] | None = None) -> None:
+    """Run the engine (or `run` in its place); what Ray or this machine raises becomes one message.
 
     Raises:
-        EnvironmentFailed: Ray failed.
+        EnvironmentFailed: Ray failed, or the system refused (a full temporary disk).
     """
     from ray.exceptions import RayError
     from ray.tune.error import TuneError
@@ -253,10 +255,26 @@ def run_jobs(jobs: Jobs, resources: Resources, folder: Path, scratch: Path) -> N
     from sweeps.workers import engine  # here: it loads ray
 
     try:
-        engine.run(jobs, resources, scratch)
+        (run or engine.run)(jobs, resources, scratch)
     except (RayError, TuneError, ConnectionError) as error:
-        raise EnvironmentFailed(f"{folder}: Ray failed ({gist(error)}); see ray.log there, then run the same command "
-                                "again") from error
+        raise _ray_failed(folder, error) from error
+    except OSError as error:
+        raise EnvironmentFailed(f"{folder}: the system refused: {error}; mend that (Ray's temporary files lie in "
+                                f"{scratch.parent}), then run the same command again") from error
+    except RuntimeError as error:
+        if not raised_in(error, "ray"):
+            raise
+        raise _ray_failed(folder, error) from error
+
+
+def _ray_failed(folder: Path, error: Exception) -> EnvironmentFailed:
+    return EnvironmentFailed(f"{folder}: Ray failed ({gist(error)}); see ray.log there, then run the same command again")
+
+
+def raised_in(error: BaseException, package: str) -> bool:
+    """Whether the line that raised `error` is one of `package`."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    return bool(frames) and frames[-1][0].f_globals.get("__name__", "").partition(".")[0] == package
 
 
 def gist(error: Exception) -> str:

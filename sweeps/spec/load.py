@@ -26,12 +26,23 @@ def load(path: str | Path) -> Sweep:
     """
     path = Path(path)
     values = yamlio.load_mapping(path)
+    _make_absolute(values.get("space"), path.parent)
     spec = build(SweepSpec, values, path)
     given, base_source = _base_values(spec, path)
     base = _complete(spec, config_module.from_mapping(given, base_source), Path(base_source).parent)
     sweep = Sweep(spec, base, str(path), path.read_text(encoding="utf-8"))
     checks.check(sweep, given)
     return sweep
+
+
+def _make_absolute(space: Any, folder: Path) -> None:
+    """Make swept data paths absolute, as the base's are: a trial runs in another folder."""
+    for key in ("data_dir", "manifest_path"):
+        domain = space.get(key) if isinstance(space, dict) else None
+        choices = domain.get("choice") if isinstance(domain, dict) else None
+        if isinstance(domain, dict) and isinstance(choices, list):
+            domain["choice"] = [str(config_module.resolve(path, folder)) if isinstance(path, str) else path
+                                for path in choices]
 
 
 def _base_values(spec: SweepSpec, path: Path) -> tuple[dict[str, Any], str]:

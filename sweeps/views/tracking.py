@@ -30,9 +30,8 @@ class SweepTracker:
             folder: the sweep's folder, whose sweep.json is written.
             history: the journal so far; what MLflow missed of it is filled in.
         """
-        self._feeds = [] if tracking.mlflow is None else [Feed(MlflowSweepSink(folder, tracking))]
-        for event in latest(history):
-            self.event(event)
+        self._feeds = [] if tracking.mlflow is None else [
+            Feed(MlflowSweepSink(folder, tracking), history=latest(history))]
 
     def event(self, event: dict[str, Any]) -> None:
         """Hand a journal event over."""
