@@ -79,6 +79,35 @@ def test_a_finding_says_value_threshold_and_since_when() -> None:
     assert [(event.epoch, event.event) for event in events(columns.of_records(records, FACTS), known)] == [(3, "fired")]
 
 
+@pytest.mark.parametrize(("rule", "values", "sentence"), [
+    ({"threshold": 10, "clear": 8}, [5, 12, 9],
+     "x was above 10 from epoch 2 on (12 when the rule fired) and is 9 now"),
+    ({"threshold": 10, "severity": "abort"}, [12, 13, 9],
+     "x was above 10 from epoch 1 on (12 when the rule fired) and is 9 now"),
+    ({"threshold": 10, "clear": 8, "patience": 2}, [5, 12, 13, 9, 11],
+     "x is 11, above 10 since epoch 2"),  # it is above again, and never cleared
+    ({"threshold": 1, "statistic": "change", "severity": "abort", "metric": {"multiply": ["x", 1]}}, [1, 4, 3.5],
+     "change of x * 1 was above 1 from epoch 2 on (3 when the rule fired) and is -0.5 now"),
+    ({"comparison": "is", "threshold": "bad", "patience": 2}, ["bad", "bad", "ok"],
+     "x was bad from epoch 1 on (bad when the rule fired) and is ok now"),
+    ({"comparison": "at_least", "threshold": 0.5, "statistic": "spread", "window": 2, "severity": "abort"}, [1, 2, 0, 0],
+     "relative range of x over 2 records was at least 0.5 from epoch 2 on (0.6667 when the rule fired) and is not "
+     "defined now"),
+])
+def test_a_finding_tells_the_value_that_fired_from_the_latest(rule: dict[str, Any], values: list[Any],
+                                                              sentence: str) -> None:
+    known = profile_of({"name": "r", "metric": "x", **rule})
+    records = [{"epoch": epoch, "x": value} for epoch, value in enumerate(values, 1)]
+    assert [item.sentence for item in judge_records(records, known, {}).findings] == [sentence]
+
+
+def test_a_count_that_stays_fired_tells_what_held_and_what_holds() -> None:
+    known = profile_of(*({"name": name, "metric": name, "threshold": 0, "severity": "info"} for name in "abc"),
+                       {"name": "most", "count": 2, "of": ["a", "b", "c"], "severity": "abort"})
+    found = judge_records([{"epoch": 1, "a": 1, "b": 1, "c": 1}, {"epoch": 2, "a": 1, "b": 0, "c": 0}], known, {})
+    assert found.aborts[0].sentence == "3 held when the rule fired from epoch 1 on, 1 (a) now; it asks for 2"
+
+
 def test_a_rule_that_cleared_is_told_with_its_end() -> None:
     known = profile_of({"name": "hot", "metric": "x", "threshold": 1})
     found = judge_records([{"epoch": e, "x": x} for e, x in ((1, 2), (2, 2), (3, 0))], known, {})

@@ -31,11 +31,16 @@ __all__ = ["Event", "Finding", "Judgement", "events", "judge", "judge_records", 
 
 @dataclass(frozen=True)
 class _State:
-    """One rule over all N records: whether it holds after each, and what it saw."""
+    """One rule over all N records: whether it holds and whether its comparison is met after each, and what it saw.
+
+    `start` is the first record of the streak that fired it last, `fired` the record at which it did.
+    """
 
     holds: Bools
     values: NDArray[Any]
+    meets: Bools
     start: NDArray[np.int64]
+    fired: NDArray[np.int64]
     threshold: Any
 
 
@@ -154,22 +159,22 @@ def _spread_out(table: Table, rule: Rule, rows: NDArray[np.int64], values: NDArr
     """The state machine over the judged rows, carried forward to every record."""
     condition = _compare(values, rule.comparison, threshold)
     if not condition.any():
-        never = np.zeros(len(table), dtype=bool)
-        return _State(never, values, never.astype(np.int64), threshold)
+        never, nowhere = np.zeros(len(table), dtype=bool), np.zeros(len(table), dtype=np.int64)
+        return _State(never, values, never, nowhere, nowhere, threshold)
     clear = _clears(values, rule, condition)
-    holds, start = _hysteresis(table, rule, table.epoch[rows], condition, clear)
+    holds, start, fired = _hysteresis(table, rule, table.epoch[rows], condition, clear)
     if len(rows) == len(table):
-        return _State(holds, values, start, threshold)
+        return _State(holds, values, condition, start, fired, threshold)
     place = np.searchsorted(rows, np.arange(len(table)), side="right") - 1
     known = place >= 0
     unknown: Any = None if values.dtype == object else np.nan
-    return _State(known & holds[place], np.where(known, values[place], unknown),
-                  rows[start[place]], threshold)
+    return _State(known & holds[place], np.where(known, values[place], unknown), known & condition[place],
+                  rows[start[place]], rows[fired[place]], threshold)
 
 
 def _hysteresis(table: Table, rule: Rule, epoch: NDArray[np.float64], condition: Bools, clear: Bools
-                ) -> tuple[Bools, NDArray[np.int64]]:
-    """(whether the rule holds after each judged record, first record of the streak that fired it)."""
+                ) -> tuple[Bools, NDArray[np.int64], NDArray[np.int64]]:
+    """Whether the rule holds after each judged record, the first record of the streak that fired it, and its last."""
     patience = max(1, int(_number(table, rule.patience)))
     index, run = np.arange(len(condition)), streak(condition)
     fires = (run >= patience) & _in_phase(epoch, _number(table, rule.after_epoch), rule.until_epoch)
@@ -181,7 +186,7 @@ def _hysteresis(table: Table, rule: Rule, epoch: NDArray[np.float64], condition:
     holds = last_on >= 0 if rule.severity == "abort" else last_on > last_off
     began = fires & ~np.concatenate([[False], holds[:-1]])
     first = np.maximum.accumulate(np.where(began, index, -1))
-    return holds, np.maximum(0, first - run[first] + 1)
+    return holds, np.maximum(0, first - run[first] + 1), np.maximum(0, first)
 
 
 def _in_phase(epoch: NDArray[np.float64], after: float, until: float | None) -> Bools:
@@ -230,7 +235,8 @@ def _finding(table: Table, rule: Rule, states: Mapping[str, _State], axis: str) 
     evidence = tuple(name for name in rule.of if name in states and states[name].holds[last])
     return Finding(rule.name, rule.severity, rule.condition, rule.comparison, _plain(state.values[last]),
                    _shown(state.threshold), _epoch(table.epoch[state.start[last]]), ended, rule.meaning, rule.remedy,
-                   evidence, axis)
+                   evidence, axis, _plain(state.values[state.fired[last]]), bool(state.meets[last]),
+                   rule.count is not None)
 
 
 def _epoch(value: float) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -13,7 +14,10 @@ class Finding:
     """A rule that has fired.
 
     Attributes:
-        value: what the statistic is now, or was when the rule last held; None for a count's own value NaN.
+        value: what the statistic is now, or was when the rule last held.
+        fired: what it was when the rule fired.
+        meets: whether `value` meets the comparison; False where the rule is held by its clear level, or for good.
+        counts: whether the rule counts others.
         threshold: what it is compared with, as text.
         since: epoch of the first record of the streak that fired it; None where epochs are not known.
         until: epoch at which it cleared; None while it holds.
@@ -33,6 +37,9 @@ class Finding:
     remedy: str
     evidence: tuple[str, ...] = ()
     axis: str = "epoch"
+    fired: float | str | None = None
+    meets: bool = True
+    counts: bool = False
 
     @property
     def active(self) -> bool:
@@ -41,12 +48,30 @@ class Finding:
 
     @property
     def sentence(self) -> str:
-        """What was seen, with value and threshold."""
-        shown = f"{self.value:.4g}" if isinstance(self.value, float) else self.value
-        place = "" if self.since is None else f" since {self.axis} {self.since:g}"
-        if self.evidence:
-            return f"{shown} hold ({', '.join(self.evidence)}), at least {self.threshold} do{place}"
-        return f"{self.condition} is {shown}, {self.comparison.replace('_', ' ')} {self.threshold}{place}"
+        """What was seen, with value and threshold; the value that fired and the latest where only the former meets it."""
+        shown, began = _text(self.value), "" if self.since is None else f"{self.axis} {self.since:g}"
+        named = f" ({', '.join(self.evidence)})" if self.evidence else ""
+        if self.meets:
+            since = began and f" since {began}"
+            if self.counts:
+                return f"{shown} hold{named}, at least {self.threshold} do{since}"
+            return f"{self.condition} is {shown}, {self.comparison.replace('_', ' ')} {self.threshold}{since}"
+        start = began and f" from {began} on"
+        now = "now" if self.active else "when the rule last held"
+        if self.counts:
+            return f"{_text(self.fired)} held when the rule fired{start}, {shown}{named} {now}; it asks for {self.threshold}"
+        word = _PAST.get(self.comparison, f"was {self.comparison.replace('_', ' ')}")
+        return (f"{self.condition} {word} {self.threshold}{start} ({_text(self.fired)} when the rule fired) and is "
+                f"{shown} {now}")
+
+
+_PAST = {"is": "was", "is_not": "was not"}
+
+
+def _text(value: float | str | None) -> str:
+    if isinstance(value, str):
+        return value
+    return "not defined" if value is None or math.isnan(value) else f"{value:.4g}"
 
 
 @dataclass(frozen=True)
