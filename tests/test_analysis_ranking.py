@@ -14,6 +14,7 @@ from analysis.judge.judging import judge, kept_record
 from analysis.judge.ranking import Confirmed, rank
 from analysis.judge.verdict import Verdict, decide, differences
 from analysis.read.reading import Study, Trial, read_study
+from record.health import COLLAPSE_RULES
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +133,13 @@ def test_without_a_finite_value_the_last_validation_stands() -> None:
     assert kept_record(_trial([None, None])) == _trial([None, None]).records[-1]
     assert kept_record(_trial([])) is None
     assert judge(_trial([])).status == "no_result"
+
+
+@pytest.mark.parametrize("rule", sorted(COLLAPSE_RULES))
+def test_a_trial_stopped_for_collapse_is_collapsed_whatever_its_journal_calls_that(study: Study, rule: str) -> None:
+    trial = study.trial("t0001")
+    assert trial is not None
+    assert status_of(replace(trial, state="stopped", reason={"rule": rule})) == "collapsed"
 
 
 def test_a_run_that_collapsed_after_its_best_epoch_is_out() -> None:

@@ -90,8 +90,8 @@ def test_a_finding_says_value_threshold_and_since_when() -> None:
      "change of x * 1 was above 1 from epoch 2 on (3 when the rule fired) and is -0.5 now"),
     ({"comparison": "is", "threshold": "bad", "patience": 2}, ["bad", "bad", "ok"],
      "x was bad from epoch 1 on (bad when the rule fired) and is ok now"),
-    ({"comparison": "at_least", "threshold": 0.5, "statistic": "spread", "window": 2, "severity": "abort"}, [1, 2, 0, 0],
-     "relative range of x over 2 records was at least 0.5 from epoch 2 on (0.6667 when the rule fired) and is not "
+    ({"comparison": "at_least", "threshold": 0.5, "statistic": "spread", "window": 2, "severity": "abort"},
+     [1, 2, 0, 0], "relative range of x over 2 records was at least 0.5 from epoch 2 on (0.6667 when the rule fired) and is not "
      "defined now"),
 ])
 def test_a_finding_tells_the_value_that_fired_from_the_latest(rule: dict[str, Any], values: list[Any],
@@ -206,7 +206,19 @@ def test_the_sweeps_collapse_is_the_profiles() -> None:
     assert health.collapse(epochs, [True, False] * 3, grace=1, patience=2) is None
     finding = health.collapse(epochs, [False] * 3 + [True] * 3, grace=2, patience=3)
     assert finding is not None
-    assert (finding.rule, finding.since) == ("codebook_collapsed", 4)
+    assert (finding.rule, finding.since) == (health.COLLAPSE_RULE, 4)
+
+
+@pytest.mark.parametrize(("change", "stops"), [
+    ({}, True), ({"severity": "warn"}, False), ({"patience": 5}, False), ({"name": "another"}, False)])
+def test_the_sweeps_collapse_is_that_of_the_runs_own_profile(tmp_path: Path, change: dict[str, Any],
+                                                            stops: bool) -> None:
+    rule = {"name": "codebook_collapsed", "metric": "val/collapsed", "comparison": "at_least", "threshold": 1,
+            "severity": "abort", "meaning": "Mine.", "remedy": "r.", **change}
+    path = tmp_path / "mine.yaml"
+    path.write_text(yamlio.dump_mapping({"name": "mine", "about": "a", "rules": [rule]}))
+    finding = health.collapse([1, 2, 3], [True] * 3, grace=9, patience=2, profile=str(path))
+    assert (finding is not None and finding.meaning == "Mine.") == stops
 
 
 # ---- speed

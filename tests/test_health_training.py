@@ -68,6 +68,7 @@ def test_an_abort_ends_the_run_with_its_last_checkpoint(tiny_data: Path, profile
     assert [record["epoch"] for record in run.metrics()] == [1, 2]
     assert (run.checkpoints / "last.safetensors").exists()
     assert run.identity()["state"] == "failed"
+    assert run.identity()["rule"] == "too_long"
     weights = (run.checkpoints / "last.safetensors").read_bytes()
     with pytest.raises(AnswerIsNo, match=said):  # the same command again says the same and changes nothing
         console.train(config, run.path)
@@ -92,6 +93,7 @@ def test_a_finished_run_keeps_its_weights_when_asked_for_again(
     run = RunFolder(tmp_path / "run")
     config = config_of(tiny_data, profile, abort=False).replace(keep="last")
     list(loop.train(config, run.path))
+    assert run.identity()["rule"] == "too_long"
     weights = (run.checkpoints / "last.safetensors").read_bytes()
     assert list(loop.train(config, run.path)) == []
     assert (run.checkpoints / "last.safetensors").read_bytes() == weights

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from record import yamlio
+from record import health, yamlio
 from record.errors import AnswerIsNo, BadInput
+from record.run import RunFolder
 from sweeps.commands import confirm
 from sweeps.commands.launching import Options, conclude, concurrency, run_in
 from sweeps.journal import folders
@@ -23,6 +24,7 @@ from sweeps.scheduling import scheduler
 from sweeps.spec.load import load
 from sweeps.spec.spec import Sweep
 from sweeps.views import display, summary
+from sweeps.workers.driver import SweepDriver
 
 
 def make_sweep(folder: Path) -> Sweep:
@@ -114,11 +116,39 @@ def test_collapse_is_judged_after_its_grace_and_patience(tmp_path: Path) -> None
                        tflops=1.0, step=150)
         ending = judge(sweep, journal.state, "t0001")
         assert ending is not None
-        assert (ending.rule, ending.epochs_saved) == ("collapse", 15)
-        assert "collapsed at the last 2 validations (epoch 15, judged from epoch 15)" in ending.sentence
-        play(journal, "t0002", [(14, -0.5, "collapsed"), (15, -0.5, "collapsed"), (16, 0.3, "live"),
-                                (17, -0.5, "collapsed")])
+        rule = health.load("lam").rule("codebook_collapsed")
+        assert (ending.rule, ending.epochs_saved) == (rule.name, 15)
+        assert ending.sentence == f"val/collapsed is 1, at least 1 since epoch 4. {rule.meaning} {rule.remedy}"
+        play(journal, "t0002", [(14, -0.5, "collapsed"), (15, 0.3, "live"), (16, -0.5, "collapsed")])
         assert judge(sweep, journal.state, "t0002") is None
+
+
+@pytest.mark.parametrize("rule", sorted(health.COLLAPSE_RULES))
+def test_a_trial_that_ended_collapsed_counts_in_the_rungs_whatever_its_journal_calls_that(tmp_path: Path,
+                                                                                         rule: str) -> None:
+    sweep = make_sweep(tmp_path)
+    assert sweep.spec.asha is not None
+    with contextlib.closing(Journal(tmp_path)) as journal:
+        play(journal, "t0001", [(2, -0.5, "collapsed")])
+        journal.append("stopped", trial="t0001", epoch=2, reason={"rule": rule, "sentence": "gone"})
+        trial = journal.state.trials["t0001"]
+    assert scheduler.rung_value(trial, sweep.spec.asha, 3, 1, maximise=True) == float("-inf")
+
+
+def test_a_trial_that_a_health_rule_ended_keeps_the_rule_and_its_sentence(tmp_path: Path) -> None:
+    sweep = make_sweep(tmp_path)
+    reason = "health rule weights_exploding: model/weight_max is 12, above 10 since epoch 2. Lower learning_rate."
+    with contextlib.closing(Journal(tmp_path)) as journal:
+        for trial, known in (("t0001", {"state": "failed", "rule": "weights_exploding", "reason": reason}),
+                             ("t0002", {"state": "interrupted"})):
+            play(journal, trial, [(1, 0.5, "live")])
+            RunFolder(tmp_path / "trials" / trial).start(sweep.base, known)
+            driver = SweepDriver(sweep, journal, "x:y", 1, lambda event: None, lambda: False)
+            driver.exhausted(trial)
+        trials = journal.state.trials
+    assert (trials["t0001"].status, trials["t0001"].reason) == (
+        "failed", {"rule": "weights_exploding", "sentence": reason})
+    assert trials["t0002"].reason == {"rule": "ended_early", "sentence": "training ended after epoch 1 of 30"}
 
 
 def test_a_spent_budget_stops_what_runs(tmp_path: Path) -> None:

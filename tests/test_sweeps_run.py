@@ -57,7 +57,7 @@ def check_ending(kind: int, trial: Any) -> None:
         assert (trial.status, trial.reason["sentence"]) == (
             "failed", "training raised RuntimeError: the encoder exploded")
     if kind == 9:
-        assert rule in ("asha", "collapse")
+        assert rule in ("asha", "codebook_collapsed")
     if rule == "asha":
         assert trial.reason["epochs_saved"] == 9 - trial.epoch
         assert trial.reason["rung"] == trial.epoch

@@ -17,7 +17,7 @@ from analysis.text import finite, number
 from lam.metrics import TABLE
 from record import standing
 from record.bounds import Bound, total_violation
-from record.health import verdict
+from record.health import COLLAPSE_RULES, verdict
 
 LIVE = "live"
 # What a standing shows beside its value: the mean over seeds where there are several.
@@ -99,8 +99,8 @@ def _status(trial: Trial, judged: str, last: str) -> str:
     rule = trial.reason.get("rule")
     if trial.state == "failed":
         return "nonfinite" if "nonfinite" in (rule, last) else "failed"
-    if rule in ("collapse", "nonfinite"):
-        return "collapsed" if rule == "collapse" else "nonfinite"
+    if rule in COLLAPSE_RULES or rule == "nonfinite":
+        return "collapsed" if rule in COLLAPSE_RULES else "nonfinite"
     return standing.verdict_at_end(judged, last) if trial.state in standing.FINISHED else "unfinished"
 
 

@@ -238,7 +238,7 @@ class Run:
         checkpoints.save_weights(self.folder.checkpoints, "last", self.stepper.evaluated)
         if self.aborted is not None:
             reason = f"health rule {self.aborted.rule}: {self.aborted.sentence}. {self.aborted.remedy}"
-            self.folder.update_identity(state="failed", epoch=self.epoch, reason=reason)
+            self.folder.update_identity(state="failed", epoch=self.epoch, reason=reason, rule=self.aborted.rule)
             return
         checkpoints.retain(self.folder.checkpoints, self.config.keep)
         early = {"stopped_early": self.patience.reason} if self.patience.exhausted else {}

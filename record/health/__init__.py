@@ -28,12 +28,14 @@ from record.health.codebook import (
     verdict,
 )
 from record.health.engine import Finding, Judgement, judge, judge_records
-from record.health.facts import collapse, of_config, steps_per_epoch
+from record.health.facts import COLLAPSE_RULE, COLLAPSE_RULES, collapse, of_config, steps_per_epoch
 from record.health.profile import Profile, load, shipped
 
 __all__ = [
     "COLLAPSED_JOINT_PERPLEXITY",
     "COLLAPSED_SLOT_PERPLEXITY",
+    "COLLAPSE_RULE",
+    "COLLAPSE_RULES",
     "CodebookHealth",
     "Finding",
     "Judgement",

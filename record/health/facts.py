@@ -10,6 +10,10 @@ from record.health.codebook import collapse_grace
 from record.health.engine import Finding, judge_records
 from record.health.profile import Profile, load
 
+COLLAPSE_RULE = "codebook_collapsed"
+# The rules that a journal's reason gives to a trial that ended collapsed; older journals say `collapse`.
+COLLAPSE_RULES = frozenset({COLLAPSE_RULE, "collapse"})
+
 
 def of_config(config: Mapping[str, Any], steps_per_epoch: int, asha_grace: int = 0) -> dict[str, float | str]:
     """Facts of one of our runs.
@@ -42,19 +46,25 @@ def steps_per_epoch(records: Sequence[Mapping[str, Any]]) -> int:
     return 1
 
 
-def collapse(epochs: Sequence[int], collapsed: Sequence[bool], grace: int, patience: int) -> Finding | None:
-    """The profile `lam`'s verdict on collapse from a sweep's journal alone; None where the run goes on.
+def collapse(epochs: Sequence[int], collapsed: Sequence[bool], grace: int, patience: int,
+             profile: str = "lam") -> Finding | None:
+    """A profile's verdict on collapse from a sweep's journal alone; None where the run goes on.
+
+    A profile whose rule `codebook_collapsed` is missing, is no abort or reads more than `val/collapsed`, which is
+    all that a journal tells, ends no run.
 
     Args:
         epochs, collapsed: each validation's epoch, and whether the codebook was collapsed then.
+        profile: the one that the run's config names (`health.profile`).
     """
     records = [{"epoch": epoch, "val/collapsed": float(flag)} for epoch, flag in zip(epochs, collapsed, strict=True)]
     facts = {"grace_epochs": float(grace), "collapse_patience": float(patience)}
-    return next(iter(judge_records(records, _collapse_alone(), facts).aborts), None)
+    return next(iter(judge_records(records, _collapse_alone(profile), facts).aborts), None)
 
 
 @cache
-def _collapse_alone() -> Profile:
-    """The profile `lam` with its one rule about collapse."""
-    full = load("lam")
-    return full.model_copy(update={"rules": [full.rule("codebook_collapsed")], "diagnoses": []})
+def _collapse_alone(profile: str) -> Profile:
+    """The profile with its one rule about collapse; without a rule where it has none."""
+    full = load(profile)
+    alone = [rule for rule in full.rules if rule.name == COLLAPSE_RULE]
+    return full.model_copy(update={"rules": alone, "diagnoses": []})

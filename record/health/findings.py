@@ -48,7 +48,7 @@ class Finding:
 
     @property
     def sentence(self) -> str:
-        """What was seen, with value and threshold; the value that fired and the latest where only the former meets it."""
+        """What was seen, with value and threshold; where the latest value does not meet it, also the one that fired."""
         shown, began = _text(self.value), "" if self.since is None else f"{self.axis} {self.since:g}"
         named = f" ({', '.join(self.evidence)})" if self.evidence else ""
         if self.meets:
@@ -59,7 +59,8 @@ class Finding:
         start = began and f" from {began} on"
         now = "now" if self.active else "when the rule last held"
         if self.counts:
-            return f"{_text(self.fired)} held when the rule fired{start}, {shown}{named} {now}; it asks for {self.threshold}"
+            return (f"{_text(self.fired)} held when the rule fired{start}, {shown}{named} {now}; it asks for "
+                    f"{self.threshold}")
         word = _PAST.get(self.comparison, f"was {self.comparison.replace('_', ' ')}")
         return (f"{self.condition} {word} {self.threshold}{start} ({_text(self.fired)} when the rule fired) and is "
                 f"{shown} {now}")

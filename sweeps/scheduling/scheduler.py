@@ -3,7 +3,7 @@
 Order of the rules, on each validated epoch:
     nonfinite    a loss is not finite: failed, at once
     completed    the trial has had its full budget
-    collapse     the codebook has been collapsed for `health.patience` validations, after the grace
+    codebook_collapsed   the health rule of this name, of the profile that the trial names, has fired
     asha         the trial's value at a rung is not among the best one in eta (paused where `promote` is set)
     median       the trial's best value is below the median of the others' running means
     budget       the sweep's budget is spent
@@ -96,15 +96,14 @@ def collapse_grace(trial: TrialState, config: RunConfig, spec: SweepSpec) -> int
 
 
 def _collapse(trial: TrialState, config: RunConfig, saved: int, spec: SweepSpec) -> Ending | None:
-    latest, patience = trial.results[-1], config.health.patience
+    latest = trial.results[-1]
     grace = collapse_grace(trial, config, spec)
-    lately = trial.results[-patience:]
-    epochs, flags = [result.epoch for result in lately], [result.verdict == "collapsed" for result in lately]
-    if health.collapse(epochs, flags, grace, patience) is None:
+    epochs, flags = zip(*((result.epoch, result.verdict == "collapsed") for result in trial.results), strict=True)
+    finding = health.collapse(epochs, flags, grace, config.health.patience, config.health.profile)
+    if finding is None:
         return None
-    sentence = (f"the codebook was collapsed at the last {patience} validations (epoch {latest.epoch}, "
-                f"judged from epoch {grace})")
-    return Ending("stopped", "collapse", sentence, saved, value=latest.objective)
+    sentence = f"{finding.sentence}. {finding.meaning} {finding.remedy}"
+    return Ending("stopped", finding.rule, sentence, saved, value=latest.objective)
 
 
 def _by_rule(spec: SweepSpec, state: SweepState, trial: TrialState, saved: int) -> Ending | None:
@@ -160,7 +159,7 @@ def rung_value(trial: TrialState, asha: Asha, rung: float, previous: float, maxi
     for result in trial.results:
         if asha.place(result) >= rung:
             return _worth(result, maximise)
-    lost = trial.final and (trial.reason or {}).get("rule") in ("nonfinite", "collapse")
+    lost = trial.final and (trial.reason or {}).get("rule") in ("nonfinite", *health.COLLAPSE_RULES)
     return rungs.NEVER if lost and trial.results and _before(asha, trial) >= previous else None
 
 

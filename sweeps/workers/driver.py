@@ -13,7 +13,7 @@ from typing import Any, Literal
 from lam.config import RunConfig
 from record import health
 from record.bounds import total_violation
-from record.errors import MEMORY_REMEDY, BadInput
+from record.errors import BadInput, MEMORY_REMEDY
 from record.run import RunFolder
 from record.standing import is_trained
 from sweeps.journal.journal import Journal
@@ -191,12 +191,20 @@ class SweepDriver:
     def exhausted(self, job_id: str) -> None:
         """Training ended without a record that ends the trial: judged by what is known, else a failure."""
         trial = self._trial(job_id)
-        config = self._config(trial)
-        if is_trained(trial.epoch, config.num_epochs, config.early_stopping is not None):
+        config, aborted = self._config(trial), self._aborted(trial)
+        if aborted is not None and trial.epoch < config.num_epochs:
+            self._fail(trial, aborted)
+        elif is_trained(trial.epoch, config.num_epochs, config.early_stopping is not None):
             self._complete(trial)
         else:
             self._fail(trial, {"rule": "ended_early", "sentence": f"training ended after epoch {trial.epoch} of "
                                                                   f"{self._config(trial).num_epochs}"})
+
+    def _aborted(self, trial: TrialState) -> dict[str, str] | None:
+        """The health rule that ended the run itself (`health.abort`), from its run.json; None where none did."""
+        run = RunFolder(self.journal.folder / "trials" / trial.id)
+        known = run.identity() if run.exists() else {}
+        return {"rule": known["rule"], "sentence": known["reason"]} if "rule" in known else None
 
     def stopping(self) -> bool:
         """Whether everything should end now."""
