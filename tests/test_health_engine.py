@@ -18,6 +18,7 @@ from record.health import columns, expressions, statistics
 from record.health.codebook import codebook_health
 from record.health.columns import Table
 from record.health.engine import Judgement, events, judge, judge_records
+from record.health.page import health_page
 from record.health.profile import Profile, evaluation_key, expand, load, shipped, training_key
 from record.schema import build
 
@@ -91,8 +92,8 @@ def test_a_finding_says_value_threshold_and_since_when() -> None:
     ({"comparison": "is", "threshold": "bad", "patience": 2}, ["bad", "bad", "ok"],
      "x was bad from epoch 1 on (bad when the rule fired) and is ok now"),
     ({"comparison": "at_least", "threshold": 0.5, "statistic": "spread", "window": 2, "severity": "abort"},
-     [1, 2, 0, 0], "relative range of x over 2 records was at least 0.5 from epoch 2 on (0.6667 when the rule fired) and is not "
-     "defined now"),
+     [1, 2, 0, 0], "relative range of x over 2 records was at least 0.5 from epoch 2 on (0.6667 when the rule fired) "
+     "and is not defined now"),
 ])
 def test_a_finding_tells_the_value_that_fired_from_the_latest(rule: dict[str, Any], values: list[Any],
                                                               sentence: str) -> None:
@@ -250,6 +251,13 @@ def test_every_shipped_profile_loads() -> None:
         for rule in load(name).rules:
             assert rule.meaning.endswith("."), rule.name
             assert rule.remedy.endswith("."), rule.name
+
+
+def test_the_page_defines_every_rule_that_anything_names() -> None:
+    page = health_page()
+    for name in shipped():
+        section = page.split(f"## Profile `{name}`")[1].split("## Profile")[0]
+        assert [rule.name for rule in load(name).rules if f"| `{rule.name}` | " not in section] == []
 
 
 @pytest.mark.parametrize(("change", "message"), [

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from analysis.monitor import formulas
+from analysis.monitor.causes import diagnose
 from analysis.monitor.monitor import Status, examine
 from analysis.read import foreign
 from record.health import columns, engine
 from record.health.engine import judge_records
-from record.health.profile import load
+from record.health.profile import load, shipped
 
 GENTLE = {200: 136, 400: 120, 600: 131, 800: 88, 1000: 95, 1200: 84, 1400: 88, 1600: 75, 1800: 83, 2000: 78, 2850: 84}
 K = 768
@@ -258,3 +259,37 @@ def test_rollouts_that_always_stop_at_the_limit() -> None:
 def test_coordinate_slots_both_ways(key: str, value: float, rule: str) -> None:
     records = [rollout_step(step, 0, **{key: value}) for step in (1, 2)]
     assert rule in {item.rule for item in judge_records(records, load("coordexp"), {}).findings}
+
+
+@pytest.mark.parametrize(("key", "value"), [
+    ("flip_coord_to_noncoord", 0.5), ("flip_format_to_coord", 0.5), ("flip_desc_to_coord", 0.5),
+    ("coord_vocab_mass_at_gt_coord", 0.5), ("coord_vocab_mass_at_gt_format", 0.5),
+    ("coord_vocab_mass_at_gt_desc", 0.5)])
+def test_coordinate_slots_are_judged_in_evaluation_too(key: str, value: float) -> None:
+    records = [{"epoch": step, f"eval_coord_monitor/{key}": value} for step in (1, 2)]
+    found = judge_records(records, load("coordexp"), {})
+    assert [item.severity for item in found.findings] == ["warn"]
+    assert found.findings[0].rule.startswith("eval_coord_")
+
+
+def test_the_gait_profile_judges_the_loss_of_our_own_runs() -> None:
+    records = [{"epoch": 1, "train/loss": 1.0}, {"epoch": 2, "train/loss": float("nan")}]
+    found = judge_records(records, load("gait-diffusion"), {})
+    assert [item.rule for item in found.aborts] == ["loss_nonfinite"]
+
+
+def test_a_run_of_single_steps_whose_rollouts_lose_their_variety_is_told_so() -> None:
+    records = [{"epoch": epoch, "val/mse_loss": 1.0, "val/rollout_loss": rollout, "validation/gen_std_ratio_min": 0.3}
+               for epoch, rollout in ((1, 0.0), (2, None))]  # neither is measured at horizon 1
+    known = load("lam")
+    causes = diagnose(judge_records(records, known, {"rollout_horizon": 1.0}), known)
+    assert [cause.name for cause in causes] == ["single_steps_only"]
+    assert diagnose(judge_records(records, known, {"rollout_horizon": 2.0}), known) == ()
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_every_quiet_rule_is_evidence_for_something(name: str) -> None:
+    known = load(name)
+    used = {item for rule in known.rules for item in rule.of}
+    used |= {item for cause in known.diagnoses for item in (*cause.needs, *cause.supports)}
+    assert {rule.name for rule in known.rules if rule.quiet} <= used

@@ -101,15 +101,15 @@ def prepare(table: Table, profile: Profile) -> Table:
     """The table with aliases under one name, and with what must not count taken out (see `Family`)."""
     if not (profile.aliases or profile.families):
         return table
-    columns, facts = dict(table.columns), dict(table.facts)
+    columns, nonfinite, facts = dict(table.columns), dict(table.nonfinite), dict(table.facts)
     for key, others in profile.aliases.items():
         known = next((other for other in others if other in columns), None)
         if key not in columns and known is not None:
             columns[key] = columns[known]
+            nonfinite |= {key: nonfinite[known]} if known in nonfinite else {}
     stages = [stage for stage, pattern in profile.stages.items() if table.matching(pattern)]
     if stages:
         facts.setdefault("stage", stages[0])
-    nonfinite = dict(table.nonfinite)
     for key, column in list(columns.items()):
         keep = _counts(Table(table.epoch, columns, facts=facts), profile, key)
         if keep is not None:

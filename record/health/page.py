@@ -34,15 +34,18 @@ def _prose(text: str | None) -> list[str]:
 
 
 def _profile(known: Profile) -> list[str]:
-    listed = [rule for rule in known.rules if not rule.quiet]
     rows = [f"| `{rule.name}` | {_condition(rule)} | {_phase(rule)} | {rule.severity} | {rule.meaning} {rule.remedy} |"
-            for rule in listed]
+            for rule in known.rules if not rule.quiet]
+    quiet = [f"| `{rule.name}` | {_condition(rule)} | {_phase(rule)} | {rule.meaning} |"
+             for rule in known.rules if rule.quiet]
     causes = [f"- {item.cause} {item.remedy} (needs {', '.join(item.needs)}"
               + (f"; also speaks for it: {', '.join(item.supports)}" if item.supports else "") + ")"
               for item in known.diagnoses]
     return [f"## Profile `{known.name}`", "", known.about, "",
             "| rule | fires where | phase | severity | meaning, remedy |", "|---|---|---|---|---|",
-            *rows, "", "Diagnoses:", "", *causes]
+            *rows, *(["", "Quiet rules: evidence for others and for diagnoses, never listed by themselves.", "",
+                      "| rule | holds where | phase | meaning |", "|---|---|---|---|", *quiet] if quiet else []),
+            "", "Diagnoses:", "", *causes]
 
 
 def _condition(rule: Rule) -> str:
