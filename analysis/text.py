@@ -54,6 +54,11 @@ def count(amount: int, noun: str) -> str:
     return f"{amount:,} {noun}" if amount == 1 else f"{amount:,} {noun}s"
 
 
+def ended(sentence: str) -> str:
+    """The sentence with a full stop, unless it ends with one or another mark."""
+    return sentence if sentence.endswith((".", "!", "?", ":")) else f"{sentence}."
+
+
 def printable(text: str) -> str:
     """`text` with every character that could steer a terminal or break a line made visible."""
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)

@@ -12,6 +12,7 @@ from build_records import PLANTED, Planted, write_run, write_sweep
 from analysis.judge.importance import importance
 from analysis.judge.ledger import Assessment, Compute, Stop, assess, compute_ledger, stop_ledger
 from analysis.judge.ranking import rank
+from analysis.judge.verdict import decide
 from analysis.read.reading import Study, read_study
 from analysis.report.compare import Cell, Row, choose_columns, compare
 from analysis.text import count, finite, interval, number, printable, share, value_text
@@ -91,6 +92,37 @@ def test_a_spike_of_the_whole_loss_is_a_rise(study: Study) -> None:
     bumpy = replace(study, trials=(replace(trial, records=records),))
     assert _row(bumpy, "Largest rise of validation loss").cells[0].detail == "epoch 3"
     assert _row(bumpy, "Largest rise of validation MSE").cells[0].text == "none"
+
+
+@pytest.mark.parametrize(("epochs", "told"), [
+    (4, "0 (collapsed, not judged yet: that takes 2 validations in a row and epoch 5)"), (5, "1 (codebook_collapsed)")])
+def test_a_collapse_that_is_not_judged_yet_is_said(study: Study, epochs: int, told: str) -> None:
+    trial = study.trial("t0001")
+    assert trial is not None
+    records = tuple({"epoch": record["epoch"], "step": record["step"], "val/collapsed": 1, "val/mse_loss": 1 / number}
+                    for number, record in enumerate(trial.records[:epochs], 1))
+    cell, = _row(replace(study, trials=(replace(trial, records=records),)), "Health rules that hold at the end").cells
+    assert f"{cell.text} ({cell.detail})" == told
+
+
+def test_why_a_trial_stopped_early_is_shown(study: Study) -> None:
+    trial = study.trial("t0005")
+    assert trial is not None
+    why = "val/objective has not improved on 0.4 by 0 or more in 3 validations"
+    early = replace(trial, records=trial.records[:6], identity={**trial.identity, "stopped_early": why})
+    alone = replace(study, trials=(early,))
+    standing, = rank(alone)
+    assert f"It stopped early: {why}." in assess(early, standing).facts
+    assert _row(alone, "How it ended").cells[0].detail == "early_stopping"
+    assert f"t0005 was stopped at epoch 6 of 10: {why}." in decide(alone, (standing,)).cautions
+
+
+def test_a_reason_that_ends_in_a_full_stop_gets_no_second(study: Study) -> None:
+    for trial, standing in ((study.trial(item.label), item) for item in rank(study) if item.label == "t0003"):
+        assert trial is not None
+        for sentence in ("It was cut.", "It was cut"):
+            told = assess(replace(trial, reason={"rule": "asha", "sentence": sentence}), standing).concerns[0]
+            assert told == "stopped: It was cut."
 
 
 def test_a_baseline_is_shown_last_and_wins_the_rows_in_which_it_is_best(study: Study, tmp_path: Path) -> None:

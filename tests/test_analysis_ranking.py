@@ -106,7 +106,8 @@ def test_a_stopped_winner_and_different_data_are_pointed_out(tmp_path: Path) -> 
     path.write_text(path.read_text().replace("d4ta0123cafe", "0ther"))
     study = read_study(folder)
     assert decide(study, rank(study)).cautions == (
-        "t0001 was stopped at epoch 3 of 10.", "These trials saw different data: their values do not compare.")
+        "t0001 was stopped at epoch 3 of 10: objective 0.11 at epoch 3 is below the cutoff 0.2 of 3 peers.",
+        "These trials saw different data: their values do not compare.")
 
 
 def _trial(objectives: list[float | None], **config: object) -> Trial:

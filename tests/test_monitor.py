@@ -105,6 +105,31 @@ def test_follow_tells_changes_and_ends_with_the_run(tmp_path: Path) -> None:
     assert naps == [0.5, 0.5]  # nothing had changed after the first
 
 
+@pytest.mark.parametrize(("trial", "state", "note"), [
+    ("t0003", "stopped", "the run was stopped: objective 0.11 at epoch 3 is below the cutoff 0.2 of 3 peers"),
+    ("t0001", "finished", None)])
+def test_follow_ends_with_a_trial_that_its_sweep_has_ended(tmp_path: Path, trial: str, state: str,
+                                                          note: str | None) -> None:
+    run = RunFolder(write_sweep(tmp_path / "pong") / "trials" / trial)
+    run.update_identity(state="interrupted", reason=None)  # as the worker left it, which a rung had let go
+    naps: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        naps.append(seconds)
+        assert len(naps) < 5, "it never ends"
+
+    seen = [status.run for status in follow(run.path, None, {}, 0.5, sleep)]
+    assert ([item.state for item in seen], naps) == ([state], [])
+    assert seen[0].notes == (() if note is None else (note,))
+
+
+def test_why_a_run_stopped_early_is_said(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", HEALTHY)
+    run.update_identity(stopped_early="val/objective has not improved on 0.4 by 0 or more in 3 validations")
+    assert foreign.read(run.path).notes == (
+        "the run stopped early: val/objective has not improved on 0.4 by 0 or more in 3 validations",)
+
+
 def test_follow_ends_when_the_run_must_abort(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", COLLAPSED)
     run.update_identity(state="running")
@@ -118,6 +143,16 @@ def test_follow_ends_when_the_run_must_abort(tmp_path: Path) -> None:
 def test_the_four_runs_by_exit_code(tmp_path: Path) -> None:
     codes = {name: run_command(str(path))[0] for name, path in four_runs(tmp_path).items()}
     assert codes == {"sixth": 1, "no_vq": 0, "no_refresh": 1, "gentle": 0}
+
+
+@pytest.mark.parametrize(("summary", "state"), [
+    ({}, "unknown"), ({"epochs": 31}, "unknown"), ({"epochs": 30}, "finished"),
+    ({"config": {"epochs": 90}, "early_stopping_epoch": 30}, "finished"),
+    ({"epochs": 90, "early_stopping_epoch": None}, "unknown")])
+def test_the_state_follows_from_the_summary(tmp_path: Path, summary: dict[str, Any], state: str) -> None:
+    folder = four_runs(tmp_path)["gentle"]  # of 30 epochs
+    (folder / "metrics.json").write_text(json.dumps(summary))
+    assert foreign.read(folder).state == state
 
 
 def test_steps_find_their_epoch(tmp_path: Path) -> None:

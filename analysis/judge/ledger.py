@@ -8,7 +8,7 @@ from analysis.judge.judging import LIVE
 from analysis.judge.ranking import Seeds, Standing, state_word, word
 from analysis.judge.vitality import findings, trajectories
 from analysis.read.reading import Study, Trial
-from analysis.text import count, finite, interval, number, printable, share
+from analysis.text import count, ended, finite, interval, number, printable, share
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,8 @@ def _last(trial: Trial, key: str) -> float:
 def assess(trial: Trial, standing: Standing) -> Assessment:
     """A run's numbers as sentences; see `_concerns` for what raises a concern."""
     facts = [f"Trained {standing.last_epoch} of {standing.num_epochs or '?'} epochs; {state_word(trial.state)}."]
+    if trial.stopped_early:
+        facts.append(ended(f"It stopped early: {trial.stopped_early}"))
     if standing.epoch is not None:
         bounds = interval(standing.control_low, standing.control_high)
         kept = standing.kept_epoch
@@ -145,7 +147,7 @@ def _concerns(trial: Trial, standing: Standing) -> list[str]:
     last = trial.validated[-1] if trial.validated else {}
     concerns = []
     if trial.reason.get("sentence"):
-        concerns.append(f"{trial.state}: {printable(str(trial.reason['sentence']))}.")
+        concerns.append(ended(f"{trial.state}: {printable(str(trial.reason['sentence']))}"))
     if standing.status not in (LIVE, "unfinished"):
         concerns.append(f"It is ranked below every live trial: {word(standing.status)}.")
     concerns += [f"Outside the sweep's constraints: {text}." for text in standing.outside]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from analysis.judge.ranking import OUTSIDE, Seeds, Standing, word
 from analysis.read.reading import Study
-from analysis.text import count, finite, interval, number
+from analysis.text import count, ended, finite, interval, number, printable
 
 SHOWN_OUTSIDE = 3
 
@@ -158,7 +158,10 @@ def _cautions(study: Study, first: Standing, others: list[Standing]) -> list[str
     elif others and first.tier == others[0].tier == 1 and _overlap(first.seeds, others[0].seeds):
         cautions.append(f"The 95 % intervals over the seeds of {first.label} and {others[0].label} overlap.")
     if first.num_epochs and first.last_epoch < first.num_epochs:
-        cautions.append(f"{first.label} was stopped at epoch {first.last_epoch} of {first.num_epochs}.")
+        trial = study.trial(first.label)
+        why = trial and (trial.stopped_early or printable(str(trial.reason.get("sentence", ""))))
+        cautions.append(ended(f"{first.label} was stopped at epoch {first.last_epoch} of {first.num_epochs}"
+                              + (f": {why}" if why else "")))
     if len({trial.identity.get("data_fingerprint") for trial in study.trials if trial.identity}) > 1:
         cautions.append("These trials saw different data: their values do not compare.")
     if len(study.objectives) > 1:

@@ -7,6 +7,7 @@ from typing import Any
 from analysis.read.reading import Trial
 from record import health
 from record.health.engine import Finding
+from record.health.profile import Profile
 from record.health.trends import NOT_DETERMINED, of_records
 
 # Metrics whose trajectories a run's assessment tells: key, name, which way is better.
@@ -29,8 +30,25 @@ def findings(trial: Trial) -> tuple[Finding, ...]:
     """The rules of the trial's profile that hold at its last record, gravest first."""
     if not trial.records:
         return ()
-    known = health.load(str(_settings(trial).get("profile", "lam")))
-    return health.judge_records(trial.records, known, facts_of(trial)).findings
+    known, facts = _rules_and_facts(trial)
+    return health.judge_records(trial.records, known, facts).findings
+
+
+def collapse_unjudged(trial: Trial) -> str:
+    """That the codes were collapsed at the last validation without a finding, and why; empty where that is not so."""
+    shown = trial.validated and trial.validated[-1].get("val/collapsed")
+    if not shown or any(item.rule in health.COLLAPSE_RULES for item in findings(trial)):
+        return ""
+    known, facts = _rules_and_facts(trial)
+    if all(rule.name != health.COLLAPSE_RULE for rule in known.rules):
+        return f"collapsed, which profile {known.name} does not judge"
+    return (f"collapsed, not judged yet: that takes {facts['collapse_patience']:g} validations in a row and epoch "
+            f"{facts['grace_epochs']:g}")
+
+
+def _rules_and_facts(trial: Trial) -> tuple[Profile, dict[str, float | str]]:
+    """The profile that the trial's config names, and what its rules may read about it."""
+    return health.load(str(_settings(trial).get("profile", "lam"))), facts_of(trial)
 
 
 def trajectories(trial: Trial) -> str:

@@ -23,7 +23,7 @@ from record.health.engine import Finding, Judgement
 from record.health.profile import Profile, Watched
 from record.health.trends import Trend
 
-OVER = ("finished", "failed")
+OVER = ("finished", "stopped", "failed")
 
 
 @dataclass(frozen=True)

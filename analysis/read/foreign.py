@@ -33,6 +33,8 @@ Record = dict[str, Any]
 EPOCHS, EMBEDDINGS, SUMMARY = "epoch_metrics.jsonl", "embedding_metrics.jsonl", "metrics.json"
 STEP = "global_step/max_steps"
 OUT_OF_MEMORY = "ended/out_of_memory"
+# A sweep's final word on a trial, as the state of a run; what its run.json says may be older.
+_ENDED = {"completed": "finished", "stopped": "stopped", "failed": "failed"}
 
 # Which profile a history's keys speak for; the first one that fits.
 _SIGNS = (
@@ -50,7 +52,7 @@ class Recorded:
     Attributes:
         kind: what wrote it.
         profile: the profile that fits it.
-        state: running, finished, failed, interrupted, or unknown where the trainer does not say.
+        state: running, finished, stopped, failed, interrupted, or unknown where the trainer does not say.
         records: rows with an `epoch` (or the step of a trainer that counts steps), in order.
         facts: numbers that hold for the whole run.
         notes: what was missing or damaged.
@@ -103,15 +105,22 @@ def _ours(folder: Path) -> Recorded:
     if not config:
         notes.append("config.yaml is missing: rules that need K or the grace are not judged")
     facts = of_config(config, steps_per_epoch(records)) if config else {}
-    state = str(identity.get("state", "unknown"))
-    reason = identity.get("reason") if state == "failed" else None
     told = _told_by_the_sweep(folder)
-    if told.get("event") == "failed":
-        state, reason = "failed", told["reason"].get("sentence", "no reason was recorded")
-    notes += [f"the run {state}: {reason}"] if reason else []
+    state = _ENDED.get(str(told.get("event")), str(identity.get("state", "unknown")))
+    notes += _why_it_ended(state, identity, told)
     records = _with_ending(records, float(told.get("reason", {}).get("rule") == "out_of_memory"))
     wanted = str((config.get("health") or {}).get("profile", "lam"))
     return Recorded(folder.name, "lam", wanted, state, records, facts, tuple(notes))
+
+
+def _why_it_ended(state: str, identity: dict[str, Any], told: dict[str, Any]) -> list[str]:
+    """A note on an ending before the last epoch: the sweep's reason, else the run's own."""
+    if state in ("failed", "stopped"):
+        reason = told["reason"].get("sentence", "no reason was recorded") if told.get("event") == state else \
+            identity.get("reason")
+        return [f"the run {'was ' if state == 'stopped' else ''}{state}: {reason}"] if reason else []
+    early = identity.get("stopped_early")
+    return [f"the run stopped early: {early}"] if early and state == "finished" else []
 
 
 def _told_by_the_sweep(folder: Path) -> dict[str, Any]:
@@ -147,8 +156,17 @@ def _joint_embedding(folder: Path) -> Recorded:
              if isinstance(value, (int, float)) and not isinstance(value, bool)}
     patience = next((value for key, value in facts.items() if key.endswith("early_stopping.patience")), None)
     facts |= {"early_stopping_patience": patience} if patience is not None else {}
-    return Recorded(folder.name, "joint-embedding trainer", "jepa-vq", "unknown", tuple(rows), dict(facts),
-                    tuple(notes))
+    return Recorded(folder.name, "joint-embedding trainer", "jepa-vq", _state_by(facts, rows), tuple(rows),
+                    dict(facts), tuple(notes))
+
+
+def _state_by(facts: dict[str, float], rows: Sequence[Record]) -> str:
+    """Finished where the summary names the epoch of an early stop or all its epochs are there; else unknown."""
+    named = {key.rpartition(".")[2]: value for key, value in facts.items()}
+    epochs = {row["epoch"] for row in rows if row.get("epoch") is not None and "step" not in row}
+    asked = named.get("epochs") or named.get("num_epochs")
+    over = named.get("early_stopping_epoch", 0) > 0 or (asked is not None and len(epochs) >= asked)
+    return "finished" if over else "unknown"
 
 
 def _summary(path: Path, notes: list[str]) -> Record:

@@ -77,6 +77,12 @@ class Trial:
         return int(self.records[-1]["epoch"]) if self.records else 0
 
     @property
+    def stopped_early(self) -> str | None:
+        """Why its own `early_stopping` ended it before its last epoch; None where it did not."""
+        reason = self.identity.get("stopped_early")
+        return printable(str(reason)) if reason else None
+
+    @property
     def num_epochs(self) -> int | None:
         """The full budget of epochs."""
         return self.config.get("num_epochs")

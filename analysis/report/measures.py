@@ -11,7 +11,7 @@ from itertools import pairwise
 
 from analysis.judge.judging import LIVE, kept_record
 from analysis.judge.ranking import state_word, word
-from analysis.judge.vitality import findings
+from analysis.judge.vitality import collapse_unjudged, findings
 from analysis.read.reading import Study, Trial
 from analysis.text import MISSING, finite, interval, number, share
 from lam.metrics import TABLE
@@ -136,7 +136,8 @@ def _trajectory(title: str, key: str) -> Measure:
 
 def _rules(trial: Trial) -> Cell:
     found = [item for item in findings(trial) if item.severity != "info"]
-    return Cell(float(len(found)), str(len(found)), ", ".join(item.rule for item in found[:3]))
+    told = [item.rule for item in found[:3]] + [text for text in [collapse_unjudged(trial)] if text]
+    return Cell(float(len(found)), str(len(found)), ", ".join(told))
 
 
 def _start(title: str, key: str) -> Measure:
@@ -188,8 +189,8 @@ def _epochs(trial: Trial) -> Cell:
 
 
 def _ending(trial: Trial) -> Cell:
-    rule = trial.reason.get("rule")
-    return Cell(float(trial.state == "completed"), state_word(trial.state), str(rule or ""))
+    rule = trial.reason.get("rule") or ("early_stopping" if trial.stopped_early else "")
+    return Cell(float(trial.state == "completed"), state_word(trial.state), str(rule))
 
 
 def _nonfinite(trial: Trial) -> Cell:
