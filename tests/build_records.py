@@ -12,7 +12,7 @@ import numpy as np
 from lam.config import RunConfig, from_mapping
 from record import files
 from record.bounds import Bound, total_violation
-from record.health import health_of, is_collapsed, objective, verdict
+from record.health import Preset, health_of, is_collapsed, objective, verdict
 from record.run import RunFolder
 
 EPOCHS = 10
@@ -38,6 +38,7 @@ class Planted:
     repeats: str | None = None
     end: str = "completed"
     reason: dict[str, Any] | None = None
+    preset: Preset = "control_health"
     params: dict[str, Any] = field(default_factory=lambda: {"embed_dim": 64, "commitment_weight": 0.25})
 
 
@@ -92,7 +93,7 @@ def record(planted: Planted, epoch: int) -> dict[str, Any]:
         values |= {"train/loss": None, "val/loss": None, "val/mse_loss": None, "val/control": None, "val/dsnr": None}
     if planted.collapsed_from is not None and epoch >= planted.collapsed_from:
         values |= {"val/perplexity_slot": 1.0, "val/perplexity_joint": 1.0, "val/collapsed": 1}
-    values["val/objective"] = objective(values)
+    values["val/objective"] = objective(values, planted.preset)
     return {"epoch": epoch, "step": epoch * 30, "seconds": 1.5 * epoch, "train_seconds": 1.2 * epoch, **values}
 
 
@@ -104,7 +105,8 @@ def config_of(params: dict[str, Any], **changes: Any) -> RunConfig:
 def write_run(folder: Path, planted: Planted, run_id: str = "run", samples: bool = False, **changes: Any) -> RunFolder:
     """A run folder of its own."""
     run = RunFolder(folder)
-    config = config_of(planted.params, **({} if planted.seed is None else {"seed": planted.seed}), **changes)
+    seed = {} if planted.seed is None else {"seed": planted.seed}
+    config = config_of(planted.params, objective_preset=planted.preset, **seed, **changes)
     states = {"completed": "finished", "stopped": "interrupted", "started": "running"}
     run.start(config.mapping(), {
         "run_id": run_id, "state": states.get(planted.end, planted.end), "config_fingerprint": config.fingerprint(),

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from analysis.text import number
+from analysis.text import interval, number, share
 
 WIDTH, HEIGHT = 440, 250
 LEFT, RIGHT, TOP, BOTTOM = 50, 14, 14, 34
@@ -128,7 +128,7 @@ def histogram(title: str, counts: Sequence[int], status: str) -> Markup:
         bar.format(
             status, index * step + gap / 2, height - max(1.0, height * count / largest) if count else height - 1,
             max(1.0, step - gap), max(1.0, height * count / largest) if count else 1,
-            f"code {index}: {count:,} uses ({100 * count / total:.0f} %)")
+            f"code {index}: {count:,} uses ({share(count, total)})")
         for index, count in enumerate(counts))
     even = height * (1 - total / len(counts) / largest)
     line = Markup('<line class="even" x1="0" x2="{0:.0f}" y1="{1:.1f}" y2="{1:.1f}"><title>even use</title></line>')
@@ -155,8 +155,7 @@ def _seed_row(axis: _Axis, y: float, label: str, values: Sequence[float | None],
     row = _text(108, y + 4, label, "end")
     if low is not None and high is not None:
         span = Markup('<rect class="span" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="12"><title>{}</title></rect>')
-        row += span.format(
-            axis(low), y - 6, axis(high) - axis(low), f"95 % interval [{number(low)}, {number(high)}]")
+        row += span.format(axis(low), y - 6, axis(high) - axis(low), f"95 % interval {interval(low, high)}")
     if mean is not None:
         tick = Markup('<path class="mean" d="M{:.1f} {:.1f}v18"><title>{}</title></path>')
         row += tick.format(axis(mean), y - 9, f"mean {number(mean)}")
