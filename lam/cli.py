@@ -42,8 +42,8 @@ def build() -> typer.Typer:
     return app
 
 
-def main() -> None:
-    """Run the command line and exit with its code; SIGTERM is answered as Ctrl-C is."""
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line (this process's, where none is given) and exit with its code; SIGTERM is as Ctrl-C."""
     code = [130]
 
     def terminate(number: int, frame: FrameType | None) -> None:
@@ -52,7 +52,7 @@ def main() -> None:
 
     signal.signal(signal.SIGTERM, terminate)
     try:
-        build()()
+        build()(arguments)
     except LamError as error:
         _fail(str(error), error.exit_code)
     except (KeyboardInterrupt, SystemExit) as ending:

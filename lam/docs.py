@@ -99,16 +99,16 @@ PAGES = {"docs/metrics.md": metrics_page, "docs/config.md": config_page, "docs/h
          "ARCHITECTURE.md": architecture_page}
 
 
-def main(check: bool) -> int:
+def main(check: bool, folder: Path = ROOT) -> int:
     """Write or check the pages; returns the exit code."""
-    stale = [name for name, page in PAGES.items() if not (ROOT / name).exists()
-             or (ROOT / name).read_text(encoding="utf-8") != page()]
+    stale = [name for name, page in PAGES.items() if not (folder / name).exists()
+             or (folder / name).read_text(encoding="utf-8") != page()]
     if check:
         for name in stale:
             print(f"{name} is stale; run 'make docs'")
         return 1 if stale else 0
     for name in stale:
-        print(f"wrote {files.write_text(ROOT / name, PAGES[name]())}")
+        print(f"wrote {files.write_text(folder / name, PAGES[name]())}")
     return 0
 
 

@@ -10,7 +10,6 @@ import pytest
 from object_disk import Disk
 
 from lam.data import demo
-from sweeps.journal import lease
 
 
 @pytest.fixture(scope="session")
@@ -51,6 +50,6 @@ def s3(s3_server: str, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Disk:
-    monkeypatch.setattr(lease, "SETTLE_SECONDS", 0.02)
+def disk(tmp_path: Path) -> Disk:
+    """An object store whose requests a test may refuse."""
     return Disk(tmp_path / "store")

@@ -50,7 +50,7 @@ def refuse(*requests: str, matching: str = "", after: int = 0) -> Callable[[str,
 
 
 def store_on(disk: Disk, **settings: float) -> ObjectStore:
-    held = Lease(disk, disk.root, "mem://x", **settings)
+    held = Lease(disk, disk.root, "mem://x", **{"settle_seconds": 0.02, **settings})
     return ObjectStore(disk, disk.root, "mem://x", held, blocks=(4, 8))
 
 

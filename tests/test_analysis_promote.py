@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import json
+import resource
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,6 +34,17 @@ FRESH = [confirmed("t0005", [0.40, 0.45, 0.44])]
 @pytest.fixture
 def sweep(tmp_path: Path) -> Path:
     return write_sweep(tmp_path / "pong", confirm=FRESH)
+
+
+@contextlib.contextmanager
+def no_room() -> Iterator[None]:
+    """No file of this process may grow: the nearest to a full disk that a test can have without being root."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def _gates(folder: Path, name: str, waived: dict[str, str] | None = None) -> dict[str, Gate]:
@@ -229,16 +242,11 @@ def test_an_edited_file_is_not_replaced(sweep: Path, tmp_path: Path) -> None:
     assert target.read_text() == edited
 
 
-def test_a_full_disk_leaves_what_was_there(sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_takes_no_more_leaves_what_was_there(sweep: Path, tmp_path: Path) -> None:
     target = tmp_path / "p.yaml"
     promote(sweep, target)
     before = target.read_text()
-
-    def full(file: int) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(EnvironmentFailed, match=r"No space left on device.*make room and give the same command again"):
+    with (no_room(), pytest.raises(EnvironmentFailed, match=r"File too large.*make room and give the same command")):
         promote(sweep, target)
     assert target.read_text() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["p.yaml", "pong"]

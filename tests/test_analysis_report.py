@@ -25,7 +25,7 @@ from analysis.read.reading import read_study
 from analysis.report.charts import Dot, Series, histogram, line_chart, scatter, seed_chart
 from analysis.report.pictures import PANELS, heat, strips_of
 from analysis.report.render import check_target, markdown_text, render_html, render_json, render_markdown, write
-from analysis.report.report import Report, build_report
+from analysis.report.report import Report, build_report, report_of
 from analysis.text import number
 from record.errors import BadInput
 
@@ -142,7 +142,7 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     study = read_study(folder)
     trial = replace(study.trials[0], label=HOSTILE, params=planted.params, state="stopped", reason=planted.reason or {})
     hostile = replace(study, trials=(trial,), knobs=("embed_dim", HOSTILE))
-    report = _report_of(hostile, folder)
+    report = report_of(hostile, now=NOW)
     html = render_html(report)
     page = _Page(html)
     assert "<img src=x" not in html
@@ -152,12 +152,6 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     assert "<img" not in markdown
     assert "\x1b" not in markdown + html
     assert "\\| \\`x\\`" in markdown
-
-
-def _report_of(study: object, folder: Path) -> Report:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("analysis.report.report.read_study", lambda paths: study)
-        return build_report(folder, now=NOW)
 
 
 def test_markdown_escapes() -> None:

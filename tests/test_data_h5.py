@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from lam.data.h5 import check_same_shape, list_files, read_frames, read_info
-from lam.data.index import scan, scan_file
+from lam.data.index import FileRecord, scan, scan_file
 from record.errors import BadInput
 
 SHAPE = (4, 16, 2, 8, 8)
@@ -219,24 +219,20 @@ def test_folders(tmp_path: Path) -> None:
         list_files(tmp_path / "b.h5")
 
 
-def test_a_file_is_read_again_only_when_it_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lam.data import index
-
+def test_a_file_is_read_again_only_when_it_changed(tmp_path: Path) -> None:
     write(tmp_path / "a.h5")
     write(tmp_path / "b.h5", GOOD + 1)
     read: list[str] = []
-    real = index.scan_file
 
-    def spy(path: Path) -> index.FileRecord:
+    def spy(path: Path) -> FileRecord:
         read.append(path.name)
-        return real(path)
+        return scan_file(path)
 
-    monkeypatch.setattr(index, "scan_file", spy)
-    first = scan(tmp_path, ["a.h5", "b.h5"])
-    assert scan(tmp_path, ["a.h5", "b.h5"]) == first
+    first = scan(tmp_path, ["a.h5", "b.h5"], spy)
+    assert scan(tmp_path, ["a.h5", "b.h5"], spy) == first
     assert read == ["a.h5", "b.h5"]
     write(tmp_path / "b.h5", GOOD + 2)
-    second = scan(tmp_path, ["a.h5", "b.h5"])
+    second = scan(tmp_path, ["a.h5", "b.h5"], spy)
     assert read == ["a.h5", "b.h5", "b.h5"]
     assert second.records["b.h5"].sha256 != first.records["b.h5"].sha256
     (tmp_path / ".cache/index.json").write_text("{torn")

@@ -23,6 +23,7 @@ import torch
 
 from lam.config import RunConfig, from_mapping
 from lam.data import index, sources
+from lam.data.index import scan
 from lam.data.windows import action_names, check, data_fingerprint, load_codec, open_split, summary, window_starts
 from record.errors import BadInput, EnvironmentFailed
 
@@ -200,44 +201,49 @@ def test_the_cache_goes_to_the_user_where_the_folder_is_closed(
     assert len(list((tmp_path / "home/lamsweep").glob("*/*.latents.npy"))) == 8
 
 
-def test_no_room_for_the_cache(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources.shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10**9, 10**9, 1000))
-    with pytest.raises(EnvironmentFailed, match=r"needs 0\.0 GB, 0\.0 GB are free; make room, or set cache: false"):
-        open_split(config(data), "train")
-    assert len(open_split(config(data, cache=False), "train")) == 160
+def test_no_room_for_the_cache(data: Path) -> None:
+    """A file that would fill a petabyte when decoded."""
+    name, record = next(iter(scan(data, open_split(config(data, cache=False), "train").files).records.items()))
+    info = record.info.model_copy(update={"chunks": 10**12})
+    with pytest.raises(EnvironmentFailed, match=r"needs \d+\.\d GB, \d+\.\d GB are free; make room, or set cache: f"):
+        sources.build_cache(data, {name: record.model_copy(update={"info": info})})
+    assert not list((data / ".cache").glob("*.npy"))
 
 
-def test_a_file_replaced_while_training_is_named(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "RETRY_SECONDS", (0.01,))
-    windows = open_split(config(data, cache=False), "test")
-    os.truncate(data / windows.files[0], 5000)
-    with pytest.raises(EnvironmentFailed, match=rf"{windows.files[0]}: can no longer be read .*; put the file back"):
-        windows.batch(np.array([0]))
+def direct(data: Path, split: str, **settings: Any) -> sources.Direct:
+    """The files of a split, as they are read without a cache."""
+    names = tuple(open_split(config(data, cache=False), split).files)
+    return sources.Direct(data, names, tuple(scan(data, names).records.values()), **settings)
 
 
-def test_a_file_that_comes_back_is_read_on(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    windows = open_split(config(data, cache=False), "test")
-    path = data / windows.files[0]
-    path.rename(path.with_suffix(".away"))
-    pauses: list[float] = []
-
-    def back(seconds: float) -> None:
-        pauses.append(seconds)
-        if len(pauses) == 2:
-            path.with_suffix(".away").rename(path)
-            monkeypatch.setattr(sources.FileRecord, "describes", lambda self, stat: self.size == stat.st_size)
-
-    monkeypatch.setattr(sources.time, "sleep", back)
-    assert windows.batch(np.array([0])).latents.shape == (1, 5, 16, 8, 8)
-    assert pauses == [0.1, 0.5]
+def test_a_file_replaced_while_training_is_named(data: Path) -> None:
+    source = direct(data, "test", pauses=(0.01,))
+    os.truncate(source.paths[0], 5000)
+    with pytest.raises(EnvironmentFailed, match=rf"{source.paths[0].name}: can no longer be read .*; put the file"):
+        source.frames(0, 0, 5)
 
 
-def test_more_files_than_may_be_open(tiny_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "OPEN_FILES", 2)
-    few = open_split(config(tiny_data, cache=False), "train")
-    index = np.arange(0, 160, 7)
-    assert torch.equal(few.batch(index).latents, open_split(config(tiny_data), "train").batch(index).latents)
-    assert len(few._source._open.opened) == 2  # type: ignore[attr-defined]
+def test_a_file_that_comes_back_is_read_on(data: Path) -> None:
+    away = data.with_name("away")  # the folder: a file that is renamed is another one by its change time
+
+    def pauses() -> Iterator[float]:
+        yield 0.05
+        away.rename(data)
+        yield 0.0
+        raise AssertionError("it was back")
+
+    source = direct(data, "test", pauses=pauses())
+    data.rename(away)
+    begin = time.monotonic()
+    assert source.frames(0, 0, 5).shape == (5, 16, 8, 8)
+    assert time.monotonic() - begin >= 0.05
+
+
+def test_more_files_than_may_be_open(tiny_data: Path) -> None:
+    few, many = direct(tiny_data, "train", open_files=2), direct(tiny_data, "train")
+    for file in (0, 1, 2, 3, 0, 5, 1):
+        np.testing.assert_array_equal(few.frames(file, 3, 5), many.frames(file, 3, 5))
+    assert (len(few._open.opened), len(many._open.opened)) == (2, 5)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lam.cli import build, main
+from lam.cli import main
 from lam.config import RunConfig
 from lam.training import overfit
 from record import yamlio
@@ -21,11 +21,9 @@ def config_file(folder: Path, data: Path) -> Path:
     return path
 
 
-def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr("sys.argv", ["lam", *arguments])
-    build()
+def run(*arguments: str) -> int:
     with pytest.raises(SystemExit) as end:
-        main()
+        main([*arguments])
     return int(end.value.code or 0)
 
 
@@ -42,7 +40,7 @@ def test_failure_says_what_was_reached_gives_the_hints_and_exits_with_1(
     tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    code = run(monkeypatch, "train", str(config_file(tmp_path, tiny_data)), "--overfit", "--steps", "3")
+    code = run("train", str(config_file(tmp_path, tiny_data)), "--overfit", "--steps", "3")
     text = capsys.readouterr().err
     assert code == 1
     assert text.startswith("lam: overfit failed: MSE ")

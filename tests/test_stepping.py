@@ -24,7 +24,7 @@ from lam.config import EarlyStopping, RunConfig, from_mapping
 from lam.model.lam import LatentActionModel
 from lam.training import checkpoints, loop
 from lam.training.patience import Patience
-from lam.training.stepping import Stepper, WeightAverage
+from lam.training.stepping import WeightAverage
 from record.errors import BadInput
 from record.run import RunFolder
 
@@ -62,45 +62,48 @@ class Killed(Exception):
     """Stands in for the end of the process."""
 
 
+def kill_after(run: loop.Run, last: int) -> None:
+    """Train a run whose process ends right after this optimizer step."""
+    step, steps = run.stepper.step, itertools.count(1)
+
+    def killed(*batch: Any) -> dict[str, float]:
+        values = step(*batch)
+        if next(steps) == last:
+            raise Killed
+        return values
+
+    run.stepper.step = killed  # type: ignore[method-assign]
+    with pytest.raises(Killed):
+        list(loop.epochs(run))
+
+
 @pytest.mark.parametrize("changes", [
     {}, {"checkpoint_steps": 1}, {"checkpoint_steps": 2, "average_weights": 0.9, "quantizer": "vq"},
     {"checkpoint_steps": 1, "accumulate_parts": 3, "early_stopping": ENDLESS, "quantizer": "rotation"},
 ], ids=["epochs", "every step", "averaged, vq", "accumulated, patient"])
 def test_killed_at_any_step_and_started_again_is_bit_equal(
-    changes: dict[str, Any], tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    changes: dict[str, Any], tiny_data: Path, tmp_path: Path
 ) -> None:
     config = small(tiny_data, **changes)
     whole = finish(config, tmp_path / "whole")
-    step = Stepper.step
     for last in range(1, 7):
-        steps = itertools.count(1)
-
-        def killed(self: Stepper, *args: Any, steps: itertools.count = steps, last: int = last) -> dict[str, float]:
-            values = step(self, *args)
-            if next(steps) == last:
-                raise Killed
-            return values
-
-        monkeypatch.setattr(Stepper, "step", killed)
-        with pytest.raises(Killed):
-            finish(config, tmp_path / str(last))
-        monkeypatch.setattr(Stepper, "step", step)
+        kill_after(loop.Run(config, RunFolder(tmp_path / str(last))), last)
         assert_same(finish(config, tmp_path / str(last)), whole)
 
 
 def test_killed_between_record_and_state_writes_no_epoch_twice(
-    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_data: Path, tmp_path: Path
 ) -> None:
     config = small(tiny_data)
     whole = finish(config, tmp_path / "whole")
 
-    def kill(*_: object) -> None:
+    def kill() -> None:
         raise Killed
 
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoints, "save_state", kill)
-        with pytest.raises(Killed):
-            finish(config, tmp_path / "killed")
+    run = loop.Run(config, RunFolder(tmp_path / "killed"))
+    run._save_state = kill  # type: ignore[method-assign]
+    with pytest.raises(Killed):
+        list(loop.epochs(run))
     assert len(RunFolder(tmp_path / "killed").metrics()) == 1
     assert_same(finish(config, tmp_path / "killed"), whole)
 
@@ -113,16 +116,15 @@ def test_sigkill_in_an_epoch_and_the_same_call_again_is_bit_equal(step: int, tin
 import os, signal
 from lam import training
 from lam.config import RunConfig
-from lam.stepping import Stepper
-whole, count = Stepper.step, 0
-def step(self, *args):
-    global count
-    count += 1
-    if count > {step}:
+from lam.records import RunFolder
+run = loop.Run(RunConfig(**{config.mapping()!r}), RunFolder({str(tmp_path / "killed")!r}))
+whole = run.stepper.step
+def step(*batch):
+    if run.stepper.number == {step}:
         os.kill(os.getpid(), signal.SIGKILL)
-    return whole(self, *args)
-Stepper.step = step
-for _ in loop.train(RunConfig(**{config.mapping()!r}), {str(tmp_path / "killed")!r}):
+    return whole(*batch)
+run.stepper.step = step
+for _ in loop.epochs(run):
     pass
 """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

@@ -92,15 +92,14 @@ def test_what_a_driver_writes_after_it_lost_its_claim_does_not_count(disk: Disk,
     assert "void" not in json.dumps(list(journal_objects.read(disk, disk.root, "mem://x")))
 
 
-def test_two_that_claim_at_once_agree_on_one(disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease, "SETTLE_SECONDS", 0.5)
+def test_two_that_claim_at_once_agree_on_one(disk: Disk) -> None:
     outcomes: list[str] = []
     ready, over = threading.Barrier(2), threading.Event()
 
     def compete() -> None:
         ready.wait()
         try:
-            with Lease(disk, disk.root, "mem://x"):
+            with Lease(disk, disk.root, "mem://x", settle_seconds=0.5):
                 outcomes.append("holds")
                 over.wait(5)
         except BadInput:

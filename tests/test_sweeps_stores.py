@@ -19,7 +19,7 @@ from analysis.read.sources import journal as events_of
 from record.errors import BadInput, EnvironmentFailed
 from record.journal import journal_objects, journals
 from sweeps.commands import register
-from sweeps.journal import folders, stores
+from sweeps.journal import folders, lease, stores
 from sweeps.journal.journal import Journal
 from sweeps.spec.load import load
 
@@ -62,26 +62,26 @@ def test_a_server_that_does_not_answer_is_named(s3_server: str, monkeypatch: pyt
         stores.check("s3://bucket/p")
 
 
-def test_a_store_that_cannot_be_written_is_named(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal_objects, "connect", lambda uri: (disk, disk.root))
+def test_a_store_that_cannot_be_written_is_named(disk: Disk) -> None:
     for request in ("open_output_stream", "delete_file"):
         disk.refuse = refuse(request)
-        with pytest.raises(EnvironmentFailed, match=r"s3://b/p: the journal cannot be written .*may write and delete"):
-            stores.check("s3://b/p")
+        with pytest.raises(OSError, match="SLOW_DOWN"):
+            lease.probe(disk, disk.root)
+    with pytest.raises(EnvironmentFailed, match=r"file:///proc/x: the journal cannot be written .*may write and"):
+        stores.check("file:///proc/x")
 
 
-def test_whether_a_driver_is_at_work_is_told_by_lock_and_claim(
-        disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal_objects, "connect", lambda uri: (disk, disk.root))
-    folder, other = tmp_path / "demo", tmp_path / "shared" / "demo"
-    for home in (folder, other, "s3://b/p"):
+def test_whether_a_driver_is_at_work_is_told_by_lock_and_claim(tmp_path: Path) -> None:
+    folder, other, objects = tmp_path / "demo", tmp_path / "shared" / "demo", tmp_path / "objects"
+    for home in (folder, other, objects.as_uri()):
         assert stores.at_work(folder, home) is False
         with stores.hold(folder, home):
             assert stores.at_work(folder, home) is True
             assert stores.at_work(tmp_path / "a copy", home) is True, "the journal's place tells"
         assert stores.at_work(folder, home) is False
-    disk.refuse = refuse("get_file_info")
-    assert stores.at_work(folder, "s3://b/p") is None
+    objects.rmdir()
+    objects.write_text("which cannot be listed")
+    assert stores.at_work(folder, objects.as_uri()) is None
 
 
 def test_a_reader_that_looks_keeps_no_driver_out(tmp_path: Path) -> None:

@@ -69,7 +69,6 @@ def secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     """A canary where secrets live."""
     monkeypatch.setenv("WANDB_API_KEY", f"{CANARY}{'0' * 40}")
     monkeypatch.setenv("DATABASE_PASSWORD", CANARY)
-    monkeypatch.setattr(sys, "argv", [*sys.argv, f"--token={CANARY}"])
 
 
 def test_wandb_files_hold_the_run(tiny_data: Path, tmp_path: Path, secrets: None) -> None:
@@ -100,8 +99,24 @@ def test_wandb_files_hold_the_run(tiny_data: Path, tmp_path: Path, secrets: None
     assert "tracking" not in sent
 
 
+TRAINING = """
+import sys
+from lam.config import load
+from lam.training import train
+list(train(load(sys.argv[1]), sys.argv[2]))
+"""
+
+
+def own_service() -> dict[str, str]:
+    """The environment of a process that starts a W&B service of its own, and does not use this one's."""
+    return {key: value for key, value in os.environ.items() if key != "WANDB_SERVICE"}
+
+
 def test_no_secret_reaches_a_file(tiny_data: Path, tmp_path: Path, secrets: None) -> None:
-    list(train(config(tiny_data, wandb="offline", mlflow=f"sqlite:///{tmp_path}/mlflow.db"), tmp_path / "run"))
+    yaml = files.write_text(tmp_path / "run.yaml", yamlio.dump_mapping(
+        config(tiny_data, wandb="offline", mlflow=f"sqlite:///{tmp_path}/mlflow.db").mapping()))
+    subprocess.run([sys.executable, "-c", TRAINING, yaml, tmp_path / "run", f"--token={CANARY}"], check=True,
+                   env=own_service())
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert {path.suffix for path in written} >= {".wandb", ".db", ".jsonl", ".yaml"}
     assert not [path for path in written if CANARY.encode() in path.read_bytes()]
@@ -133,9 +148,7 @@ def test_a_run_that_was_stopped_is_no_failure(ending: str, code: int, tiny_data:
 def test_online_without_a_key_is_offline_and_says_so(tiny_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture,
                                                      monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
-    monkeypatch.setattr(wandb_sink, "has_key", lambda: False)
-    monkeypatch.setattr("lam.trackers.run.has_key", lambda: False)
+    monkeypatch.setenv("HOME", str(tmp_path))  # which holds no .netrc
     list(train(config(tiny_data, wandb="online"), tmp_path / "run"))
     assert len(history(wandb_records(tmp_path / "run"))) == 4
     assert "W&B writes files only: there is no API key" in caplog.text
@@ -146,7 +159,7 @@ def test_wandb_out_of_reach_is_one_warning_and_a_finished_run(
 ) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
-    monkeypatch.setattr(wandb_sink, "CONNECT_SECONDS", 2.0)
+    monkeypatch.setenv("WANDB_INIT_TIMEOUT", "2")
     assert len(list(train(config(tiny_data, wandb="online"), tmp_path))) == 3
     assert RunFolder(tmp_path).identity()["state"] == "finished"
     warnings = [record.getMessage() for record in caplog.records if record.name.startswith("lam")]
@@ -176,9 +189,7 @@ for record in train(load(sys.argv[1]), sys.argv[2]):
 def test_a_wandb_that_hangs_does_not_keep_the_process(tiny_data: Path, tmp_path: Path, seconds: float) -> None:
     yaml = files.write_text(tmp_path / "run.yaml", yamlio.dump_mapping(config(tiny_data, wandb="offline").mapping()))
     begin = time.monotonic()
-    # without this it would use the service process of this one
-    environment = {key: value for key, value in os.environ.items() if key != "WANDB_SERVICE"}
-    done = subprocess.run([sys.executable, "-c", HANGING, yaml, tmp_path / "run", str(seconds)], env=environment,
+    done = subprocess.run([sys.executable, "-c", HANGING, yaml, tmp_path / "run", str(seconds)], env=own_service(),
                           capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     lines = [line for line in done.stderr.splitlines() if "W&B" in line]

@@ -114,7 +114,11 @@ def build_report(paths: Paths, baseline: str | None = None, now: datetime | None
     Raises:
         BadInput: see `read_study`; or no such baseline.
     """
-    study = read_study(paths)
+    return report_of(read_study(paths), baseline, now)
+
+
+def report_of(study: Study, baseline: str | None = None, now: datetime | None = None) -> Report:
+    """As `build_report`, of what was read."""
     against = _baseline(study, baseline) if baseline else None
     standings = rank(study)
     verdict = decide(study, standings)

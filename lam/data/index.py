@@ -12,7 +12,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -129,8 +129,8 @@ def _last_beat(folder: Path) -> int:
         return 0
 
 
-def scan(data_dir: str | Path, names: Sequence[str]) -> Scan:
-    """Records of `names`, from the index where it is up to date, else by reading the files in full."""
+def scan(data_dir: str | Path, names: Sequence[str], read: Callable[[Path], FileRecord] | None = None) -> Scan:
+    """Records of `names`, from the index where it is up to date, else by reading the files in full (`scan_file`)."""
     data_dir, folder = Path(data_dir), cache_folder(data_dir)
     known = _current(data_dir, names, stored_records(folder))
     if len(known) == len(names):
@@ -138,7 +138,8 @@ def scan(data_dir: str | Path, names: Sequence[str]) -> Scan:
     with locked(folder):
         stored = stored_records(folder)  # another process may have scanned them while we waited
         known = _current(data_dir, names, stored)
-        fresh, problems = _scan_all(data_dir, [name for name in names if name not in known], folder)
+        fresh, problems = _scan_all(data_dir, [name for name in names if name not in known], read or scan_file,
+                                    folder)
         if fresh:
             kept = {name: record for name, record in stored.items() if (data_dir / name).exists()}
             _store(folder, kept | fresh)
@@ -151,12 +152,12 @@ def _current(data_dir: Path, names: Sequence[str], stored: dict[str, FileRecord]
             if name in stored and (data_dir / name).exists() and stored[name].describes((data_dir / name).stat())}
 
 
-def _scan_all(data_dir: Path, names: list[str], folder: Path) -> Scan:
+def _scan_all(data_dir: Path, names: list[str], read: Callable[[Path], FileRecord], folder: Path) -> Scan:
     result = Scan({}, {})
     for name in track(names, len(names), f"reading {data_dir}"):
         beat(folder)
         try:
-            result.records[name] = scan_file(data_dir / name)
+            result.records[name] = read(data_dir / name)
         except BadInput as error:
             result.problems[name] = error
     return result

@@ -6,12 +6,13 @@ Both open files lazily and forget them when pickled or forked, so that every pro
 
 from __future__ import annotations
 
+import itertools
 import mmap
 import os
 import shutil
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO, Any, Generic, Protocol, TypeVar
 
@@ -67,12 +68,13 @@ class _PerProcess(Generic[Opened]):
 
 
 class Direct:
-    """Reads the H5 files. A file that stops being readable is tried again for a moment, then named."""
+    """Reads the H5 files. A file that stops being readable is tried again after each of `pauses`, then named."""
 
-    def __init__(self, folder: Path, names: tuple[str, ...], records: tuple[FileRecord, ...]) -> None:
+    def __init__(self, folder: Path, names: tuple[str, ...], records: tuple[FileRecord, ...],
+                 pauses: Iterable[float] = RETRY_SECONDS, open_files: int = OPEN_FILES) -> None:
         self.paths = [folder / name for name in names]
-        self.records = records
-        self._open: _PerProcess[h5py.File] = _PerProcess(OPEN_FILES)
+        self.records, self._pauses = records, pauses
+        self._open: _PerProcess[h5py.File] = _PerProcess(open_files)
 
     def frames(self, file: int, first: int, count: int) -> NDArray[np.float32]:
         return self._read(file, lambda opened: read_frames(opened[EMBEDDINGS], first, count))
@@ -84,7 +86,7 @@ class Direct:
 
     def _read(self, number: int, read: Callable[[h5py.File], NDArray[Any]]) -> NDArray[Any]:
         problem: Exception | None = None
-        for pause in (*RETRY_SECONDS, None):
+        for pause in itertools.chain(self._pauses, [None]):
             try:
                 return read(self._open.get(number, lambda: self._opened(number)))
             except OSError as error:

@@ -51,7 +51,8 @@ class WandbSink:
             settings=wandb.Settings(
                 console="off", silent=True, disable_git=True, disable_code=True, save_code=False, x_disable_stats=True,
                 x_disable_meta=True, x_save_requirements=False, x_disable_machine_info=True,
-                init_timeout=CONNECT_SECONDS, finish_timeout=FINISH_SECONDS,
+                init_timeout=float(os.environ.get("WANDB_INIT_TIMEOUT", CONNECT_SECONDS)),
+                finish_timeout=FINISH_SECONDS,
             ),
         )
         self._files = Path(self._run.dir).parent

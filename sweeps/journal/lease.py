@@ -114,9 +114,9 @@ class Lease:
     """
 
     def __init__(self, filesystem: Any, root: str, where: str, lease_seconds: float = LEASE_SECONDS,
-                 beat_seconds: float = BEAT_SECONDS) -> None:
+                 beat_seconds: float = BEAT_SECONDS, settle_seconds: float = SETTLE_SECONDS) -> None:
         self._filesystem, self._root, self._where = filesystem, root, where
-        self._lease_seconds, self._beat_seconds = lease_seconds, beat_seconds
+        self._lease_seconds, self._beat_seconds, self._settle_seconds = lease_seconds, beat_seconds, settle_seconds
         self._guard, self._stop = threading.Lock(), threading.Event()
         self._lost = self._trouble = ""
         self.key: Key = (0, "")
@@ -140,7 +140,7 @@ class Lease:
         self.key = (1 + max([*written, *(claim.key[0] for claim in claims)], default=0), secrets.token_hex(4))
         self._told = own_claim()
         self._write()
-        time.sleep(SETTLE_SECONDS)
+        time.sleep(self._settle_seconds)
         higher = self._higher()
         if higher is not None:
             self._delete(self.key)
