@@ -5,8 +5,11 @@ BIN    := $(VENV)/bin
 DEMO   ?= demo
 READY  := $(VENV)/.ready
 
+NUMERIC := $(patsubst %,tests/test_%.py,data_codec data_demo model quantizers control evaluation stepping)
+PARALLEL := -n 2 --dist worksteal
+
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long test-fast check format docs bench clean
+.PHONY: help setup demo test test-long test-fast numeric check format docs bench clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -26,13 +29,18 @@ demo: $(READY) ## The main job on real video: data, sweep, confirmation, promoti
 	$(BIN)/lam report $(DEMO)/runs/demo -o $(DEMO)/report.html -o $(DEMO)/report.md
 
 test: $(READY) ## The tests, a few minutes; those that train for minutes are in test-long
-	$(BIN)/python -m pytest -m 'not long' --durations=10
+	$(BIN)/python -m pytest -m 'not long' $(PARALLEL) --durations=10
 
 test-long: $(READY) ## The tests that take minutes: healthy runs, kills of a sweep, a journal on a server, a full memory
-	$(BIN)/python -m pytest -m long
+	$(BIN)/python -m pytest -m long $(PARALLEL)
 
 test-fast: $(READY) ## The tests that take less than five seconds each
-	$(BIN)/python -m pytest -m 'not slow and not long'
+	$(BIN)/python -m pytest -m 'not slow and not long' $(PARALLEL)
+
+numeric: $(READY) ## The numeric tests on two kinds of processor, with one and with two threads
+	for core in Haswell SkylakeX; do for threads in 1 2; do \
+	  OPENBLAS_CORETYPE=$$core OMP_NUM_THREADS=$$threads $(BIN)/python -m pytest -q -m 'not slow and not long' \
+	    $(NUMERIC) || exit 1; done; done
 
 check: $(READY) ## Lint, types, import contracts, generated pages
 	$(BIN)/ruff check .

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from object_disk import Disk
 
-from lam.data import demo
+if "PYTEST_XDIST_WORKER" in os.environ:  # one worker a core: before numpy and torch, which read it once, are imported
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from object_disk import Disk  # noqa: E402
+
+from lam.data import demo  # noqa: E402
 
 
 @pytest.fixture(scope="session")
