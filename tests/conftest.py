@@ -12,9 +12,9 @@ import pytest
 if "PYTEST_XDIST_WORKER" in os.environ:  # one worker a core: before numpy and torch, which read it once, are imported
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from object_disk import Disk  # noqa: E402
+from object_disk import Disk
 
-from lam.data import demo  # noqa: E402
+from lam.data import demo
 
 
 @pytest.fixture(scope="session")

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import resource
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +11,7 @@ from typing import Any
 import pytest
 import typer
 from build_records import EPOCHS, PLANTED, config_of, confirmed, write_run, write_sweep
+from no_room import no_room
 from typer.testing import CliRunner
 
 from analysis.commands import register
@@ -34,17 +32,6 @@ FRESH = [confirmed("t0005", [0.40, 0.45, 0.44])]
 @pytest.fixture
 def sweep(tmp_path: Path) -> Path:
     return write_sweep(tmp_path / "pong", confirm=FRESH)
-
-
-@contextlib.contextmanager
-def no_room() -> Iterator[None]:
-    """No file of this process may grow: the nearest to a full disk that a test can have without being root."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def _gates(folder: Path, name: str, waived: dict[str, str] | None = None) -> dict[str, Gate]:

@@ -20,6 +20,8 @@ import torch
 from record.errors import is_out_of_memory
 
 from lam.cli import main
+from sweeps.journal import folders
+from sweeps.spec.spec import load
 
 LAM = Path(sys.executable).parent / "lam"
 
@@ -163,13 +165,15 @@ def test_sweep_name_in_use_by_a_different_sweep(home: Path) -> None:
            "scheduler: {asha: {max_epochs: 1}}\n"
     (home / "run.yaml").write_text(RUN.replace("num_epochs: 1\n", ""))
     (home / "sweep.yaml").write_text(text)
-    assert lam(home, "sweep", "launch", "sweep.yaml").returncode in (0, 1)
+    with contextlib.chdir(home):
+        sweep = load("sweep.yaml")
+        folders.write_identity(sweep, folders.sweep_folder(sweep, None), "whatever the data")  # as a launch begins
     (home / "sweep.yaml").write_text(text.replace("0.2", "0.4"))
-    done = lam(home, "sweep", "launch", "sweep.yaml")
-    assert done.returncode == 2
-    assert "one" in done.stderr
-    assert "0.4" in done.stderr, "the difference is not named"
-    assert "--storage" in done.stderr
+    code, told = answer(home, "sweep", "launch", "sweep.yaml")
+    assert code == 2
+    assert "one" in told
+    assert "0.4" in told, "the difference is not named"
+    assert "--storage" in told
 
 
 def test_init_writes_configs_that_fit_each_other_and_overwrites_nothing(home: Path) -> None:
