@@ -7,6 +7,8 @@ READY  := $(VENV)/.ready
 
 NUMERIC := $(patsubst %,tests/test_%.py,data_codec model control evaluation stepping) \
   tests/test_data_demo.py::test_latents_are_the_clip_and_actions_led_into_them
+# SkylakeX only where the processor has its instructions.
+CORES := Haswell Haswell $(if $(shell grep -m 1 -o avx512f /proc/cpuinfo),SkylakeX SkylakeX)
 PARALLEL := -n 2 --dist worksteal
 
 .DEFAULT_GOAL := help
@@ -38,8 +40,8 @@ test-long: $(READY) ## The tests that take minutes: healthy runs, kills of a swe
 test-fast: $(READY) ## The tests that take less than five seconds each
 	$(BIN)/python -m pytest -m 'not slow and not long' $(PARALLEL)
 
-numeric: $(READY) ## The numeric tests on two kinds of processor, with one and with two threads
-	printf '%s\n' 'Haswell 1' 'Haswell 2' 'SkylakeX 1' 'SkylakeX 2' | xargs -P 2 -L 1 sh -c 'OPENBLAS_CORETYPE=$$0 \
+numeric: $(READY) ## The numeric tests with the arithmetic of two processors, with one and with two threads
+	printf '%s 1\n%s 2\n' $(CORES) | xargs -P 2 -L 1 sh -c 'OPENBLAS_CORETYPE=$$0 \
 	  OMP_NUM_THREADS=$$1 $(BIN)/python -m pytest -q -m "not slow and not long" -k "not killed" $(NUMERIC)'
 
 check: $(READY) ## Lint, types, import contracts, generated pages
