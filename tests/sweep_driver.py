@@ -54,7 +54,7 @@ def start(call: str, epoch_seconds: float = 0.01) -> subprocess.Popen[str]:
 
 def run(call: str, code: int = 0, epoch_seconds: float = 0.01) -> tuple[str, str]:
     process = start(call, epoch_seconds)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == code, (out, err)
     return out, err
 
@@ -68,7 +68,7 @@ def calls(folder: Path, trial: str) -> list[dict[str, Any]]:
 
 
 def wait_for(folder: Path, events: int, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while sum(event["event"] == "result" for event in read(folder)) < events:
         assert time.monotonic() < deadline
         assert process.poll() is None, process.communicate()
