@@ -44,9 +44,9 @@ def train(
     from lam.training import console
 
     if overfit:
-        console.overfit(config.load(config_file, overrides), steps)
+        console.show_overfit(config.load(config_file, overrides), steps)
         return
-    console.train(config.load(config_file, overrides), run_dir or Path("runs") / config_file.stem)
+    console.show_training(config.load(config_file, overrides), run_dir or Path("runs") / config_file.stem)
 
 
 def evaluate(
@@ -58,7 +58,7 @@ def evaluate(
     """Measure a trained run on a split, with a probe of the codes for the true actions."""
     from lam.training import console
 
-    console.evaluate(run, split, checkpoint, json_output)
+    console.show_evaluation(run, split, checkpoint, json_output)
 
 
 def sync(

@@ -108,6 +108,7 @@ def main(check: bool, folder: Path = ROOT) -> int:
             print(f"{name} is stale; run 'make docs'")
         return 1 if stale else 0
     for name in stale:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         print(f"wrote {files.write_text(folder / name, PAGES[name]())}")
     return 0
 

@@ -17,7 +17,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from lam.metrics import TABLE
 from record import intervals
 
 FINISHED = ("completed", "stopped")  # ended by itself or by a rule: these are ranked
@@ -92,7 +91,7 @@ def verdict_at_end(verdict: str, last: str) -> str:
     return last if last in _DEAD else verdict
 
 
-def mean(trainings: Sequence[O], maximise: bool) -> O | None:
+def mean_of_seeds(trainings: Sequence[O], maximise: bool) -> O | None:
     """A config from its trainings as they ended: the least sound with the means of all; None without a finite value.
 
     A training without a finite value is no part of the means, but the config is no sounder than it.
@@ -133,14 +132,3 @@ def kept(objectives: Sequence[float], keep: str) -> int:
 def is_trained(epoch: int, full: int, stops_early: bool) -> bool:
     """Whether a training that ended by itself came to its end: all its epochs, or fewer where it may stop early."""
     return epoch >= full or stops_early
-
-
-def beats_copying(objective: str, preset: str, mse_copy: float, low: float, high: float) -> bool:
-    """Whether all of an interval is better than what a model scores that repeats the last frame.
-
-    On the objective's own scale: that model's MSE, or -1/2 where MSE is all that ranks, else no control and no codes.
-    Nothing is asked of other losses, whose copying is not measured, but that the interval is defined.
-    """
-    if TABLE[objective].direction == "down":
-        return high < (mse_copy if objective in ("val/mse_loss", "val/recon_loss") else math.inf)
-    return low > (-0.5 if objective == "val/objective" and preset == "mse" else max(0.0, TABLE[objective].bounds[0]))

@@ -66,4 +66,4 @@ def fill(journal: Journal, count: int) -> None:
 
 
 def seqs(disk: Disk) -> list[int]:
-    return [event["seq"] for event in journal_objects.read(disk, disk.root, "mem://x")]
+    return [event["seq"] for event in journal_objects.read_objects(disk, disk.root, "mem://x")]

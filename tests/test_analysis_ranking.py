@@ -140,7 +140,7 @@ def test_without_a_finite_value_the_last_validation_stands() -> None:
 def test_a_trial_stopped_for_collapse_is_collapsed_whatever_its_journal_calls_that(study: Study, rule: str) -> None:
     trial = study.trial("t0001")
     assert trial is not None
-    assert status_of(replace(trial, state="stopped", reason={"rule": rule})) == "collapsed"
+    assert judge(replace(trial, state="stopped", reason={"rule": rule})).status == "collapsed"
 
 
 def test_a_run_that_collapsed_after_its_best_epoch_is_out() -> None:

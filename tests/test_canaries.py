@@ -34,15 +34,15 @@ def parameters(function: Any) -> list[str]:
 
 def test_the_hook_that_hears_of_workers_killed_for_memory_is_there() -> None:
     found = engine.memory_hook()
-    assert found is not None, f"{'.'.join(engine.MEMORY_HOOK)} has moved: sweeps/workers/engine.py, _memory_kills_are_deaths"
+    assert found is not None, f"{'.'.join(engine.MEMORY_HOOK)} has moved: workers/engine.py, _memory_kills_are_deaths"
     assert parameters(getattr(found, engine.MEMORY_HOOK[2])) == ["self", "tracked_actor_task", "exception"]
-    assert engine.warnings() == []
+    assert engine.moved_hooks() == []
 
 
 @pytest.mark.parametrize("hook", [("ray.no_such_module", "A", "b"), ("json", "A", "b"), ("json", "JSONDecoder", "b")])
 def test_a_hook_that_has_moved_is_a_warning_and_no_end(hook: tuple[str, str, str]) -> None:
     assert engine.memory_hook(hook) is None
-    (told,) = engine.warnings(hook)
+    (told,) = engine.moved_hooks(hook)
     assert f"has no {'.'.join(hook)}: a trial that Ray's memory monitor kills ends the command" in told
     with engine._memory_kills_are_deaths(hook):
         pass
@@ -53,7 +53,7 @@ def test_tune_trials_and_searchers_have_what_the_adapters_read() -> None:
     from ray.tune.schedulers import FIFOScheduler, TrialScheduler
     from ray.tune.search import Searcher
 
-    assert isinstance(Trial.error_file, property), "Trial.error_file: sweeps/workers/engine.py, _Scheduler.on_trial_error"
+    assert isinstance(Trial.error_file, property), "Trial.error_file: workers/engine.py, _Scheduler.on_trial_error"
     assert "config" in parameters(Trial.__init__), "Trial.config"
     assert Searcher.FINISHED == "FINISHED", "Searcher.FINISHED: sweeps/workers/engine.py, _Searcher.suggest"
     assert parameters(Searcher.on_trial_complete) == ["self", "trial_id", "result", "error"]
@@ -72,7 +72,7 @@ def test_tune_run_takes_what_it_is_given() -> None:
 
 
 def test_a_worker_whose_task_raises_is_dropped_and_one_that_stops_is_kept() -> None:
-    """Tune keeps the process of a trial that it stops, not of one that raised: sweeps/workers/trainable.py, ProcessSpent."""
+    """Tune keeps the process of a trial that it stops, not of one that raised: workers/trainable.py, ProcessSpent."""
     from ray.tune.execution.tune_controller import TuneController
 
     text = inspect.getsource(TuneController._schedule_trial_stop)
@@ -99,7 +99,7 @@ def test_ray_init_takes_a_temporary_folder_and_logs_below_its_name() -> None:
 def test_the_memory_monitors_report_is_where_it_is_looked_for() -> None:
     from ray.exceptions import OutOfMemoryError
 
-    assert driver.memory_sentence(f"OutOfMemoryError: {OutOfMemoryError('x')}"), "sweeps/workers/driver.py, memory_sentence"
+    assert driver.memory_sentence(f"OutOfMemoryError: {OutOfMemoryError('x')}"), "workers/driver.py, memory_sentence"
 
 
 def test_a_told_trial_can_take_another_class() -> None:

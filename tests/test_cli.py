@@ -17,9 +17,8 @@ import numpy as np
 import pytest
 import torch
 
-from record.errors import is_out_of_memory
-
 from lam.cli import main
+from record.errors import is_out_of_memory
 from sweeps.journal import folders
 from sweeps.spec.spec import load
 

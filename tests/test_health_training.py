@@ -62,7 +62,7 @@ def test_an_abort_ends_the_run_with_its_last_checkpoint(tiny_data: Path, profile
     run, config = RunFolder(tmp_path / "run"), config_of(tiny_data, profile, abort=True)
     said = r"health rule too_long: step is 4, above 3 since epoch 2. Go."
     with pytest.raises(AnswerIsNo, match=said) as caught:
-        console.train(config, run.path)
+        console.show_training(config, run.path)
     assert caught.value.exit_code == 1
     assert "abort: too_long fired (value 4, threshold 3)" in capsys.readouterr().out
     assert [record["epoch"] for record in run.metrics()] == [1, 2]
@@ -71,7 +71,7 @@ def test_an_abort_ends_the_run_with_its_last_checkpoint(tiny_data: Path, profile
     assert run.identity()["rule"] == "too_long"
     weights = (run.checkpoints / "last.safetensors").read_bytes()
     with pytest.raises(AnswerIsNo, match=said):  # the same command again says the same and changes nothing
-        console.train(config, run.path)
+        console.show_training(config, run.path)
     assert (run.checkpoints / "last.safetensors").read_bytes() == weights
 
 

@@ -13,6 +13,7 @@ from build_records import PLANTED, Planted, write_sweep
 from small_sweep import make_sweep
 from typer.testing import CliRunner
 
+from analysis.judge import gates
 from analysis.judge.ranking import rank
 from analysis.read.reading import read_study
 from analysis.report.report import build_report
@@ -84,20 +85,20 @@ def test_a_config_is_the_mean_of_its_seeds_and_no_sounder_than_the_least() -> No
     seeds = [replace(LIVE, objective=0.6, values=values),
              replace(LIVE, objective=0.4, verdict="nonfinite", values=values),
              replace(LIVE, objective=0.2, mse=0.4, violation=2.0, values={"val/dsnr": 4.0})]
-    found = standing.mean(seeds, True)
+    found = standing.mean_of_seeds(seeds, True)
     assert found is not None
     assert (found.verdict, found.objective, found.mse, found.values) == (
         "nonfinite", pytest.approx(0.4), pytest.approx(0.2), {"val/dsnr": pytest.approx(2.0)})
-    outside = standing.mean([seeds[0], seeds[2]], True)
+    outside = standing.mean_of_seeds([seeds[0], seeds[2]], True)
     assert outside is not None
     assert (outside.verdict, outside.violation) == ("live", 2.0)
 
 
 def test_a_seed_that_diverged_before_its_first_value_takes_the_config_along() -> None:
-    found = standing.mean([LIVE, Outcome(1, NAN, "nonfinite")], True)
+    found = standing.mean_of_seeds([LIVE, Outcome(1, NAN, "nonfinite")], True)
     assert found is not None
     assert (found.verdict, found.objective) == ("nonfinite", 0.5)
-    assert standing.mean([Outcome(1, NAN, "live")], True) is None
+    assert standing.mean_of_seeds([Outcome(1, NAN, "live")], True) is None
 
 
 def test_the_interval_over_seeds() -> None:
@@ -128,7 +129,7 @@ def test_trained_to_its_end_knows_early_stopping() -> None:
 ])
 def test_an_interval_is_held_against_copying_on_the_scale_of_the_objective(
         objective: str, preset: str, low: float, high: float, clears: bool) -> None:
-    assert standing.beats_copying(objective, preset, 0.087, low, high) == clears
+    assert gates.beats_copying(objective, preset, 0.087, low, high) == clears
 
 
 def test_status_report_and_confirmation_name_the_same_trial(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ class InObjects:
         return journal_on(self._disk, self.folder)
 
     def events(self) -> list[dict[str, Any]]:
-        found = journal_objects.read(self._disk, self._disk.root, "mem://x")
+        found = journal_objects.read_objects(self._disk, self._disk.root, "mem://x")
         return list(journals.known_version(found, "mem://x"))
 
 

@@ -10,7 +10,8 @@ import pytest
 
 from record import yamlio
 from sweeps.commands import planning
-from sweeps.scheduling import costs, rungs
+from sweeps.scheduling import costs
+from sweeps.spec import rungs
 from sweeps.spec.load import load
 from sweeps.spec.sections import Asha
 from sweeps.spec.spec import Sweep

@@ -21,7 +21,7 @@ from sweeps.commands import launching
 from sweeps.journal.journal import Journal, read
 from sweeps.journal.state import SweepState, TrialState
 from sweeps.spec.load import load
-from sweeps.spec.spec import Sweep, load
+from sweeps.spec.spec import Sweep
 from sweeps.views import summary
 from sweeps.workers.driver import SweepDriver
 from sweeps.workers.engine import Job

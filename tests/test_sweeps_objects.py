@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from object_disk import Disk, fill, journal_on, refuse, seqs
 
-from record.errors import Damaged, EnvironmentFailed
+from record.errors import EnvironmentFailed
 from record.journal import journal_objects
 
 
@@ -101,4 +101,4 @@ def test_a_merge_during_a_read_is_not_taken_for_a_gap(disk: Disk, tmp_path: Path
                 fill(journal, 1)
 
         reader.refuse = merge_first
-        assert [event["seq"] for event in journal_objects.read(reader, reader.root, "mem://x")] == [1, 2, 3, 4]
+        assert [event["seq"] for event in journal_objects.read_objects(reader, reader.root, "mem://x")] == [1, 2, 3, 4]

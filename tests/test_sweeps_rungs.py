@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweeps.scheduling import rungs
+from sweeps.spec import rungs
 
 NEVER = rungs.NEVER
 

@@ -14,7 +14,8 @@ from record import yamlio
 from record.errors import BadInput
 from sweeps.commands import confirm
 from sweeps.journal.journal import Journal
-from sweeps.scheduling import rungs, scheduler
+from sweeps.scheduling import scheduler
+from sweeps.spec import rungs
 from sweeps.spec.load import load
 from sweeps.spec.spec import Sweep
 

@@ -17,7 +17,7 @@ from sweeps.commands import launching
 from sweeps.journal.journal import Journal, read
 from sweeps.journal.state import SweepState, pareto, ranking, replay
 from sweeps.search import points, searcher
-from sweeps.spec import space
+from sweeps.spec import grid, space
 from sweeps.spec.load import load
 from sweeps.spec.sections import Cmaes, Search
 from sweeps.spec.space import Knob
@@ -308,7 +308,7 @@ def test_a_grid_that_grew_asks_for_what_is_new(tmp_path: Path) -> None:
 
 def test_a_grid_tells_values_of_different_types_apart() -> None:
     values = [0, False, 1, True, 1.0]
-    points_ = points.grid(knobs(grad_clip={"choice": values}), BASE, 0)
+    points_ = grid.grid(knobs(grad_clip={"choice": values}), BASE, 0)
     assert sorted(map(repr, (point["grad_clip"] for point in points_))) == sorted(map(repr, values))
     assert points.unused([{"grad_clip": False}], [{"grad_clip": 0}]) == {"grad_clip": False}
 

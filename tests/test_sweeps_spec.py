@@ -211,7 +211,7 @@ def test_what_needs_labels_is_refused_where_the_data_hold_none(
     asked: dict[str, Any], tiny_data: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(tiny_data, tmp_path / "data")
-    sweep = spec.load(write(tmp_path, **asked, base={"data_dir": str(tmp_path / "data")}))
+    sweep = load(write(tmp_path, **asked, base={"data_dir": str(tmp_path / "data")}))
     checks.check_labels(sweep)
     for path in (tmp_path / "data").glob("*.h5"):
         with h5py.File(path, "a") as file:

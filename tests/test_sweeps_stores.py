@@ -50,16 +50,16 @@ def test_a_uri_that_can_be_passes(uri: str) -> None:
 
 def test_a_store_that_is_not_there_is_named(s3_server: str) -> None:
     with pytest.raises(BadInput, match=r"zz://b/p:journal: cannot be opened .*Unrecognized filesystem type.*s3://buc"):
-        stores.check("zz://b/p")
+        stores.check_store("zz://b/p")
     with pytest.raises(BadInput, match="s3://nobody/p:journal: there is no 'nobody'; create the bucket, or correct"):
-        stores.check("s3://nobody/p")
+        stores.check_store("s3://nobody/p")
 
 
 @pytest.mark.slow
 def test_a_server_that_does_not_answer_is_named(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(EnvironmentFailed, match=r"s3://bucket/p: the journal's store cannot be reached .*check"):
-        stores.check("s3://bucket/p")
+        stores.check_store("s3://bucket/p")
 
 
 def test_a_store_that_cannot_be_written_is_named(disk: Disk) -> None:
@@ -68,7 +68,7 @@ def test_a_store_that_cannot_be_written_is_named(disk: Disk) -> None:
         with pytest.raises(OSError, match="SLOW_DOWN"):
             lease.probe(disk, disk.root)
     with pytest.raises(EnvironmentFailed, match=r"file:///proc/x: the journal cannot be written .*may write and"):
-        stores.check("file:///proc/x")
+        stores.check_store("file:///proc/x")
 
 
 def test_whether_a_driver_is_at_work_is_told_by_lock_and_claim(tmp_path: Path) -> None:

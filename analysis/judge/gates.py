@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import nan
@@ -12,8 +13,8 @@ from analysis.judge.ranking import Standing, word
 from analysis.judge.vitality import facts_of
 from analysis.read.reading import Study, Trial
 from analysis.text import count, finite, interval, number
+from lam.metrics import TABLE
 from record.health import verdict
-from record.standing import beats_copying
 
 MIN_SEEDS = 2
 
@@ -137,3 +138,14 @@ def alerts(trial: Trial, standing: Standing) -> list[dict[str, Any]]:
 def _alert(metric: str, comparison: str, threshold: float | str, meaning: str, after: int) -> dict[str, Any]:
     return {"metric": metric, "comparison": comparison, "threshold": threshold, "meaning": meaning,
             "after_epoch": after}
+
+
+def beats_copying(objective: str, preset: str, mse_copy: float, low: float, high: float) -> bool:
+    """Whether all of an interval is better than what a model scores that repeats the last frame.
+
+    On the objective's own scale: that model's MSE, or -1/2 where MSE is all that ranks, else no control and no codes.
+    Nothing is asked of other losses, whose copying is not measured, but that the interval is defined.
+    """
+    if TABLE[objective].direction == "down":
+        return high < (mse_copy if objective in ("val/mse_loss", "val/recon_loss") else math.inf)
+    return low > (-0.5 if objective == "val/objective" and preset == "mse" else max(0.0, TABLE[objective].bounds[0]))

@@ -136,7 +136,7 @@ def _order(trial: Trial, item: Standing, objective: str) -> tuple[Any, ...]:
 def _standing(trial: Trial, study: Study) -> Standing:
     first = judge(trial, study.objective)
     counted = _counted(study, trial, first)
-    joined = rules.mean(counted, maximises(study.objective)) or first
+    joined = rules.mean_of_seeds(counted, maximises(study.objective)) or first
     preset = str(trial.config.get("objective_preset", "control_health"))
     raw = [finite(record.get("val/dsnr")) for record in trial.validated if record.get("val/collapsed")]
     low, high = _control_bounds(counted)

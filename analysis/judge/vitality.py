@@ -8,7 +8,7 @@ from analysis.read.reading import Trial
 from record import health
 from record.health.engine import Finding
 from record.health.profile import Profile
-from record.health.trends import NOT_DETERMINED, of_records
+from record.health.trends import NOT_DETERMINED, trend_of
 
 # Metrics whose trajectories a run's assessment tells: key, name, which way is better.
 TOLD = (("val/mse_loss", "validation MSE", "down"), ("val/control", "control", "up"),
@@ -53,6 +53,6 @@ def _rules_and_facts(trial: Trial) -> tuple[Profile, dict[str, float | str]]:
 
 def trajectories(trial: Trial) -> str:
     """The trajectories that can be told, as a sentence; empty where none can."""
-    found = [(name, of_records(trial.records, key, better)) for key, name, better in TOLD]
+    found = [(name, trend_of(trial.records, key, better)) for key, name, better in TOLD]
     told = [f"{name} {trend.word}" for name, trend in found if trend.word != NOT_DETERMINED]
     return f"Trajectories: {', '.join(told)}." if told else ""

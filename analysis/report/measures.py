@@ -16,7 +16,7 @@ from analysis.read.reading import Study, Trial
 from analysis.text import MISSING, finite, interval, number, share
 from lam.metrics import TABLE
 from record.health import verdict
-from record.health.trends import NOT_DETERMINED, of_records
+from record.health.trends import NOT_DETERMINED, trend_of
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def _trajectory(title: str, key: str) -> Measure:
     """A word by the rules of `record.health.trends`; what too few points say is in brackets."""
 
     def cell(trial: Trial) -> Cell:
-        found = of_records(trial.records, key, _direction(key))
+        found = trend_of(trial.records, key, _direction(key))
         if not found.points:
             return Cell(None, MISSING)
         return Cell(None, found.word, found.change if found.word == NOT_DETERMINED else "")

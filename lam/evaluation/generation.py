@@ -23,7 +23,7 @@ Array = NDArray[np.float64]
 SEQUENCES = 64  # rolled out at a validation, evenly spread over the scored ones
 
 
-class Sums(NamedTuple):
+class RolloutSums(NamedTuple):
     """Per-channel sums [C] of normalised values, and how many there were of each."""
 
     size: int
@@ -52,20 +52,21 @@ def rollout(model: LatentActionModel, first_BCHW: Tensor, actions_BLSQ: Tensor) 
     return frames[:, 1:]
 
 
-def sums(frames_BLCHW: Tensor, scale: ChannelStatistics) -> Sums:
+def sums(frames_BLCHW: Tensor, scale: ChannelStatistics) -> RolloutSums:
     """Sums of one batch of frames."""
     values = frames_BLCHW.double().cpu().numpy().swapaxes(0, 2).reshape(frames_BLCHW.shape[2], -1)
     normalised = scale.normalise(values)
-    return Sums(normalised.shape[1], normalised.sum(1), (normalised**2).sum(1), normalised.min(1), normalised.max(1))
+    return RolloutSums(normalised.shape[1], normalised.sum(1), (normalised**2).sum(1), normalised.min(1),
+                       normalised.max(1))
 
 
-def add(a: Sums, b: Sums) -> Sums:
+def add(a: RolloutSums, b: RolloutSums) -> RolloutSums:
     """Sums of both."""
-    return Sums(a.size + b.size, a.total + b.total, a.squares + b.squares, np.minimum(a.low, b.low),
+    return RolloutSums(a.size + b.size, a.total + b.total, a.squares + b.squares, np.minimum(a.low, b.low),
                 np.maximum(a.high, b.high))
 
 
-def metrics(generated: Sums, real: Sums) -> dict[str, float]:
+def rollout_metrics(generated: RolloutSums, real: RolloutSums) -> dict[str, float]:
     """`validation/gen_*` of rollouts, with the true frames of the same places to compare with."""
     mean = float(generated.mean.mean())
     variance = float((generated.squares / generated.size).mean()) - mean**2

@@ -146,7 +146,7 @@ def _generate(
 ) -> dict[str, float]:
     """`validation/gen_*`: free-running rollouts of some of the scored sequences."""
     rows = subset(len(index), generation.SEQUENCES)
-    parts: list[tuple[generation.Sums, generation.Sums]] = []
+    parts: list[tuple[generation.RolloutSums, generation.RolloutSums]] = []
     for begin in range(0, len(rows), config.eval_batch_size):
         chosen = rows[begin : begin + config.eval_batch_size]
         actions = true.actions_NLSQ[torch.from_numpy(chosen).to(true.actions_NLSQ.device)]
@@ -154,7 +154,7 @@ def _generate(
         frames = generation.rollout(model, latents[:, 0], actions)
         parts.append((generation.sums(frames, windows.scale), generation.sums(latents[:, 1:], windows.scale)))
     made, real = zip(*parts, strict=True)
-    return generation.metrics(functools.reduce(generation.add, made), functools.reduce(generation.add, real))
+    return generation.rollout_metrics(functools.reduce(generation.add, made), functools.reduce(generation.add, real))
 
 
 def _second_pass(

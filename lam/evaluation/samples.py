@@ -24,7 +24,7 @@ POOL = 64
 
 
 @torch.inference_mode()
-def write(
+def write_samples(
     path: Path, model: LatentActionModel, windows: Windows, config: RunConfig, codec: Codec, action_names: list[str]
 ) -> None:
     """Write `sample_count` strips, of the transitions on which the two actions differ most.

@@ -37,19 +37,19 @@ class Experiment:
         found = self._client.get_experiment_by_name(name)
         self._id = found.experiment_id if found else self._client.create_experiment(name)
 
-    def run(self, key: str, name: str, params: Mapping[str, Any], parent: str | None = None) -> Run:
+    def run(self, key: str, name: str, params: Mapping[str, Any], parent: str | None = None) -> MlflowRun:
         """The run with this key, begun where there is none."""
         found = self._client.search_runs([self._id], f"tags.`{KEY_TAG}` = '{key}'", max_results=1)
         if found:
             self._client.update_run(found[0].info.run_id, status="RUNNING")
-            return Run(self._client, found[0].info.run_id, int(found[0].data.metrics.get("epoch", 0)))
+            return MlflowRun(self._client, found[0].info.run_id, int(found[0].data.metrics.get("epoch", 0)))
         tags = {KEY_TAG: key, **({PARENT_TAG: parent} if parent else {})}
-        run = Run(self._client, self._client.create_run(self._id, run_name=name, tags=tags).info.run_id, 0)
+        run = MlflowRun(self._client, self._client.create_run(self._id, run_name=name, tags=tags).info.run_id, 0)
         run.params(params)
         return run
 
 
-class Run:
+class MlflowRun:
     """One MLflow run.
 
     Attributes:

@@ -18,7 +18,7 @@ class MlflowSink:
 
     def __init__(self, tracking: TrackingConfig, view: RunView) -> None:
         self._tracking, self._view = tracking, view
-        self._run: mlflow_client.Run | None = None
+        self._run: mlflow_client.MlflowRun | None = None
 
     def open(self) -> None:
         """Begin the run, or find it: the same run folder is the same MLflow run."""

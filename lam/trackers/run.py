@@ -28,7 +28,7 @@ class RunTrackers:
         self._feeds: list[Feed] = []
         if config.tracking.on:
             known = folder.metrics()
-            for sink in sinks(config.tracking, view.of_run(config, folder, fresh=not known)):
+            for sink in sinks(config.tracking, view.view_of(config, folder, fresh=not known)):
                 self._feeds.append(Feed(sink))
                 if isinstance(sink, MlflowSink):
                     for record in known:
@@ -70,7 +70,7 @@ def sync(folder: RunFolder, tracking: TrackingConfig) -> list[str]:
         raise BadInput("no tracker is on", source=folder.config_file, key="tracking",
                        remedy="name one with --wandb or --mlflow")
     config = of_run(folder).replace(tracking=tracking.model_dump())
-    opened = sinks(tracking, view.of_run(config, folder, fresh=True))
+    opened = sinks(tracking, view.view_of(config, folder, fresh=True))
     for sink in opened:
         try:
             sink.open()

@@ -32,7 +32,7 @@ class RunView:
     fresh: bool
 
 
-def of_run(config: RunConfig, folder: RunFolder, fresh: bool) -> RunView:
+def view_of(config: RunConfig, folder: RunFolder, fresh: bool) -> RunView:
     """The view of a run that has begun."""
     known = folder.identity()
     group = config.tracking.group

@@ -31,7 +31,7 @@ COLUMNS = (
 WIDTH = 10
 
 
-def train(config: RunConfig, run_dir: Path) -> None:
+def show_training(config: RunConfig, run_dir: Path) -> None:
     """Train with a line an epoch; the last lines say what was reached and where it is.
 
     Raises:
@@ -59,7 +59,7 @@ def _print_health(folder: RunFolder, epoch: int) -> None:
                   f"{event['threshold']})", flush=True)
 
 
-def overfit(config: RunConfig, most_steps: int) -> None:
+def show_overfit(config: RunConfig, most_steps: int) -> None:
     """Check that the model can learn one batch by heart, and say what may help where it cannot.
 
     Raises:
@@ -93,7 +93,7 @@ def _conclude(folder: RunFolder) -> None:
     print(f"run {folder.path}   records {folder.metrics_file}   checkpoints {folder.checkpoints}")
 
 
-def evaluate(run: Path, split: str, checkpoint: str, as_json: bool) -> None:
+def show_evaluation(run: Path, split: str, checkpoint: str, as_json: bool) -> None:
     """Measure kept weights on a split, write evaluation-SPLIT.json into the run folder, print it."""
     if split not in ("train", "validation", "test"):
         raise BadInput(f"got {split!r}", source="--split", remedy="use train, validation or test")

@@ -15,7 +15,7 @@ from record.errors import BadData
 from record.run import RunFolder
 
 
-def of_run(config: RunConfig, folder: RunFolder, model: nn.Module, train_set: Windows,
+def identify(config: RunConfig, folder: RunFolder, model: nn.Module, train_set: Windows,
            checked: Checked | None = None) -> dict[str, Any]:
     """The contents of run.json at the start of a run."""
     return {

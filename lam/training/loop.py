@@ -221,7 +221,7 @@ class Run:
             return
         path = self.folder.samples / f"epoch-{self.epoch}.npz"
         names = data.action_names(self.config, self.data)
-        samples.write(path, self.stepper.evaluated, self.validation_set, self.config, codec, names)
+        samples.write_samples(path, self.stepper.evaluated, self.validation_set, self.config, codec, names)
         for older in self.folder.samples.glob("epoch-*.npz"):
             if older != path:
                 older.unlink()
@@ -255,7 +255,7 @@ class Run:
 
     def _begin(self) -> None:
         if not self.folder.exists():
-            known = identity.of_run(self.config, self.folder, self.model, self.train_set, self.data)
+            known = identity.identify(self.config, self.folder, self.model, self.train_set, self.data)
             self.folder.start(self.config.mapping(), known)
             return
         _refuse_other_config(self.folder, self.config)
@@ -341,9 +341,9 @@ def _refuse_other_config(folder: RunFolder, config: RunConfig) -> None:
     if changed:
         raise BadInput(f"holds a run with another config ({'; '.join(changed)})", source=folder.path,
                        remedy="name another folder with --run-dir, or put the settings back")
-    if folder.identity().get("state") == "finished" and config.num_epochs > folder.config().num_epochs:
+    if folder.identity().get("state") == "finished" and config.num_epochs > known["num_epochs"]:
         raise BadInput(f"got {config.num_epochs}, and the run in {folder.path} has finished after "
-                       f"{folder.config().num_epochs} epochs: what a resume needs was deleted", source="config",
+                       f"{known['num_epochs']} epochs: what a resume needs was deleted", source="config",
                        key="num_epochs", remedy="train anew in another folder with --run-dir")
 
 

@@ -260,7 +260,8 @@ def expand(short: str) -> list[str]:
 
 def shipped() -> list[str]:
     """Names of the profiles that come with the package."""
-    return sorted(entry.name.removesuffix(".yaml") for entry in resources.files("record.health").joinpath("profiles").iterdir()
+    folder = resources.files("record.health").joinpath("profiles")
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir()
                   if entry.name.endswith(".yaml"))
 
 

@@ -165,6 +165,6 @@ def _oscillates(y: Array, level: float) -> bool:
     return bool(turns >= 0.6 and np.median(np.abs(steps)) > 0.03 * level)
 
 
-def of_records(records: Sequence[Any], key: str, better: str = "none") -> Trend:
+def trend_of(records: Sequence[Any], key: str, better: str = "none") -> Trend:
     """The trend of one key of epoch records over their epochs."""
     return trend(*series(records, key), better=better)

@@ -33,7 +33,7 @@ _NAME = re.compile(r"journal-(\d{12})-(\d{12})-(\d{6,})-([0-9a-f]{8})\.jsonl")
 Key = tuple[int, str]
 
 
-class Part(NamedTuple):
+class ObjectPart(NamedTuple):
     """One object of the journal."""
 
     first: int
@@ -98,13 +98,15 @@ def listing(filesystem: FileSystem, root: str) -> list[FileInfo]:
     return found
 
 
-def parts(filesystem: FileSystem, root: str) -> list[Part]:
+def parts(filesystem: FileSystem, root: str) -> list[ObjectPart]:
     """The journal's objects."""
     names = (_NAME.fullmatch(info.base_name) for info in listing(filesystem, root))
-    return [Part(int(name[1]), int(name[2]), int(name[3]), name[4]) for name in names if name]
+    return [ObjectPart(int(name[1]), int(name[2]), int(name[3]), name[4]) for name in names if name]
 
 
-def load(filesystem: FileSystem, root: str, wanted: Iterable[Part]) -> dict[int, tuple[Key, dict[str, Any]]]:
+def load_parts(
+    filesystem: FileSystem, root: str, wanted: Iterable[ObjectPart]
+) -> dict[int, tuple[Key, dict[str, Any]]]:
     """Sequence number -> (session, event): the latest session's, of the objects wanted.
 
     Raises:
@@ -140,7 +142,7 @@ def accepted(found: dict[int, tuple[Key, dict[str, Any]]]) -> tuple[list[dict[st
     return events, min(beyond, default=None)
 
 
-def read(filesystem: FileSystem, root: str, where: str) -> list[dict[str, Any]]:
+def read_objects(filesystem: FileSystem, root: str, where: str) -> list[dict[str, Any]]:
     """All events in order.
 
     A listing that was made while a writer merged objects can miss some; it is made again a few times.
@@ -153,7 +155,7 @@ def read(filesystem: FileSystem, root: str, where: str) -> list[dict[str, Any]]:
     for attempt in range(ATTEMPTS):
         time.sleep(PAUSE_SECONDS if attempt else 0)
         try:
-            events, beyond = accepted(load(filesystem, root, parts(filesystem, root)))
+            events, beyond = accepted(load_parts(filesystem, root, parts(filesystem, root)))
         except FileNotFoundError:
             continue
         except ValueError as error:

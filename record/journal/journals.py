@@ -95,7 +95,7 @@ def read_at(where: Path | str) -> Iterator[dict[str, Any]]:
     if isinstance(where, Path):
         return _in_folder(where)
     filesystem, root = journal_objects.connect(where)
-    return known_version(journal_objects.read(filesystem, root, where), where)
+    return known_version(journal_objects.read_objects(filesystem, root, where), where)
 
 
 def segments(folder: str | Path) -> list[Path]:

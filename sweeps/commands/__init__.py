@@ -128,7 +128,7 @@ def replay(
     from record import files
     from sweeps.journal import folders
     from sweeps.journal.journal import read
-    from sweeps.scheduling.replaying import replay as play
+    from sweeps.scheduling.replaying import replay_policy as play
 
     sweep, _ = folders.open_sweep(folder)
     outcomes = [play(sweep, read(folder), text) for text in policy]

@@ -18,14 +18,13 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from lam.config import RunConfig
-from lam.trackers import SweepTracker
 from record.errors import AnswerIsNo, BadInput, EnvironmentFailed, Interrupted
 from sweeps.journal import folders, stores
 from sweeps.journal.journal import Journal
 from sweeps.journal.state import SweepState
 from sweeps.scheduling import scheduler
-from sweeps.search import points, warm
-from sweeps.spec import audit, checks
+from sweeps.search import warm
+from sweeps.spec import audit, checks, grid
 from sweeps.spec.load import load
 from sweeps.spec.sections import Resources
 from sweeps.spec.space import corners
@@ -96,7 +95,7 @@ def launch(path: str | Path, storage: str | Path | None = None, options: Options
 
 def run_in(sweep: Sweep, folder: Path, options: Options, console: Console) -> SweepState:
     """Run a validated sweep in its folder; see `launch`."""
-    stores.check(sweep.home(folder))
+    stores.check_store(sweep.home(folder))
     found = warm.matches(sweep, options.warm_start) if options.warm_start else None
     fingerprint = (options.prepare or prepare_data)(data_configs(sweep))
     checks.check_labels(sweep)
@@ -165,7 +164,7 @@ def searcher_done(sweep: Sweep, state: SweepState) -> bool:
     """Whether every point of a grid has been suggested."""
     if sweep.spec.search.grid is None:
         return False
-    return points.unused(points.grid(sweep.spec.space, sweep.base.mapping(), sweep.spec.seed),
+    return grid.unused(grid.grid(sweep.spec.space, sweep.base.mapping(), sweep.spec.seed),
                          [trial.params for trial in state.configs]) is None
 
 
@@ -237,7 +236,7 @@ def trial_machinery(
             raise interrupted(signals, folder, options.again)
         from sweeps.workers import engine  # after Ray's loggers are quiet
 
-        for warning in engine.warnings():
+        for warning in engine.moved_hooks():
             console.print(f"warning: {warning}", highlight=False, markup=False, soft_wrap=True)
         yield signals, ray_session.concurrency(sweep.spec.resources, sweep.source), scratch
 
@@ -268,7 +267,8 @@ def run_jobs(jobs: Jobs, resources: Resources, folder: Path, scratch: Path,
 
 
 def _ray_failed(folder: Path, error: Exception) -> EnvironmentFailed:
-    return EnvironmentFailed(f"{folder}: Ray failed ({gist(error)}); see ray.log there, then run the same command again")
+    return EnvironmentFailed(f"{folder}: Ray failed ({gist(error)}); see ray.log there, then run the same command "
+                             "again")
 
 
 def raised_in(error: BaseException, package: str) -> bool:

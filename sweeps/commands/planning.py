@@ -22,7 +22,7 @@ def plan(path: str | Path, prepare: launching.Prepare | None = None) -> list[str
         BadInput: what `launch` would refuse before it starts Ray.
     """
     sweep = load(path)
-    stores.check(sweep.home(folders.sweep_folder(sweep)))
+    stores.check_store(sweep.home(folders.sweep_folder(sweep)))
     (prepare or launching.prepare_data)(launching.data_configs(sweep))
     return [*checks.warnings(sweep), *_space(sweep), *_audit(sweep, probing=prepare is None), *_ladder(sweep),
             *_cost(sweep, probing=prepare is None)]

@@ -12,7 +12,7 @@ from typing import Any
 from record import files
 from record.errors import Damaged, EnvironmentFailed
 from record.journal import journal_objects, journals
-from record.journal.journal_objects import READERS, Part
+from record.journal.journal_objects import READERS, ObjectPart
 from sweeps.journal.lease import Lease, refused
 
 # Events of a merged object: first the single events of a block, then the blocks of a larger one.
@@ -50,7 +50,8 @@ class ObjectStore:
 
     def read(self) -> Iterator[dict[str, Any]]:
         """All events in order."""
-        return journals.known_version(journal_objects.read(self._filesystem, self._root, self.where), self.where)
+        events = journal_objects.read_objects(self._filesystem, self._root, self.where)
+        return journals.known_version(events, self.where)
 
     def append(self, seq: int, line: bytes) -> None:
         """Write the event with number `seq`; it is stored when this returns.
@@ -64,7 +65,7 @@ class ObjectStore:
         with self._writing():
             if self._broken:
                 raise OSError(errno.EIO, "an earlier event could not be written")
-            self._put(Part(seq, seq, *self._lease.key), line)
+            self._put(ObjectPart(seq, seq, *self._lease.key), line)
         if seq % self._blocks[0] == 0:
             self._lease.check()
             self.compact()
@@ -80,24 +81,24 @@ class ObjectStore:
         """
         with self._writing():
             for size in self._blocks:
-                blocks: dict[int, list[Part]] = {}
+                blocks: dict[int, list[ObjectPart]] = {}
                 for part in journal_objects.parts(self._filesystem, self._root):
                     if _block(part.first, size) == _block(part.last, size):
                         blocks.setdefault(_block(part.first, size), []).append(part)
                 for block, parts in blocks.items():
                     self._merge(block * size + 1, (block + 1) * size, parts)
 
-    def _merge(self, first: int, last: int, parts: list[Part]) -> None:
+    def _merge(self, first: int, last: int, parts: list[ObjectPart]) -> None:
         """Write the block's events as one object named by the session of the last one; a block not full stays."""
         if len(parts) < 2 or max(part.last for part in parts) < last:
             return
-        found = journal_objects.load(self._filesystem, self._root, parts)
+        found = journal_objects.load_parts(self._filesystem, self._root, parts)
         missing = next((seq for seq in range(first, last + 1) if seq not in found), None)
         if missing == last:  # a kill left it half-written: it does not count, and the block is not full yet
             return
         if missing is not None:
             raise Damaged(f"{self.where}: the event with number {missing} is missing; restore the journal from a copy")
-        whole = Part(first, last, *found[last][0])
+        whole = ObjectPart(first, last, *found[last][0])
         content = "".join(files.json_line(found[seq][1]) for seq in range(first, last + 1)).encode()
         if self._size(whole) != len(content):  # one that is whole is never written again: a kill might halve it
             self._put(whole, content)
@@ -107,18 +108,18 @@ class ObjectStore:
         with ThreadPoolExecutor(READERS) as pool:
             list(pool.map(self._delete, [part for part in parts if part != whole]))
 
-    def _put(self, part: Part, content: bytes) -> None:
+    def _put(self, part: ObjectPart, content: bytes) -> None:
         with self._filesystem.open_output_stream(self._path(part)) as stream:
             stream.write(content)
 
-    def _size(self, part: Part) -> int | None:
+    def _size(self, part: ObjectPart) -> int | None:
         found: int | None = self._filesystem.get_file_info(self._path(part)).size
         return found
 
-    def _path(self, part: Part) -> str:
+    def _path(self, part: ObjectPart) -> str:
         return f"{self._root}/{part.name}"
 
-    def _delete(self, part: Part) -> None:
+    def _delete(self, part: ObjectPart) -> None:
         self._filesystem.delete_file(self._path(part))
 
     @contextlib.contextmanager

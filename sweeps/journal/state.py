@@ -236,7 +236,8 @@ def mean_result(trials: list[TrialState], maximise: bool) -> Result | None:
 
 
 def _joined(trials: list[TrialState], maximise: bool) -> Result | None:
-    return standing.mean([result for trial in trials if (result := standing.ended(trial.results, maximise))], maximise)
+    ended = [result for trial in trials if (result := standing.ended(trial.results, maximise))]
+    return standing.mean_of_seeds(ended, maximise)
 
 
 def pareto(state: SweepState, signs: dict[str, int], primary: str,

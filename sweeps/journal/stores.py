@@ -82,7 +82,7 @@ def at_work(folder: Path, home: Path | str) -> bool | None:
     return held
 
 
-def check(home: Path | str) -> None:
+def check_store(home: Path | str) -> None:
     """See that a journal can be written there, before anything starts.
 
     Raises:

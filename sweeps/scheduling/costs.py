@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from lam.config import RunConfig
-from sweeps.search import points
+from sweeps.spec import grid
 from sweeps.spec.sections import Asha
 from sweeps.spec.space import corners
 from sweeps.spec.spec import Sweep
@@ -55,7 +55,7 @@ def most_configs(sweep: Sweep) -> int | None:
     """How many configs the sweep can train at most; None where their number has no limit."""
     limits = [] if sweep.spec.budget.trials is None else [sweep.spec.budget.trials]
     if sweep.spec.search.grid is not None:
-        limits.append(len(points.grid(sweep.spec.space, sweep.base.mapping(), sweep.spec.seed)))
+        limits.append(len(grid.grid(sweep.spec.space, sweep.base.mapping(), sweep.spec.seed)))
     return min(limits, default=None)
 
 

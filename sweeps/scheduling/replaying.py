@@ -101,7 +101,7 @@ def _plain(text: str) -> Any:
     return yamlio.parse_mapping(f"v: {text}", source="--policy")["v"]
 
 
-def replay(sweep: Sweep, events: Iterable[dict[str, Any]], policy: str) -> Outcome:
+def replay_policy(sweep: Sweep, events: Iterable[dict[str, Any]], policy: str) -> Outcome:
     """Play a sweep's journal with another policy."""
     name, rule = parse(policy, sweep)
     spec = sweep.spec.model_copy(update={"scheduler": rule, "budget": _unlimited(sweep.spec)})

@@ -25,7 +25,7 @@ from lam.config import RunConfig
 from record import health
 from record.standing import is_sound
 from sweeps.journal.state import Result, SweepState, TrialState
-from sweeps.scheduling import rungs
+from sweeps.spec import rungs
 from sweeps.spec.sections import Asha, Budget, Median
 from sweeps.spec.spec import SweepSpec
 

@@ -7,7 +7,6 @@ knobs that are not active beside the others keep theirs unused.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,8 +18,6 @@ from sweeps.spec import space as space_module
 from sweeps.spec.sections import Cmaes
 from sweeps.spec.space import Knob, Scalar, Space
 
-Point = frozenset[tuple[str, type, Any]]
-MOST_POINTS = 100_000
 _EDGE = 1e-9
 
 
@@ -38,37 +35,6 @@ def sobol(space: Space, base: Mapping[str, Any], seed: int, number: int) -> dict
     if number:
         engine.fast_forward(number)
     return from_unit(space, base, engine.random(1)[0])
-
-
-def grid_size(space: Space) -> int:
-    """Combinations of all knobs, conditions left aside; an upper bound of `grid`.
-
-    Raises:
-        ValueError: a knob is a range without a step.
-    """
-    return math.prod(knob.size() for knob in space.values())
-
-
-def grid(space: Space, base: Mapping[str, Any], seed: int) -> list[dict[str, Scalar]]:
-    """Every combination once, in an order drawn from the seed."""
-    found: dict[Point, dict[str, Scalar]] = {}
-    for combination in itertools.product(*(knob.values() for knob in space.values())):
-        chosen = dict(zip(space, combination, strict=True))
-        params = space_module.suggest(space, base, lambda name, _, chosen=chosen: chosen[name])  # type: ignore[misc]
-        found.setdefault(_point(params), params)
-    points = list(found.values())
-    return [points[index] for index in np.random.default_rng(seed).permutation(len(points))]
-
-
-def unused(grid: Sequence[dict[str, Scalar]], taken: Sequence[Mapping[str, Any]]) -> dict[str, Scalar] | None:
-    """The first point of a grid that is not taken; None where all are. A grid may have grown since it was begun."""
-    known = set(map(_point, taken))
-    return next((params for params in grid if _point(params) not in known), None)
-
-
-def _point(params: Mapping[str, Any]) -> Point:
-    """What makes two points one: knobs in any order, values of one type, since `choice` tells 0 from false."""
-    return frozenset((name, type(value), value) for name, value in params.items())
 
 
 def cmaes(space: Space, base: Mapping[str, Any], search: Cmaes, seed: int,

@@ -35,6 +35,7 @@ from lam.metrics import TABLE
 from sweeps.journal.state import Result, SweepState, as_learned, mean_result
 from sweeps.journal.state import TrialState as Trial
 from sweeps.search import points
+from sweeps.spec import grid
 from sweeps.spec import space as space_module
 from sweeps.spec.sections import Search
 from sweeps.spec.space import Knob, Scalar
@@ -50,7 +51,7 @@ def ask(spec: SweepSpec, base: Mapping[str, Any], state: SweepState) -> tuple[di
     """
     number = len(state.prior) + len(state.configs)  # a warm start must not draw what the other sweep drew
     if spec.search.grid is not None:
-        left = points.unused(points.grid(spec.space, base, spec.seed), [trial.params for trial in state.configs])
+        left = grid.unused(grid.grid(spec.space, base, spec.seed), [trial.params for trial in state.configs])
         return None if left is None else (left, {})
     if spec.search.qmc is not None:
         return points.sobol(spec.space, base, spec.seed, number), {}

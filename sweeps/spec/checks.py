@@ -10,7 +10,7 @@ from lam.config import CHANGES_NO_RESULT, RunConfig
 from lam.metrics import NEEDS, TABLE
 from record.errors import BadInput
 from record.schema import suggest
-from sweeps.search import points
+from sweeps.spec import grid
 from sweeps.spec.space import corners, draws
 from sweeps.spec.spec import Sweep
 
@@ -157,9 +157,9 @@ def _check_grid(sweep: Sweep) -> None:
         except ValueError as error:
             raise BadInput(str(error), source=sweep.source, key=f"space.{name}",
                            remedy="give it a step or choices, or use search qmc") from None
-    size = points.grid_size(sweep.spec.space)
-    if size > points.MOST_POINTS:
-        raise BadInput(f"the grid has up to {size:,} points, at most {points.MOST_POINTS:,} are dealt with",
+    size = grid.grid_size(sweep.spec.space)
+    if size > grid.MOST_POINTS:
+        raise BadInput(f"the grid has up to {size:,} points, at most {grid.MOST_POINTS:,} are dealt with",
                        source=sweep.source, key="search.grid", remedy="take fewer values, or use search qmc")
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, StrictInt, model_validator
 from pydantic import Strict as StrictType
 
 from record.schema import Strict
-from sweeps.journal.state import Result
-from sweeps.scheduling import rungs
+from sweeps.spec import rungs
+
+if TYPE_CHECKING:
+    from sweeps.journal.state import Result
 
 Policy = Literal["complete", "pruned", "infeasible", "full_budget_only"]
 Number = Annotated[float, StrictType()]  # `true` and '2' are none

@@ -10,6 +10,7 @@ from record.errors import LamError
 from sweeps.journal import folders
 from sweeps.journal.state import SweepState, TrialState
 from sweeps.scheduling import scheduler
+from sweeps.spec.load import load
 from sweeps.spec.spec import Sweep
 
 

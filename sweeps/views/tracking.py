@@ -51,7 +51,7 @@ class MlflowSweepSink:
 
     def __init__(self, folder: Path, tracking: TrackingConfig) -> None:
         self._folder, self._tracking = folder, tracking
-        self._trials: dict[str, mlflow_client.Run] = {}
+        self._trials: dict[str, mlflow_client.MlflowRun] = {}
         self._described: set[str] = set()
 
     def open(self) -> None:
@@ -83,19 +83,19 @@ class MlflowSweepSink:
         if kind == "completed" and event.get("objective") is not None:
             self._parent.numbers({"objective": event["objective"]}, step=int(trial.lstrip("t")))
 
-    def _trial(self, trial: str, chosen: dict[str, Any]) -> mlflow_client.Run:
+    def _trial(self, trial: str, chosen: dict[str, Any]) -> mlflow_client.MlflowRun:
         if trial not in self._trials:
             params = {f"space.{key}": value for key, value in chosen.items()}
             self._trials[trial] = self._experiment.run(f"{self._key}-{trial}", trial, params, parent=self._parent.id)
         return self._trials[trial]
 
-    def _describe(self, trial: str, run: mlflow_client.Run) -> None:
+    def _describe(self, trial: str, run: mlflow_client.MlflowRun) -> None:
         """The complete config and the data's statistics, once the trial has begun to run."""
         folder = RunFolder(self._folder / "trials" / trial)
         if trial in self._described or not folder.exists():
             return
         self._described.add(trial)
-        found = view.of_run(of_run(folder), folder, fresh=run.epoch == 0)
+        found = view.view_of(of_run(folder), folder, fresh=run.epoch == 0)
         run.params(found.config)
         if found.fresh:
             run.numbers(found.data_stats, step=0)

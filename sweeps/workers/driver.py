@@ -13,7 +13,7 @@ from typing import Any, Literal
 from lam.config import RunConfig
 from record import health
 from record.bounds import total_violation
-from record.errors import BadInput, MEMORY_REMEDY
+from record.errors import MEMORY_REMEDY, BadInput
 from record.run import RunFolder
 from record.standing import is_trained
 from sweeps.journal.journal import Journal

@@ -220,7 +220,7 @@ def memory_hook(hook: tuple[str, str, str] = MEMORY_HOOK) -> type | None:
     return found if hasattr(found, method) else None
 
 
-def warnings(hook: tuple[str, str, str] = MEMORY_HOOK) -> list[str]:
+def moved_hooks(hook: tuple[str, str, str] = MEMORY_HOOK) -> list[str]:
     """What this Ray lacks, for people."""
     if memory_hook(hook) is not None:
         return []

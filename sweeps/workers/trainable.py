@@ -44,7 +44,8 @@ class TrialTrainable(Trainable):
     """Steps one job after another. ``config["job"]`` is a `sweeps.workers.engine.Job` as JSON.
 
     A process whose training failed is not used again: on a GPU its memory may stay taken, and an error of CUDA's stays
-    for every later call. `sweeps.workers.engine` asks for a step after the failure, which raises and so ends the process.
+    for every later call. `sweeps.workers.engine` asks for a step after the failure, which raises and so ends the
+    process.
 
     ``result["message"]`` is JSON too, because Tune flattens nested results: ``["record", {...}]``,
     ``["exhausted", null]`` (no epoch is left) or ``["failure", {"rule", "sentence"}]``.
