@@ -56,7 +56,7 @@ def ours(trials: int, epochs: int = 1, concurrency: int = 1, epoch_seconds: floa
         code = ("import sys, json, resource\n"
                 f"sys.path[:0] = [{str(ROOT / 'benchmarks')!r}]\n"
                 "from rich.console import Console\n"
-                "from sweeps import ray_session\n"
+                "from sweeps.workers import ray_session\n"
                 f"ray_session.cpus = lambda: {concurrency}\n"
                 "from sweeps.commands.launching import Options, launch\n"
                 "import psutil\n"

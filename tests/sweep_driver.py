@@ -22,10 +22,10 @@ DRIVER = """
 import sys
 sys.path[:0] = [{tests!r}, {root!r}]
 import fake_training
-from lam.errors import LamError
-from sweeps.confirm import confirm
-from sweeps.extending import extend
-from sweeps.launching import Options, launch
+from record.errors import LamError
+from sweeps.commands.confirming import confirm
+from sweeps.commands.extending import extend
+from sweeps.commands.launching import Options, launch
 common = dict(train="fake_training:train", prepare=fake_training.prepare, again="lam again")
 options = Options(**common)
 try:

@@ -77,16 +77,17 @@ def test_confirmation_needs_two_live_seeds_above_zero(tmp_path: Path, entry: dic
     assert gate.remedy == f"run 'lam sweep confirm {folder} --top 1 --seeds 3'"
 
 
-@pytest.mark.parametrize(("objective", "params", "values", "passes"), [
-    ("val/objective", {"objective_preset": "mse"}, [-0.2, -0.3], True),
-    ("val/objective", {"objective_preset": "mse"}, [-0.4, -0.5], False),
-    ("val/mse_loss", {}, [0.02, 0.04], True),
-    ("val/mse_loss", {}, [0.06, 0.08], False),
+@pytest.mark.parametrize(("objective", "preset", "values", "passes"), [
+    ("val/objective", "mse", [-0.2, -0.3], True),
+    ("val/objective", "mse", [-0.4, -0.5], False),
+    ("val/mse_loss", "control_health", [0.02, 0.04], True),
+    ("val/mse_loss", "control_health", [0.06, 0.08], False),
 ])
 def test_fresh_seeds_are_held_against_copying_by_the_objectives_own_direction_and_scale(
-        tmp_path: Path, objective: str, params: dict[str, Any], values: list[float], passes: bool) -> None:
-    entry = {**confirmed("t0001", values), "config_fingerprint": config_of(params).fingerprint()}
-    trials = {"t0001": replace(PLANTED["t0001"], params=params)}
+        tmp_path: Path, objective: str, preset: Any, values: list[float], passes: bool) -> None:
+    config = config_of({}, objective_preset=preset)
+    entry = {**confirmed("t0001", values), "config_fingerprint": config.fingerprint()}
+    trials = {"t0001": replace(PLANTED["t0001"], params={}, preset=preset)}
     folder = write_sweep(tmp_path / "s", trials, confirm=[entry], objective_key=objective)
     gate = _gates(folder, "t0001")["confirmed"]
     assert gate.passed == passes

@@ -20,7 +20,7 @@ import torch
 from lam.cli import main
 from record.errors import is_out_of_memory
 from sweeps.journal import folders
-from sweeps.spec.spec import load
+from sweeps.spec.load import load
 
 LAM = Path(sys.executable).parent / "lam"
 

@@ -218,7 +218,7 @@ def test_a_run_is_measured_on_the_chosen_device(tiny_data: Path, tmp_path: Path)
         list(train(RunConfig(data_dir=str(tiny_data), **{**TINY, "steps_per_epoch": 1}), folder.path))
         files.write_text(folder.path / "config.yaml",
                          (folder.path / "config.yaml").read_text().replace("device: cpu", f"device: {device}"))
-        assert "val/control" in console.measure(folder, "validation", choose=choose)["metrics"]
+        assert "val/control" in console.measured(folder, "validation", choose=choose)["metrics"]
         assert asked.pop() == wanted
 
 

@@ -39,8 +39,8 @@ def test_the_commit_is_that_of_the_code_and_not_of_the_current_folder(
 
 def test_what_a_sweep_is_made_with_is_told_without_torch() -> None:
     code = ("import sys\n"
-            "from lam import provenance\n"
-            "from sweeps import folders\n"
+            "from record import provenance\n"
+            "from sweeps.journal import folders\n"
             "assert set(provenance.versions()) == {'python', *provenance.PACKAGES}\n"
             "assert folders.provenance is provenance\n"
             "assert 'torch' not in sys.modules")

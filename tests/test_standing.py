@@ -19,7 +19,7 @@ from analysis.read.reading import read_study
 from analysis.report.report import build_report
 from record import standing
 from record.standing import Outcome
-from sweeps.commands import confirm, register
+from sweeps.commands import confirming, register
 from sweeps.journal import folders
 
 NAN = math.nan
@@ -158,6 +158,6 @@ def test_status_report_and_confirmation_name_the_same_trial(tmp_path: Path) -> N
     printed = CliRunner().invoke(app, ["sweep", "status", str(folder), "--json"])
     assert json.loads(printed.stdout)["best"] == "t0005"
     assert build_report(folder).verdict.winner == "t0005"
-    assert confirm.plan(known, state, 1, 1)[0].trial == "t0005"
+    assert confirming.plan(known, state, 1, 1)[0].trial == "t0005"
     assert [item.label for item in rank(read_study(folder))] == [
-        rerun.trial for rerun in confirm.plan(known, state, 9, 1)]
+        rerun.trial for rerun in confirming.plan(known, state, 9, 1)]

@@ -13,14 +13,14 @@ from rich.console import Console
 from small_sweep import make_sweep
 
 from lam.config import from_mapping
-from sweeps.commands import confirm
+from sweeps.commands import confirming
 from sweeps.commands.launching import Options
 from sweeps.journal.journal import Journal
 from sweeps.workers.driver import SweepDriver
 from sweeps.workers.engine import Job
 
 EPOCHS = 3
-Both = SweepDriver | confirm._ConfirmJobs
+Both = SweepDriver | confirming._ConfirmJobs
 
 
 class Asked:
@@ -43,9 +43,9 @@ def jobs(request: pytest.FixtureRequest, tmp_path: Path, asked: Asked) -> Iterat
     sweep = make_sweep(tmp_path, base={"data_dir": "nowhere", "num_epochs": EPOCHS}, budget={"trials": 3},
                        search="random", scheduler="none")
     if request.param == "confirmation":
-        reruns = [confirm.Rerun("t0001", seed, sweep.config({"weight_decay": 0.5}).replace(seed=seed))
+        reruns = [confirming.Rerun("t0001", seed, sweep.config({"weight_decay": 0.5}).replace(seed=seed))
                   for seed in (1000, 1001, 1002)]
-        yield confirm._ConfirmJobs(sweep, tmp_path, reruns, Options(train="x:y"), 2, Console(quiet=True), asked)
+        yield confirming._ConfirmJobs(sweep, tmp_path, reruns, Options(train="x:y"), 2, Console(quiet=True), asked)
         return
     with contextlib.closing(Journal(tmp_path)) as journal:
         journal.append("sweep_started", name="demo")

@@ -12,7 +12,7 @@ from fake_training import make_record
 from small_sweep import make_sweep
 
 from record.run import RunFolder
-from sweeps.commands import confirm
+from sweeps.commands import confirming
 from sweeps.journal.journal import Journal
 from sweeps.spec.spec import Sweep
 
@@ -20,9 +20,9 @@ BASE = {"data_dir": "nowhere", "num_epochs": 9}
 PATIENT = {"early_stopping": {"metric": "val/objective", "patience": 2}}
 
 
-def rerun(sweep: Sweep, folder: Path, epochs: int = 9, state: str = "interrupted", **last: Any) -> confirm.Rerun:
+def rerun(sweep: Sweep, folder: Path, epochs: int = 9, state: str = "interrupted", **last: Any) -> confirming.Rerun:
     """A run of a confirmation on disk, whose last record has the values `last`."""
-    made = confirm.Rerun("t0001", 1000, sweep.base.replace(seed=1000), "a fingerprint")
+    made = confirming.Rerun("t0001", 1000, sweep.base.replace(seed=1000), "a fingerprint")
     run = RunFolder(folder / "confirm" / made.name)
     run.start(made.config, {"state": state})
     for epoch in range(1, epochs + 1):
@@ -30,8 +30,8 @@ def rerun(sweep: Sweep, folder: Path, epochs: int = 9, state: str = "interrupted
     return made
 
 
-def row(sweep: Sweep, folder: Path, made: confirm.Rerun) -> dict[str, Any]:
-    found: dict[str, Any] = confirm.summarise(sweep, [made], folder)["trials"][0]
+def row(sweep: Sweep, folder: Path, made: confirming.Rerun) -> dict[str, Any]:
+    found: dict[str, Any] = confirming.summarise(sweep, [made], folder)["trials"][0]
     return found
 
 
@@ -64,7 +64,7 @@ def test_the_value_is_that_of_the_epoch_a_sweep_ranks_by_whatever_is_kept(tmp_pa
 def test_a_run_that_may_stop_early_is_done_when_it_has(tmp_path: Path, base: Any, state: str, done: bool) -> None:
     sweep = make_sweep(tmp_path / "s", base={**BASE, **base})
     made = rerun(sweep, tmp_path, epochs=4, state=state)
-    assert confirm.is_done(RunFolder(tmp_path / "confirm" / made.name), made.config) == done
+    assert confirming.is_done(RunFolder(tmp_path / "confirm" / made.name), made.config) == done
     found = row(sweep, tmp_path, made)
     assert (math.isfinite(found["mean"]), found["live"]) == (done, int(done))
 
@@ -73,14 +73,14 @@ def test_a_run_that_may_stop_early_is_done_when_it_has(tmp_path: Path, base: Any
 def test_a_run_that_failed_for_good_is_not_tried_again_and_has_no_value(tmp_path: Path, state: str, last: Any) -> None:
     sweep = make_sweep(tmp_path / "s", base=BASE)
     made = rerun(sweep, tmp_path, epochs=4, state=state, **last)
-    assert confirm.is_done(RunFolder(tmp_path / "confirm" / made.name), made.config)
+    assert confirming.is_done(RunFolder(tmp_path / "confirm" / made.name), made.config)
     found = row(sweep, tmp_path, made)
     assert (math.isnan(found["mean"]), found["live"]) == (True, 0)
 
 
 def test_a_run_that_was_never_begun_is_missing(tmp_path: Path) -> None:
     sweep = make_sweep(tmp_path / "s", base=BASE)
-    found = row(sweep, tmp_path, confirm.Rerun("t0001", 1000, sweep.base, "a fingerprint"))
+    found = row(sweep, tmp_path, confirming.Rerun("t0001", 1000, sweep.base, "a fingerprint"))
     assert (math.isnan(found["mean"]), found["live"]) == (True, 0)
 
 
@@ -90,7 +90,7 @@ def test_the_fingerprint_is_the_trials_own_though_epochs_and_seed_are_not(tmp_pa
         journal.append("suggested", trial="t0001", params={"weight_decay": 0.1, "seed": 4})
         journal.append("result", trial="t0001", epoch=10, objective=0.5, verdict="live", metrics={}, tflops=20.0)
         journal.append("completed", trial="t0001", epoch=10, objective=0.5)
-        planned = confirm.plan(sweep, journal.state, 1, 1)[0]
+        planned = confirming.plan(sweep, journal.state, 1, 1)[0]
     own = sweep.config({"weight_decay": 0.1, "seed": 4})
     assert (planned.config.num_epochs, own.num_epochs, planned.config.seed) == (10, 100, 1000)
     assert planned.fingerprint == own.fingerprint()

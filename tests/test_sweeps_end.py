@@ -15,7 +15,7 @@ from rich.console import Console
 from record import health, yamlio
 from record.errors import AnswerIsNo, BadInput
 from record.run import RunFolder
-from sweeps.commands import confirm
+from sweeps.commands import confirming
 from sweeps.commands.launching import Options, conclude, concurrency, run_in
 from sweeps.journal import folders
 from sweeps.journal.journal import Journal
@@ -129,7 +129,7 @@ def test_a_trial_that_ended_collapsed_counts_in_the_rungs_whatever_its_journal_c
     sweep = make_sweep(tmp_path)
     assert sweep.spec.asha is not None
     with contextlib.closing(Journal(tmp_path)) as journal:
-        play(journal, "t0001", [(2, -0.5, "collapsed")])
+        play(journal, "t0001", [(1, 0.2, "live"), (2, -0.5, "collapsed")])
         journal.append("stopped", trial="t0001", epoch=2, reason={"rule": rule, "sentence": "gone"})
         trial = journal.state.trials["t0001"]
     assert scheduler.rung_value(trial, sweep.spec.asha, 3, 1, maximise=True) == float("-inf")
@@ -142,7 +142,7 @@ def test_a_trial_that_a_health_rule_ended_keeps_the_rule_and_its_sentence(tmp_pa
         for trial, known in (("t0001", {"state": "failed", "rule": "weights_exploding", "reason": reason}),
                              ("t0002", {"state": "interrupted"})):
             play(journal, trial, [(1, 0.5, "live")])
-            RunFolder(tmp_path / "trials" / trial).start(sweep.base, known)
+            RunFolder(tmp_path / "trials" / trial).start(sweep.base.mapping(), known)
             driver = SweepDriver(sweep, journal, "x:y", 1, lambda event: None, lambda: False)
             driver.exhausted(trial)
         trials = journal.state.trials
@@ -251,7 +251,7 @@ def test_confirm_takes_seeds_that_nothing_has_used(tmp_path: Path) -> None:
     sweep = make_sweep(tmp_path)
     with contextlib.closing(Journal(tmp_path)) as journal:
         journal.append("suggested", trial="t0001", params={"seed": 1001})
-    assert confirm.fresh_seeds(sweep, journal.state, 3) == [1000, 1002, 1003]
+    assert confirming.fresh_seeds(sweep, journal.state, 3) == [1000, 1002, 1003]
 
 
 def test_confirm_refuses_other_data(tmp_path: Path) -> None:
@@ -262,4 +262,4 @@ def test_confirm_refuses_other_data(tmp_path: Path) -> None:
         play(journal, "t0001", [(30, 0.5, "live")])
         journal.append("completed", trial="t0001", epoch=30, objective=0.5)
     with pytest.raises(BadInput, match="was begun with data data, the data is now other; restore the data"):
-        confirm.confirm(folder, 1, 2, Options(prepare=lambda configs: "other"))
+        confirming.confirm(folder, 1, 2, Options(prepare=lambda configs: "other"))

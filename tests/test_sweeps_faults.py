@@ -249,8 +249,8 @@ def test_a_trial_is_the_same_in_a_fresh_process_and_as_the_fifth_of_an_actor(tmp
     run(f"launch({str(path)!r}, options=Options())")
     fifth = tmp_path / "runs" / "demo" / "trials" / "t0005"
     alone = tmp_path / "alone"
-    code = ("from pathlib import Path; from lam import training; from record.run import RunFolder\n"
-            f"for _ in training.train(RunFolder({str(fifth)!r}).config(), {str(alone)!r}): pass")
+    code = ("from lam.config import of_run; from lam.training import loop; from record.run import RunFolder\n"
+            f"for _ in loop.train(of_run(RunFolder({str(fifth)!r})), {str(alone)!r}): pass")
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert numbers(fifth) == numbers(alone)
 

@@ -12,7 +12,7 @@ from lam.config import RunConfig
 from lam.training import loop
 from record import yamlio
 from record.errors import BadInput
-from sweeps.commands import confirm
+from sweeps.commands import confirming
 from sweeps.journal.journal import Journal
 from sweeps.scheduling import scheduler
 from sweeps.spec import rungs
@@ -60,7 +60,7 @@ def test_wide_and_narrow_models_meet_at_equal_compute(tmp_path: Path) -> None:
         ending = judge(sweep, journal, "t0003")
         assert ending is not None
         assert (ending.event, ending.sentence) == ("completed", "trained all 80 epochs")
-        assert confirm.full_epochs(sweep, journal.state.trials["t0003"]) == 80
+        assert confirming.full_epochs(sweep, journal.state.trials["t0003"]) == 80
 
 
 def test_brackets_have_ladders_of_their_own(tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_on_the_tflop_axis_the_grace_of_collapse_counts_what_can_be_trained(tmp_
                            tflops=float(epoch), step=1000 * epoch)
             ending = judge(sweep, journal, "t0001")
             ended += [(epoch, ending.rule)] if ending else []
-    assert ended[0] == (4, "collapse")
+    assert ended[0] == (4, "codebook_collapsed")
 
 
 def test_a_paused_trial_is_promoted_once_it_is_among_the_best(tmp_path: Path) -> None:

@@ -310,11 +310,11 @@ def test_a_grid_tells_values_of_different_types_apart() -> None:
     values = [0, False, 1, True, 1.0]
     points_ = grid.grid(knobs(grad_clip={"choice": values}), BASE, 0)
     assert sorted(map(repr, (point["grad_clip"] for point in points_))) == sorted(map(repr, values))
-    assert points.unused([{"grad_clip": False}], [{"grad_clip": 0}]) == {"grad_clip": False}
+    assert grid.unused([{"grad_clip": False}], [{"grad_clip": 0}]) == {"grad_clip": False}
 
 
 def test_the_order_of_the_knobs_is_not_what_makes_a_point() -> None:
-    assert points.unused([{"a": 1, "b": 2}, {"a": 1, "b": 3}], [{"b": 2, "a": 1}]) == {"a": 1, "b": 3}
+    assert grid.unused([{"a": 1, "b": 2}, {"a": 1, "b": 3}], [{"b": 2, "a": 1}]) == {"a": 1, "b": 3}
 
 
 def test_what_collapsed_is_told_as_it_ended(tmp_path: Path) -> None:

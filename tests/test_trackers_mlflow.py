@@ -23,6 +23,7 @@ from lam.training.loop import train
 from record import files, yamlio
 from record.errors import BadInput, EnvironmentFailed
 from record.run import RunFolder
+from sweeps.views import tracking as tracking_view
 
 # mlflow's own dependencies warn about one another
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -136,11 +137,11 @@ def test_a_sweep_that_lost_mlflow_halfway_is_made_whole_from_its_journal(
 ) -> None:
     events = sweep_of_two(tiny_data, tmp_path / "vq")
     tracking = config_module.TrackingConfig(mlflow=store)
-    first = trackers.SweepTracker(tmp_path / "vq", tracking)
+    first = tracking_view.SweepTracker(tmp_path / "vq", tracking)
     for event in events[:5]:
         first.event(event)
     first.close()
-    second = trackers.SweepTracker(tmp_path / "vq", tracking, history=events[:-1])
+    second = tracking_view.SweepTracker(tmp_path / "vq", tracking, history=events[:-1])
     second.event(events[-1])
     second.close()
     assert len(tracking.latest(events)) == 6
@@ -148,7 +149,7 @@ def test_a_sweep_that_lost_mlflow_halfway_is_made_whole_from_its_journal(
 
 
 def test_a_sweep_without_mlflow_has_nothing_to_do(tmp_path: Path) -> None:
-    tracker = trackers.SweepTracker(tmp_path, config_module.TrackingConfig())
+    tracker = tracking_view.SweepTracker(tmp_path, config_module.TrackingConfig())
     tracker.event({"event": "started", "trial": "t0001"})
     tracker.close()
     assert list(tmp_path.iterdir()) == []
@@ -192,7 +193,7 @@ def test_a_real_mlflow_server_holds_a_run_and_a_sweep(tiny_data: Path, tmp_path:
     assert run.info.status == "FINISHED"
     check_run(server, run, records)
     events = sweep_of_two(tiny_data, tmp_path / "vq")
-    tracker = trackers.SweepTracker(tmp_path / "vq", config_module.TrackingConfig(mlflow=server))
+    tracker = tracking_view.SweepTracker(tmp_path / "vq", config_module.TrackingConfig(mlflow=server))
     for event in events:
         tracker.event(event)
     tracker.close()
@@ -203,7 +204,7 @@ DRIVER = """
 import sys
 sys.path.insert(0, sys.argv[1])
 import fake_training
-from sweeps.launching import Options, launch
+from sweeps.commands.launching import Options, launch
 launch(sys.argv[2], options=Options(train="fake_training:train", prepare=fake_training.prepare, quiet=True))
 """
 

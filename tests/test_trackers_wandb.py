@@ -102,7 +102,7 @@ def test_wandb_files_hold_the_run(tiny_data: Path, tmp_path: Path, secrets: None
 TRAINING = """
 import sys
 from lam.config import load
-from lam.training import train
+from lam.training.loop import train
 list(train(load(sys.argv[1]), sys.argv[2]))
 """
 
@@ -173,7 +173,7 @@ import sys, time
 import psutil
 from lam.config import load
 from lam.trackers import feed
-from lam.training import train
+from lam.training.loop import train
 feed.CLOSE_SECONDS = 2.0
 for record in train(load(sys.argv[1]), sys.argv[2]):
     while record["epoch"] == 1 and not (found := [p for p in psutil.Process().children() if "wandb" in p.name()]):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from lam.config import RunConfig
+from lam.config import RunConfig, of_run
 from lam.data import windows as data
 from lam.evaluation import measure
 from lam.metrics import RECORD_KEYS, TABLE
@@ -146,7 +146,7 @@ def test_an_interrupted_run_is_prolonged_and_moved(config: RunConfig, tmp_path: 
     shutil.copytree(tiny_data, tmp_path / "elsewhere")
     moved = config.replace(num_epochs=3, data_dir=str(tmp_path / "elsewhere"), keep="all", eval_batch_size=7)
     assert [record["epoch"] for record in train(moved, tmp_path / "run")] == [2, 3]
-    assert RunFolder(tmp_path / "run").config() == moved
+    assert of_run(RunFolder(tmp_path / "run")) == moved
 
 
 def test_a_finished_run_cannot_be_prolonged(config: RunConfig, tmp_path: Path) -> None:

@@ -158,7 +158,7 @@ def confirm(
     quiet: Quiet = False,
 ) -> None:
     """Train the best trials again on fresh seeds; the same command does only what is missing."""
-    from sweeps.commands.confirm import confirm as run
+    from sweeps.commands.confirming import confirm as run
     from sweeps.commands.launching import Options
     from sweeps.views.words import number
 
