@@ -12,7 +12,7 @@ CORES := Haswell Haswell $(if $(shell grep -m 1 -o avx512f /proc/cpuinfo),Skylak
 PARALLEL := -n 2 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long test-fast numeric check format docs bench clean
+.PHONY: help setup demo test test-long test-fast numeric check house format docs bench clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -50,10 +50,13 @@ check: $(READY) ## Lint, types, import contracts, generated pages
 	$(BIN)/lint-imports
 	$(BIN)/python -m lam.docs --check
 
+house: ## The shape of the code: files side by side, import cycles, public names defined twice
+	$(PYTHON) tests/house.py
+
 format: $(READY) ## Sort imports and mend what the linter can
 	$(BIN)/ruff check --fix .
 
-docs: $(READY) ## Write the generated pages (docs/metrics.md, docs/config.md)
+docs: $(READY) ## Write the generated pages and the list of modules in ARCHITECTURE.md
 	$(BIN)/python -m lam.docs
 
 bench: $(READY) ## Run the benchmarks; each prints ratios within one run
