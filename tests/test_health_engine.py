@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,7 @@ from record import health, yamlio
 from record.errors import BadInput
 from record.health import columns, expressions, statistics
 from record.health.codebook import codebook_health
-from record.health.columns import Table
-from record.health.engine import Judgement, events, judge, judge_records
+from record.health.engine import events, judge_records
 from record.health.page import health_page
 from record.health.profile import Profile, evaluation_key, expand, load, shipped, training_key
 from record.schema import build
@@ -220,27 +218,6 @@ def test_the_sweeps_collapse_is_that_of_the_runs_own_profile(tmp_path: Path, cha
     path.write_text(yamlio.dump_mapping({"name": "mine", "about": "a", "rules": [rule]}))
     finding = health.collapse([1, 2, 3], [True] * 3, grace=9, patience=2, profile=str(path))
     assert (finding is not None and finding.meaning == "Mine.") == stops
-
-
-# ---- speed
-
-@pytest.mark.slow
-def test_a_thousand_runs_of_a_thousand_records_in_five_seconds() -> None:
-    known = load("lam")
-    names = {name for rule in known.rules if rule.metric is not None for name in expressions.names(rule.metric)}
-    rng = np.random.default_rng(0)
-
-    def run() -> Table:
-        made: dict[str, Any] = {name: rng.random(1000) for name in names if "*" not in name and name not in FACTS}
-        made |= {"loss_ratio/vq_loss": rng.random(1000), "val/dsnr_status": np.array(["ok"] * 1000, dtype=object)}
-        return Table(np.arange(1, 1001.0), made, {}, FACTS)
-
-    runs = [run() for _ in range(50)]
-    begin = time.process_time()
-    judged = [judge(runs[number % 50], known) for number in range(1000)]
-    spent = time.process_time() - begin
-    assert all(isinstance(item, Judgement) and item.findings for item in judged)  # noise fires most rules
-    assert spent < 5, f"{spent:.1f} s"
 
 
 # ---- profiles

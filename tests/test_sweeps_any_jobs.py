@@ -43,7 +43,8 @@ def jobs(request: pytest.FixtureRequest, tmp_path: Path, asked: Asked) -> Iterat
     sweep = make_sweep(tmp_path, base={"data_dir": "nowhere", "num_epochs": EPOCHS}, budget={"trials": 3},
                        search="random", scheduler="none")
     if request.param == "confirmation":
-        reruns = [confirming.Rerun("t0001", seed, sweep.config({"weight_decay": 0.5}).replace(seed=seed))
+        reruns = [confirming.Rerun("t0001", seed, sweep.config({"weight_decay": 0.5}).replace(seed=seed),
+                                   "a fingerprint")
                   for seed in (1000, 1001, 1002)]
         yield confirming._ConfirmJobs(sweep, tmp_path, reruns, Options(train="x:y"), 2, Console(quiet=True), asked)
         return

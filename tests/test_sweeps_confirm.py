@@ -24,7 +24,7 @@ def rerun(sweep: Sweep, folder: Path, epochs: int = 9, state: str = "interrupted
     """A run of a confirmation on disk, whose last record has the values `last`."""
     made = confirming.Rerun("t0001", 1000, sweep.base.replace(seed=1000), "a fingerprint")
     run = RunFolder(folder / "confirm" / made.name)
-    run.start(made.config, {"state": state})
+    run.start(made.config.mapping(), {"state": state})
     for epoch in range(1, epochs + 1):
         run.append({**make_record(made.config, epoch), **(last if epoch == epochs else {})})
     return made

@@ -144,7 +144,7 @@ def test_a_sweep_that_lost_mlflow_halfway_is_made_whole_from_its_journal(
     second = tracking_view.SweepTracker(tmp_path / "vq", tracking, history=events[:-1])
     second.event(events[-1])
     second.close()
-    assert len(tracking.latest(events)) == 6
+    assert len(tracking_view.latest(events)) == 6
     check_sweep(store, tmp_path / "vq")
 
 
