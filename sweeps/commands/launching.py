@@ -248,14 +248,11 @@ def run_jobs(jobs: Jobs, resources: Resources, folder: Path, scratch: Path,
     Raises:
         EnvironmentFailed: Ray failed, or the system refused (a full temporary disk).
     """
-    from ray.exceptions import RayError
-    from ray.tune.error import TuneError
-
     from sweeps.workers import engine  # here: it loads ray
 
     try:
         (run or engine.run)(jobs, resources, scratch)
-    except (RayError, TuneError, ConnectionError) as error:
+    except engine.FAILURES as error:
         raise _ray_failed(folder, error) from error
     except OSError as error:
         raise EnvironmentFailed(f"{folder}: the system refused: {error}; mend that (Ray's temporary files lie in "

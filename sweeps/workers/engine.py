@@ -24,8 +24,9 @@ from typing import Any, Literal, Protocol, cast
 
 import ray
 from ray import tune
-from ray.exceptions import OutOfMemoryError, RayActorError
+from ray.exceptions import OutOfMemoryError, RayActorError, RayError
 from ray.tune import Callback, Stopper
+from ray.tune.error import TuneError
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
@@ -34,6 +35,8 @@ from sweeps.workers.trainable import TrialTrainable
 
 ERROR_CHARACTERS = 20_000
 MEMORY_HOOK = ("ray.air.execution._internal.actor_manager", "RayActorManager", "_actor_task_failed")
+# What a Ray that fails raises, beside what a worker of it raised.
+FAILURES: tuple[type[Exception], ...] = (RayError, TuneError, ConnectionError)
 
 
 @dataclass(frozen=True)
