@@ -9,12 +9,9 @@ setting is `configs/seed.yaml`. This module is light: importing it loads no torc
 
 from __future__ import annotations
 
-import hashlib
-import json
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
@@ -23,23 +20,20 @@ from record import yamlio
 from record.errors import BadInput
 from record.run import RunFolder
 from record.schema import Strict, build
+from record.workload.settings import (
+    Count,
+    HealthConfig,
+    Settings,
+    TrackingConfig,
+    Whole,
+    absolute_profile,
+    configuring,
+    resolve,
+)
 
-Count = Annotated[int, Field(ge=1)]
-Whole = Annotated[int, Field(ge=0)]
 Weight = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
-
-
-class HealthConfig(Strict):
-    """By which rules a run is judged, and when a collapsed codebook ends it."""
-
-    profile: str = Field("lam", description="health profile: lam, or a YAML file of one's own; see docs/health.md")
-    abort: bool = Field(
-        False, description="end the run when a rule of severity abort fires (a sweep's scheduler decides by itself)")
-    grace_epochs: Whole | None = Field(
-        None, description="epochs before collapse is judged; default: see docs/decisions/0004-collapse-grace.md")
-    patience: Count = Field(2, description="validations in a row that must show collapse")
 
 
 class EarlyStopping(Strict):
@@ -68,35 +62,7 @@ class EarlyStopping(Strict):
         return self.mode == "max" or (self.mode == "auto" and TABLE[self.metric].direction == "up")
 
 
-class TrackingConfig(Strict):
-    """Where copies of the records go. Nothing here changes what is computed, so a resume may change it."""
-
-    wandb: Literal["off", "offline", "online"] = Field(
-        "off", description="W&B: offline = files in the run folder; online = offline unless an API key is set")
-    wandb_project: str = Field("vvae-lam", min_length=1, description="W&B project")
-    wandb_entity: str | None = Field(None, description="W&B team or user; null = the key's own")
-    mlflow: str | None = Field(None, description="MLflow tracking URI, such as sqlite:///mlflow.db; null = off")
-    mlflow_experiment: str = Field("lam", min_length=1, description="MLflow experiment")
-    group: str | None = Field(None, description="W&B group of the run; a sweep gives its trials its own name")
-
-    @model_validator(mode="after")
-    def _holds_no_secret(self) -> TrackingConfig:
-        if self.mlflow is not None and urlsplit(self.mlflow).password is not None:
-            raise ValueError("mlflow holds a password, and configs are written to records; leave it out and set "
-                             "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in the environment")
-        return self
-
-    @property
-    def on(self) -> bool:
-        """Whether any tracker is asked for."""
-        return self.wandb != "off" or self.mlflow is not None
-
-    def for_trial(self, sweep: str) -> TrackingConfig:
-        """The same for a trial: W&B in the sweep's group, MLflow left to the sweep's driver, its only writer."""
-        return self.model_copy(update={"mlflow": None, "group": self.group or sweep})
-
-
-class RunConfig(Strict):
+class RunConfig(Settings):
     """One run. Build it with `load`, `from_mapping` or by keyword; it cannot be changed afterwards."""
 
     # data
@@ -212,22 +178,14 @@ class RunConfig(Strict):
         """P*, the per-slot perplexity at which codebook health reaches 1."""
         return self.perplexity_target or max(2.0, self.num_embeddings / 4)
 
-    def replace(self, **changes: Any) -> RunConfig:
-        """A copy with some fields changed, validated again."""
-        return from_mapping(self.model_dump() | changes, source="config")
+    @property
+    def stops_early(self) -> bool:
+        """Whether the run may end by itself before its last epoch."""
+        return self.early_stopping is not None
 
     def steps_in_epoch(self, sequences: int) -> int:
         """Optimizer steps of one epoch of this many training sequences."""
         return self.steps_per_epoch or max(1, sequences // self.batch_size)
-
-    def mapping(self) -> dict[str, Any]:
-        """Plain values of every field, in the schema's order."""
-        return self.model_dump(mode="json")
-
-    def fingerprint(self) -> str:
-        """Twelve hex digits that name this exact config, but for where its records are copied to."""
-        values = {key: value for key, value in self.mapping().items() if key != "tracking"}
-        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
 
 # Fields that change how a run is computed and kept, and no result beyond rounding.
@@ -237,13 +195,9 @@ CHANGES_NO_RESULT = ("eval_batch_size", "cache", "keep", "checkpoint_every", "ch
 # Fields that a resume may change: with these a run is prolonged or moved, to data that are told by their content.
 RESUMABLE = (*CHANGES_NO_RESULT, "num_epochs", "threads", "device", "data_dir", "manifest_path", "tracking")
 
-# Sections of a production YAML that describe where a config came from; they configure nothing.
-PRODUCTION_SECTIONS = ("provenance", "gates", "alerts")
-
-
 def from_mapping(values: dict[str, Any], source: str | Path) -> RunConfig:
     """Validate a mapping; the sections that promotion adds are accepted and left out."""
-    return build(RunConfig, {key: value for key, value in values.items() if key not in PRODUCTION_SECTIONS}, source)
+    return build(RunConfig, configuring(values), source)
 
 
 def of_run(folder: RunFolder) -> RunConfig:
@@ -285,12 +239,4 @@ def relative_paths_from(config: RunConfig, folder: Path) -> RunConfig:
     changes: dict[str, Any] = {"data_dir": str(resolve(config.data_dir, folder))}
     if config.manifest_path:
         changes["manifest_path"] = str(resolve(config.manifest_path, folder))
-    if config.health.profile.endswith((".yaml", ".yml")):
-        changes["health"] = {**config.health.model_dump(), "profile": str(resolve(config.health.profile, folder))}
-    return config.replace(**changes)
-
-
-def resolve(path: str, folder: Path) -> Path:
-    """The absolute path of one that is relative to the current folder, or else to `folder`."""
-    beside = folder / path
-    return (beside if not Path(path).exists() and beside.exists() else Path(path)).absolute()
+    return config.replace(**changes, **absolute_profile(config, folder))

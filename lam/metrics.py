@@ -8,12 +8,10 @@ it is written as null and never counts as good.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
-Direction = Literal["up", "down", "none"]
-Reduction = Literal["mean", "sums", "counts", "last", "max", "min", "std", "status"]
-Measured = Literal["training", "validation", "evaluate"]
+from record.workload.metric import INF, Metric
 
 # What a metric may need of a run, in the words that a refusal says.
 NEEDS = {
@@ -23,44 +21,6 @@ NEEDS = {
     "rollout": "a rollout (set rollout_horizon to 2 or more)",
     "labels": "true actions in the files of the validation split",
 }
-
-INF = float("inf")
-
-
-@dataclass(frozen=True)
-class Metric:
-    """One key of an epoch record.
-
-    Attributes:
-        key: the name in records and trackers.
-        formula: what is computed, in the symbols of docs/metrics.md.
-        direction: which way is better; "none" where neither is.
-        in_loss: whether it is a term of the loss that is back-propagated.
-        reduction: how an epoch's or split's number comes about: the "mean" over samples, a ratio of
-            "sums" taken once over the split, a function of "counts" over the split, the "last" value.
-        unit: what it is measured in; "" for a pure number.
-        bounds: smallest and largest value it can take.
-        needs: what a run must have for it to be defined, keys of `NEEDS`.
-        evaluate_only: `lam evaluate` measures it and no training does.
-    """
-
-    key: str
-    formula: str
-    direction: Direction
-    reduction: Reduction
-    in_loss: bool = False
-    unit: str = ""
-    bounds: tuple[float, float] = (0.0, INF)
-    needs: tuple[str, ...] = ()
-    evaluate_only: bool = False
-
-    @property
-    def measured(self) -> Measured:
-        """Where it is measured: in every epoch of training, in its validations, or by `lam evaluate` alone."""
-        if self.evaluate_only:
-            return "evaluate"
-        return "validation" if self.key.startswith(("val/", "validation/")) else "training"
-
 
 def _losses(split: str) -> list[Metric]:
     def loss(name: str, formula: str, in_loss: bool = False, needs: tuple[str, ...] = ()) -> Metric:
@@ -252,10 +212,6 @@ DATA_STATS: dict[str, Metric] = {
         Metric("data_stats/{channel_name}_std", "population standard deviation of one channel", "none", "sums"),
     )
 }
-
-
-# Keys of an epoch record that say when it was made rather than what was measured.
-RECORD_KEYS = ("epoch", "step", "seconds", "train_seconds")
 
 
 def better(key: str, a: float, b: float) -> bool:

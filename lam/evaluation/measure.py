@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from lam import codebook
 from lam.config import RunConfig
 from lam.data.windows import Windows
 from lam.evaluation import control, effective_rank, generation
 from lam.evaluation.control import Distances, Scored
 from lam.model import losses
 from lam.model.lam import LatentActionModel
-from record import health
 
 Array = NDArray[Any]
 
@@ -71,7 +71,7 @@ def evaluate(model: LatentActionModel, windows: Windows, config: RunConfig) -> d
         if config.quantizer != "fsq":  # there z_q lies in another space than z_e
             variance = float(true.z_e_NSQ.var(axis=0).mean())
             record["val/quantization_error"] = float(true.error_q.mean()) / variance if variance > 0 else math.nan
-    record["val/objective"] = health.objective(record, config.objective_preset)
+    record["val/objective"] = codebook.objective(record, config.objective_preset)
     return record
 
 
@@ -238,7 +238,7 @@ def _losses(true: TruePass, config: RunConfig) -> dict[str, float]:
 
 
 def _codebook(codes_NS: Array, config: RunConfig) -> dict[str, Any]:
-    state = health.codebook_health(codes_NS, config.num_embeddings, config.full_health_perplexity)
+    state = codebook.codebook_health(codes_NS, config.num_embeddings, config.full_health_perplexity)
     return {
         "val/codebook_usage": state.unique,
         "val/codebook_unique_total": state.unique,

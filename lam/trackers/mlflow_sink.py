@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from lam.config import TrackingConfig
-from lam.trackers import mlflow_client
-from lam.trackers.view import RunView
+from lam.metrics import with_tflops
+from record.tracking import mlflow_client
+from record.tracking.view import RunView
+from record.workload.settings import TrackingConfig
 
 STATUS = {"finished": "FINISHED", "failed": "FAILED"}  # every other ending is KILLED
 
 
 class MlflowSink:
-    """A `lam.trackers.feed.Sink` of epoch records."""
+    """A `record.tracking.feed.Sink` of epoch records."""
 
     name = "MLflow"
 
@@ -31,7 +32,7 @@ class MlflowSink:
     def send(self, items: list[Any]) -> None:
         """Log records."""
         assert self._run is not None
-        self._run.records(items)
+        self._run.records(map(with_tflops, items))
 
     def close(self, ending: str) -> None:
         """Set the run's final state."""

@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from lam.config import RunConfig, TrackingConfig, of_run
-from lam.trackers import feed, view
-from lam.trackers.feed import Feed, Sink
+from lam.config import RunConfig, of_run
 from lam.trackers.mlflow_sink import MlflowSink
-from lam.trackers.view import RunView
 from lam.trackers.wandb_sink import WandbSink, has_key
 from record.errors import BadInput, EnvironmentFailed
 from record.run import RunFolder
+from record.tracking import feed, view
+from record.tracking.feed import Feed, Sink
+from record.tracking.view import RunView
+from record.workload.settings import TrackingConfig
 
 log = logging.getLogger(__name__)
 

@@ -16,9 +16,9 @@ from urllib.parse import urlparse
 
 import psutil
 
-from lam.config import TrackingConfig
 from lam.metrics import TFLOPS_AXIS, with_tflops
-from lam.trackers.view import RunView, plain
+from record.tracking.view import RunView, plain
+from record.workload.settings import TrackingConfig
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ HISTOGRAMS = ("val/codebook_histogram",)
 
 
 class WandbSink:
-    """A `lam.trackers.feed.Sink` of epoch records."""
+    """A `record.tracking.feed.Sink` of epoch records."""
 
     name = "W&B"
 

@@ -12,13 +12,14 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from lam import codebook
 from lam.config import RunConfig
 from lam.config import of_run as config_of_run
 from lam.data import windows as data
 from lam.evaluation import measure, probe
 from lam.model.lam import LatentActionModel
 from lam.training import checkpoints, loop
-from record import files, health
+from record import files
 from record.errors import AnswerIsNo, BadInput
 from record.run import RunFolder
 
@@ -43,7 +44,7 @@ def show_training(config: RunConfig, run_dir: Path) -> None:
         print(f"resuming {run_dir} after epoch {done}")
     print(" ".join(title.rjust(WIDTH) for title, _, _ in COLUMNS), "  state")
     for record in loop.train(config, run_dir):
-        state = health.verdict(record) if "val/mse_loss" in record or "val/objective" not in record else ""
+        state = codebook.verdict(record) if "val/mse_loss" in record or "val/objective" not in record else ""
         print(" ".join(_cell(record, key, form).rjust(WIDTH) for _, key, form in COLUMNS), f"  {state}", flush=True)
         _print_health(folder, record["epoch"])
     _conclude(folder)
@@ -89,7 +90,7 @@ def _conclude(folder: RunFolder) -> None:
     scored = [record for record in folder.metrics() if record.get("val/objective") is not None]
     if scored:
         best = max(scored, key=lambda record: record["val/objective"])
-        print(f"best epoch {best['epoch']}: objective {best['val/objective']:+.3f}, {health.verdict(best)}")
+        print(f"best epoch {best['epoch']}: objective {best['val/objective']:+.3f}, {codebook.verdict(best)}")
     print(f"run {folder.path}   records {folder.metrics_file}   checkpoints {folder.checkpoints}")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from lam.codebook import settling_steps
 from lam.config import RunConfig
 from record import files
 from record.health import columns, engine, facts, profile
@@ -26,7 +27,8 @@ class Watch:
     def __init__(self, config: RunConfig, folder: RunFolder, steps_per_epoch: int) -> None:
         self.config, self.folder = config, folder
         self.profile = profile.load(config.health.profile)
-        self._facts = facts.of_config(config.mapping(), steps_per_epoch)
+        values = config.mapping()
+        self._facts = facts.of_config(values, steps_per_epoch, settling_steps(values))
         self._records: list[dict[str, Any]] | None = None
         self._written = -1
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from record.health.codebook import collapse_grace
 from record.health.engine import Finding, judge_records
 from record.health.profile import Profile, load
 
@@ -15,12 +15,25 @@ COLLAPSE_RULE = "codebook_collapsed"
 COLLAPSE_RULES = frozenset({COLLAPSE_RULE, "collapse"})
 
 
-def of_config(config: Mapping[str, Any], steps_per_epoch: int, asha_grace: int = 0) -> dict[str, float | str]:
-    """Facts of one of our runs.
+def collapse_grace(max_epochs: int, steps_per_epoch: int, settling_steps: int, first_rung: int) -> int:
+    """Epochs before collapse is judged: see docs/decisions/0004-collapse-grace.md.
 
     Args:
-        config: the run's config as plain values (`RunConfig.mapping()`).
+        settling_steps: optimizer steps that codes need first; the workload says how many.
+        first_rung: the first rung in epochs, 0 where there is none.
+    """
+    settled = math.ceil(settling_steps / max(1, steps_per_epoch))
+    return min(max(first_rung, math.ceil(0.4 * max_epochs), settled), max(1, max_epochs // 2))
+
+
+def of_config(config: Mapping[str, Any], steps_per_epoch: int, settling_steps: int = 0,
+              first_rung: int = 0) -> dict[str, float | str]:
+    """Facts of a run.
+
+    Args:
+        config: the run's config as plain values (`Settings.mapping()`).
         steps_per_epoch: optimizer steps of one epoch.
+        settling_steps, first_rung: as in `collapse_grace`.
         asha_grace: the first rung, where a sweep stops trials at rungs.
 
     Returns:
@@ -32,8 +45,7 @@ def of_config(config: Mapping[str, Any], steps_per_epoch: int, asha_grace: int =
     health = config.get("health") or {}
     grace = health.get("grace_epochs")
     if grace is None:
-        grace = collapse_grace(int(config.get("num_epochs") or 1), steps_per_epoch,
-                               int(config.get("vq_refresh_interval") or 0), asha_grace)
+        grace = collapse_grace(int(config.get("num_epochs") or 1), steps_per_epoch, settling_steps, first_rung)
     return {**facts, "steps_per_epoch": float(steps_per_epoch), "grace_epochs": float(grace),
             "collapse_patience": float(health.get("patience") or 2)}
 
@@ -57,6 +69,8 @@ def collapse(epochs: Sequence[int], collapsed: Sequence[bool], grace: int, patie
         epochs, collapsed: each validation's epoch, and whether the codebook was collapsed then.
         profile: the one that the run's config names (`health.profile`).
     """
+    if not any(collapsed):
+        return None
     records = [{"epoch": epoch, "val/collapsed": float(flag)} for epoch, flag in zip(epochs, collapsed, strict=True)]
     facts = {"grace_epochs": float(grace), "collapse_patience": float(patience)}
     return next(iter(judge_records(records, _collapse_alone(profile), facts).aborts), None)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lam.config import RunConfig
 from record.run import RunFolder
+from record.workload.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class RunView:
     fresh: bool
 
 
-def view_of(config: RunConfig, folder: RunFolder, fresh: bool) -> RunView:
+def view_of(config: Settings, folder: RunFolder, fresh: bool) -> RunView:
     """The view of a run that has begun."""
     known = folder.identity()
     group = config.tracking.group
@@ -52,7 +52,7 @@ def digest(*parts: Any) -> str:
     return hashlib.sha256("/".join(map(str, parts)).encode()).hexdigest()[:8]
 
 
-def _without_tracking(config: RunConfig) -> dict[str, Any]:
+def _without_tracking(config: Settings) -> dict[str, Any]:
     return {key: value for key, value in config.mapping().items() if key != "tracking"}
 
 

@@ -12,8 +12,7 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from lam.metrics import with_tflops
-from lam.trackers.view import plain
+from record.tracking.view import plain
 
 KEY_TAG = "lam.key"
 PARENT_TAG = "mlflow.parentRunId"
@@ -108,8 +107,8 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any
 
 
 def _numbers(record: dict[str, Any]) -> Iterable[tuple[str, float]]:
-    """The numbers of a record with its views against compute; a histogram becomes one number a bin."""
-    for key, value in plain(with_tflops(record)).items():
+    """The numbers of a record; a histogram becomes one number a bin."""
+    for key, value in plain(record).items():
         if isinstance(value, list):
             yield from ((f"{key}/{place:02d}", float(count)) for place, count in enumerate(value))
         elif not isinstance(value, str):

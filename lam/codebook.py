@@ -123,10 +123,9 @@ def verdict(record: Mapping[str, Any]) -> str:
     return "live" if is_live(record) else "actions_ignored"
 
 
-def collapse_grace(max_epochs: int, steps_per_epoch: int, revive_interval: int, asha_grace: int) -> int:
-    """Epochs before collapse is judged: see docs/decisions/0004-collapse-grace.md."""
-    revivals = math.ceil(2 * revive_interval / max(1, steps_per_epoch))
-    return min(max(asha_grace, math.ceil(0.4 * max_epochs), revivals), max(1, max_epochs // 2))
+def settling_steps(config: Mapping[str, Any]) -> int:
+    """Steps before collapse is judged: two revivals of dead codes, by the plain values of a config."""
+    return 2 * int(config.get("vq_refresh_interval") or 0)
 
 
 def _number(record: Mapping[str, Any], key: str) -> float:

@@ -1,0 +1,211 @@
+"""The latent action model as sweeps and analysis meet it: all that they know of it, in one place.
+
+Importing this loads neither torch nor h5py; what needs them imports them when it is called.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import tempfile
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from lam import codebook
+from lam import config as config_module
+from lam.config import CHANGES_NO_RESULT, RunConfig
+from lam.metrics import NEEDS, TABLE, with_tflops
+from record.run import RunFolder
+from record.workload.knobs import KnobRule, Onset, Reach, Size
+from record.workload.settings import Settings
+from record.workload.workload import Curve, Workload
+
+_OWN_CODES = ("ema", "vq", "rotation")
+_AVERAGED = ("ema", "rotation")
+_CODES = Reach(lambda config: config.quantizer != "none", "a quantizer other than none")
+_OWN = Reach(lambda config: config.quantizer in _OWN_CODES, "a quantizer with codes of its own (ema, vq, rotation)")
+_REVIVAL = Reach(lambda config: config.quantizer in _OWN_CODES and config.vq_refresh_interval > 0,
+                 "a quantizer with codes of its own (ema, vq, rotation) and vq_refresh_interval above 0")
+_BOOK = Reach(lambda config: config.quantizer not in ("none", "fsq"),
+              "a quantizer with a codebook, other than none and fsq")
+_AVERAGES = Reach(lambda config: config.quantizer in _AVERAGED or _REVIVAL.holds(config),
+                  "quantizer ema or rotation, or revivals, which go by averaged use")
+_FIRST_REVIVAL = "the first revival of dead codes"
+
+
+def _rolls_out(also: str) -> Reach:
+    return Reach(lambda config: config.rollout_horizon > 1 and getattr(config, also) > 0,
+                 f"rollout_horizon above 1 and {also} above 0")
+
+
+def _knobs() -> dict[str, KnobRule]:
+    revival = Onset(lambda config: config.vq_refresh_interval, _FIRST_REVIVAL)
+    averages = Onset(lambda config: 1 if config.quantizer in _AVERAGED else config.vq_refresh_interval, _FIRST_REVIVAL)
+    certain = dict.fromkeys((
+        "batch_size", "codebook_dim", "decoder_depth", "embed_dim", "encoder_depth", "learning_rate", "normalize_codes",
+        "num_codes", "patch_dim", "patch_size", "predict_residual", "quantizer", "reconstruction_weight",
+        "rollout_horizon", "seed", "sequence_length", "window_stride"), KnobRule(certain=True))
+    return {
+        **certain,
+        "num_embeddings": KnobRule(_CODES, certain=True),
+        "codebook_init": KnobRule(_OWN, certain=True),
+        "commitment_weight": KnobRule(_BOOK, certain=True),
+        "ema_decay": KnobRule(_AVERAGES, averages, certain=True),
+        "vq_refresh_interval": KnobRule(_OWN, revival, certain=True),
+        "revive_below": KnobRule(_REVIVAL, revival, certain=True),
+        "rollout_weight": KnobRule(_rolls_out("rollout_prob"), certain=True),
+        "rollout_prob": KnobRule(_rolls_out("rollout_weight"), certain=True,
+                                 by_chance="no step of the probe drew its coin between the two values"),
+        "rollout_detach": KnobRule(_rolls_out("rollout_weight"), certain=True),
+        "steps_per_epoch": KnobRule(certain=True, effect="it is the length of an epoch"),
+        "grad_clip": KnobRule(by_chance="no gradient of the probe was as long as the smaller value"),
+        "lr_decay_epochs": KnobRule(by_chance="the decay is too slow to show in the probe"),
+    }
+
+
+_CHANGES_WHAT_IS_MEASURED = ("objective_preset", "perplexity_target", "eval_seed", "eval_sequences", "val_every")
+
+# Averages of the codes' use decide about revivals only: they change nothing until one comes.
+_BOOKKEEPING = ("usage_K", "weights_K", "sums_KQ", "cluster_size", "embed_avg")
+
+
+class LatentActions(Workload):
+    """`lam.training.loop.train` over `RunConfig`."""
+
+    name = "lam"
+    config = RunConfig
+    metrics = TABLE
+    objective = "val/objective"
+    error = "val/mse_loss"
+    train = "lam.training.loop:train"
+    fixed = {
+        "health": "it judges trials, so they could not be compared",
+        **dict.fromkeys(_CHANGES_WHAT_IS_MEASURED, "it changes what is measured, so trials could not be compared"),
+    }
+    no_result = frozenset(CHANGES_NO_RESULT)
+    aside = frozenset(("data_dir", "manifest_path", "threads", "device", "cache", "keep", "checkpoint_every",
+                       "sample_count", "eval_batch_size", "val_at_tflops", "seed", "tracking"))
+    path_knobs = ("data_dir", "manifest_path")
+    shown = ("val/control", "val/codebook_health", "val/perplexity_slot", "val/dsnr", "val/mse_loss")
+    knobs = _knobs()
+    curves = (Curve("val/objective", "Objective"), Curve("val/mse_loss", "Validation MSE", log=True),
+              Curve("val/control", "Control"), Curve("val/perplexity_slot", "Slot perplexity"))
+    rows = ()
+
+    def absolute(self, config: Settings, folder: Path) -> RunConfig:
+        """The config with the paths of its data, its split file and its health profile made absolute."""
+        return config_module.relative_paths_from(_own(config), folder)
+
+    def validated_at(self, config: Settings, tflops: Sequence[float]) -> Settings:
+        """The config that is also validated at these operations."""
+        return config.replace(val_at_tflops=list(tflops))
+
+    def lacks(self, config: Settings, metric: str) -> str:
+        """What a run of this config lacks that a metric needs; codes, too, where the objective is to rank by them."""
+        own = _own(config)
+        if metric == self.objective and own.quantizer == "none" and self.needs_codes(metric, own.mapping()):
+            return NEEDS["codes"]
+        return own.lacks(metric)
+
+    def needs_codes(self, objective: str, config: Mapping[str, Any]) -> bool:
+        """Ranked by how well it predicts, a model needs none."""
+        by_error = objective == self.objective and config.get("objective_preset") == "mse"
+        return not objective.endswith("loss") and not by_error
+
+    def prepare(self, configs: Sequence[Settings]) -> str:
+        """Check the data and build the cache that all trials share."""
+        from lam.data import windows
+
+        for config in configs:
+            for split in ("train", "validation"):
+                windows.open_split(_own(config), split)
+        return windows.data_fingerprint(_own(configs[0]))
+
+    def data_of(self, config: Settings) -> Hashable:
+        """The folder, the split and the length of its sequences."""
+        own = _own(config)
+        return own.data_dir, own.manifest_path, own.sequence_length
+
+    def data_lacks(self, config: Settings, metric: str) -> str:
+        """True actions, where a metric needs them and the files hold none."""
+        from lam.data import windows
+
+        needy = "labels" in TABLE[metric].needs
+        return NEEDS["labels"] if needy and not windows.has_labels(_own(config)) else ""
+
+    def steps_per_epoch(self, config: Settings, look: bool = True) -> int | None:
+        """As the config says, or else as many batches as the training split holds."""
+        own = _own(config)
+        if own.steps_per_epoch or not look:
+            return own.steps_per_epoch
+        from lam.data import windows
+
+        return own.steps_in_epoch(len(windows.open_split(own, "train")))
+
+    def verdict(self, record: Mapping[str, Any]) -> str:
+        """nonfinite, collapsed, no_codes, actions_ignored or live."""
+        return codebook.verdict(record)
+
+    def settling_steps(self, config: Mapping[str, Any]) -> int:
+        """Two revivals of dead codes."""
+        return codebook.settling_steps(config)
+
+    def views(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """A record with its views against compute."""
+        return with_tflops(record)
+
+    def size(self, config: Settings) -> Size:
+        """Counted by the counter that training uses; a rollout step as often as its coin says."""
+        from lam.data import windows
+        from lam.model import flops
+
+        own = _own(config)
+        train = windows.open_split(own, "train")
+        plain, rolled = (flops.training_flops(own, train.latent_shape, anchor)
+                         for anchor in (None, 0 if own.rollout_horizon > 1 else None))
+        share = own.rollout_prob if own.rollout_horizon > 1 else 0.0
+        each = plain + share * (rolled - plain)
+        kept = (2 if own.keep == "all" else 1) + own.num_epochs // (own.checkpoint_every or math.inf)
+        samples = own.steps_in_epoch(len(train)) * own.batch_size
+        return Size(samples * each / 1e12, int(kept * flops.weight_bytes(own, train.latent_shape)))
+
+    def shortened(self, config: Settings, steps: int) -> Settings:
+        """A few small steps at the full learning rate, without validation."""
+        own = _own(config)
+        return own.replace(
+            num_epochs=max(2, own.num_epochs), val_every=max(2, own.num_epochs) + 1, steps_per_epoch=steps,
+            batch_size=min(8, own.batch_size), warmup_steps=0, checkpoint_every=1, sample_count=0, tracking={},
+            early_stopping=None)
+
+    def digest(self, config: Settings) -> str:
+        """The training losses and the weights after the first epoch, bit by bit."""
+        from safetensors.torch import load_file
+
+        from lam.training import loop
+
+        with tempfile.TemporaryDirectory(prefix="lam-probe-") as folder:
+            epochs = loop.train(_own(config), folder)
+            record = next(epochs)
+            cast(Callable[[], None], getattr(epochs, "close"))()  # noqa: B009
+            weights = load_file(Path(folder) / "checkpoints" / "epoch-1.safetensors")
+        total = hashlib.sha256(json.dumps(_losses(record), sort_keys=True).encode())
+        for name in sorted(weights):
+            if not name.endswith(_BOOKKEEPING):
+                total.update(f"{name}{list(weights[name].shape)}".encode() + weights[name].numpy().tobytes())
+        return total.hexdigest()[:16]
+
+
+def _own(config: Settings) -> RunConfig:
+    assert isinstance(config, RunConfig), "sweeps hand a workload the configs that it has read itself"
+    return config
+
+
+def _losses(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The parts that a weight in front of a zero leaves alone: errors and gradients, not settings or times."""
+    settings = ("train/lr", "train/samples_per_second")
+    return {key: repr(value) for key, value in record.items() if key.startswith("train/") and key not in settings}
+
+
+LAM = LatentActions()

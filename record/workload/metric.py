@@ -1,0 +1,56 @@
+"""One metric of a training's records: what its key means, which way is better, how it is reduced."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Direction = Literal["up", "down", "none"]
+Reduction = Literal["mean", "sums", "counts", "last", "max", "min", "std", "status"]
+Measured = Literal["training", "validation", "evaluate"]
+
+INF = float("inf")
+
+# Keys of an epoch record that say when it was made rather than what was measured.
+RECORD_KEYS = ("epoch", "step", "seconds", "train_seconds")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One key of an epoch record.
+
+    Attributes:
+        key: the name in records and trackers; what a validation measures begins with `val/`.
+        formula: what is computed, in the symbols of the workload's own page.
+        direction: which way is better; "none" where neither is.
+        in_loss: whether it is a term of the loss that is back-propagated.
+        reduction: how an epoch's or split's number comes about: the "mean" over samples, a ratio of
+            "sums" taken once over the split, a function of "counts" over the split, the "last" value.
+        unit: what it is measured in; "" for a pure number.
+        bounds: smallest and largest value it can take.
+        needs: what a run must have for it to be defined, in the workload's own words.
+        evaluate_only: an evaluation measures it and no training does.
+    """
+
+    key: str
+    formula: str
+    direction: Direction
+    reduction: Reduction
+    in_loss: bool = False
+    unit: str = ""
+    bounds: tuple[float, float] = (0.0, INF)
+    needs: tuple[str, ...] = ()
+    evaluate_only: bool = False
+
+    @property
+    def measured(self) -> Measured:
+        """Where it is measured: in every epoch of training, in its validations, or by an evaluation alone."""
+        if self.evaluate_only:
+            return "evaluate"
+        return "validation" if self.key.startswith(("val/", "validation/")) else "training"
+
+
+def is_validated(record: Mapping[str, Any]) -> bool:
+    """Whether an epoch record holds a validation."""
+    return any(key.startswith("val/") for key in record)
