@@ -19,12 +19,13 @@ from analysis.judge.ranking import Standing, rank
 from analysis.judge.verdict import decide
 from analysis.read.reading import SET_BY_SWEEP, Study, Trial, read_study
 from analysis.read.sources import is_sweep, record_folder, save
-from lam import __version__, config
-from lam.config import PRODUCTION_SECTIONS, RunConfig
-from record import files, yamlio
+from record import files, provenance, yamlio
 from record.errors import AnswerIsNo, BadInput
 from record.run import RunFolder
 from record.schema import suggest
+from record.workload import workload
+from record.workload.settings import PRODUCTION_SECTIONS, Settings
+from record.workload.workload import Workload
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,8 @@ def promote(folder: str | Path, target: str | Path, trial: str | None = None, wa
     gates = judge(study, chosen, standing, waivers or {})
     if not all(gate.lets_pass for gate in gates):
         return Promotion(chosen.label, path, False, gates, reason)
-    production = _on_its_own(config.relative_paths_from(config.of_run(RunFolder(chosen.path)), place))
+    trained = study.workload
+    production = _on_its_own(trained, trained.absolute(trained.of_run(RunFolder(chosen.path)), place))
     moment = (now or datetime.now(UTC)).isoformat(timespec="seconds")
     sections = _sections(study, chosen, standing, gates, reason, production, moment)
     kept = _write(path, _text(path, chosen, study.name, production, sections))
@@ -127,7 +129,8 @@ def check_target(path: Path) -> None:
         values = {}
     if not all(section in values for section in PRODUCTION_SECTIONS):
         raise BadInput("exists and was not written by 'lam promote'", source=path, remedy=f"move it away, or {remedy}")
-    if config.from_mapping(values, source=path).fingerprint() != values["provenance"].get("config_fingerprint"):
+    trained = workload.find(values["provenance"].get("workload", workload.DEFAULT))
+    if trained.read(values, source=path).fingerprint() != values["provenance"].get("config_fingerprint"):
         raise BadInput("was edited since it was promoted", source=path,
                        remedy=f"move it away to keep your changes, or {remedy}")
 
@@ -154,26 +157,27 @@ def _choose(study: Study, name: str | None) -> tuple[Trial, Standing, str]:
     return trial, standing, reason
 
 
-def _on_its_own(trial: RunConfig) -> RunConfig:
+def _on_its_own(trained: Workload, trial: Settings) -> Settings:
     """A trial's config with the schema's defaults for what the sweep had set for it."""
     values = trial.mapping()
     kept = {key: values[key] for key in values if key not in SET_BY_SWEEP}
-    return config.from_mapping(kept, source="the trial's config")
+    return trained.read(kept, source="the trial's config")
 
 
 def _sections(study: Study, trial: Trial, standing: Standing, gates: tuple[Gate, ...], reason: str,
-              production: RunConfig, moment: str) -> dict[str, Any]:
+              production: Settings, moment: str) -> dict[str, Any]:
     """provenance, gates and alerts; docs/records.md says what they hold."""
     fresh = standing.confirmed
     plain: dict[str, Any] = files.jsonable({
         "provenance": {
+            **({"workload": study.workload.name} if study.workload.name != workload.DEFAULT else {}),
             "sweep": study.name, "sweep_folder": str(study.sources[0]), "trial": trial.id, "reason": reason,
             "promoted_at": moment, "config_fingerprint": production.fingerprint(),
             "trial_config_fingerprint": trial.identity.get("config_fingerprint"),
             "trial_threads": trial.config.get("threads"),
             "data_fingerprint": trial.identity.get("data_fingerprint"),
             "git_commit": trial.identity.get("git_commit"),
-            "versions": {**trial.identity.get("versions", {}), "lamsweep_promote": __version__},
+            "versions": {**trial.identity.get("versions", {}), "lamsweep_promote": provenance.lamsweep()},
             "seeds": list(dict.fromkeys([production.seed, *(standing.seeds.seeds if standing.seeds else ()),
                                          *(fresh.seeds if fresh else ())])),
             "objective": study.objective, "value": standing.value, "epoch": standing.epoch,
@@ -186,7 +190,7 @@ def _sections(study: Study, trial: Trial, standing: Standing, gates: tuple[Gate,
     return plain
 
 
-def _text(path: Path, trial: Trial, sweep: str, production: RunConfig, sections: dict[str, Any]) -> str:
+def _text(path: Path, trial: Trial, sweep: str, production: Settings, sections: dict[str, Any]) -> str:
     waived = [gate["name"] for gate in sections["gates"] if gate["waived"]]
     header = [
         f"# Production config: trial {trial.id} of the sweep {sweep}.",

@@ -17,8 +17,8 @@ from typing import Any, Protocol
 
 from tables import Table
 
+from lam import codebook
 from lam.config import RunConfig
-from record import health
 from record.standing import is_sound
 from sweeps.journal.state import SweepState
 from sweeps.scheduling import scheduler
@@ -124,7 +124,7 @@ class Ours:
     def result(self, trial: str, record: dict[str, Any]) -> bool:
         """Judge as `sweeps.workers.driver` does."""
         known = self.state.trials[trial]
-        verdict = health.verdict(record)
+        verdict = codebook.verdict(record)
         self._apply("result", trial=trial, **result_fields(self.spec, record, verdict))
         ending = scheduler.judge(self.spec, self.state, known, self.base.replace(**known.params))
         if ending is None:

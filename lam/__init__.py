@@ -7,9 +7,10 @@ importing this package, and the command line's help, need no torch.
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.metadata import version
 from typing import Any
 
-__version__ = "0.1.0"
+__version__ = version("lamsweep")
 
 _PUBLIC = {
     "train": ("lam.training.loop", "train"),

@@ -11,13 +11,12 @@ import math
 import tempfile
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from lam import codebook
 from lam import config as config_module
 from lam.config import CHANGES_NO_RESULT, RunConfig
 from lam.metrics import NEEDS, TABLE, with_tflops
-from record.run import RunFolder
 from record.workload.knobs import KnobRule, Onset, Reach, Size
 from record.workload.settings import Settings
 from record.workload.workload import Curve, Workload
@@ -80,7 +79,7 @@ class LatentActions(Workload):
     objective = "val/objective"
     error = "val/mse_loss"
     train = "lam.training.loop:train"
-    fixed = {
+    fixed: ClassVar[Mapping[str, str]] = {
         "health": "it judges trials, so they could not be compared",
         **dict.fromkeys(_CHANGES_WHAT_IS_MEASURED, "it changes what is measured, so trials could not be compared"),
     }

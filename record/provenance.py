@@ -10,6 +10,11 @@ from pathlib import Path
 PACKAGES = ("lamsweep", "torch", "numpy", "h5py", "ray", "optuna")
 
 
+def lamsweep() -> str:
+    """Version of this package."""
+    return version("lamsweep")
+
+
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide a run's numbers."""
     found = {"python": platform.python_version()}

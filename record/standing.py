@@ -30,7 +30,7 @@ class Outcome:
 
     Attributes:
         objective: NaN where it is not finite.
-        verdict: `record.health.verdict` of the epoch.
+        verdict: the workload's `verdict` on the epoch.
         violation: how far outside the constraints, 0 inside; infinite where one is not measured.
         mse: validation MSE, which decides between equal objectives; NaN where it is not finite.
         values: other metrics whose mean over seeds is asked for.
@@ -45,11 +45,6 @@ class Outcome:
 
 
 O = TypeVar("O", bound=Outcome)  # noqa: E741
-
-
-def needs_codes(objective: str, preset: str) -> bool:
-    """Whether a model without codes is out of the contest: ranked by how well it predicts, a model needs none."""
-    return not objective.endswith("loss") and not (objective == "val/objective" and preset == "mse")
 
 
 def is_sound(verdict: str, codes: bool = False) -> bool:
@@ -117,16 +112,19 @@ def t_interval(values: Sequence[float]) -> tuple[float, float, float]:
     return found.value, found.low, found.high
 
 
-def kept(objectives: Sequence[float], keep: str) -> int:
+def kept(objectives: Sequence[float], keep: str, maximise: bool = True) -> int:
     """Which validation a finished run's checkpoint is of, as an index.
 
-    best.safetensors follows val/objective, whatever a sweep ranks by; `keep` all keeps it beside the last one.
+    The best checkpoint follows the workload's objective, whatever a sweep ranks by; `keep` all keeps it beside the
+    last one.
 
     Args:
-        objectives: val/objective of each validation, at least one.
+        objectives: the workload's objective at each validation, at least one.
+        maximise: whether higher is better.
     """
     finite = [index for index, value in enumerate(objectives) if math.isfinite(value)]
-    return len(objectives) - 1 if keep == "last" or not finite else max(finite, key=lambda index: objectives[index])
+    return len(objectives) - 1 if keep == "last" or not finite else max(
+        finite, key=lambda index: objectives[index] if maximise else -objectives[index])
 
 
 def is_trained(epoch: int, full: int, stops_early: bool) -> bool:

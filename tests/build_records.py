@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from lam.codebook import Preset, health_of, is_collapsed, objective, verdict
 from lam.config import RunConfig, from_mapping
 from record import files
 from record.bounds import Bound, total_violation
-from record.health import Preset, health_of, is_collapsed, objective, verdict
 from record.run import RunFolder
 
 EPOCHS = 10

@@ -26,9 +26,9 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+from lam import codebook
 from lam.config import RunConfig
 from lam.data import windows
-from record import health
 from record.run import RunFolder
 
 EPOCH_SECONDS = float(os.environ.get("FAKE_EPOCH_SECONDS", "0.01"))
@@ -138,4 +138,4 @@ def make_record(config: RunConfig, epoch: int) -> dict[str, Any]:
         "val/collapsed": collapsed, "val/perplexity_slot": 1.0 if collapsed else 6.0, "val/codebook_health": 1.0,
         "val/control": max(0.0, 0.9 - config.weight_decay) * (1 - 0.5**epoch), "val/control_low": 0.01,
     }
-    return {**record, "val/objective": health.objective(record)}
+    return {**record, "val/objective": codebook.objective(record)}

@@ -24,9 +24,9 @@ from analysis.promote import promote, refusal
 from analysis.read.reading import read_study
 from analysis.report.report import build_report
 from lam import config
+from lam.codebook import Preset
 from lam.metrics import TABLE
 from record.errors import BadInput
-from record.health import Preset
 
 TRIALS = {
     "t0001": Planted(control=0.5, mse=0.05, perplexity=6.0, dsnr=2.0, params={"embed_dim": 64}),

@@ -15,6 +15,7 @@ import reference_metrics as reference
 import torch
 from scipy import stats
 
+from lam import codebook
 from lam.config import RunConfig
 from lam.data import demo
 from lam.data.windows import Windows, open_split
@@ -23,7 +24,7 @@ from lam.metrics import TABLE
 from lam.model.lam import LatentActionModel
 from lam.training import checkpoints, console
 from lam.training.loop import train
-from record import files, health
+from record import files
 from record.run import RunFolder
 
 TINY = {"embed_dim": 32, "encoder_depth": 1, "decoder_depth": 1, "head_dim": 16, "patch_dim": 32, "codebook_dim": 8,
@@ -268,5 +269,5 @@ def test_along_a_healthy_run_the_objective_rises_as_the_error_falls(tmp_path: Pa
     records = list(train(config, tmp_path / "run"))
     errors, objectives = ([record[key] for record in records] for key in ("val/mse_loss", "val/objective"))
     assert errors[-1] < errors[0] / 2
-    assert health.verdict(records[-1]) == "live"
+    assert codebook.verdict(records[-1]) == "live"
     assert stats.spearmanr(errors, objectives).statistic < -0.9

@@ -11,10 +11,10 @@ import pytest
 
 from analysis.monitor import formulas
 from analysis.monitor.causes import diagnose
+from lam.codebook import codebook_health
 from record import health, yamlio
 from record.errors import BadInput
 from record.health import columns, expressions, statistics
-from record.health.codebook import codebook_health
 from record.health.engine import events, judge_records
 from record.health.page import health_page
 from record.health.profile import Profile, evaluation_key, expand, load, shipped, training_key
@@ -182,7 +182,7 @@ def test_a_run_that_wakes_late_is_never_aborted(epochs: int) -> None:
     if epochs == 20:
         assert [records[at]["val/codebook_unique_total"] for at in (3, 7)] == [2, 12]
         assert [record["epoch"] for record in records if record["val/collapsed"]] == list(range(1, 8))
-    facts = health.of_config({"num_epochs": epochs, "vq_refresh_interval": 50, "num_embeddings": 12}, 50)
+    facts = health.of_config({"num_epochs": epochs, "vq_refresh_interval": 50, "num_embeddings": 12}, 50, 100)
     for count in range(1, epochs + 1):
         judged = judge_records(records[:count], load("lam"), facts)
         assert not judged.aborts, count
@@ -191,7 +191,7 @@ def test_a_run_that_wakes_late_is_never_aborted(epochs: int) -> None:
 
 
 def test_a_run_that_never_wakes_is_aborted_where_the_grace_ends() -> None:
-    facts = health.of_config({"num_epochs": 20, "vq_refresh_interval": 50, "num_embeddings": 12}, 50)
+    facts = health.of_config({"num_epochs": 20, "vq_refresh_interval": 50, "num_embeddings": 12}, 50, 100)
     assert facts["grace_epochs"] == 8
     asleep = [lam_record(epoch, np.full((500, 3), 5), 12) for epoch in range(1, 21)]
     assert not judge_records(asleep[:7], load("lam"), facts).aborts

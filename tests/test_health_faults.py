@@ -55,7 +55,7 @@ def watched(config: RunConfig, folder: Path, plant: Plant | None = None) -> Iter
     records: list[dict[str, Any]] = []
     for record in loop.epochs(run):
         records.append(record)
-        known = facts.of_config(config.mapping(), config.steps_per_epoch or 1)
+        known = facts.of_config(config.mapping(), config.steps_per_epoch or 1, 2 * config.vq_refresh_interval)
         yield record["epoch"], judge_records(records, load("lam"), known)
 
 
@@ -131,7 +131,8 @@ def test_healthy_runs_raise_no_abort(data: Path, tmp_path: Path) -> None:
 def test_a_healthy_run_is_told_from_the_faults_by_its_columns(data: Path, tmp_path: Path) -> None:
     """The records that training writes are what the rules read: none of the gravest lacks its metric."""
     run = loop.Run(config_of(data, num_epochs=2), RunFolder(tmp_path / "run"))
-    table = columns.of_records(list(loop.epochs(run)), facts.of_config(run.config.mapping(), 20))
+    known = facts.of_config(run.config.mapping(), 20, 2 * run.config.vq_refresh_interval)
+    table = columns.of_records(list(loop.epochs(run)), known)
     for rule in load("lam").rules:
         if rule.severity == "abort" and rule.metric is not None:
             assert table.missing(rule.metric) == [], rule.name

@@ -11,11 +11,12 @@ import torch
 
 from lam import docs, metrics
 from lam.config import RunConfig
-from lam.metrics import DATA_STATS, RECORD_KEYS, TABLE, TFLOPS_VIEWS, better, with_tflops
+from lam.metrics import DATA_STATS, TABLE, TFLOPS_VIEWS, better, with_tflops
 from lam.model.lam import LatentActionModel
 from lam.training import vitals
 from lam.training.loop import train
 from record.run import RunFolder
+from record.workload.metric import RECORD_KEYS
 
 LOSSES = ("loss", "loss_mae", "mse_loss", "mae_loss", "vq_loss", "codebook_loss", "commitment_loss", "rollout_loss",
           "rollout_loss_mae", "recon_loss")

@@ -15,8 +15,9 @@ from typer.testing import CliRunner
 
 from analysis.judge import gates
 from analysis.judge.ranking import rank
-from analysis.read.reading import read_study
+from analysis.read.reading import Study, read_study
 from analysis.report.report import build_report
+from lam.workload import LAM
 from record import standing
 from record.standing import Outcome
 from sweeps.commands import confirming, register
@@ -61,7 +62,7 @@ def test_of_equal_ones_the_earlier_stands_first_and_a_loss_ranks_downwards() -> 
 def test_a_model_without_codes_wins_only_by_how_well_it_predicts(objective: str, preset: str, wins: str) -> None:
     """The live one is outside its constraints, which a model that has no codes must not profit from."""
     rows = {"live": replace(LIVE, violation=0.1), "none": Outcome(1, 0.9, "no_codes")}
-    assert winner(rows, codes=standing.needs_codes(objective, preset)) == wins
+    assert winner(rows, codes=LAM.needs_codes(objective, {"objective_preset": preset})) == wins
 
 
 def test_the_judged_epoch_is_the_best_of_the_sound_ones_inside_the_first_of_equals() -> None:
@@ -129,7 +130,7 @@ def test_trained_to_its_end_knows_early_stopping() -> None:
 ])
 def test_an_interval_is_held_against_copying_on_the_scale_of_the_objective(
         objective: str, preset: str, low: float, high: float, clears: bool) -> None:
-    assert gates.beats_copying(objective, preset, 0.087, low, high) == clears
+    assert gates.beats_copying(Study("study", objective, (), (), ()), preset, 0.087, low, high) == clears
 
 
 def test_status_report_and_confirmation_name_the_same_trial(tmp_path: Path) -> None:

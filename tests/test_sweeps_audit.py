@@ -76,14 +76,14 @@ def test_a_refresh_acts_late_and_not_at_all_in_a_short_run(tmp_path: Path) -> No
 
 def test_what_there_is_no_time_for_is_not_probed(tmp_path: Path) -> None:
     sweep = sweep_of(tmp_path, {"weight_decay": {"uniform": [0.1, 0.2]}})
-    found = audit.audit(sweep, probe=lambda configs, seconds: {})
+    found = audit.audit(sweep, probe=lambda trained, configs, seconds: {})
     assert words(found) == {"weight_decay": "not probed"}
 
 
 def test_the_two_runs_differ_in_the_knob_alone(tmp_path: Path) -> None:
     asked: dict[str, RunConfig] = {}
 
-    def probe(configs: Any, seconds: float) -> dict[str, str]:
+    def probe(trained: str, configs: Any, seconds: float) -> dict[str, str]:
         assert 0 < seconds <= 30
         asked.update(configs)
         return dict.fromkeys(configs, "same")
@@ -118,7 +118,7 @@ def test_probes_that_train(tiny_data: Path, tmp_path: Path) -> None:
 def test_a_probe_is_killed_when_its_time_is_up(tiny_data: Path, tmp_path: Path) -> None:
     sweep = sweep_of(tmp_path, {"seed": {"choice": [1, 2]}}, data_dir=str(tiny_data))
     configs = {str(seed): sweep.base.replace(seed=seed) for seed in range(3)}
-    assert probing.digests(configs, seconds=0.2) == {}
+    assert probing.digests("lam", configs, seconds=0.2) == {}
 
 
 def test_plan_prints_the_audit_and_launch_refuses(tmp_path: Path) -> None:

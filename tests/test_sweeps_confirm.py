@@ -11,6 +11,7 @@ import pytest
 from fake_training import make_record
 from small_sweep import make_sweep
 
+from lam.workload import LAM
 from record.run import RunFolder
 from sweeps.commands import confirming
 from sweeps.journal.journal import Journal
@@ -64,7 +65,7 @@ def test_the_value_is_that_of_the_epoch_a_sweep_ranks_by_whatever_is_kept(tmp_pa
 def test_a_run_that_may_stop_early_is_done_when_it_has(tmp_path: Path, base: Any, state: str, done: bool) -> None:
     sweep = make_sweep(tmp_path / "s", base={**BASE, **base})
     made = rerun(sweep, tmp_path, epochs=4, state=state)
-    assert confirming.is_done(RunFolder(tmp_path / "confirm" / made.name), made.config) == done
+    assert confirming.is_done(LAM, RunFolder(tmp_path / "confirm" / made.name), made.config) == done
     found = row(sweep, tmp_path, made)
     assert (math.isfinite(found["mean"]), found["live"]) == (done, int(done))
 
@@ -73,7 +74,7 @@ def test_a_run_that_may_stop_early_is_done_when_it_has(tmp_path: Path, base: Any
 def test_a_run_that_failed_for_good_is_not_tried_again_and_has_no_value(tmp_path: Path, state: str, last: Any) -> None:
     sweep = make_sweep(tmp_path / "s", base=BASE)
     made = rerun(sweep, tmp_path, epochs=4, state=state, **last)
-    assert confirming.is_done(RunFolder(tmp_path / "confirm" / made.name), made.config)
+    assert confirming.is_done(LAM, RunFolder(tmp_path / "confirm" / made.name), made.config)
     found = row(sweep, tmp_path, made)
     assert (math.isnan(found["mean"]), found["live"]) == (True, 0)
 

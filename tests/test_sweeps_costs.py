@@ -89,7 +89,8 @@ def test_operations_and_disk_in_words() -> None:
 def test_a_size_is_counted_on_the_data(tmp_path: Path, tiny_data: Path) -> None:
     base = {"data_dir": str(tiny_data), "num_epochs": 9, "steps_per_epoch": 2, "batch_size": 4, "sequence_length": 4}
     sweep = make_sweep(tmp_path, base=base)
-    once, often = costs.size(sweep.base), costs.size(sweep.base.replace(steps_per_epoch=4, keep="all"))
+    once, often = sweep.workload.size(sweep.base), sweep.workload.size(
+        sweep.base.replace(steps_per_epoch=4, keep="all"))
     assert once.tflops_per_epoch > 0
     assert (often.tflops_per_epoch, often.kept_bytes) == (2 * once.tflops_per_epoch, 2 * once.kept_bytes)
 

@@ -97,7 +97,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("when on a typo", with_knob("weight_decay", {"uniform": [0, 1], "when": {"quantiser": "ema"}}),
      r"'quantiser' is no key of a run config; did you mean 'quantizer'\?"),
     ("none ranked by the objective", {"space": {"quantizer": {"choice": ["ema", "none"]}}},
-     r"space.quantizer: got none among the quantizers of a sweep ranked by val/objective"),
+     r"objective: got val/objective, which needs codes \(quantizer none has none\); the trial quantizer='none' would"),
     ("no such metric", {"objective": "val/objektive"}, r"got 'val/objektive', which is no metric; did you mean"),
     ("a metric of no direction", {"objective": "val/mse_copy"}, r"no validation metric with a direction"),
     ("a training metric", {"objective": "train/loss"}, r"no validation metric with a direction"),
@@ -212,12 +212,12 @@ def test_what_needs_labels_is_refused_where_the_data_hold_none(
 ) -> None:
     shutil.copytree(tiny_data, tmp_path / "data")
     sweep = load(write(tmp_path, **asked, base={"data_dir": str(tmp_path / "data")}))
-    checks.check_labels(sweep)
+    checks.check_data(sweep)
     for path in (tmp_path / "data").glob("*.h5"):
         with h5py.File(path, "a") as file:
             del file["actions"]
     with pytest.raises(BadInput, match="got val/action_nmi, which needs true actions in the files of the validation"):
-        checks.check_labels(sweep)
+        checks.check_data(sweep)
 
 
 def test_the_fingerprint_ignores_where_and_how_fast(tmp_path: Path) -> None:

@@ -12,11 +12,11 @@ from tracked import CANARY, config
 
 from lam import config as config_module
 from lam.config import of_run
-from lam.trackers import feed
-from lam.trackers.feed import Feed
 from lam.training.loop import train
 from record.errors import BadInput
 from record.run import RunFolder
+from record.tracking import feed
+from record.tracking.feed import Feed
 
 # mlflow's own dependencies warn about one another
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -87,7 +87,7 @@ def test_mlflow_out_of_reach_is_one_warning_and_a_finished_run(
 ) -> None:
     assert len(list(train(config(tiny_data, mlflow="http://127.0.0.1:9"), tmp_path))) == 3
     assert RunFolder(tmp_path).identity()["state"] == "finished"
-    warnings = [record.getMessage() for record in caplog.records if record.name.startswith("lam")]
+    warnings = [record.getMessage() for record in caplog.records if record.name.startswith("record")]
     assert len(warnings) == 1
     assert warnings[0].startswith("MLflow failed (")
     with pytest.raises(EnvironmentFailed, match="MLflow failed"):

@@ -17,10 +17,10 @@ from tracked import CANARY, config
 
 from lam.metrics import TFLOPS_VIEWS
 from lam.trackers import wandb_sink
-from lam.trackers.view import RunView
 from lam.training.loop import train
 from record import files, yamlio
 from record.run import RunFolder
+from record.tracking.view import RunView
 
 # mlflow's own dependencies warn about one another
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -162,7 +162,7 @@ def test_wandb_out_of_reach_is_one_warning_and_a_finished_run(
     monkeypatch.setenv("WANDB_INIT_TIMEOUT", "2")
     assert len(list(train(config(tiny_data, wandb="online"), tmp_path))) == 3
     assert RunFolder(tmp_path).identity()["state"] == "finished"
-    warnings = [record.getMessage() for record in caplog.records if record.name.startswith("lam")]
+    warnings = [record.getMessage() for record in caplog.records if record.name.startswith("record")]
     assert len(warnings) == 1
     assert warnings[0].startswith("W&B failed (CommError")
     assert warnings[0].endswith(f"lam sync {tmp_path}")
@@ -172,7 +172,7 @@ HANGING = """
 import sys, time
 import psutil
 from lam.config import load
-from lam.trackers import feed
+from record.tracking import feed
 from lam.training.loop import train
 feed.CLOSE_SECONDS = 2.0
 for record in train(load(sys.argv[1]), sys.argv[2]):

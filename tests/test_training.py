@@ -14,13 +14,14 @@ import torch
 from lam.config import RunConfig, of_run
 from lam.data import windows as data
 from lam.evaluation import measure
-from lam.metrics import RECORD_KEYS, TABLE
+from lam.metrics import TABLE
 from lam.model.lam import LatentActionModel
 from lam.training import checkpoints
 from lam.training.loop import learning_rate, train
 from record import files
 from record.errors import BadInput
 from record.run import RunFolder
+from record.workload.metric import RECORD_KEYS
 
 TIMES = {"seconds", "train_seconds", "train/samples_per_second"}
 

@@ -10,7 +10,7 @@ from analysis.judge.judging import judge
 from analysis.judge.ranking import rank
 from analysis.read.reading import Paths, read_study
 from analysis.text import finite
-from lam.metrics import RECORD_KEYS
+from record.workload.metric import RECORD_KEYS
 
 
 def load(paths: Paths) -> pd.DataFrame:

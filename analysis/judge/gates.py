@@ -13,8 +13,6 @@ from analysis.judge.ranking import Standing, word
 from analysis.judge.vitality import facts_of
 from analysis.read.reading import Study, Trial
 from analysis.text import count, finite, interval, number
-from lam.metrics import TABLE
-from record.health import verdict
 
 MIN_SEEDS = 2
 
@@ -41,9 +39,12 @@ class Gate:
 
 
 def judge(study: Study, trial: Trial, standing: Standing, waivers: dict[str, str]) -> tuple[Gate, ...]:
-    """Every gate for one trial; a waiver counts only where the gate failed. `constraints` needs a sweep with some."""
-    asked = (check for name, check in GATES.items() if name != "constraints" or trial.limits)
-    gates = (check(study, trial, standing) for check in asked)
+    """Every gate for one trial; a waiver counts only where the gate failed.
+
+    `constraints` needs a sweep with some, `beats_copy` a workload that measures copying.
+    """
+    needless = {"constraints": not trial.limits, "beats_copy": "val/mse_copy" not in trial.workload.metrics}
+    gates = (check(study, trial, standing) for name, check in GATES.items() if not needless.get(name))
     return tuple(gate if gate.passed else replace(gate, waived=waivers.get(gate.name, "")) for gate in gates)
 
 
@@ -56,12 +57,19 @@ def _finished(study: Study, trial: Trial, standing: Standing) -> Gate:
 
 
 def _live(study: Study, trial: Trial, standing: Standing) -> Gate:
-    last = verdict(trial.validated[-1]) if trial.validated else "no validation"
-    control = f"control {number(standing.control)} {interval(standing.control_low, standing.control_high)}".strip()
+    last = trial.workload.verdict(trial.validated[-1]) if trial.validated else "no validation"
     passed = standing.status == LIVE or (standing.status == "unfinished" and last == LIVE)
-    dsnr = f"DSNR {number(standing.dsnr)} ({word(str(standing.dsnr_status or 'not measured'))})"
-    return Gate("live", passed, f"{word(standing.status)}; {control}, {dsnr}; {word(last)} at the last validation",
+    evidence = f"{word(standing.status)}; {_heeds(trial, standing)}{word(last)} at the last validation"
+    return Gate("live", passed, evidence,
                 "" if passed else "choose a live trial with --trial, or sweep a space where codebooks stay alive")
+
+
+def _heeds(trial: Trial, standing: Standing) -> str:
+    """Control and DSNR, where the workload measures them."""
+    if "val/control" not in trial.workload.metrics:
+        return ""
+    control = f"control {number(standing.control)} {interval(standing.control_low, standing.control_high)}".strip()
+    return f"{control}, DSNR {number(standing.dsnr)} ({word(str(standing.dsnr_status or 'not measured'))}); "
 
 
 def _constraints(study: Study, trial: Trial, standing: Standing) -> Gate:
@@ -96,7 +104,7 @@ def _confirmed(study: Study, trial: Trial, standing: Standing) -> Gate:
         evidence = f"confirm.json is about another config ({used}, this trial's is {asked})"
         return Gate("confirmed", False, evidence, remedy)
     low, high, copy = (nan if value is None else value for value in (fresh.low, fresh.high, standing.mse_copy))
-    beats = beats_copying(study.objective, standing.preset, copy, low, high)
+    beats = beats_copying(study, standing.preset, copy, low, high)
     passed = len(fresh.seeds) >= MIN_SEEDS and fresh.all_live and beats
     outside = f", {fresh.outside} of them outside the constraints" if fresh.outside else ""
     evidence = (f"{count(len(fresh.seeds), 'fresh seed')}, {fresh.live} live{outside}, mean {number(fresh.mean)} "
@@ -132,7 +140,7 @@ def alerts(trial: Trial, standing: Standing) -> list[dict[str, Any]]:
         rules.append(_alert("val/perplexity_slot", "below", round(perplexity / 2, 4),
                             f"half of the {number(perplexity)} that the promoted trial had", grace))
     rules.append(_alert("val/mse_loss", "rises_in_a_row", 3, "validation MSE rose three times running", grace))
-    return rules
+    return [rule for rule in rules if rule["metric"] in trial.workload.metrics]
 
 
 def _alert(metric: str, comparison: str, threshold: float | str, meaning: str, after: int) -> dict[str, Any]:
@@ -140,12 +148,13 @@ def _alert(metric: str, comparison: str, threshold: float | str, meaning: str, a
             "after_epoch": after}
 
 
-def beats_copying(objective: str, preset: str, mse_copy: float, low: float, high: float) -> bool:
+def beats_copying(study: Study, preset: str, mse_copy: float, low: float, high: float) -> bool:
     """Whether all of an interval is better than what a model scores that repeats the last frame.
 
     On the objective's own scale: that model's MSE, or -1/2 where MSE is all that ranks, else no control and no codes.
     Nothing is asked of other losses, whose copying is not measured, but that the interval is defined.
     """
-    if TABLE[objective].direction == "down":
+    objective, metric = study.objective, study.workload.metrics[study.objective]
+    if not study.maximise:
         return high < (mse_copy if objective in ("val/mse_loss", "val/recon_loss") else math.inf)
-    return low > (-0.5 if objective == "val/objective" and preset == "mse" else max(0.0, TABLE[objective].bounds[0]))
+    return low > (-0.5 if objective == "val/objective" and preset == "mse" else max(0.0, metric.bounds[0]))

@@ -16,7 +16,6 @@ from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
 from analysis.judge.ranking import Standing
 from analysis.read.reading import Study
-from lam.metrics import TABLE
 from record.standing import FINISHED
 
 MIN_TRIALS = 8
@@ -44,7 +43,7 @@ def importance(study: Study, standings: tuple[Standing, ...]) -> Importance:
              if (distribution := _distribution([params.get(knob) for params, _ in rows])) is not None}
     if not knobs or len({value for _, value in rows}) == 1:
         return Importance((), len(rows), "No knob varies over all finished trials, or the value does not.")
-    shares = _fanova(knobs, rows, TABLE[study.objective].direction)
+    shares = _fanova(knobs, rows, study.workload.metrics[study.objective].direction)
     left_out = [knob for knob in study.knobs if knob not in knobs]
     note = f" Left out, because not every trial has them or they have one value: {', '.join(left_out)}." \
         if left_out else ""

@@ -14,19 +14,13 @@ from typing import Any
 
 from analysis.read.reading import Trial
 from analysis.text import finite, number
-from lam.metrics import TABLE
 from record import standing
 from record.bounds import Bound, total_violation
-from record.health import COLLAPSE_RULES, verdict
+from record.health import COLLAPSE_RULES
 
 LIVE = "live"
 # What a standing shows beside its value: the mean over seeds where there are several.
 MEANS = ("val/control", "val/codebook_health", "val/dsnr", "val/mse_copy")
-
-
-def maximises(objective: str) -> bool:
-    """Whether higher is better."""
-    return TABLE[objective].direction != "down"
 
 
 @dataclass(frozen=True)
@@ -63,17 +57,19 @@ def kept_record(trial: Trial) -> dict[str, Any] | None:
 
 
 def _kept(trial: Trial) -> int:
-    objectives = [_number(record, "val/objective") for record in trial.validated]
-    return standing.kept(objectives, trial.config.get("keep", "best"))
+    objectives = [_number(record, trial.workload.objective) for record in trial.validated]
+    return standing.kept(objectives, trial.config.get("keep", "best"),
+                         trial.workload.maximises(trial.workload.objective))
 
 
-def judge(trial: Trial, objective: str = "val/objective") -> Judged:
-    """A training as it stands."""
+def judge(trial: Trial, objective: str | None = None) -> Judged:
+    """A training as it stands; ranked by the workload's own objective unless another is named."""
+    objective = objective or trial.workload.objective
     if not trial.validated:
         return Judged(0, math.nan, _status(trial, "no_result", ""), total_violation(trial.limits, {}),
                       label=trial.label, seed=trial.config.get("seed"))
     epochs = [_epoch(trial, record, objective) for record in trial.validated]
-    ranked = standing.judged(epochs, maximises(objective)) or epochs[-1]
+    ranked = standing.judged(epochs, trial.workload.maximises(objective)) or epochs[-1]
     best = epochs[_kept(trial)] if trial.place is None else ranked
     return replace(best, verdict=_status(trial, best.verdict, epochs[-1].verdict), outside=broken(trial, best.record))
 
@@ -84,8 +80,9 @@ def judge_ended(trial: Trial, objective: str) -> Judged:
 
 
 def _epoch(trial: Trial, record: dict[str, Any], objective: str) -> Judged:
-    return Judged(record["epoch"], _number(record, objective), verdict(record), total_violation(trial.limits, record),
-                  _number(record, "val/mse_loss"), {key: _number(record, key) for key in MEANS}, trial.label,
+    return Judged(record["epoch"], _number(record, objective), trial.workload.verdict(record),
+                  total_violation(trial.limits, record), _number(record, trial.workload.error),
+                  {key: _number(record, key) for key in MEANS}, trial.label,
                   trial.config.get("seed"), record)
 
 

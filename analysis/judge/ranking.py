@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, replace
 from math import inf, nan
 from typing import Any
 
-from analysis.judge.judging import Judged, judge, judge_ended, kept_record, maximises
+from analysis.judge.judging import Judged, judge, judge_ended, kept_record
 from analysis.read.reading import Study, Trial
 from analysis.text import finite
 from record import standing as rules
@@ -122,21 +122,21 @@ class Standing:
 def rank(study: Study) -> tuple[Standing, ...]:
     """Every config of a study, best first."""
     rows = sorted(((trial, _standing(trial, study)) for trial in study.configs),
-                  key=lambda row: (row[1].tier, *_order(row[0], row[1], study.objective), row[0].label))
+                  key=lambda row: (row[1].tier, *_order(row[0], row[1], study), row[0].label))
     return tuple(replace(item, rank=number) for number, (_, item) in enumerate(rows, 1))
 
 
-def _order(trial: Trial, item: Standing, objective: str) -> tuple[Any, ...]:
+def _order(trial: Trial, item: Standing, study: Study) -> tuple[Any, ...]:
     outcome = rules.Outcome(item.epoch or 0, nan if item.score is None else item.score, item.status, item.violation,
                             nan if item.mse is None else item.mse)
     place = inf if trial.place is None else trial.place
-    return rules.order(outcome, place, maximises(objective), rules.needs_codes(objective, item.preset))
+    return rules.order(outcome, place, study.maximise, study.workload.needs_codes(study.objective, trial.config))
 
 
 def _standing(trial: Trial, study: Study) -> Standing:
     first = judge(trial, study.objective)
     counted = _counted(study, trial, first)
-    joined = rules.mean_of_seeds(counted, maximises(study.objective)) or first
+    joined = rules.mean_of_seeds(counted, study.maximise) or first
     preset = str(trial.config.get("objective_preset", "control_health"))
     raw = [finite(record.get("val/dsnr")) for record in trial.validated if record.get("val/collapsed")]
     low, high = _control_bounds(counted)
@@ -152,7 +152,7 @@ def _standing(trial: Trial, study: Study) -> Standing:
         confirmed=_confirmed(study.confirm.get(trial.label)),
         raw_dsnr_max=max((dsnr for dsnr in raw if dsnr is not None), default=None), violation=joined.violation,
         outside=_outside(counted), seeds=_seeds(counted, joined.value), params=trial.params, **means)
-    return replace(standing, tier=_tier(standing, rules.needs_codes(study.objective, preset)))
+    return replace(standing, tier=_tier(standing, study.workload.needs_codes(study.objective, trial.config)))
 
 
 def _counted(study: Study, trial: Trial, first: Judged) -> list[Judged]:

@@ -19,7 +19,7 @@ def facts_of(trial: Trial) -> dict[str, float | str]:
     """What rules may read beside the records; collapse is judged after the grace that the trial's sweep gave it."""
     nested = {key: value for key, value in trial.config.items() if "." not in key}
     return health.of_config({**nested, "health": _settings(trial)}, health.steps_per_epoch(trial.records),
-                            int(trial.scheduler.get("grace_epochs") or 0))
+                            trial.workload.settling_steps(trial.config), int(trial.scheduler.get("grace_epochs") or 0))
 
 
 def _settings(trial: Trial) -> dict[str, Any]:
@@ -53,6 +53,7 @@ def _rules_and_facts(trial: Trial) -> tuple[Profile, dict[str, float | str]]:
 
 def trajectories(trial: Trial) -> str:
     """The trajectories that can be told, as a sentence; empty where none can."""
-    found = [(name, trend_of(trial.records, key, better)) for key, name, better in TOLD]
+    found = [(name, trend_of(trial.records, key, better)) for key, name, better in TOLD
+             if key in trial.workload.metrics]
     told = [f"{name} {trend.word}" for name, trend in found if trend.word != NOT_DETERMINED]
     return f"Trajectories: {', '.join(told)}." if told else ""

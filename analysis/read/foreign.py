@@ -28,6 +28,7 @@ from record import yamlio
 from record.errors import BadInput
 from record.health.facts import of_config, steps_per_epoch
 from record.run import RunFolder
+from record.workload import workload
 
 Record = dict[str, Any]
 EPOCHS, EMBEDDINGS, SUMMARY = "epoch_metrics.jsonl", "embedding_metrics.jsonl", "metrics.json"
@@ -104,7 +105,8 @@ def _ours(folder: Path) -> Recorded:
     config = yamlio.load_mapping(run.config_file) if run.config_file.exists() else {}
     if not config:
         notes.append("config.yaml is missing: rules that need K or the grace are not judged")
-    facts = of_config(config, steps_per_epoch(records)) if config else {}
+    trained = workload.find(str(identity.get("workload", workload.DEFAULT)))
+    facts = of_config(config, steps_per_epoch(records), trained.settling_steps(config)) if config else {}
     told = _told_by_the_sweep(folder)
     state = _ENDED.get(str(told.get("event")), str(identity.get("state", "unknown")))
     notes += _why_it_ended(state, identity, told)

@@ -16,19 +16,19 @@ from typing import Any
 
 from analysis.read.sources import epoch_records, flat, is_sweep, journal, read_json, record_folder
 from analysis.text import printable
-from lam.config import CHANGES_NO_RESULT
-from lam.metrics import TABLE
 from record import yamlio
 from record.bounds import Bound
 from record.errors import BadInput
 from record.run import RunFolder
 from record.schema import build
 from record.standing import FINISHED
+from record.workload import workload as workloads
+from record.workload.metric import is_validated
+from record.workload.workload import DEFAULT, Workload
 
 STATES = ("suggested", "started", "paused", "stopped", "completed", "failed", "interrupted")
 # What a sweep sets for its trials and is no part of the model's config.
 SET_BY_SWEEP = ("tracking", "threads")
-_CHANGE_NO_NUMBER = (*SET_BY_SWEEP, *CHANGES_NO_RESULT)
 _RUN_STATES = {"running": "started", "finished": "completed", "failed": "failed", "interrupted": "interrupted",
                "stopped": "stopped"}
 Paths = str | Path | Sequence[str | Path]
@@ -50,6 +50,7 @@ class Trial:
         repeats: label of the trial whose config this one trains again with another seed.
         limits: the constraints of its sweep, by metric.
         scheduler: settings of the rule by which its sweep ends trials early; empty where there is none.
+        workload: what was trained.
     """
 
     label: str
@@ -65,11 +66,12 @@ class Trial:
     repeats: str | None = None
     limits: dict[str, Bound] = field(default_factory=dict)
     scheduler: dict[str, Any] = field(default_factory=dict)
+    workload: Workload = field(default_factory=workloads.default)
 
     @property
     def validated(self) -> tuple[dict[str, Any], ...]:
         """The records that hold a validation."""
-        return tuple(record for record in self.records if any(key.startswith("val/") for key in record))
+        return tuple(record for record in self.records if is_validated(record))
 
     @property
     def last_epoch(self) -> int:
@@ -93,13 +95,14 @@ class Study:
     """Trials that are looked at together.
 
     Attributes:
-        objective: key of the metric that ranks them, from `lam.metrics.TABLE`.
+        objective: key of the metric that ranks them, from the workload's table.
         objectives: every objective that was asked for; the first one ranks.
         knobs: the swept keys in order of appearance.
         sweep: sweep.json where the study is one sweep, else empty.
         stops: the trials that were stopped early, with their reasons.
         confirm: label -> entry of confirm.json (seeds, values, mean, low, high, live).
         differences: paired differences over fresh seeds (a, b, mean, low, high), a and b being labels.
+        workload: what was trained, the same in all.
     """
 
     name: str
@@ -111,6 +114,12 @@ class Study:
     confirm: dict[str, dict[str, Any]] = field(default_factory=dict)
     differences: tuple[dict[str, Any], ...] = ()
     objectives: tuple[str, ...] = ()
+    workload: Workload = field(default_factory=workloads.default)
+
+    @property
+    def maximise(self) -> bool:
+        """Whether a higher objective is better."""
+        return self.workload.maximises(self.objective)
 
     @property
     def stops(self) -> tuple[Trial, ...]:
@@ -185,26 +194,37 @@ def _as_reason(reason: Any) -> dict[str, Any]:
 def _read_single(folder: Path) -> Study:
     identity = read_json(folder / "run.json")
     name = printable(str(identity.get("run_id") or folder.name))
-    trial = _read_trial(folder, name)
-    return Study(name=name, objective="val/objective", trials=(trial,), knobs=(), sources=(folder,))
+    trained = _workload(identity.get("workload"), folder / "run.json")
+    trial = _read_trial(folder, name, workload=trained)
+    return Study(name=name, objective=trained.objective, trials=(trial,), knobs=(), sources=(folder,),
+                 workload=trained)
+
+
+def _workload(name: Any, source: Path) -> Workload:
+    try:
+        return workloads.find(str(name or DEFAULT))
+    except BadInput as error:
+        raise BadInput(str(error), source=source) from None
 
 
 def _read_sweep(folder: Path, prefix: str) -> Study:
     sweep = read_json(folder / "sweep.json")
+    trained = _workload(sweep.get("spec", {}).get("workload"), folder / "sweep.json")
     states, limits, scheduler = _trial_states(journal(folder)), _limits(sweep, folder), _scheduler(sweep)
     trials = tuple(
         _read_trial(folder / "trials" / name, prefix + name, event["state"], id=name, params=event["params"],
                     reason=event["reason"], place=place, limits=limits,
-                    scheduler=scheduler, repeats=prefix + event["repeats"] if event["repeats"] else None)
+                    scheduler=scheduler, workload=trained,
+                    repeats=prefix + event["repeats"] if event["repeats"] else None)
         for place, (name, event) in enumerate(states.items())
     )
     _need_a_finished_trial(folder, trials)
-    objectives = _objectives(sweep, folder)
+    objectives = _objectives(sweep, folder, trained)
     confirm, differences = _confirm(folder, prefix)
     return Study(
         name=printable(str(sweep.get("name") or folder.name)), objective=objectives[0], trials=trials,
         knobs=_ordered(knob for trial in trials for knob in trial.params), sources=(folder,), sweep=sweep,
-        confirm=confirm, differences=differences, objectives=objectives,
+        confirm=confirm, differences=differences, objectives=objectives, workload=trained,
     )
 
 
@@ -237,11 +257,11 @@ def _need_a_finished_trial(folder: Path, trials: Sequence[Trial]) -> None:
                    remedy=f"wait, or see 'lam sweep status {folder}'")
 
 
-def _objectives(sweep: dict[str, Any], folder: Path) -> tuple[str, ...]:
-    asked = sweep.get("spec", {}).get("objective") or "val/objective"
+def _objectives(sweep: dict[str, Any], folder: Path, trained: Workload) -> tuple[str, ...]:
+    asked = sweep.get("spec", {}).get("objective") or trained.objective
     keys = (asked,) if isinstance(asked, str) else tuple(asked)
     for key in keys:
-        if key not in TABLE or TABLE[key].direction == "none":
+        if key not in trained.metrics or trained.metrics[key].direction == "none":
             raise BadInput(f"got {key!r}, expected a metric that has a better direction", source=folder / "sweep.json",
                            key="spec.objective", remedy="restore sweep.json from a copy")
     return keys
@@ -280,6 +300,7 @@ def _ordered(keys: Iterable[str]) -> tuple[str, ...]:
 def _merge(parts: Sequence[Study]) -> Study:
     """Several studies as one; runs of their own get the config keys in which they differ as params."""
     trials = _unique_labels([trial for part in parts for trial in part.trials])
+    trained = workloads.common((part.workload for part in parts), ", ".join(str(part.sources[0]) for part in parts))
     objectives = _ordered(part.objective for part in parts)
     if len(objectives) > 1:
         raise BadInput(f"they were ranked by different metrics ({', '.join(objectives)})",
@@ -287,7 +308,7 @@ def _merge(parts: Sequence[Study]) -> Study:
     knobs = _ordered([knob for part in parts for knob in part.knobs] + _differing(trials))
     return Study(
         name=" and ".join(part.name for part in parts) if len(parts) < 4 else f"{len(parts)} runs and sweeps",
-        objective=objectives[0], objectives=objectives, knobs=knobs,
+        objective=objectives[0], objectives=objectives, knobs=knobs, workload=trained,
         trials=tuple(_with_params(trial, knobs) for trial in trials),
         sources=tuple(source for part in parts for source in part.sources),
         confirm={label: entry for part in parts for label, entry in part.confirm.items()},
@@ -298,7 +319,8 @@ def _merge(parts: Sequence[Study]) -> Study:
 def _differing(trials: Sequence[Trial]) -> list[str]:
     """Config keys that may change a number and whose values are not the same in every config."""
     firsts = [trial for trial in trials if trial.config and trial.repeats is None]
-    keys = _ordered(key for trial in firsts for key in trial.config if key.split(".")[0] not in _CHANGE_NO_NUMBER)
+    keys = _ordered(key for trial in firsts for key in trial.config
+                    if key.split(".")[0] not in {*SET_BY_SWEEP, *trial.workload.no_result})
     return [key for key in keys if len({json.dumps(trial.config.get(key)) for trial in firsts}) > 1]
 
 

@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from analysis.judge.judging import LIVE, kept_record
@@ -14,9 +14,8 @@ from analysis.judge.ranking import state_word, word
 from analysis.judge.vitality import collapse_unjudged, findings
 from analysis.read.reading import Study, Trial
 from analysis.text import MISSING, finite, interval, number, share
-from lam.metrics import TABLE
-from record.health import verdict
 from record.health.trends import NOT_DETERMINED, trend_of
+from record.workload.metric import Metric
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,11 @@ class Cell:
 
 @dataclass(frozen=True)
 class Measure:
-    """One row: its title, the metric behind it (or none), the cell of a trial, and which way is better."""
+    """One row: its title, the metric behind it (or none), the cell of a trial, and which way is better.
+
+    Attributes:
+        direction: "table" until `measures` asks the workload's table.
+    """
 
     title: str
     key: str
@@ -41,12 +44,27 @@ class Measure:
 
 def measures(study: Study) -> list[tuple[str, list[Measure]]]:
     """The sections of a comparison and the measures in each."""
-    return [
+    sections = [
         ("Completion and stability", _completion()),
         ("Losses", _losses()),
         ("Action quality", _quality(study)),
         ("Codebook health", _codebook()),
+        ("Metrics", [row for key in study.workload.rows for row in _whole_course(key)]),
     ]
+    table = study.workload.metrics
+    known = ((title, [_directed(row, table) for row in rows if not row.key or row.key in table])
+             for title, rows in sections)
+    return [(title, rows) for title, rows in known if rows]
+
+
+def _directed(row: Measure, table: Mapping[str, Metric]) -> Measure:
+    return replace(row, direction=table[row.key].direction) if row.direction == "table" else row
+
+
+def _whole_course(key: str) -> list[Measure]:
+    name = key.removeprefix("val/").replace("_", " ").capitalize()
+    return [_start(f"{name}, start", key), _extreme(f"{name}, best", key), _end(f"{name}, end", key),
+            _trajectory(f"{name}, trajectory", key)]
 
 
 def _completion() -> list[Measure]:
@@ -79,7 +97,7 @@ def _losses() -> list[Measure]:
 def _quality(study: Study) -> list[Measure]:
     return [
         Measure("Mean over fresh seeds", study.objective, lambda trial: _fresh(study, trial),
-                TABLE[study.objective].direction, "95 % interval"),
+                "table", "95 % interval"),
         _kept("Objective, kept", study.objective),
         _start("Control, start", "val/control"),
         Measure("Control, kept", "val/control", _bounded, "up",
@@ -118,15 +136,11 @@ def _usage(when: str, pick: Callable[[Trial, str], float | None], direction: str
     return Measure(f"Codes in use, {when}", key, lambda trial: _codes(pick(trial, key), trial), direction)
 
 
-def _direction(key: str) -> str:
-    return TABLE[key].direction if key in TABLE else "up"
-
-
 def _trajectory(title: str, key: str) -> Measure:
     """A word by the rules of `record.health.trends`; what too few points say is in brackets."""
 
     def cell(trial: Trial) -> Cell:
-        found = trend_of(trial.records, key, _direction(key))
+        found = trend_of(trial.records, key, trial.workload.metrics[key].direction)
         if not found.points:
             return Cell(None, MISSING)
         return Cell(None, found.word, found.change if found.word == NOT_DETERMINED else "")
@@ -145,19 +159,22 @@ def _start(title: str, key: str) -> Measure:
 
 
 def _end(title: str, key: str) -> Measure:
-    return Measure(title, key, lambda trial: _plain(_last(trial, key)), _direction(key))
+    return Measure(title, key, lambda trial: _plain(_last(trial, key)), "table")
 
 
 def _extreme(title: str, key: str) -> Measure:
-    pick = max if _direction(key) == "up" else min
-    return Measure(title, key, lambda trial: _plain(pick(_series(trial, key), default=None)), _direction(key))
+    def cell(trial: Trial) -> Cell:
+        pick = max if trial.workload.maximises(key) else min
+        return _plain(pick(_series(trial, key), default=None))
+
+    return Measure(title, key, cell, "table")
 
 
 def _kept(title: str, key: str, note: str = "") -> Measure:
     def cell(trial: Trial) -> Cell:
         return _plain(finite((kept_record(trial) or {}).get(key)))
 
-    return Measure(title, key, cell, _direction(key), note)
+    return Measure(title, key, cell, "table", note)
 
 
 def _plain(value: float | None) -> Cell:
@@ -194,7 +211,7 @@ def _ending(trial: Trial) -> Cell:
 
 
 def _nonfinite(trial: Trial) -> Cell:
-    return _plain(float(sum(verdict(record) == "nonfinite" for record in trial.validated)))
+    return _plain(float(sum(trial.workload.verdict(record) == "nonfinite" for record in trial.validated)))
 
 
 def _rise(title: str, key: str) -> Measure:
@@ -213,7 +230,7 @@ def _rise(title: str, key: str) -> Measure:
 def _last_verdict(trial: Trial) -> Cell:
     if not trial.validated:
         return Cell(None, MISSING)
-    last = verdict(trial.validated[-1])
+    last = trial.workload.verdict(trial.validated[-1])
     return Cell(float(last == LIVE), word(last))
 
 

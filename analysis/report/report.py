@@ -18,14 +18,11 @@ from analysis.report.charts import Dot, Series
 from analysis.report.compare import Comparison, choose_columns, compare
 from analysis.report.pictures import Strips, strips_of
 from analysis.text import finite, interval, number, printable, value_text
-from lam import __version__
-from lam.metrics import TABLE, Metric
+from record import provenance
 from record.errors import BadInput
 from record.schema import suggest
+from record.workload.metric import Metric
 
-# Charts of the report: key, title, logarithmic.
-CURVES = (("val/objective", "Objective", False), ("val/mse_loss", "Validation MSE", True),
-          ("val/control", "Control", False), ("val/perplexity_slot", "Slot perplexity", False))
 PICTURED = 2
 ASSESSED = 12
 
@@ -128,10 +125,10 @@ def report_of(study: Study, baseline: str | None = None, now: datetime | None = 
     places = {item.label: item for item in standings}
     assessed = [label for label in dict.fromkeys([*shown, *places]) if trials[label].records][:ASSESSED]
     return Report(
-        title=study.name, made_at=(now or datetime.now(UTC)).strftime("%Y-%m-%d %H:%M UTC"), version=__version__,
-        objective=study.objective, knobs=study.knobs, verdict=verdict, standings=standings,
-        comparison=compare(study, standings, against),
-        curves=tuple(_curve(ordered, verdict.winner, study.objective, *curve) for curve in CURVES),
+        title=study.name, made_at=(now or datetime.now(UTC)).strftime("%Y-%m-%d %H:%M UTC"),
+        version=provenance.lamsweep(), objective=study.objective, knobs=study.knobs, verdict=verdict,
+        standings=standings, comparison=compare(study, standings, against),
+        curves=tuple(_curve(ordered, verdict.winner, study.objective, *curve) for curve in study.workload.curves),
         slices=tuple(_slice(knob, standings, verdict.winner) for knob in study.knobs),
         importance=importance(study, standings),
         strips=tuple(strips_of(trials[label], places[label].epoch)
@@ -139,7 +136,7 @@ def report_of(study: Study, baseline: str | None = None, now: datetime | None = 
         histograms=tuple(_histograms([trials[label] for label in shown], study.objective, verdict.winner)),
         stops=stop_ledger(study), compute=compute_ledger(study), differences=differences(study),
         assessments=tuple(assess(trials[label], places[label]) for label in assessed),
-        provenance=tuple(_provenance(study)), glossary=tuple(TABLE.values()),
+        provenance=tuple(_provenance(study)), glossary=tuple(study.workload.metrics.values()),
         constraints=tuple(dict.fromkeys(f"{key} {bound.text}" for trial in study.trials
                                         for key, bound in trial.limits.items())),
     )

@@ -12,7 +12,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from record.errors import BadInput
 from record.run import RunFolder
@@ -60,12 +60,12 @@ class Workload(ABC):
     objective: str
     error: str
     train: str
-    fixed: Mapping[str, str] = {}
+    fixed: ClassVar[Mapping[str, str]] = {}
     no_result: frozenset[str] = frozenset()
     aside: frozenset[str] = frozenset()
     path_knobs: tuple[str, ...] = ()
     shown: tuple[str, ...] = ()
-    knobs: Mapping[str, KnobRule] = {}
+    knobs: ClassVar[Mapping[str, KnobRule]] = {}
 
     @property
     def curves(self) -> Sequence[Curve]:

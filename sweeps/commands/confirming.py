@@ -18,11 +18,12 @@ from typing import Any, Literal
 
 from rich.console import Console
 
-from lam.config import RunConfig
-from record import files, health, standing
+from record import files, standing
 from record.errors import AnswerIsNo, BadInput
 from record.run import RunFolder
 from record.standing import t_interval
+from record.workload.settings import Settings
+from record.workload.workload import Workload
 from sweeps.commands import launching
 from sweeps.journal import folders, stores
 from sweeps.journal.state import Result, SweepState, TrialState, ranking, result_of
@@ -46,7 +47,7 @@ class Rerun:
 
     trial: str
     seed: int
-    config: RunConfig
+    config: Settings
     fingerprint: str
 
     @property
@@ -77,11 +78,11 @@ def confirm(folder: str | Path, top: int, seeds: int, options: launching.Options
         raise AnswerIsNo(f"{folder}: no trial has a result to confirm; "
                          f"'lam sweep explain {folder}' tells each one's story")
     with stores.hold(folder, sweep.home(folder)):
-        folders.check_data(folder, (options.prepare or launching.prepare_data)(launching.data_configs(sweep)))
+        folders.check_data(folder, launching.prepared(sweep, options))
         _run(sweep, folder, reruns, options, console)
         found = summarise(sweep, reruns, folder)
         files.write_json(folder / "confirm.json", found)
-    undone = [rerun.name for rerun in reruns if not is_done(_run_folder(folder, rerun), rerun.config)]
+    undone = [rerun.name for rerun in reruns if not is_done(sweep.workload, _run_folder(folder, rerun), rerun.config)]
     if undone:
         raise AnswerIsNo(f"{folder}: {', '.join(undone)} did not train to the end and count as missing; output.log in "
                          f"{folder / 'confirm'} shows why, the same command tries again")
@@ -109,7 +110,7 @@ def fresh_seeds(sweep: Sweep, state: SweepState, count: int) -> list[int]:
 
 
 def _run(sweep: Sweep, folder: Path, reruns: list[Rerun], options: launching.Options, console: Console) -> None:
-    missing = [rerun for rerun in reruns if not is_done(_run_folder(folder, rerun), rerun.config)]
+    missing = [rerun for rerun in reruns if not is_done(sweep.workload, _run_folder(folder, rerun), rerun.config)]
     if not missing:
         return
     with launching.trial_machinery(options, folder, sweep, console) as (signals, fitting, scratch):
@@ -126,7 +127,8 @@ class _ConfirmJobs:
 
     def __init__(self, sweep: Sweep, folder: Path, reruns: list[Rerun], options: launching.Options,
                  concurrency: int, console: Console, stopping: Callable[[], bool]) -> None:
-        self._sweep, self._folder, self._train, self._console = sweep, folder, options.train, console
+        self._sweep, self._folder, self._train, self._console = (
+            sweep, folder, options.train or sweep.workload.train, console)
         self._waiting, self._concurrency, self._asked_to_stop = list(reruns), concurrency, stopping
         self.refused: str | None = None
         self._quiet = options.quiet
@@ -143,13 +145,13 @@ class _ConfirmJobs:
         folder = _run_folder(self._folder, rerun)
         after = max((record["epoch"] for record in folder.metrics()), default=0)
         return Job(rerun.name, self._train, rerun.config.mapping(), str(folder.path), after,
-                   self._sweep.spec.hang_minutes * 60)
+                   self._sweep.spec.hang_minutes * 60, self._sweep.spec.workload)
 
     def started(self, job_id: str) -> None:
         self._say(f"{job_id} started")
 
     def record(self, job_id: str, record: dict[str, Any]) -> bool:
-        verdict = health.verdict(record)
+        verdict = self._sweep.workload.verdict(record)
         self._losses.pop(job_id, None)
         if is_judged(record, verdict):
             self._say(display.line({"event": "result", "trial": job_id, "epoch": record["epoch"], "verdict": verdict,
@@ -191,18 +193,19 @@ def _run_folder(folder: Path, rerun: Rerun) -> RunFolder:
     return RunFolder(folder / "confirm" / rerun.name)
 
 
-def is_done(run: RunFolder, config: RunConfig) -> bool:
+def is_done(trained: Workload, run: RunFolder, config: Settings) -> bool:
     """Whether a run was trained to its end, or failed for good."""
     if not run.exists():
         return False
     epoch = max((record["epoch"] for record in run.metrics()), default=0)
-    return _failed(run) or standing.is_trained(epoch, config.num_epochs, run.identity().get("state") == "finished")
+    by_itself = run.identity().get("state") == "finished"
+    return _failed(trained, run) or standing.is_trained(epoch, config.num_epochs, by_itself)
 
 
-def _failed(run: RunFolder) -> bool:
+def _failed(trained: Workload, run: RunFolder) -> bool:
     """Whether it diverged, or its health profile ended it; the sweep leaves such trials out, too."""
     return run.identity().get("state") == "failed" or any(
-        health.verdict(record) == "nonfinite" for record in run.metrics()[-1:])
+        trained.verdict(record) == "nonfinite" for record in run.metrics()[-1:])
 
 
 def summarise(sweep: Sweep, reruns: list[Rerun], folder: Path) -> dict[str, Any]:
@@ -223,12 +226,12 @@ def _of_trial(sweep: Sweep, folder: Path, reruns: list[Rerun]) -> dict[str, Any]
             "live": len(sound), "outside": sum(found.violation > 0 for found in sound)}
 
 
-def outcome(sweep: Sweep, run: RunFolder, config: RunConfig) -> Result | None:
+def outcome(sweep: Sweep, run: RunFolder, config: Settings) -> Result | None:
     """A run as the sweep would judge it; None where it failed, was not validated or not trained to its end."""
-    if not is_done(run, config) or _failed(run):
+    if not is_done(sweep.workload, run, config) or _failed(sweep.workload, run):
         return None
     results = [result_of(result_fields(sweep.spec, record, verdict)) for record in run.metrics()
-               if is_judged(record, verdict := health.verdict(record))]
+               if is_judged(record, verdict := sweep.workload.verdict(record))]
     return standing.ended(results, sweep.spec.maximise)
 
 

@@ -43,7 +43,7 @@ def extend(folder: str | Path, more: Mapping[str, float], space_file: str | Path
     if space_file is not None:
         changes["space"] = wider(sweep, state, space_file)
     longer = _rebuilt(sweep, changes, folder)
-    folders.check_data(folder, (options.prepare or launching.prepare_data)(launching.data_configs(longer)))
+    folders.check_data(folder, launching.prepared(longer, options))
     with stores.hold(folder, sweep.home(folder)):
         folders.rewrite(longer, folder)
     try:

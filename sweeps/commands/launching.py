@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from lam.config import RunConfig
 from record.errors import AnswerIsNo, BadInput, EnvironmentFailed, Interrupted
+from record.workload.settings import Settings
 from sweeps.journal import folders, stores
 from sweeps.journal.journal import Journal
 from sweeps.journal.state import SweepState
@@ -37,9 +37,7 @@ from sweeps.workers.signals import Signals
 if TYPE_CHECKING:
     from sweeps.workers.engine import Jobs
 
-TRAIN = "lam.training.loop:train"
-
-Prepare = Callable[[list[RunConfig]], str]
+Prepare = Callable[[list[Settings]], str]
 
 
 @dataclass(frozen=True)
@@ -49,8 +47,8 @@ class Options:
     Attributes:
         address: a Ray cluster's address, None for an embedded Ray.
         quiet: show nothing while trials run.
-        train: dotted path ``module:function`` of ``train(config, run_dir)``; a seam for tests.
-        prepare: checks the data of these configs, builds its cache, and returns the first one's data fingerprint.
+        train: dotted path that stands in for the workload's own `train`; a seam for tests.
+        prepare: stands in for the workload's own `prepare`.
         again: the command that resumes the work, for messages.
         allow_inert: launch although a knob changes nothing.
         warm_start: folder of another sweep whose results the searcher starts from.
@@ -58,7 +56,7 @@ class Options:
 
     address: str | None = None
     quiet: bool = False
-    train: str = TRAIN
+    train: str | None = None
     prepare: Prepare | None = None
     again: str | None = None
     allow_inert: bool = False
@@ -97,8 +95,8 @@ def run_in(sweep: Sweep, folder: Path, options: Options, console: Console) -> Sw
     """Run a validated sweep in its folder; see `launch`."""
     stores.check_store(sweep.home(folder))
     found = warm.matches(sweep, options.warm_start) if options.warm_start else None
-    fingerprint = (options.prepare or prepare_data)(data_configs(sweep))
-    checks.check_labels(sweep)
+    fingerprint = prepared(sweep, options)
+    checks.check_data(sweep)
     for warning in [*(found.warnings(fingerprint) if found else ()), *folders.another_optuna(folder)]:
         console.print(f"warning: {warning}", highlight=False, markup=False, soft_wrap=True)
     if not (options.allow_inert or (folder / "sweep.json").exists()):
@@ -119,36 +117,23 @@ def run_in(sweep: Sweep, folder: Path, options: Options, console: Console) -> Sw
             return conclude(sweep, journal, console)
 
 
-def data_configs(sweep: Sweep) -> list[RunConfig]:
+def data_configs(sweep: Sweep) -> list[Settings]:
     """The base, and one config for each different reading of the data in the space."""
     base = sweep.base.mapping()
     configs = [sweep.base, *(sweep.config(params) for params in corners(sweep.spec.space, base))]
-    readings = {(config.data_dir, config.manifest_path, config.sequence_length): config for config in configs}
-    return list(readings.values())
+    return list({sweep.workload.data_of(config): config for config in configs}.values())
 
 
-def prepare_data(configs: list[RunConfig]) -> str:
-    """Check the data and build the cache that all trials share; the fingerprint of the first config's data."""
-    from lam.data import windows  # here: it loads h5py
-
-    for config in configs:
-        for split in ("train", "validation"):
-            windows.open_split(config, split)
-    return windows.data_fingerprint(configs[0])
-
-
-def steps_per_epoch(sweep: Sweep) -> int:
-    """Optimizer steps of one epoch of the base config."""
-    from lam.data import windows  # here: it loads h5py
-
-    return sweep.base.steps_in_epoch(len(windows.open_split(sweep.base, "train")))
+def prepared(sweep: Sweep, options: Options) -> str:
+    """Check the data and build what all trials share; the fingerprint of the base config's data."""
+    return (options.prepare or sweep.workload.prepare)(data_configs(sweep))
 
 
 def _audited(sweep: Sweep, options: Options) -> tuple[audit.Audited, ...]:
     """The audit before a launch: what is certain is not probed, and a stand-in for training is not probed at all."""
-    if options.train != TRAIN or options.prepare is not None:
+    if options.train is not None or options.prepare is not None:
         return audit.audit(sweep, None)
-    return audit.audit(sweep, steps_per_epoch=steps_per_epoch(sweep), skip=audit.CERTAIN)
+    return audit.audit(sweep, steps_per_epoch=sweep.workload.steps_per_epoch(sweep.base), spare=True)
 
 
 def is_over(sweep: Sweep, state: SweepState) -> bool:
@@ -173,8 +158,9 @@ def _run(sweep: Sweep, journal: Journal, options: Options, console: Console, fou
         from sweeps.workers.driver import SweepDriver  # here: it loads optuna and ray
 
         driver_display = display.display_for(console, sweep, journal.state, options.quiet, signals)
-        driver = SweepDriver(sweep, journal, options.train, concurrency(sweep, fitting, options.address),
-                             driver_display.event, lambda: signals.received is not None)
+        driver = SweepDriver(sweep, journal, options.train or sweep.workload.train,
+                             concurrency(sweep, fitting, options.address), driver_display.event,
+                             lambda: signals.received is not None)
         _begin(sweep, journal)
         if found is not None and not journal.state.trials:
             warm.record(journal, sweep, found)

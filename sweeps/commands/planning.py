@@ -23,7 +23,7 @@ def plan(path: str | Path, prepare: launching.Prepare | None = None) -> list[str
     """
     sweep = load(path)
     stores.check_store(sweep.home(folders.sweep_folder(sweep)))
-    (prepare or launching.prepare_data)(launching.data_configs(sweep))
+    launching.prepared(sweep, launching.Options(prepare=prepare))
     return [*checks.warnings(sweep), *_space(sweep), *_audit(sweep, probing=prepare is None), *_ladder(sweep),
             *_cost(sweep, probing=prepare is None)]
 
@@ -34,7 +34,7 @@ def _space(sweep: Sweep) -> list[str]:
 
 
 def _audit(sweep: Sweep, probing: bool) -> list[str]:
-    steps = launching.steps_per_epoch(sweep) if probing else None
+    steps = sweep.workload.steps_per_epoch(sweep.base) if probing else None
     found = audit.audit(sweep, probing_digests if probing else None, steps)
     return ["does each knob act?", *(f"  {item.sentence}" for item in found)]
 

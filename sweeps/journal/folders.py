@@ -10,11 +10,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from lam import config as config_module
 from record import files, provenance
 from record.errors import BadInput, EnvironmentFailed
 from record.journal import journals
 from record.schema import build
+from record.workload import workload
 from sweeps.journal.state import SweepState, replay
 from sweeps.journal.stores import Store
 from sweeps.spec.spec import Sweep, SweepSpec
@@ -214,5 +214,6 @@ def open_sweep(folder: str | Path) -> tuple[Sweep, SweepState]:
     found = known(Path(folder))
     # The space is rebuilt from what was asked, since the plain dump also writes the kinds that are null.
     values = {**found["spec"], "space": found["asked"].get("space")}
-    sweep = Sweep(build(SweepSpec, values, file), config_module.from_mapping(found["base"], file), str(file), "")
+    spec = build(SweepSpec, values, file)
+    sweep = Sweep(spec, workload.find(spec.workload).read(found["base"], file), str(file), "")
     return sweep, replay(journals.read(folder))

@@ -6,7 +6,8 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 
-from lam.config import RunConfig
+from record.workload.knobs import Size
+from record.workload.settings import Settings
 from sweeps.spec import grid
 from sweeps.spec.sections import Asha
 from sweeps.spec.space import corners
@@ -46,7 +47,7 @@ def epochs(sweep: Sweep) -> Epochs:
     most = configs * sweep.spec.seeds * sweep.max_epochs
     others = sweep.spec.budget.model_dump(exclude_none=True).keys() - {"trials"}
     on_tflops = sweep.spec.asha is not None and sweep.spec.asha.on_tflops
-    if others or on_tflops or sweep.base.early_stopping is not None or "early_stopping" in sweep.spec.space:
+    if others or on_tflops or any(config.stops_early for config in _some_configs(sweep)):
         return Epochs(None, most)
     return Epochs(least_epochs(sweep, configs), most)
 
@@ -96,34 +97,15 @@ def least_through(arrivals: int, asha: Asha) -> int:
     return sum(number <= math.ceil(number / asha.reduction_factor) for number in range(1, arrivals + 1))
 
 
-@dataclass(frozen=True)
-class Size:
-    """A config's operations an epoch, and the bytes of the weights that its finished run keeps."""
-
-    tflops_per_epoch: float
-    kept_bytes: int
-
-
 def sizes(sweep: Sweep) -> list[Size]:
     """Sizes at the base and at corners of the space, counted without training; the data must be there."""
-    base = sweep.base.mapping()
-    configs = [sweep.config(params) for params in corners(sweep.spec.space, base)][:SIZED_CONFIGS]
-    return [size(config) for config in configs]
+    found = (sweep.workload.size(config) for config in _some_configs(sweep)[:SIZED_CONFIGS])
+    return [size for size in found if size is not None]
 
 
-def size(config: RunConfig) -> Size:
-    """Counted by the counter that training uses; a rollout step as often as its coin says."""
-    from lam.data import windows
-    from lam.model import flops  # here, both: they load torch and h5py
-
-    train = windows.open_split(config, "train")
-    plain, rolled = (flops.training_flops(config, train.latent_shape, anchor)
-                     for anchor in (None, 0 if config.rollout_horizon > 1 else None))
-    share = config.rollout_prob if config.rollout_horizon > 1 else 0.0
-    each = plain + share * (rolled - plain)
-    kept = (2 if config.keep == "all" else 1) + config.num_epochs // (config.checkpoint_every or math.inf)
-    samples = config.steps_in_epoch(len(train)) * config.batch_size
-    return Size(samples * each / 1e12, int(kept * flops.weight_bytes(config, train.latent_shape)))
+def _some_configs(sweep: Sweep) -> list[Settings]:
+    """The configs at the corners of the space."""
+    return [sweep.config(params) for params in corners(sweep.spec.space, sweep.base.mapping())]
 
 
 def size_lines(found: list[Size], bounds: Epochs, trials: int | None) -> list[str]:
@@ -132,13 +114,16 @@ def size_lines(found: list[Size], bounds: Epochs, trials: int | None) -> list[st
     Args:
         trials: how many there are at most, None where that has no limit.
     """
+    later = "time: 'lam sweep status' estimates it from the first epochs on"
+    if not found:
+        return [later]
     tflops, kept = [item.tflops_per_epoch for item in found], max(item.kept_bytes for item in found)
     total = f"; about {max(tflops) * bounds.most:.3g} TFLOP in all at most" if bounds.most is not None else ""
     disk = f", {megabytes(kept * trials)} in all" if trials is not None else ""
     return [f"operations: about {spread(min(tflops), max(tflops))} TFLOP an epoch{total}",
             f"disk: about {megabytes(kept)} of weights a trial at most{disk}; a trial under way has about five times "
             "its weights, and records and samples come on top",
-            "time: 'lam sweep status' estimates it from the first epochs on"]
+            later]
 
 
 def spread(low: float, high: float) -> str:

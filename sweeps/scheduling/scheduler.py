@@ -21,9 +21,10 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from lam.config import RunConfig
 from record import health
 from record.standing import is_sound
+from record.workload import workload
+from record.workload.settings import Settings
 from sweeps.journal.state import Result, SweepState, TrialState
 from sweeps.spec import rungs
 from sweeps.spec.sections import Asha, Budget, Median
@@ -48,7 +49,7 @@ class Ending:
         return {key: value for key, value in asdict(self).items() if key != "event"}
 
 
-def judge(spec: SweepSpec, state: SweepState, trial: TrialState, config: RunConfig) -> Ending | None:
+def judge(spec: SweepSpec, state: SweepState, trial: TrialState, config: Settings) -> Ending | None:
     """Whether the trial ends with its latest result; None where it goes on.
 
     Args:
@@ -65,7 +66,7 @@ def judge(spec: SweepSpec, state: SweepState, trial: TrialState, config: RunConf
             or _out_of_budget(spec, state, saved))
 
 
-def epochs_left(spec: SweepSpec, trial: TrialState, config: RunConfig) -> int:
+def epochs_left(spec: SweepSpec, trial: TrialState, config: Settings) -> int:
     """Epochs until the trial has had its full budget, 0 or less where it has."""
     return full_epochs(spec, trial, config.num_epochs) - trial.epoch
 
@@ -84,18 +85,19 @@ def _epochs_until(tflops: float, trial: TrialState, unknown: int) -> int:
     return trial.epoch + math.ceil((tflops - trial.tflops) / (trial.tflops / trial.epoch))
 
 
-def collapse_grace(trial: TrialState, config: RunConfig, spec: SweepSpec) -> int:
+def collapse_grace(trial: TrialState, config: Settings, spec: SweepSpec) -> int:
     """Epochs before collapse is judged: of those that the trial can have, which its TFLOPs may make few."""
     if config.health.grace_epochs is not None:
         return config.health.grace_epochs
     latest, first_rung = trial.results[-1], spec.scheduler.rule.grace_epochs if spec.scheduler else 0
     if spec.asha is not None and spec.asha.on_tflops:
         first_rung = _epochs_until(spec.asha.grace, trial, first_rung)
-    return health.collapse_grace(full_epochs(spec, trial, config.num_epochs), latest.step // latest.epoch,
-                                 config.vq_refresh_interval, first_rung)
+    settling = workload.find(spec.workload).settling_steps(config.mapping())
+    return health.collapse_grace(full_epochs(spec, trial, config.num_epochs), latest.step // latest.epoch, settling,
+                                 first_rung)
 
 
-def _collapse(trial: TrialState, config: RunConfig, saved: int, spec: SweepSpec) -> Ending | None:
+def _collapse(trial: TrialState, config: Settings, saved: int, spec: SweepSpec) -> Ending | None:
     latest = trial.results[-1]
     grace = collapse_grace(trial, config, spec)
     epochs, flags = zip(*((result.epoch, result.verdict == "collapsed") for result in trial.results), strict=True)

@@ -31,7 +31,7 @@ from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from lam.metrics import TABLE
+from record.workload.workload import find
 from sweeps.journal.state import Result, SweepState, as_learned, mean_result
 from sweeps.journal.state import TrialState as Trial
 from sweeps.search import points
@@ -87,7 +87,7 @@ def sampler(search: Search, seed: int) -> BaseSampler:
 
 def directions(spec: SweepSpec) -> list[StudyDirection]:
     """Optuna's word for each objective."""
-    return [StudyDirection.MAXIMIZE if TABLE[key].direction == "up" else StudyDirection.MINIMIZE
+    return [StudyDirection.MAXIMIZE if find(spec.workload).maximises(key) else StudyDirection.MINIMIZE
             for key in spec.objectives]
 
 

@@ -20,10 +20,6 @@ from sweeps.journal.state import SweepState, TrialState, as_learned
 from sweeps.spec import space
 from sweeps.spec.spec import Sweep
 
-# Fields that change no result, or that each sweep has of its own.
-_ASIDE = ("data_dir", "manifest_path", "threads", "device", "cache", "keep", "checkpoint_every", "sample_count",
-          "eval_batch_size", "val_at_tflops", "seed", "tracking")
-
 LEARNING = ("tpe", "gp", "cmaes")
 
 
@@ -98,7 +94,7 @@ def obstacle(sweep: Sweep, other: Sweep, trial: TrialState) -> str | None:
     """Why this sweep could not have suggested a trial of another; None where it could have."""
     full, base = other.config(trial.params).mapping(), sweep.base.mapping()
     for key in base:
-        if key not in sweep.spec.space and key not in _ASIDE and full[key] != base[key]:
+        if key not in sweep.spec.space and key not in sweep.workload.aside and full[key] != base[key]:
             return f"{key} is {full[key]!r:.80} there, {base[key]!r:.80} here"
     for name, value in _params(sweep, other, trial).items():
         if not sweep.spec.space[name].contains(value):

@@ -6,10 +6,9 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
-from lam.config import CHANGES_NO_RESULT, RunConfig
-from lam.metrics import NEEDS, TABLE
 from record.errors import BadInput
 from record.schema import suggest
+from record.workload.settings import Settings
 from sweeps.spec import grid
 from sweeps.spec.space import corners, draws
 from sweeps.spec.spec import Sweep
@@ -17,15 +16,8 @@ from sweeps.spec.spec import Sweep
 RANDOM_POINTS = 200
 MOST_GP_VALUES = 1_000_000
 
-# Fields that a sweep may not vary, and why.
-_NOT_A_KNOB = {
-    "num_epochs": "the scheduler's max_epochs sets it",
-    "threads": "resources.cpu sets it",
-    "health": "it judges trials, so they could not be compared",
-    **dict.fromkeys(("objective_preset", "perplexity_target", "eval_seed", "eval_sequences", "val_every"),
-                    "it changes what is measured, so trials could not be compared"),
-    **dict.fromkeys(CHANGES_NO_RESULT, "it changes no result"),
-}
+# Keys that a sweep sets itself.
+_SET_BY_SWEEP = {"num_epochs": "the scheduler's max_epochs sets it", "threads": "resources.cpu sets it"}
 
 
 def check(sweep: Sweep, given: Mapping[str, Any]) -> None:
@@ -58,15 +50,16 @@ def warnings(sweep: Sweep) -> list[str]:
 
 
 def _check_knob(sweep: Sweep, given: Mapping[str, Any], name: str) -> None:
-    fields = RunConfig.model_fields
+    fields = type(sweep.base).model_fields
+    fixed = {**dict.fromkeys(sweep.workload.no_result, "it changes no result"), **sweep.workload.fixed, **_SET_BY_SWEEP}
 
     def bad(what: str, remedy: str, key: str = f"space.{name}") -> BadInput:
         return BadInput(what, source=sweep.source, key=key, remedy=remedy)
 
     if name not in fields:
         raise bad("is no key of a run config", suggest(name, list(fields)))
-    if name in _NOT_A_KNOB:
-        raise bad(f"cannot be swept: {_NOT_A_KNOB[name]}", "take it out of the space")
+    if name in fixed:
+        raise bad(f"cannot be swept: {fixed[name]}", "take it out of the space")
     if name in given and given[name] != fields[name].default:
         raise bad(f"is swept, and the base config fixes it at {given[name]!r}",
                   f"take {name} out of the base config or out of the space")
@@ -78,14 +71,14 @@ def _check_knob(sweep: Sweep, given: Mapping[str, Any], name: str) -> None:
             raise bad(f"{other!r} is chosen after {name}", f"write {other} above {name}", f"space.{name}.when")
 
 
-def _every_corner(sweep: Sweep) -> list[tuple[dict[str, Any], RunConfig]]:
+def _every_corner(sweep: Sweep) -> list[tuple[dict[str, Any], Settings]]:
     """Configs of the corners and of random points; the first one that is no valid config is refused."""
     base = sweep.base.mapping()
     points = [*corners(sweep.spec.space, base), *draws(sweep.spec.space, base, RANDOM_POINTS)]
     return [(params, _valid(sweep, params)) for params in points]
 
 
-def _valid(sweep: Sweep, params: dict[str, Any]) -> RunConfig:
+def _valid(sweep: Sweep, params: dict[str, Any]) -> Settings:
     try:
         return sweep.config(params)
     except BadInput as error:
@@ -94,7 +87,7 @@ def _valid(sweep: Sweep, params: dict[str, Any]) -> RunConfig:
                        remedy="narrow the range, give it a step, or make a knob conditional with 'when'") from None
 
 
-def _check_is_active(sweep: Sweep, name: str, configs: list[tuple[dict[str, Any], RunConfig]]) -> None:
+def _check_is_active(sweep: Sweep, name: str, configs: list[tuple[dict[str, Any], Settings]]) -> None:
     active = [config for params, config in configs if name in params]
     if not active:
         raise BadInput("is never active: its 'when' holds nowhere in this space", source=sweep.source,
@@ -163,37 +156,27 @@ def _check_grid(sweep: Sweep) -> None:
                        source=sweep.source, key="search.grid", remedy="take fewer values, or use search qmc")
 
 
-def _check_objective(sweep: Sweep, configs: list[tuple[dict[str, Any], RunConfig]]) -> None:
+def _check_objective(sweep: Sweep, configs: list[tuple[dict[str, Any], Settings]]) -> None:
     """Refuse an objective or a constraint that some trial does not have."""
-    if "val/objective" in sweep.spec.objectives and sweep.base.objective_preset != "mse":
-        _check_codes(sweep, configs)
     for key in dict.fromkeys([*sweep.spec.objectives, *sweep.spec.constraints]):
-        lacking = next(((params, lack) for params, config in configs if (lack := config.lacks(key))), None)
+        lacking = next(((params, lack) for params, config in configs
+                        if (lack := sweep.workload.lacks(config, key))), None)
         if lacking is not None:
             where = ", ".join(f"{name}={value!r}" for name, value in lacking[0].items())
             raise BadInput(f"got {key}, which needs {lacking[1]}; the trial {where} would not have it",
                            source=sweep.source, key="objective" if key in sweep.spec.objectives else "constraints",
-                           remedy="take such trials out of the space, or judge by val/mse_loss")
+                           remedy="take such trials out of the space, or judge by " + sweep.workload.error)
 
 
-def check_labels(sweep: Sweep) -> None:
-    """Refuse an objective or a constraint that needs true actions where the data hold none.
+def check_data(sweep: Sweep) -> None:
+    """Refuse an objective or a constraint that needs what the data do not hold, such as true actions.
 
     Raises:
         BadInput: it does.
     """
-    from lam.data import windows
-
-    needy = [key for key in (*sweep.spec.objectives, *sweep.spec.constraints) if "labels" in TABLE[key].needs]
-    if needy and not windows.has_labels(sweep.base):
-        raise BadInput(f"got {needy[0]}, which needs {NEEDS['labels']}, and there are none", source=sweep.source,
-                       key="objective" if needy[0] in sweep.spec.objectives else "constraints",
-                       remedy="add the dataset actions to the files, or use val/objective")
-
-
-def _check_codes(sweep: Sweep, configs: list[tuple[dict[str, Any], RunConfig]]) -> None:
-    """Without codes val/objective is defined, but means the error alone."""
-    if any(config.quantizer == "none" for _, config in configs):
-        raise BadInput("got none among the quantizers of a sweep ranked by val/objective, which needs codes",
-                       source=sweep.source, key="space.quantizer",
-                       remedy="train the 'none' arm as a run of its own, or rank by val/mse_loss")
+    for key in (*sweep.spec.objectives, *sweep.spec.constraints):
+        lack = sweep.workload.data_lacks(sweep.base, key)
+        if lack:
+            raise BadInput(f"got {key}, which needs {lack}, and there are none", source=sweep.source,
+                           key="objective" if key in sweep.spec.objectives else "constraints",
+                           remedy=f"add them to the data, or use {sweep.workload.objective}")

@@ -6,14 +6,16 @@ Nothing is started and nothing is written before that has passed; see `sweeps.sp
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lam import config as config_module
-from lam.config import RunConfig
 from record import yamlio
 from record.errors import BadInput
 from record.schema import build
+from record.workload import workload
+from record.workload.settings import Settings, resolve
+from record.workload.workload import Workload
 from sweeps.spec import checks
 from sweeps.spec.spec import Sweep, SweepSpec
 
@@ -26,23 +28,23 @@ def load(path: str | Path) -> Sweep:
     """
     path = Path(path)
     values = yamlio.load_mapping(path)
-    _make_absolute(values.get("space"), path.parent)
+    spec = build(SweepSpec, values, path)
+    trained = workload.find(spec.workload)
+    _make_absolute(values["space"], trained.path_knobs, path.parent)
     spec = build(SweepSpec, values, path)
     given, base_source = _base_values(spec, path)
-    base = _complete(spec, config_module.from_mapping(given, base_source), Path(base_source).parent)
+    base = _complete(spec, trained, trained.read(given, base_source), Path(base_source).parent)
     sweep = Sweep(spec, base, str(path), path.read_text(encoding="utf-8"))
     checks.check(sweep, given)
     return sweep
 
 
-def _make_absolute(space: Any, folder: Path) -> None:
-    """Make swept data paths absolute, as the base's are: a trial runs in another folder."""
-    for key in ("data_dir", "manifest_path"):
-        domain = space.get(key) if isinstance(space, dict) else None
-        choices = domain.get("choice") if isinstance(domain, dict) else None
-        if isinstance(domain, dict) and isinstance(choices, list):
-            domain["choice"] = [str(config_module.resolve(path, folder)) if isinstance(path, str) else path
-                                for path in choices]
+def _make_absolute(space: dict[str, Any], keys: Sequence[str], folder: Path) -> None:
+    """Make swept paths absolute, as the base's are: a trial runs in another folder."""
+    for key in keys:
+        choices = space.get(key, {}).get("choice")
+        if choices:
+            space[key]["choice"] = [str(resolve(path, folder)) if isinstance(path, str) else path for path in choices]
 
 
 def _base_values(spec: SweepSpec, path: Path) -> tuple[dict[str, Any], str]:
@@ -56,14 +58,15 @@ def _base_values(spec: SweepSpec, path: Path) -> tuple[dict[str, Any], str]:
     return yamlio.load_mapping(beside), str(beside)
 
 
-def _complete(spec: SweepSpec, base: RunConfig, folder: Path) -> RunConfig:
+def _complete(spec: SweepSpec, trained: Workload, base: Settings, folder: Path) -> Settings:
     """The base with what the sweep settles: absolute paths, the epochs, the validations, the threads of one trial."""
     changes: dict[str, Any] = {}
     if spec.scheduler:
         changes["num_epochs"] = spec.scheduler.rule.max_epochs
-    if spec.asha and spec.asha.on_tflops:
-        ladders = [spec.asha.ladder(bracket) for bracket in range(spec.asha.brackets)]
-        changes["val_at_tflops"] = sorted({*itertools.chain(*ladders), spec.asha.maximum})
     if base.threads == 0:
         changes["threads"] = max(1, int(spec.resources.cpu))
-    return config_module.relative_paths_from(base, folder).replace(**changes)
+    whole = trained.absolute(base, folder).replace(**changes)
+    if not (spec.asha and spec.asha.on_tflops):
+        return whole
+    ladders = [spec.asha.ladder(bracket) for bracket in range(spec.asha.brackets)]
+    return trained.validated_at(whole, sorted({*itertools.chain(*ladders), spec.asha.maximum}))

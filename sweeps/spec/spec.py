@@ -12,14 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, StrictInt, field_validator, model_validator
+from pydantic import Field, StrictInt, ValidationInfo, field_validator, model_validator
 
-from lam.config import RunConfig
-from lam.metrics import TABLE
-from record import standing
 from record.bounds import Bound
+from record.errors import BadInput
 from record.journal import journals
 from record.schema import Strict, suggest
+from record.workload import workload as workloads
+from record.workload.settings import Settings
+from record.workload.workload import DEFAULT, Workload
 from sweeps.spec.sections import Amount, Asha, Budget, Count, Policy, Resources, Scheduler, Search, Tpe
 from sweeps.spec.space import Knob, Scalar
 
@@ -30,11 +31,12 @@ class SweepSpec(Strict):
     """One sweep, as asked."""
 
     name: str = Field(description="folder of the sweep under its storage")
+    workload: str = Field(DEFAULT, description="what is trained: lam, or the name that an installed package gave it")
     base: str | dict[str, Any] = Field(description="run YAML, relative to the sweep file, or the mapping itself")
     space: dict[str, Knob] = Field(min_length=1)
     objective: str | list[str] = Field(
-        "val/objective", description="validation metric that ranks, or several: the first one ranks and is judged at "
-        "rungs, the searcher trades them off; directions are the metric table's")
+        description="validation metric that ranks, or several: the first one ranks and is judged at rungs, the "
+        "searcher trades them off; directions are the metric table's; default: the workload's own, val/objective")
     constraints: dict[str, Bound] = Field(
         default_factory=dict, description="limits of validation metrics or of total_tflops; a trial outside ranks last")
     search: Search = Field(default_factory=lambda: Search(tpe=Tpe()))
@@ -68,6 +70,21 @@ class SweepSpec(Strict):
             raise ValueError(wrong)
         return journal
 
+    @model_validator(mode="before")
+    @classmethod
+    def _ranks_by_its_own(cls, values: Any) -> Any:
+        name = values.get("workload", DEFAULT)
+        return values if name not in workloads.installed() else {
+            "objective": workloads.find(name).objective, **values}
+
+    @field_validator("workload")
+    @classmethod
+    def _is_installed(cls, name: str) -> str:
+        try:
+            return workloads.find(name).name
+        except BadInput as error:
+            raise ValueError(str(error).removeprefix("workload: ")) from None
+
     @field_validator("scheduler", mode="before")
     @classmethod
     def _none_is_a_word(cls, value: Any) -> Any:
@@ -80,26 +97,33 @@ class SweepSpec(Strict):
 
     @field_validator("objective")
     @classmethod
-    def _rankable(cls, objective: str | list[str]) -> str | list[str]:
+    def _rankable(cls, objective: str | list[str], known: ValidationInfo) -> str | list[str]:
+        if "workload" not in known.data:
+            return objective
+        trained = workloads.find(known.data["workload"])
         keys = [objective] if isinstance(objective, str) else objective
         if not keys or len(set(keys)) < len(keys):
             raise ValueError(f"got {objective!r}, expected one metric, or several different ones")
         for key in keys:
-            if key not in TABLE:
-                raise ValueError(f"got {key!r}, which is no metric; {suggest(key, _rankable_keys())}")
-            _refuse_evaluate_only(key)
-            if key not in _rankable_keys():
-                raise ValueError(f"got {key!r}, which is no validation metric with a direction; use val/objective")
+            if key not in trained.metrics:
+                raise ValueError(f"got {key!r}, which is no metric; {suggest(key, trained.rankable())}")
+            _refuse_evaluate_only(trained, key)
+            if key not in trained.rankable():
+                raise ValueError(f"got {key!r}, which is no validation metric with a direction; use "
+                                 f"{trained.objective}")
         return objective
 
     @field_validator("constraints")
     @classmethod
-    def _measurable(cls, constraints: dict[str, Bound]) -> dict[str, Bound]:
-        known = [key for key in TABLE if key.startswith("val/") or key == "total_tflops"]
+    def _measurable(cls, constraints: dict[str, Bound], given: ValidationInfo) -> dict[str, Bound]:
+        if "workload" not in given.data:
+            return constraints
+        trained = workloads.find(given.data["workload"])
+        known = [key for key in trained.metrics if key.startswith("val/") or key == "total_tflops"]
         for key in constraints:
             if key not in known:
                 raise ValueError(f"got {key!r}, which is no validation metric; {suggest(key, known)}")
-            _refuse_evaluate_only(key)
+            _refuse_evaluate_only(trained, key)
         return constraints
 
     @model_validator(mode="after")
@@ -126,7 +150,7 @@ class SweepSpec(Strict):
     @property
     def maximise(self) -> bool:
         """Whether a higher primary objective is better."""
-        return TABLE[self.primary].direction == "up"
+        return workloads.find(self.workload).maximises(self.primary)
 
     @property
     def asha(self) -> Asha | None:
@@ -139,13 +163,9 @@ class SweepSpec(Strict):
         return [key for key in dict.fromkeys([*self.objectives[1:], *self.constraints]) if key != "total_tflops"]
 
 
-def _refuse_evaluate_only(key: str) -> None:
-    if TABLE[key].measured == "evaluate":
-        raise ValueError(f"got {key!r}, which 'lam evaluate' measures and no training does; use val/objective")
-
-
-def _rankable_keys() -> list[str]:
-    return [key for key, metric in TABLE.items() if key.startswith("val/") and metric.direction != "none"]
+def _refuse_evaluate_only(trained: Workload, key: str) -> None:
+    if trained.metrics[key].measured == "evaluate":
+        raise ValueError(f"got {key!r}, which 'lam evaluate' measures and no training does; use {trained.objective}")
 
 
 @dataclass(frozen=True)
@@ -153,9 +173,14 @@ class Sweep:
     """A validated sweep: the spec, its complete base config, and where both came from."""
 
     spec: SweepSpec
-    base: RunConfig
+    base: Settings
     source: str
     text: str
+
+    @property
+    def workload(self) -> Workload:
+        """What is trained."""
+        return workloads.find(self.spec.workload)
 
     @property
     def max_epochs(self) -> int:
@@ -165,9 +190,9 @@ class Sweep:
     @property
     def needs_codes(self) -> bool:
         """Whether a model without codes is out of the contest."""
-        return standing.needs_codes(self.spec.primary, self.base.objective_preset)
+        return self.workload.needs_codes(self.spec.primary, self.base.mapping())
 
-    def config(self, params: dict[str, Scalar]) -> RunConfig:
+    def config(self, params: dict[str, Scalar]) -> Settings:
         """The complete config of a trial; MLflow is written by the driver alone."""
         return self.base.replace(tracking=self.base.tracking.for_trial(self.spec.name).model_dump(), **params)
 
@@ -178,8 +203,9 @@ class Sweep:
     def asked(self) -> dict[str, Any]:
         """Everything that defines the sweep; what may change between launches is left out."""
         elsewhere = {"journal": self.spec.journal} if self.spec.journal else {}
+        other = {"workload": self.spec.workload} if self.spec.workload != DEFAULT else {}
         return {
-            **elsewhere,
+            **elsewhere, **other,
             "name": self.spec.name,
             "base": {key: value for key, value in self.base.mapping().items() if key != "tracking"},
             "space": self.space_mapping(),

@@ -7,7 +7,6 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from lam.metrics import TABLE
 from record.standing import is_sound
 from sweeps.journal.state import Result, SweepState, TrialState, mean_result, pareto, ranking
 from sweeps.spec.spec import Sweep
@@ -148,7 +147,7 @@ def front(sweep: Sweep, state: SweepState) -> list[str]:
     keys = sweep.spec.objectives
     if len(keys) == 1:
         return []
-    signs = {key: 1 if TABLE[key].direction == "up" else -1 for key in keys}
+    signs = {key: 1 if sweep.workload.maximises(key) else -1 for key in keys}
     return [trial.id for trial, _ in pareto(state, signs, sweep.spec.primary, sweep.needs_codes)]
 
 

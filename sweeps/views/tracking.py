@@ -11,10 +11,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from lam.config import TrackingConfig, of_run
-from lam.trackers import feed, mlflow_client, view
-from lam.trackers.feed import Feed
 from record.run import RunFolder
+from record.tracking import feed, mlflow_client, view
+from record.tracking.feed import Feed
+from record.workload import workload
+from record.workload.settings import TrackingConfig
 
 STATUS = {"completed": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
 ENDINGS = {"sweep_finished": "FINISHED", "sweep_interrupted": "KILLED"}
@@ -45,7 +46,7 @@ class SweepTracker:
 
 
 class MlflowSweepSink:
-    """A `lam.trackers.feed.Sink` of journal events."""
+    """A `record.tracking.feed.Sink` of journal events."""
 
     name = "MLflow"
 
@@ -59,6 +60,7 @@ class MlflowSweepSink:
         assert self._tracking.mlflow is not None
         sweep = json.loads((self._folder / "sweep.json").read_text(encoding="utf-8"))
         name = str(sweep["name"])
+        self._trained = workload.find(sweep.get("spec", {}).get("workload", workload.DEFAULT))
         self._key = f"{name}-{view.digest(name, sweep.get('created_at'), sweep.get('fingerprint'))}"
         self._experiment = mlflow_client.Experiment(self._tracking.mlflow, self._tracking.mlflow_experiment)
         params = {key: sweep.get(key) for key in ("fingerprint", "data_fingerprint", "git_commit", "created_at")}
@@ -77,7 +79,8 @@ class MlflowSweepSink:
         run = self._trial(trial, event.get("params", {}))
         self._describe(trial, run)
         if kind == "result" or kind in STATUS:
-            run.records(RunFolder(self._folder / "trials" / trial).metrics())
+            run.records(
+                map(self._trained.views, RunFolder(self._folder / "trials" / trial).metrics()))
         if kind in STATUS:
             run.end(STATUS[kind], (event.get("reason") or {}).get("sentence"))
         if kind == "completed" and event.get("objective") is not None:
@@ -95,7 +98,7 @@ class MlflowSweepSink:
         if trial in self._described or not folder.exists():
             return
         self._described.add(trial)
-        found = view.view_of(of_run(folder), folder, fresh=run.epoch == 0)
+        found = view.view_of(self._trained.of_run(folder), folder, fresh=run.epoch == 0)
         run.params(found.config)
         if found.fresh:
             run.numbers(found.data_stats, step=0)

@@ -10,12 +10,13 @@ import time
 from collections.abc import Callable
 from typing import Any, Literal
 
-from lam.config import RunConfig
-from record import health
 from record.bounds import total_violation
 from record.errors import MEMORY_REMEDY, BadInput
 from record.run import RunFolder
 from record.standing import is_trained
+from record.workload import workload
+from record.workload.metric import is_validated
+from record.workload.settings import Settings
 from sweeps.journal.journal import Journal
 from sweeps.journal.state import TrialState
 from sweeps.scheduling import scheduler
@@ -28,7 +29,6 @@ MAX_MEMORY_LOSSES = 2
 MAX_FAILURES_IN_A_ROW = 10  # a fault of the code, the data or the machine fails all trials; few spaces do
 SILENCES = 2  # a worker ends itself after one hang_minutes; the driver gives up on one that could not after two
 NEVER_PROMOTED = "; it was paused and never promoted"  # what journals say that have no field `paused`
-SHOWN = ("val/control", "val/codebook_health", "val/perplexity_slot", "val/dsnr", "val/mse_loss")
 
 Listener = Callable[[dict[str, Any]], None]
 
@@ -54,7 +54,7 @@ class SweepDriver:
         self.refused: str | None = None
         self._train, self._concurrency, self._listen, self._clock = train, concurrency, listen, clock
         self._base = sweep.base.mapping()
-        self._configs: dict[str, RunConfig] = {}
+        self._configs: dict[str, Settings] = {}
         self._losses: dict[str, int] = {}
         self._failures = 0  # in a row
         self._live: set[str] = set()
@@ -139,9 +139,9 @@ class SweepDriver:
         self._live.add(trial_id)
         run_dir = self.journal.folder / "trials" / trial_id
         return Job(trial_id, self._train, config.mapping(), str(run_dir.absolute()), trial.epoch,
-                   self.sweep.spec.hang_minutes * 60)
+                   self.sweep.spec.hang_minutes * 60, self.sweep.spec.workload)
 
-    def _config(self, trial: TrialState) -> RunConfig:
+    def _config(self, trial: TrialState) -> Settings:
         if trial.id not in self._configs:
             params = trial.params if trial.seed is None else {**trial.params, "seed": trial.seed}
             self._configs[trial.id] = self.sweep.config(params)
@@ -160,7 +160,7 @@ class SweepDriver:
         """
         self._heard[job_id] = self._clock()
         trial = self._trial(job_id)
-        verdict = health.verdict(record)
+        verdict = self.sweep.workload.verdict(record)
         if record["epoch"] <= trial.epoch or not is_judged(record, verdict):
             return True
         self._write("result", trial=job_id, **result_fields(self.sweep.spec, record, verdict))
@@ -194,7 +194,7 @@ class SweepDriver:
         config, aborted = self._config(trial), self._aborted(trial)
         if aborted is not None and trial.epoch < config.num_epochs:
             self._fail(trial, aborted)
-        elif is_trained(trial.epoch, config.num_epochs, config.early_stopping is not None):
+        elif is_trained(trial.epoch, config.num_epochs, config.stops_early):
             self._complete(trial)
         else:
             self._fail(trial, {"rule": "ended_early", "sentence": f"training ended after epoch {trial.epoch} of "
@@ -282,7 +282,7 @@ class SweepDriver:
 
 def is_judged(record: dict[str, Any], verdict: str) -> bool:
     """Whether an epoch record is a result: it holds a validation, or the loss was not finite."""
-    return verdict == "nonfinite" or any(key.startswith("val/") for key in record)
+    return verdict == "nonfinite" or is_validated(record)
 
 
 def was_paused(reason: dict[str, Any]) -> bool:
@@ -294,8 +294,8 @@ def result_fields(spec: SweepSpec, record: dict[str, Any], verdict: str) -> dict
     """What the journal's `result` event says of an epoch record."""
     fields: dict[str, Any] = {
         "epoch": record["epoch"], "objective": record.get(spec.primary), "verdict": verdict,
-        "metrics": {key: record[key] for key in SHOWN if key in record}, "tflops": record.get("total_tflops"),
-        "seconds": record.get("seconds", 0.0), "step": record["step"],
+        "metrics": {key: record[key] for key in workload.find(spec.workload).shown if key in record},
+        "tflops": record.get("total_tflops"), "seconds": record.get("seconds", 0.0), "step": record["step"],
     }
     if spec.told:
         fields["values"] = {key: record.get(key) for key in spec.told}

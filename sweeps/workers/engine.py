@@ -30,6 +30,7 @@ from ray.tune.error import TuneError
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from record.workload.workload import DEFAULT
 from sweeps.spec.sections import Resources
 from sweeps.workers.trainable import TrialTrainable
 
@@ -48,6 +49,7 @@ class Job:
         config: the complete run config.
         after: the last epoch that is already known; only later ones are reported.
         silence_seconds: a worker that finishes no epoch for so long kills itself.
+        workload: what is trained, by name.
     """
 
     id: str
@@ -56,6 +58,7 @@ class Job:
     run_dir: str
     after: int = 0
     silence_seconds: float = 7200.0
+    workload: str = DEFAULT
 
 
 class Jobs(Protocol):

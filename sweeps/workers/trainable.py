@@ -24,13 +24,13 @@ from typing import IO, Any
 
 from ray.tune import Trainable
 
-from lam import config as config_module
-from lam.config import RunConfig
 from record import files
 from record.errors import MEMORY_REMEDY, BadData, EnvironmentFailed, LamError, is_out_of_memory
 from record.run import RunFolder
+from record.workload import workload
+from record.workload.settings import Settings
 
-Train = Callable[[RunConfig, Path], Iterator[dict[str, Any]]]
+Train = Callable[[Settings, Path], Iterator[dict[str, Any]]]
 WRITER_WAIT_SECONDS = 120.0  # a server frees the lock of a machine that is gone after its lease, 90 s with NFS
 # What the system says of a disk that is full, read-only, broken or gone.
 ENVIRONMENT = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENODEV, errno.ENOTCONN}
@@ -130,14 +130,15 @@ def _limited(seconds: float) -> Iterator[None]:
 def _records(job: dict[str, Any], run_dir: Path) -> Generator[dict[str, Any], None, None]:
     """Records after epoch `job["after"]`: those on disk that the journal has not seen, then new ones."""
     train: Train = resolve(job["train"])
-    config = config_module.from_mapping(job["config"], source=f"trial {job['id']}")
+    trained = workload.find(job["workload"])
+    config = trained.read(job["config"], source=f"trial {job['id']}")
     _use_threads(config.threads)
     seen = job["after"]
     stream = train(config, run_dir)
     try:
         for record in stream:
             yield from _on_disk(run_dir, seen, record["epoch"])
-            if _is_last(record, config):
+            if record["epoch"] >= config.num_epochs or trained.verdict(record) == "nonfinite":
                 next(stream, None)  # lets the run write how it ended before the trial is closed
             yield record
             seen = record["epoch"]
@@ -145,10 +146,6 @@ def _records(job: dict[str, Any], run_dir: Path) -> Generator[dict[str, Any], No
     finally:
         if hasattr(stream, "close"):
             stream.close()
-
-
-def _is_last(record: dict[str, Any], config: RunConfig) -> bool:
-    return record["epoch"] >= config.num_epochs or not math.isfinite(record.get("train/loss", 0.0))
 
 
 def _on_disk(run_dir: Path, after: int, before: float) -> Iterator[dict[str, Any]]:
