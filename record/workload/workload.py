@@ -200,7 +200,7 @@ def find(name: str) -> Workload:
         found: Workload = point.load()
         return found
     raise BadInput(f"got {name!r}, and no installed package offers a workload of that name", key="workload",
-                   remedy=f"{suggest(name, installed())} Or install the package that offers it here")
+                   remedy=f"{suggest(name, installed())}, or install the package that offers it")
 
 
 def default() -> Workload:

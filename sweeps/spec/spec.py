@@ -74,8 +74,8 @@ class SweepSpec(Strict):
     @classmethod
     def _ranks_by_its_own(cls, values: Any) -> Any:
         name = values.get("workload", DEFAULT)
-        return values if name not in workloads.installed() else {
-            "objective": workloads.find(name).objective, **values}
+        known = workloads.find(name if name in workloads.installed() else DEFAULT)
+        return {"objective": known.objective, **values}
 
     @field_validator("workload")
     @classmethod
