@@ -6,7 +6,6 @@ import contextlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from no_room import no_room
@@ -14,7 +13,7 @@ from object_disk import Disk, fill, journal_on
 
 from record.errors import EnvironmentFailed
 from record.journal import journal_objects, journals
-from record.journal.events import Suggested
+from record.journal.events import Event, Suggested
 from record.journal.journals import Damaged
 from sweeps.journal.journal import Journal
 from sweeps.journal.state import replay
@@ -32,7 +31,7 @@ class InFolder:
         with contextlib.closing(Journal(self.folder)) as journal:
             yield journal
 
-    def events(self) -> list[dict[str, Any]]:
+    def events(self) -> list[Event]:
         return list(journals.read_at(self.folder))
 
 
@@ -45,9 +44,8 @@ class InObjects:
     def session(self) -> contextlib.AbstractContextManager[Journal]:
         return journal_on(self._disk, self.folder)
 
-    def events(self) -> list[dict[str, Any]]:
-        found = journal_objects.read_objects(self._disk, self._disk.root, "mem://x")
-        return list(journals.known_version(found, "mem://x"))
+    def events(self) -> list[Event]:
+        return journal_objects.read_objects(self._disk, self._disk.root, "mem://x")
 
 
 Kept = InFolder | InObjects

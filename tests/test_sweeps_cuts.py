@@ -190,7 +190,7 @@ def test_what_the_machine_refuses_fails_no_trial(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "d")
     journal.folder.mkdir()
     driver = SweepDriver(sweep, journal, "x:y", 1, lambda event: None, lambda: False)
-    journal.append(SweepStarted(name="demo"))
+    journal.append(SweepStarted(name="demo", pid=1, host="here"))
     job = driver.next()
     assert isinstance(job, Job)
     driver.started(job.id)
@@ -219,7 +219,7 @@ class Clock:
 @pytest.fixture
 def journal(tmp_path: Path) -> Iterator[Journal]:
     with contextlib.closing(Journal(tmp_path)) as journal:
-        journal.append(SweepStarted(name="demo"))
+        journal.append(SweepStarted(name="demo", pid=1, host="here"))
         yield journal
 
 

@@ -92,7 +92,7 @@ def test_a_sweep_whose_driver_died_after_its_last_trial_is_closed(tmp_path: Path
     folder.mkdir(parents=True)
     folders.write_identity(sweep, folder, "data")
     with contextlib.closing(Journal(folder)) as journal:
-        journal.append(SweepStarted(name="demo"))
+        journal.append(SweepStarted(name="demo", pid=1, host="here"))
         for number in range(9):
             play(journal, f"t000{number + 1}", [(30, 0.5, "live")])
             journal.append(Completed(trial=f"t000{number + 1}", epoch=30, objective=0.5))

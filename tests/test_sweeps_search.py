@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from record import yamlio
-from record.journal.events import Completed, Failed, Result, Stopped, Suggested, parse
+from record.journal.events import Completed, Event, Failed, Result, Stopped, Suggested, parse
 from sweeps.commands import launching
 from sweeps.journal.journal import Journal, read
 from sweeps.journal.state import SweepState, pareto, ranking, replay
@@ -177,10 +177,8 @@ def new(folder: Path) -> Path:
     return folder
 
 
-def lines(events: list[dict[str, Any]]) -> list[str]:
-    from record import files
-
-    return [files.json_line(event) for event in events]
+def lines(events: list[Event]) -> list[str]:
+    return [event.line().decode() for event in events]
 
 
 def test_suggestions_differ_from_trial_to_trial_and_seed_to_seed(tmp_path: Path) -> None:

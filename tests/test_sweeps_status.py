@@ -18,7 +18,16 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from record import yamlio
-from record.journal.events import Completed, Result, Started, Suggested, SweepFinished, SweepStarted, TrialInterrupted
+from record.journal.events import (
+    KINDS,
+    Completed,
+    Result,
+    Started,
+    Suggested,
+    SweepFinished,
+    SweepStarted,
+    TrialInterrupted,
+)
 from sweeps.commands import register
 from sweeps.journal import folders
 from sweeps.journal.journal import Journal, Lock
@@ -49,9 +58,9 @@ def add(journal: Journal, trial: str, results: list[tuple[int, float, str]], end
         journal.append(Result(trial=trial, epoch=epoch, objective=objective, verdict=verdict, metrics={},
                        tflops=float(epoch), step=epoch, violation=violation))
     if end == "completed":
-        journal.append(end, trial=trial, epoch=results[-1][0], objective=results[-1][1])
+        journal.append(Completed(trial=trial, epoch=results[-1][0], objective=results[-1][1]))
     elif end != "started":
-        journal.append(end, trial=trial, epoch=results[-1][0], reason=reason)
+        journal.append(KINDS[end](trial=trial, epoch=results[-1][0], reason=reason))
 
 
 @contextlib.contextmanager
