@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -40,27 +40,17 @@ def report(
 
 def _places(reports: list[Path], paths: list[Path]) -> list[tuple[str, Path]]:
     """Where things are: the reports, and for each sweep its folder and what was promoted from it."""
-    from analysis.read.sources import read_json
+    from record import documents
 
     places = [("report", report) for report in reports]
     for path in paths:
         if (path / "sweep.json").exists():
             places.append(("sweep folder", path))
         if (path / "promotion.json").exists():
-            promotion = read_json(path / "promotion.json")
-            if promotion.get("promoted"):
-                places.append(("production YAML", _target(promotion, path / "promotion.json")))
+            promotion = documents.load(documents.Promotion, path / "promotion.json")
+            if promotion.promoted:
+                places.append(("production YAML", Path(promotion.target)))
     return places
-
-
-def _target(promotion: dict[str, Any], source: Path) -> Path:
-    from record.errors import BadInput
-
-    target = promotion.get("target")
-    if not isinstance(target, str):
-        raise BadInput(f"got {target!r}, expected the path of the production YAML", source=source, key="target",
-                       remedy="restore it from a copy, or remove it")
-    return Path(target)
 
 
 def promote(
@@ -82,7 +72,7 @@ def promote(
 
     result = run(folder, output, trial, waivers(waive or [], because or []))
     if json_output:
-        typer.echo(json.dumps(result.as_dict(), indent=2, allow_nan=False))
+        typer.echo(json.dumps(result.document().as_written(), indent=2, allow_nan=False))
     if not result.promoted:
         raise AnswerIsNo(refusal(result))
     if not json_output:

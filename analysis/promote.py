@@ -19,7 +19,7 @@ from analysis.judge.ranking import Standing, rank
 from analysis.judge.verdict import decide
 from analysis.read.reading import SET_BY_SWEEP, Study, Trial, read_study
 from analysis.read.sources import is_sweep, record_folder, save
-from record import files, provenance, yamlio
+from record import documents, files, provenance, yamlio
 from record.errors import AnswerIsNo, BadInput
 from record.run import RunFolder
 from record.schema import suggest
@@ -39,10 +39,9 @@ class Promotion:
     reason: str
     replaced: Path | None = None
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        plain: dict[str, Any] = files.jsonable({"schema": 1, **dataclasses.asdict(self)})
-        return plain
+    def document(self) -> documents.Promotion:
+        """What promotion.json says of it."""
+        return documents.Promotion.model_validate(files.jsonable(dataclasses.asdict(self)))
 
     def summary(self) -> str:
         """Lines for the terminal."""
@@ -76,11 +75,12 @@ def promote(folder: str | Path, target: str | Path, trial: str | None = None, wa
     trained = study.workload
     production = _on_its_own(trained, trained.absolute(trained.of_run(RunFolder(chosen.path)), place))
     moment = (now or datetime.now(UTC)).isoformat(timespec="seconds")
-    sections = _sections(study, chosen, standing, gates, reason, production, moment)
+    came_from = _provenance(study, chosen, standing, reason, production, moment)
+    sections = _sections(chosen, standing, gates, came_from)
     kept = _write(path, _text(path, chosen, study.name, production, sections))
     result = Promotion(chosen.label, path, True, gates, reason, kept)
-    record = result.as_dict() | {"provenance": sections["provenance"]}
-    save(place / "promotion.json", json.dumps(record, indent=2, allow_nan=False) + "\n")
+    record = result.document().model_copy(update={"provenance": came_from})
+    save(place / "promotion.json", json.dumps(record.as_written(), indent=2, allow_nan=False) + "\n")
     return result
 
 
@@ -164,25 +164,29 @@ def _on_its_own(trained: Workload, trial: Settings) -> Settings:
     return trained.read(kept, source="the trial's config")
 
 
-def _sections(study: Study, trial: Trial, standing: Standing, gates: tuple[Gate, ...], reason: str,
-              production: Settings, moment: str) -> dict[str, Any]:
+def _provenance(study: Study, trial: Trial, standing: Standing, reason: str, production: Settings,
+                moment: str) -> documents.Provenance:
+    """Where the production config came from."""
+    fresh, known = standing.confirmed, trial.identity
+    named = {} if study.workload.name == workload.DEFAULT else {"workload": study.workload.name}
+    return documents.Provenance(
+        **named,
+        sweep=study.name, sweep_folder=str(study.sources[0]), trial=trial.id, reason=reason, promoted_at=moment,
+        config_fingerprint=production.fingerprint(), trial_config_fingerprint=known.get("config_fingerprint"),
+        trial_threads=trial.config.get("threads"), data_fingerprint=known.get("data_fingerprint"),
+        git_commit=known.get("git_commit"),
+        versions={**known.get("versions", {}), "lamsweep_promote": provenance.lamsweep()},
+        seeds=list(dict.fromkeys([production.seed, *(standing.seeds.seeds if standing.seeds else ()),
+                                  *(fresh.seeds if fresh else ())])),
+        objective=study.objective, value=standing.value, epoch=standing.epoch,
+        fresh_seed_mean=fresh.mean if fresh else None)
+
+
+def _sections(trial: Trial, standing: Standing, gates: tuple[Gate, ...],
+              came_from: documents.Provenance) -> dict[str, Any]:
     """provenance, gates and alerts; docs/records.md says what they hold."""
-    fresh = standing.confirmed
     plain: dict[str, Any] = files.jsonable({
-        "provenance": {
-            **({"workload": study.workload.name} if study.workload.name != workload.DEFAULT else {}),
-            "sweep": study.name, "sweep_folder": str(study.sources[0]), "trial": trial.id, "reason": reason,
-            "promoted_at": moment, "config_fingerprint": production.fingerprint(),
-            "trial_config_fingerprint": trial.identity.get("config_fingerprint"),
-            "trial_threads": trial.config.get("threads"),
-            "data_fingerprint": trial.identity.get("data_fingerprint"),
-            "git_commit": trial.identity.get("git_commit"),
-            "versions": {**trial.identity.get("versions", {}), "lamsweep_promote": provenance.lamsweep()},
-            "seeds": list(dict.fromkeys([production.seed, *(standing.seeds.seeds if standing.seeds else ()),
-                                         *(fresh.seeds if fresh else ())])),
-            "objective": study.objective, "value": standing.value, "epoch": standing.epoch,
-            "fresh_seed_mean": fresh.mean if fresh else None,
-        },
+        "provenance": came_from.as_written(),
         "gates": [{"name": gate.name, "passed": gate.passed, "evidence": gate.evidence,
                    "waived": gate.waived or None} for gate in gates],
         "alerts": alerts(trial, standing),

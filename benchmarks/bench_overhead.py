@@ -80,11 +80,10 @@ def ours(trials: int, epochs: int = 1, concurrency: int = 1, epoch_seconds: floa
 
 def _span(folder: Path) -> float:
     """Seconds from the first to the last event."""
-    from datetime import datetime
 
     from sweeps.journal.journal import read
 
-    times = [datetime.fromisoformat(event["time"]) for event in read(folder)]
+    times = [event.time for event in read(folder)]
     return (times[-1] - times[0]).total_seconds()
 
 

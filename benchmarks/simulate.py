@@ -19,12 +19,13 @@ from tables import Table
 
 from lam import codebook
 from lam.config import RunConfig
+from record.journal.events import Event, Suggested
 from record.standing import is_sound
 from sweeps.journal.state import SweepState
 from sweeps.scheduling import scheduler
 from sweeps.search import searcher
 from sweeps.spec.spec import SweepSpec
-from sweeps.workers.driver import result_fields
+from sweeps.workers.driver import result_event
 
 WORKERS = 4
 
@@ -118,20 +119,17 @@ class Ours:
         if asked is None:
             return None
         trial = f"t{len(self.state.trials) + 1:04d}"
-        self._apply("suggested", trial=trial, params=asked[0], attrs=asked[1])
+        self._apply(Suggested(trial=trial, params=asked[0], attrs=asked[1]))
         return trial, asked[0]
 
     def result(self, trial: str, record: dict[str, Any]) -> bool:
         """Judge as `sweeps.workers.driver` does."""
         known = self.state.trials[trial]
-        verdict = codebook.verdict(record)
-        self._apply("result", trial=trial, **result_fields(self.spec, record, verdict))
+        self._apply(result_event(self.spec, trial, record, codebook.verdict(record)))
         ending = scheduler.judge(self.spec, self.state, known, self.base.replace(**known.params))
         if ending is None:
             return True
-        best = known.best(self.spec.maximise)
-        self._apply(ending.event, trial=trial, epoch=known.epoch, reason=ending.reason(),
-                    objective=best.objective if best else None)
+        self._apply(ending.of(known, self.spec.maximise))
         return False
 
     def best(self) -> str | None:
@@ -142,8 +140,8 @@ class Ours:
         sign = 1 if self.spec.maximise else -1
         return max(found, key=lambda row: (is_sound(row[1].verdict), sign * row[1].objective))[0].id
 
-    def _apply(self, event: str, **fields: Any) -> None:
-        self.state.apply({"seq": self.state.seq + 1, "time": "2030-01-01T00:00:00+00:00", "event": event, **fields})
+    def _apply(self, event: Event) -> None:
+        self.state.apply(event.model_copy(update={"seq": self.state.seq + 1}))
 
 
 class _Trial:

@@ -9,9 +9,11 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from record.errors import EnvironmentFailed
+
+T = TypeVar("T")
 
 
 def write_atomic(path: str | Path, write: Callable[[IO[bytes]], object]) -> Path:
@@ -102,12 +104,21 @@ def read_json_lines(path: str | Path) -> Iterator[dict[str, Any]]:
 
 def parse_json_lines(data: bytes, source: str | Path) -> Iterator[dict[str, Any]]:
     """As `read_json_lines`, of bytes; errors name `source`."""
+    return parse_lines(data, source, lambda line, number: json.loads(line))
+
+
+def parse_lines(data: bytes, source: str | Path, parse: Callable[[bytes, int], T]) -> Iterator[T]:
+    """What `parse` makes of each line and its number; blank lines and a half-written last one are left out.
+
+    Raises:
+        ValueError: `parse` raised one for a line other than the last: it is not JSON.
+    """
     lines = data.split(b"\n")
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
-            yield json.loads(line)
+            yield parse(line, number)
         except ValueError:
             if number == len(lines):
                 return

@@ -7,16 +7,14 @@ Reading and writing need neither torch nor ray.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from record import files, yamlio
+from record import documents, files, yamlio
 from record.errors import BadInput
 
-SCHEMA = 1
 LAST_STATE = "last.pt"
 
 
@@ -36,13 +34,20 @@ class RunFolder:
         """Whether a run was started here."""
         return self.identity_file.exists()
 
-    def identity(self) -> dict[str, Any]:
-        """run.json: who, when, from which data; see docs/records.md."""
+    def document(self) -> documents.Run:
+        """run.json: who, when, from which data.
+
+        Raises:
+            BadInput: it is missing or damaged.
+        """
         if not self.exists():
             raise BadInput("holds no run (run.json is missing)", source=self.path,
                            remedy="name the folder that 'lam train' or a sweep wrote")
-        value: dict[str, Any] = json.loads(self.identity_file.read_text())
-        return value
+        return documents.load(documents.Run, self.identity_file)
+
+    def identity(self) -> dict[str, Any]:
+        """The fields of run.json that are there."""
+        return self.document().as_written()
 
     def config(self) -> dict[str, Any]:
         """The complete config of the run as it is written; `lam.config.of_run` checks it."""
@@ -52,7 +57,7 @@ class RunFolder:
         """Write config.yaml and run.json; the run exists from here on."""
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         files.write_text(self.config_file, yamlio.dump_mapping(dict(config)))
-        files.write_json(self.identity_file, {"schema": SCHEMA, **identity})
+        self._identify(identity)
 
     def metrics(self) -> list[dict[str, Any]]:
         """Epoch records in order; where an epoch stands twice (a resume), the later line counts."""
@@ -92,7 +97,7 @@ class RunFolder:
         Args:
             for_good: nothing will go on with it, so what a resume needs is deleted.
         """
-        state = self.identity().get("state") if self.exists() else "finished"
+        state = self.document().state if self.exists() else "finished"
         if state in ("finished", "failed"):
             return
         if state != "stopped":
@@ -102,4 +107,8 @@ class RunFolder:
 
     def update_identity(self, **changes: Any) -> None:
         """Change fields of run.json, for example its state."""
-        files.write_json(self.identity_file, {**self.identity(), **changes})
+        self._identify({**self.identity(), **changes})
+
+    def _identify(self, fields: Mapping[str, Any]) -> None:
+        known = documents.checked(documents.Run, files.jsonable(dict(fields)), self.identity_file)
+        documents.write(self.identity_file, known)

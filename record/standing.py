@@ -19,8 +19,6 @@ import numpy as np
 
 from record import intervals
 
-FINISHED = ("completed", "stopped")  # ended by itself or by a rule: these are ranked
-FINAL = (*FINISHED, "failed")  # nothing more will happen to it
 _DEAD = ("collapsed", "nonfinite")
 
 

@@ -153,14 +153,15 @@ def write_sweep(folder: Path, trials: dict[str, Planted] = PLANTED, confirm: lis
     for segment, part in enumerate((events[:middle], events[middle:]), 1):
         (folder / f"journal-{segment:06d}.jsonl").write_text("".join(json.dumps(event) + "\n" for event in part))
     files.write_json(folder / "sweep.json", {
-        "schema": 1, "name": name, "base": config_of({}).mapping(), "data_fingerprint": DATA,
+        "schema": 1, "name": name, "base": config_of({}).mapping(), "data_fingerprint": DATA, "asked": {},
         "spec": {"objective": objective_key, "seed": 0, "search": {"tpe": {}}, "constraints": constraints or {},
                  "scheduler": scheduler or ASHA},
         "versions": {"lamsweep": "0.1.0", "ray": "2.60.0", "optuna": "5.0.0", "python": "3.11.9"},
         "git_commit": "abc1234", "created_at": "2026-01-01T00:00:00+00:00", "fingerprint": "feedbead0123",
     })
     if confirm is not None:
-        files.write_json(folder / "confirm.json", {"schema": 1, "objective": objective_key, "trials": confirm})
+        primary = objective_key if isinstance(objective_key, str) else objective_key[0]
+        files.write_json(folder / "confirm.json", {"schema": 1, "objective": primary, "trials": confirm})
     return folder
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from pyarrow import fs
 
 from record.journal import journal_objects
+from record.journal.events import Suggested
 from sweeps.journal.journal import Journal
 from sweeps.journal.lease import Lease
 from sweeps.journal.objects import ObjectStore
@@ -62,8 +63,8 @@ def journal_on(disk: Disk, folder: Path, **settings: float) -> Iterator[Journal]
 
 def fill(journal: Journal, count: int) -> None:
     for number in range(count):
-        journal.append("suggested", trial=f"t{journal.state.seq:04d}", params={"number": number})
+        journal.append(Suggested(trial=f"t{journal.state.seq:04d}", params={"number": number}))
 
 
 def seqs(disk: Disk) -> list[int]:
-    return [event["seq"] for event in journal_objects.read_objects(disk, disk.root, "mem://x")]
+    return [event.seq for event in journal_objects.read_objects(disk, disk.root, "mem://x")]

@@ -69,7 +69,7 @@ def calls(folder: Path, trial: str) -> list[dict[str, Any]]:
 
 def wait_for(folder: Path, events: int, process: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + 180
-    while sum(event["event"] == "result" for event in read(folder)) < events:
+    while sum(event.event == "result" for event in read(folder)) < events:
         assert time.monotonic() < deadline
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)

@@ -133,7 +133,7 @@ def test_a_damaged_line_is_named(tmp_path: Path) -> None:
 
 def test_a_damaged_journal_and_confirmation_are_named(tmp_path: Path) -> None:
     folder = write_sweep(tmp_path / "s", confirm=[{"trial": "t0005", "seeds": [1]}])
-    with pytest.raises(BadInput, match=r"confirm.json:trials: an entry lacks one of live, mean, seeds, trial, values"):
+    with pytest.raises(BadInput, match=r"confirm.json:trials.0: lacks its values; restore it from a copy"):
         read_study(folder)
     journal = folder / "journal-000001.jsonl"
     journal.write_text(journal.read_text().replace('"seq": 2,', ""))

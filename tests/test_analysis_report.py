@@ -294,7 +294,7 @@ def test_the_command_writes_every_format_and_says_who_won(sweep: Path, tmp_path:
 @pytest.mark.parametrize(("text", "message"), [
     ('{"promoted": tr', r"promotion.json: is not JSON \(.*\); restore it from a copy"),
     ("[]", "promotion.json: holds a list, expected an object"),
-    ('{"promoted": true}', r"promotion.json:target: got None, expected the path of the production YAML; restore it"),
+    ('{"promoted": true}', r"promotion.json: lacks its trial; restore it"),
 ])
 def test_a_damaged_promotion_is_said_before_anything_is_written(tmp_path: Path, text: str, message: str) -> None:
     folder, target = write_sweep(tmp_path / "s", {"t0001": PLANTED["t0001"]}), tmp_path / "r.html"

@@ -82,18 +82,18 @@ def test_sweep_kill_resume_confirm_report_promote_train(tmp_path: Path) -> None:
     demo.make(tmp_path / "data", demo.Demo(episodes=12, length=40, size=64))
     (tmp_path / "sweep.yaml").write_text(SWEEP)
     kill_after_results(tmp_path, 3)
-    before = [event for event in journal(tmp_path / "runs/tiny") if event["event"] == "result"]
+    before = [event for event in journal(tmp_path / "runs/tiny") if event.event == "result"]
 
     out = ok(tmp_path, "sweep", "launch", "sweep.yaml")
     assert "best: t" in out
     events = journal(tmp_path / "runs/tiny")
-    assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
-    results = [(event["trial"], event["epoch"]) for event in events if event["event"] == "result"]
-    assert {(event["trial"], event["epoch"]) for event in before} <= set(results)
+    assert [event.seq for event in events] == list(range(1, len(events) + 1))
+    results = [(event.trial, event.epoch) for event in events if event.event == "result"]
+    assert {(event.trial, event.epoch) for event in before} <= set(results)
     assert len(results) == len(set(results)), "an epoch was counted twice"
-    ended = {event["trial"] for event in events if event["event"] in ("completed", "stopped", "failed")}
+    ended = {event.trial for event in events if event.event in ("completed", "stopped", "failed")}
     assert ended == {"t0001", "t0002", "t0003", "t0004", "t0005"}
-    assert any(event["event"] == "stopped" and event["reason"]["sentence"] for event in events)
+    assert any(event.event == "stopped" and event.reason.sentence for event in events)
 
     refused = lam(tmp_path, "promote", "runs/tiny", "-o", "production.yaml")
     assert refused.returncode == 1

@@ -17,7 +17,7 @@ from analysis.promote import promote
 from analysis.report.render import as_dict
 from analysis.report.report import build_report
 from lam import config
-from record.standing import FINAL
+from record.journal.events import FINAL
 from sweeps.journal import folders
 
 BEFORE = Path(__file__).parent / "records_before"

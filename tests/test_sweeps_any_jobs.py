@@ -13,6 +13,7 @@ from rich.console import Console
 from small_sweep import make_sweep
 
 from lam.config import from_mapping
+from record.journal.events import SweepStarted
 from sweeps.commands import confirming
 from sweeps.commands.launching import Options
 from sweeps.journal.journal import Journal
@@ -49,7 +50,7 @@ def jobs(request: pytest.FixtureRequest, tmp_path: Path, asked: Asked) -> Iterat
         yield confirming._ConfirmJobs(sweep, tmp_path, reruns, Options(train="x:y"), 2, Console(quiet=True), asked)
         return
     with contextlib.closing(Journal(tmp_path)) as journal:
-        journal.append("sweep_started", name="demo")
+        journal.append(SweepStarted(name="demo", pid=1, host="here"))
         yield SweepDriver(sweep, journal, "x:y", 2, lambda event: None, asked)
 
 

@@ -6,7 +6,6 @@ import contextlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from no_room import no_room
@@ -14,6 +13,7 @@ from object_disk import Disk, fill, journal_on
 
 from record.errors import EnvironmentFailed
 from record.journal import journal_objects, journals
+from record.journal.events import Event, Suggested
 from record.journal.journals import Damaged
 from sweeps.journal.journal import Journal
 from sweeps.journal.state import replay
@@ -31,7 +31,7 @@ class InFolder:
         with contextlib.closing(Journal(self.folder)) as journal:
             yield journal
 
-    def events(self) -> list[dict[str, Any]]:
+    def events(self) -> list[Event]:
         return list(journals.read_at(self.folder))
 
 
@@ -44,9 +44,8 @@ class InObjects:
     def session(self) -> contextlib.AbstractContextManager[Journal]:
         return journal_on(self._disk, self.folder)
 
-    def events(self) -> list[dict[str, Any]]:
-        found = journal_objects.read_objects(self._disk, self._disk.root, "mem://x")
-        return list(journals.known_version(found, "mem://x"))
+    def events(self) -> list[Event]:
+        return journal_objects.read_objects(self._disk, self._disk.root, "mem://x")
 
 
 Kept = InFolder | InObjects
@@ -70,7 +69,7 @@ def spoil(kept: Kept, seq: int, change: Callable[[bytes], bytes]) -> Path:
 
 
 def seqs(kept: Kept) -> list[int]:
-    return [event["seq"] for event in kept.events()]
+    return [event.seq for event in kept.events()]
 
 
 @pytest.mark.parametrize("count", [1, 3, 4, 9])
@@ -82,7 +81,7 @@ def test_sessions_number_on_and_readers_see_each_event_at_once(kept: Kept, count
                 fill(journal, 1)
                 assert seqs(kept) == list(range(1, journal.state.seq + 1))
     assert repr(replay(kept.events())) == repr(journal.state)
-    assert [event.get("version") for event in kept.events()] == [1, *[None] * (3 * count - 1)]
+    assert [event.version for event in kept.events()] == [1, *[None] * (3 * count - 1)]
 
 
 def test_nothing_is_a_journal_without_events(kept: Kept) -> None:
@@ -100,11 +99,11 @@ def test_an_event_that_a_kill_left_half_written_is_left_out(kept: Kept, eighth: 
     assert seqs(kept) == [1, 2]
     with kept.session() as journal:
         assert list(journal.state.trials) == ["t0000", "t0001"]
-        journal.append("suggested", trial="after", params={})
+        journal.append(Suggested(trial="after", params={}))
         assert path.read_bytes() == torn, "nothing is overwritten"
         fill(journal, 2)
     assert seqs(kept) == [1, 2, 3, 4, 5]
-    assert kept.events()[2]["trial"] == "after"
+    assert kept.events()[2].trial == "after"
 
 
 @pytest.mark.parametrize(("change", "message"), [

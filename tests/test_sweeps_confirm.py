@@ -12,6 +12,7 @@ from fake_training import make_record
 from small_sweep import make_sweep
 
 from lam.workload import LAM
+from record.journal.events import Completed, Result, Suggested
 from record.run import RunFolder
 from sweeps.commands import confirming
 from sweeps.journal.journal import Journal
@@ -32,7 +33,7 @@ def rerun(sweep: Sweep, folder: Path, epochs: int = 9, state: str = "interrupted
 
 
 def row(sweep: Sweep, folder: Path, made: confirming.Rerun) -> dict[str, Any]:
-    found: dict[str, Any] = confirming.summarise(sweep, [made], folder)["trials"][0]
+    found = confirming.summarise(sweep, [made], folder).trials[0].model_dump()
     return found
 
 
@@ -88,9 +89,9 @@ def test_a_run_that_was_never_begun_is_missing(tmp_path: Path) -> None:
 def test_the_fingerprint_is_the_trials_own_though_epochs_and_seed_are_not(tmp_path: Path) -> None:
     sweep = make_sweep(tmp_path / "s", scheduler={"asha": {"max_tflops": 20.0, "grace_tflops": 2.0, "max_epochs": 100}})
     with contextlib.closing(Journal(tmp_path)) as journal:
-        journal.append("suggested", trial="t0001", params={"weight_decay": 0.1, "seed": 4})
-        journal.append("result", trial="t0001", epoch=10, objective=0.5, verdict="live", metrics={}, tflops=20.0)
-        journal.append("completed", trial="t0001", epoch=10, objective=0.5)
+        journal.append(Suggested(trial="t0001", params={"weight_decay": 0.1, "seed": 4}))
+        journal.append(Result(trial="t0001", epoch=10, objective=0.5, verdict="live", metrics={}, tflops=20.0))
+        journal.append(Completed(trial="t0001", epoch=10, objective=0.5))
         planned = confirming.plan(sweep, journal.state, 1, 1)[0]
     own = sweep.config({"weight_decay": 0.1, "seed": 4})
     assert (planned.config.num_epochs, own.num_epochs, planned.config.seed) == (10, 100, 1000)

@@ -16,6 +16,17 @@ import pytest
 from lam.config import from_mapping
 from record import yamlio
 from record.errors import BadInput, EnvironmentFailed
+from record.journal.events import (
+    Event,
+    Paused,
+    Reason,
+    Result,
+    Stopped,
+    Suggested,
+    SweepFinished,
+    SweepResumed,
+    SweepStarted,
+)
 from record.run import RunFolder
 from sweeps.commands import launching
 from sweeps.journal.journal import Journal, read
@@ -36,10 +47,10 @@ class Cut(Journal):
 
     last: float = float("inf")
 
-    def append(self, event: str, **fields: Any) -> None:
+    def append(self, event: Event) -> Event:
         if self.state.seq >= self.last:
             raise Kill
-        super().append(event, **fields)
+        return super().append(event)
 
 
 def make(folder: Path, **changes: Any) -> Sweep:
@@ -75,18 +86,18 @@ def session(sweep: Sweep, folder: Path, last: float = float("inf")) -> SweepStat
 
 
 def play(driver: SweepDriver, journal: Journal) -> None:
-    journal.append("sweep_resumed" if journal.state.seq else "sweep_started", name="demo")
+    journal.append((SweepResumed if journal.state.seq else SweepStarted)(name="demo", pid=1, host="here"))
     driver.settle()
     while isinstance(job := driver.next(), Job):
         driver.started(job.id)
         if all(driver.record(job.id, record) for record in records(job)):
             driver.exhausted(job.id)
         driver.left(job.id, lost=False)
-    journal.append("sweep_finished", reason="the end")
+    journal.append(SweepFinished(reason="the end"))
 
 
 def story(trial: TrialState) -> tuple[Any, ...]:
-    rule = (trial.reason or {}).get("rule")
+    rule = trial.rule
     return trial.id, trial.params, trial.status, rule, trial.epoch, trial.seed, trial.repeats
 
 
@@ -155,20 +166,20 @@ def test_a_stopped_trials_run_says_why_and_keeps_a_state_only_where_it_may_go_on
     sweep = make(tmp_path, **{**MODES[mode], **({"scheduler": "none"} if mode == "epochs" else {})})
     runs = {f"t{number:04d}": run_of(sweep, tmp_path / "s", f"t{number:04d}") for number in range(1, 11)}
     stopped = [trial for trial in session(sweep, tmp_path / "s").with_status("stopped")
-               if (trial.reason or {})["rule"] != "collapse"]
+               if trial.rule != "collapse"]
     assert stopped
     for trial in stopped:
         known = runs[trial.id].identity()
-        assert (known["state"], known["reason"]) == ("stopped", (trial.reason or {})["sentence"])
+        assert (known["state"], known["reason"]) == ("stopped", trial.reason and trial.reason.sentence)
         assert runs[trial.id].can_resume == resumable
 
 
 def test_a_paused_trials_run_is_left_as_it_is(tmp_path: Path) -> None:
     sweep = make(tmp_path, **MODES["promote"])
     session(sweep, tmp_path / "whole")
-    first = next(event for event in read(tmp_path / "whole") if event["event"] == "paused")
-    run = run_of(sweep, tmp_path / "cut", first["trial"])
-    assert session(sweep, tmp_path / "cut", last=first["seq"]).trials[first["trial"]].status == "paused"
+    first = next(event for event in read(tmp_path / "whole") if event.event == "paused")
+    run = run_of(sweep, tmp_path / "cut", first.trial)
+    assert session(sweep, tmp_path / "cut", last=first.seq).trials[first.trial].status == "paused"
     assert run.identity()["state"] == "running"
     assert run.can_resume
 
@@ -179,7 +190,7 @@ def test_what_the_machine_refuses_fails_no_trial(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "d")
     journal.folder.mkdir()
     driver = SweepDriver(sweep, journal, "x:y", 1, lambda event: None, lambda: False)
-    journal.append("sweep_started", name="demo")
+    journal.append(SweepStarted(name="demo", pid=1, host="here"))
     job = driver.next()
     assert isinstance(job, Job)
     driver.started(job.id)
@@ -208,7 +219,7 @@ class Clock:
 @pytest.fixture
 def journal(tmp_path: Path) -> Iterator[Journal]:
     with contextlib.closing(Journal(tmp_path)) as journal:
-        journal.append("sweep_started", name="demo")
+        journal.append(SweepStarted(name="demo", pid=1, host="here"))
         yield journal
 
 
@@ -244,9 +255,9 @@ def test_an_epoch_that_comes_again_is_not_judged_again(journal: Journal) -> None
     assert driver.record(job.id, fake_training.make_record(config.replace(weight_decay=0.7), 1))
     driver.left(job.id, lost=True)
     for number in range(2, 6):
-        journal.append("suggested", trial=f"t{number:04d}", params={"weight_decay": 0.1, "seed": 1})
-        journal.append("result", trial=f"t{number:04d}", epoch=1, objective=0.9, verdict="live", tflops=0.5,
-                       step=9)
+        journal.append(Suggested(trial=f"t{number:04d}", params={"weight_decay": 0.1, "seed": 1}))
+        journal.append(Result(trial=f"t{number:04d}", epoch=1, objective=0.9, verdict="live", tflops=0.5,
+                       step=9))
     assert started(driver).id == job.id
     before = journal.state.seq
     assert driver.record(job.id, fake_training.make_record(config.replace(weight_decay=0.7), 1))
@@ -320,17 +331,17 @@ def test_what_was_never_promoted_is_told_by_a_field(journal: Journal, old: bool)
     sentence = "not among the best 1 of 3"
     reason = {"rule": "asha", "epochs_saved": 8, "sentence": sentence}
     driver = begun(journal, scheduler={"asha": {**ASHA, "promote": True}})
-    journal.append("suggested", trial="t0001", params={"weight_decay": 0.1, "seed": 1})
-    journal.append("result", trial="t0001", epoch=1, objective=0.1, verdict="live", tflops=0.5, step=9)
-    journal.append("paused", trial="t0001", epoch=1, reason=reason)
+    journal.append(Suggested(trial="t0001", params={"weight_decay": 0.1, "seed": 1}))
+    journal.append(Result(trial="t0001", epoch=1, objective=0.1, verdict="live", tflops=0.5, step=9))
+    journal.append(Paused(trial="t0001", epoch=1, reason=reason))
     if old:
-        journal.append("stopped", trial="t0001", epoch=1,
-                              reason={**reason, "sentence": f"{sentence}; it was paused and never promoted"})
+        journal.append(Stopped(trial="t0001", epoch=1,
+                              reason={**reason, "sentence": f"{sentence}; it was paused and never promoted"}))
     else:
         driver._end_paused()
-        assert journal.state.trials["t0001"].reason == {**reason, "paused": True}
+        assert journal.state.trials["t0001"].reason == Reason(**reason, paused=True)
         told = summary.explain(driver.sweep, journal.state, "t0001")
         assert told[0].endswith(f"{sentence}; it was paused and never promoted")
     driver.settle()
     trial = journal.state.trials["t0001"]
-    assert (trial.status, trial.reason) == ("paused", reason)
+    assert (trial.status, trial.reason) == ("paused", Reason(**reason))

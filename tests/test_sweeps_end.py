@@ -14,6 +14,7 @@ from rich.console import Console
 
 from record import health, yamlio
 from record.errors import AnswerIsNo, BadInput
+from record.journal.events import Completed, Failed, Reason, Result, Started, Stopped, Suggested, SweepStarted
 from record.run import RunFolder
 from sweeps.commands import confirming
 from sweeps.commands.launching import Options, conclude, concurrency, run_in
@@ -37,10 +38,10 @@ def make_sweep(folder: Path) -> Sweep:
 
 
 def play(journal: Journal, trial: str, results: list[tuple[int, float, str]], seed: float = 0.5) -> None:
-    journal.append("suggested", trial=trial, params={"weight_decay": seed})
+    journal.append(Suggested(trial=trial, params={"weight_decay": seed}))
     for epoch, objective, verdict in results:
-        journal.append("result", trial=trial, epoch=epoch, objective=objective, verdict=verdict, metrics={}, tflops=1.0,
-                       step=10 * epoch)
+        journal.append(Result(trial=trial, epoch=epoch, objective=objective, verdict=verdict, metrics={}, tflops=1.0,
+                       step=10 * epoch))
 
 
 def judge(sweep: Sweep, state: SweepState, trial: str) -> scheduler.Ending | None:
@@ -91,10 +92,10 @@ def test_a_sweep_whose_driver_died_after_its_last_trial_is_closed(tmp_path: Path
     folder.mkdir(parents=True)
     folders.write_identity(sweep, folder, "data")
     with contextlib.closing(Journal(folder)) as journal:
-        journal.append("sweep_started", name="demo")
+        journal.append(SweepStarted(name="demo", pid=1, host="here"))
         for number in range(9):
             play(journal, f"t000{number + 1}", [(30, 0.5, "live")])
-            journal.append("completed", trial=f"t000{number + 1}", epoch=30, objective=0.5)
+            journal.append(Completed(trial=f"t000{number + 1}", epoch=30, objective=0.5))
     state = run_in(sweep, folder, options, quiet)
     assert state.finished == "budget spent: 9 of 9 trials"
     assert run_in(sweep, folder, options, quiet).seq == state.seq, "once"
@@ -112,8 +113,8 @@ def test_collapse_is_judged_after_its_grace_and_patience(tmp_path: Path) -> None
     with contextlib.closing(Journal(tmp_path)) as journal:
         play(journal, "t0001", [(epoch, -0.5, "collapsed") for epoch in range(4, 15)])
         assert judge(sweep, journal.state, "t0001") is None
-        journal.append("result", trial="t0001", epoch=15, objective=-0.5, verdict="collapsed", metrics={},
-                       tflops=1.0, step=150)
+        journal.append(Result(trial="t0001", epoch=15, objective=-0.5, verdict="collapsed", metrics={},
+                       tflops=1.0, step=150))
         ending = judge(sweep, journal.state, "t0001")
         assert ending is not None
         rule = health.load("lam").rule("codebook_collapsed")
@@ -130,7 +131,7 @@ def test_a_trial_that_ended_collapsed_counts_in_the_rungs_whatever_its_journal_c
     assert sweep.spec.asha is not None
     with contextlib.closing(Journal(tmp_path)) as journal:
         play(journal, "t0001", [(1, 0.2, "live"), (2, -0.5, "collapsed")])
-        journal.append("stopped", trial="t0001", epoch=2, reason={"rule": rule, "sentence": "gone"})
+        journal.append(Stopped(trial="t0001", epoch=2, reason={"rule": rule, "sentence": "gone"}))
         trial = journal.state.trials["t0001"]
     assert scheduler.rung_value(trial, sweep.spec.asha, 3, 1, maximise=True) == float("-inf")
 
@@ -147,8 +148,8 @@ def test_a_trial_that_a_health_rule_ended_keeps_the_rule_and_its_sentence(tmp_pa
             driver.exhausted(trial)
         trials = journal.state.trials
     assert (trials["t0001"].status, trials["t0001"].reason) == (
-        "failed", {"rule": "weights_exploding", "sentence": reason})
-    assert trials["t0002"].reason == {"rule": "ended_early", "sentence": "training ended after epoch 1 of 30"}
+        "failed", Reason(rule="weights_exploding", sentence=reason))
+    assert trials["t0002"].reason == Reason(rule="ended_early", sentence="training ended after epoch 1 of 30")
 
 
 def test_a_spent_budget_stops_what_runs(tmp_path: Path) -> None:
@@ -164,12 +165,12 @@ def test_a_spent_budget_stops_what_runs(tmp_path: Path) -> None:
 def ended(folder: Path) -> tuple[Sweep, Journal]:
     sweep, journal = make_sweep(folder), Journal(folder)
     play(journal, "t0001", [(1, 0.2, "live"), (30, 0.4, "live")], 0.1)
-    journal.append("completed", trial="t0001", epoch=30, objective=0.4)
+    journal.append(Completed(trial="t0001", epoch=30, objective=0.4))
     play(journal, "t0002", [(9, -0.3, "collapsed")], 0.2)
-    journal.append("stopped", trial="t0002", epoch=9,
-                   reason={"rule": "collapse", "sentence": "the codebook was collapsed", "epochs_saved": 21})
+    journal.append(Stopped(trial="t0002", epoch=9,
+                   reason={"rule": "collapse", "sentence": "the codebook was collapsed", "epochs_saved": 21}))
     play(journal, "t0003", [], 0.3)
-    journal.append("failed", trial="t0003", epoch=0, reason={"rule": "raised", "sentence": "training raised Boom: x"})
+    journal.append(Failed(trial="t0003", epoch=0, reason={"rule": "raised", "sentence": "training raised Boom: x"}))
     journal.close()
     return sweep, journal
 
@@ -198,7 +199,7 @@ def test_explain_tells_each_story(tmp_path: Path) -> None:
 def test_no_completed_trial_is_an_answer_of_no(tmp_path: Path) -> None:
     sweep, journal = make_sweep(tmp_path), Journal(tmp_path)
     play(journal, "t0001", [])
-    journal.append("failed", trial="t0001", epoch=0, reason={"rule": "raised", "sentence": "training raised Boom: x"})
+    journal.append(Failed(trial="t0001", epoch=0, reason={"rule": "raised", "sentence": "training raised Boom: x"}))
     journal.close()
     with pytest.raises(AnswerIsNo, match=r"no trial completed \(training raised Boom: x\); 'lam sweep explain"):
         conclude(sweep, journal, Console(quiet=True))
@@ -209,14 +210,14 @@ def test_a_collapsed_trial_never_beats_a_live_one(tmp_path: Path) -> None:
     with contextlib.closing(Journal(tmp_path)) as journal:
         for trial, value, verdict in (("t0001", 0.9, "collapsed"), ("t0002", 0.1, "live")):
             play(journal, trial, [(30, value, verdict)])
-            journal.append("completed", trial=trial, epoch=30, objective=value)
+            journal.append(Completed(trial=trial, epoch=30, objective=value))
     assert summary.best_sentence(sweep, journal.state).startswith("best: t0002")
 
 
 def test_the_table_shows_hostile_text_as_text(tmp_path: Path) -> None:
     sweep, journal = make_sweep(tmp_path), Journal(tmp_path)
-    journal.append("suggested", trial="t0001", params={"weight_decay": "[red]x[/red]"})
-    journal.append("started", trial="t0001")
+    journal.append(Suggested(trial="t0001", params={"weight_decay": "[red]x[/red]"}))
+    journal.append(Started(trial="t0001"))
     journal.close()
     console = Console(width=120, record=True, quiet=False, file=open("/dev/null", "w"))  # noqa: SIM115
     with contextlib.closing(console.file):
@@ -250,7 +251,7 @@ def test_signals(sent: list[signal.Signals], code: int) -> None:
 def test_confirm_takes_seeds_that_nothing_has_used(tmp_path: Path) -> None:
     sweep = make_sweep(tmp_path)
     with contextlib.closing(Journal(tmp_path)) as journal:
-        journal.append("suggested", trial="t0001", params={"seed": 1001})
+        journal.append(Suggested(trial="t0001", params={"seed": 1001}))
     assert confirming.fresh_seeds(sweep, journal.state, 3) == [1000, 1002, 1003]
 
 
@@ -260,6 +261,6 @@ def test_confirm_refuses_other_data(tmp_path: Path) -> None:
     folders.write_identity(sweep, folder, "data")
     with contextlib.closing(Journal(folder)) as journal:
         play(journal, "t0001", [(30, 0.5, "live")])
-        journal.append("completed", trial="t0001", epoch=30, objective=0.5)
+        journal.append(Completed(trial="t0001", epoch=30, objective=0.5))
     with pytest.raises(BadInput, match="was begun with data data, the data is now other; restore the data"):
         confirming.confirm(folder, 1, 2, Options(prepare=lambda configs: "other"))

@@ -37,10 +37,10 @@ def test_each_fault_ends_as_what_it_is_and_the_study_has_none_running(tmp_path: 
     run(f"launch({str(path)!r}, options=options)")
     folder = tmp_path / "runs" / "demo"
     state = state_of(folder)
-    found = {trial.params["seed"]: (trial.status, (trial.reason or {}).get("rule")) for trial in state.trials.values()}
+    found = {trial.params["seed"]: (trial.status, trial.rule) for trial in state.trials.values()}
     assert found == {1: ("completed", None), 3: ("failed", "process_lost"), 4: ("failed", "out_of_memory"),
                      5: ("failed", "hung"), 7: ("failed", "nonfinite"), 8: ("failed", "raised")}
-    sentences = {trial.params["seed"]: (trial.reason or {}).get("sentence", "") for trial in state.trials.values()}
+    sentences = {trial.params["seed"]: trial.reason.sentence if trial.reason else "" for trial in state.trials.values()}
     assert "its process died 3 times, last after epoch 1" in sentences[3]
     assert sentences[4] == ("training raised MemoryError: cannot allocate 3 GiB; use a smaller batch_size, "
                             "eval_batch_size, sequence_length or embed_dim, accumulate_parts above 1 or recompute: "
@@ -62,7 +62,7 @@ def test_a_process_whose_training_failed_is_not_used_again(tmp_path: Path) -> No
     found = {trial.params["seed"]: trial for trial in state_of(folder).trials.values()}
     assert {seed: trial.status for seed, trial in found.items()} == {
         1: "completed", 8: "failed", 11: "completed", 14: "completed", 21: "completed"}
-    assert [event["trial"] for event in read(folder) if event["event"] == "interrupted"] == [found[14].id]
+    assert [event.trial for event in read(folder) if event.event == "interrupted"] == [found[14].id]
     pids = {seed: {call["pid"] for call in calls(folder, trial.id)} for seed, trial in found.items()}
     assert len(pids[14]) == 2, "memory ran out once: it came back in a fresh process"
     after = [trial.id for trial in found.values()].index(found[8].id) + 1
@@ -111,10 +111,11 @@ def test_a_trial_that_rays_memory_monitor_kills(tmp_path: Path, monkeypatch: pyt
     state = state_of(folder)
     found = {trial.params["seed"]: trial for trial in state.trials.values()}
     assert {seed: trial.status for seed, trial in found.items()} == {1: "completed", 4: "failed"}
-    reason = found[4].reason or {}
-    assert reason["rule"] == "out_of_memory"
-    assert reason["sentence"].startswith("its process was killed 2 times because memory ran out (")
-    assert errors.MEMORY_REMEDY in reason["sentence"]
+    reason = found[4].reason
+    assert reason is not None
+    assert reason.rule == "out_of_memory"
+    assert reason.sentence.startswith("its process was killed 2 times because memory ran out (")
+    assert errors.MEMORY_REMEDY in reason.sentence
     assert [result.epoch for result in found[4].results] == [1, 2], "it came back once, and went on"
     assert state.finished == "every point of the grid is done"
     study = searcher.study_of(folders.open_sweep(folder)[0].spec, state)
@@ -122,7 +123,7 @@ def test_a_trial_that_rays_memory_monitor_kills(tmp_path: Path, monkeypatch: pyt
     status = examine(foreign.read(folder / "trials" / found[4].id))
     assert status.run.state == "failed"
     assert "out_of_memory" in [finding.rule for finding in status.judgement.findings]
-    assert any(reason["sentence"] in note for note in status.run.notes)
+    assert any(reason.sentence in note for note in status.run.notes)
 
 
 @pytest.mark.long
@@ -200,9 +201,9 @@ def test_paused_trials_are_promoted_or_stopped(tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "demo"
     state, events = state_of(folder), list(read(folder))
     assert state.unfinished == []
-    paused = [event["trial"] for event in events if event["event"] == "paused"]
+    paused = [event.trial for event in events if event.event == "paused"]
     assert paused
-    left = [trial for trial in state.with_status("stopped") if trial.reason.get("paused")]
+    left = [trial for trial in state.with_status("stopped") if trial.reason and trial.reason.paused]
     assert {trial.id for trial in left} <= set(paused)
     best = sorted(state.trials.values(), key=lambda trial: trial.params["weight_decay"])[0]
     assert best.status == "completed", "the best is never lost to a rung"

@@ -35,9 +35,9 @@ def test_a_sweep_yaml_that_a_person_keeps_there_is_not_overwritten(tmp_path: Pat
 
 
 @pytest.mark.parametrize(("content", "message"), [
-    (b'{"name": "de', r"sweep.json: is damaged \(Unterminated string.*restore it from a copy"),
-    (b"", r"sweep.json: is damaged \(Expecting value"), (b"\xff\xfe\x00", r"sweep.json: is damaged \("),
-    (b"[]", r"sweep.json: holds a list, expected an object"), (b"{}", r"sweep.json: lacks its spec; restore it"),
+    (b'{"name": "de', r"sweep.json: is not JSON \(Unterminated string.*restore it from a copy"),
+    (b"", r"sweep.json: is not JSON \(Expecting value"), (b"\xff\xfe\x00", r"sweep.json: is not JSON \("),
+    (b"[]", r"sweep.json: holds a list, expected an object"), (b"{}", r"sweep.json: lacks its name; restore it"),
 ])
 def test_a_damaged_sweep_json_is_said(tmp_path: Path, content: bytes, message: str) -> None:
     sweep, folder = make_sweep(tmp_path / "yaml"), tmp_path / "demo"

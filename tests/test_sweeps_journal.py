@@ -12,12 +12,23 @@ import math
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from record.errors import BadInput, EnvironmentFailed
 from record.journal import journals
+from record.journal.events import (
+    Failed,
+    Result,
+    Started,
+    Suggested,
+    SweepFinished,
+    SweepInterrupted,
+    SweepResumed,
+    SweepStarted,
+)
 from sweeps.journal.journal import Journal, Lock, read, segments
 from sweeps.journal.state import replay
 from sweeps.journal.stores import hold
@@ -30,7 +41,9 @@ def sweep_folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
            "objects": lambda: request.getfixturevalue("s3")}[request.param]()
     folder = tmp_path / "demo"
     folder.mkdir()
-    (folder / "sweep.json").write_text(json.dumps({"name": "demo", "spec": {"journal": uri}}))
+    (folder / "sweep.json").write_text(json.dumps({
+        "name": "demo", "spec": {"journal": uri}, "base": {}, "asked": {}, "fingerprint": "f",
+        "data_fingerprint": "d"}))
     return folder
 
 
@@ -41,13 +54,13 @@ def session(folder: Path) -> Iterator[Journal]:
 
 
 def write_events(journal: Journal) -> Journal:
-    journal.append("sweep_started", name="demo", pid=1, host="here")
-    journal.append("suggested", trial="t0001", params={"embed_dim": 64})
-    journal.append("started", trial="t0001")
-    journal.append("result", trial="t0001", epoch=1, objective=0.5, verdict="live", metrics={}, tflops=2.0)
-    journal.append("result", trial="t0001", epoch=2, objective=math.nan, verdict="nonfinite", metrics={}, tflops=3.0)
-    journal.append("failed", trial="t0001", epoch=2, reason={"rule": "nonfinite", "sentence": "not finite"})
-    journal.append("suggested", trial="t0002", params={"embed_dim": 32})
+    journal.append(SweepStarted(name="demo", pid=1, host="here"))
+    journal.append(Suggested(trial="t0001", params={"embed_dim": 64}))
+    journal.append(Started(trial="t0001"))
+    journal.append(Result(trial="t0001", epoch=1, objective=0.5, verdict="live", metrics={}, tflops=2.0))
+    journal.append(Result(trial="t0001", epoch=2, objective=math.nan, verdict="nonfinite", metrics={}, tflops=3.0))
+    journal.append(Failed(trial="t0001", epoch=2, reason={"rule": "nonfinite", "sentence": "not finite"}))
+    journal.append(Suggested(trial="t0002", params={"embed_dim": 32}))
     return journal
 
 
@@ -60,25 +73,25 @@ def test_sequence_numbers_run_on_over_sessions(sweep_folder: Path) -> None:
         write_events(journal)
     with session(sweep_folder) as again:
         assert again.state.seq == 7
-        again.append("sweep_resumed", name="demo", pid=2, host="here")
+        again.append(SweepResumed(name="demo", pid=2, host="here"))
     events = list(read(sweep_folder))
-    assert [event["seq"] for event in events] == list(range(1, 9))
-    assert [event.get("version") for event in events] == [1, *[None] * 7]
+    assert [event.seq for event in events] == list(range(1, 9))
+    assert [event.version for event in events] == [1, *[None] * 7]
 
 
 def test_each_session_has_a_segment_of_its_own(tmp_path: Path) -> None:
     write_some(tmp_path).close()
     again = Journal(tmp_path)
-    again.append("sweep_resumed", name="demo", pid=2, host="here")
+    again.append(SweepResumed(name="demo", pid=2, host="here"))
     again.close()
     assert [path.name for path in segments(tmp_path)] == ["journal-000001.jsonl", "journal-000002.jsonl"]
-    assert [event["seq"] for event in read(tmp_path)] == list(range(1, 9))
+    assert [event.seq for event in read(tmp_path)] == list(range(1, 9))
 
 
 def test_not_finite_is_null_in_the_journal_and_nan_in_the_state(sweep_folder: Path) -> None:
     with session(sweep_folder) as journal:
         write_events(journal)
-    assert [event["objective"] for event in read(sweep_folder) if event["event"] == "result"] == [0.5, None]
+    assert [event.objective for event in read(sweep_folder) if event.event == "result"] == [0.5, None]
     trial = journal.state.trials["t0001"]
     assert math.isnan(trial.results[1].objective)
     assert trial.status == "failed"
@@ -112,9 +125,9 @@ def test_a_hundred_events_are_merged_on_the_server(s3: str, tmp_path: Path) -> N
     with hold(tmp_path, s3) as store:
         journal = Journal(tmp_path, store)
         for number in range(103):
-            journal.append("suggested", trial=f"t{number:04d}", params={})
+            journal.append(Suggested(trial=f"t{number:04d}", params={}))
     assert len(journal_objects.parts(*journal_objects.connect(s3))) == 4
-    assert [event["seq"] for event in journals.read_at(s3)] == list(range(1, 104))
+    assert [event.seq for event in journals.read_at(s3)] == list(range(1, 104))
 
 
 def test_damage_in_the_middle_is_said_and_not_skipped(tmp_path: Path) -> None:
@@ -129,15 +142,16 @@ def test_damage_in_the_middle_is_said_and_not_skipped(tmp_path: Path) -> None:
 def test_a_disk_that_refuses_is_named(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "gone")
     with pytest.raises(EnvironmentFailed, match=r"gone: the journal cannot be written \(No such file"):
-        journal.append("sweep_started", name="demo", pid=1, host="here")
+        journal.append(SweepStarted(name="demo", pid=1, host="here"))
 
 
 def test_time_is_spent_by_sessions_and_not_between_them(tmp_path: Path) -> None:
+    driver = {"name": "demo", "pid": 1, "host": "here"}
     events = [
-        {"seq": 1, "time": "2030-01-01T00:00:00+00:00", "event": "sweep_started"},
-        {"seq": 2, "time": "2030-01-01T00:01:00+00:00", "event": "sweep_interrupted", "reason": "signal"},
-        {"seq": 3, "time": "2030-01-02T00:00:00+00:00", "event": "sweep_resumed"},
-        {"seq": 4, "time": "2030-01-02T00:00:30+00:00", "event": "sweep_finished", "reason": "budget"},
+        SweepStarted(seq=1, time=datetime.fromisoformat("2030-01-01T00:00:00+00:00"), **driver),
+        SweepInterrupted(seq=2, time=datetime.fromisoformat("2030-01-01T00:01:00+00:00"), reason="signal"),
+        SweepResumed(seq=3, time=datetime.fromisoformat("2030-01-02T00:00:00+00:00"), **driver),
+        SweepFinished(seq=4, time=datetime.fromisoformat("2030-01-02T00:00:30+00:00"), reason="budget"),
     ]
     assert replay(events).seconds == 90
 

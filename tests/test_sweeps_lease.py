@@ -15,6 +15,7 @@ from object_disk import Disk, fill, journal_on, refuse, seqs, store_on
 
 from record.errors import BadInput, EnvironmentFailed
 from record.journal import journal_objects
+from record.journal.events import Suggested
 from sweeps.journal import lease
 from sweeps.journal.lease import Lease
 
@@ -83,13 +84,13 @@ def test_what_a_driver_writes_after_it_lost_its_claim_does_not_count(disk: Disk,
             claim.write_text(claim.read_text().replace('"machine": "', '"machine": "not '))
             os.utime(claim, (time.time() - 99,) * 2)
         with journal_on(disk, tmp_path) as second:
-            first.append("suggested", trial="void", params={})
-            first.append("suggested", trial="void too", params={})
-            second.append("suggested", trial="counts", params={})
-            assert [event["trial"] for event in second.store.read()] == ["t0000", "t0001", "t0002", "counts"]
+            first.append(Suggested(trial="void", params={}))
+            first.append(Suggested(trial="void too", params={}))
+            second.append(Suggested(trial="counts", params={}))
+            assert [event.trial for event in second.store.read()] == ["t0000", "t0001", "t0002", "counts"]
             fill(second, 5)
     assert seqs(disk) == list(range(1, 10))
-    assert "void" not in json.dumps(list(journal_objects.read_objects(disk, disk.root, "mem://x")))
+    assert "void" not in str(journal_objects.read_objects(disk, disk.root, "mem://x"))
 
 
 def test_two_that_claim_at_once_agree_on_one(disk: Disk) -> None:

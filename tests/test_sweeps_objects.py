@@ -18,7 +18,7 @@ def test_full_blocks_are_merged_and_the_events_stay(disk: Disk, tmp_path: Path) 
         assert [name[8:33] for name in disk.names()] == ["000000000001-000000000004", *(
             f"{seq:012d}-{seq:012d}" for seq in (5, 6, 7))]
         fill(journal, 4)
-        whole = [event["params"]["number"] for event in journal.store.read()]
+        whole = [event.params["number"] for event in journal.store.read()]
     assert disk.names()[0][8:33] == "000000000001-000000000008"
     assert len(disk.names()) == 4
     assert whole == [*range(7), *range(4)]
@@ -101,4 +101,4 @@ def test_a_merge_during_a_read_is_not_taken_for_a_gap(disk: Disk, tmp_path: Path
                 fill(journal, 1)
 
         reader.refuse = merge_first
-        assert [event["seq"] for event in journal_objects.read_objects(reader, reader.root, "mem://x")] == [1, 2, 3, 4]
+        assert [event.seq for event in journal_objects.read_objects(reader, reader.root, "mem://x")] == [1, 2, 3, 4]

@@ -10,6 +10,7 @@ import pytest
 from small_sweep import make_sweep
 
 from record.errors import BadInput
+from record.journal.events import Completed, Result, Started, Stopped, Suggested, SweepStarted
 from sweeps.commands import extending
 from sweeps.journal import folders
 from sweeps.journal.journal import Journal, read
@@ -23,15 +24,15 @@ def recorded(folder: Path, sweep: Sweep, curves: dict[float, list[float]]) -> Pa
     """A sweep without early stopping: knob value -> objective of each epoch; the trials take turns."""
     folders.write_identity(sweep, folder, "data")
     with contextlib.closing(Journal(folder)) as journal:
-        journal.append("sweep_started", name="demo", pid=1, host="here")
+        journal.append(SweepStarted(name="demo", pid=1, host="here"))
         for number, value in enumerate(curves, 1):
-            journal.append("suggested", trial=f"t{number:04d}", params={"weight_decay": value})
+            journal.append(Suggested(trial=f"t{number:04d}", params={"weight_decay": value}))
         for epoch in range(1, 10):
             for number, curve in enumerate(curves.values(), 1):
-                journal.append("result", trial=f"t{number:04d}", epoch=epoch, objective=curve[epoch - 1],
-                               verdict="live", metrics={}, tflops=2.0 * epoch, seconds=epoch, step=10 * epoch)
+                journal.append(Result(trial=f"t{number:04d}", epoch=epoch, objective=curve[epoch - 1],
+                               verdict="live", metrics={}, tflops=2.0 * epoch, seconds=epoch, step=10 * epoch))
         for number, curve in enumerate(curves.values(), 1):
-            journal.append("completed", trial=f"t{number:04d}", epoch=9, objective=max(curve))
+            journal.append(Completed(trial=f"t{number:04d}", epoch=9, objective=max(curve)))
     return folder
 
 
@@ -71,12 +72,12 @@ def test_what_a_policy_stops_gets_no_further_seeds(tmp_path: Path) -> None:
     folder = recorded(tmp_path / "runs", sweep, STEADY)
     with contextlib.closing(Journal(folder)) as journal:
         for number, first in ((7, "t0001"), (8, "t0004")):
-            journal.append("suggested", trial=f"t{number:04d}", params={"weight_decay": 0.9}, seed=1, repeats=first)
-            journal.append("started", trial=f"t{number:04d}")
+            journal.append(Suggested(trial=f"t{number:04d}", params={"weight_decay": 0.9}, seed=1, repeats=first))
+            journal.append(Started(trial=f"t{number:04d}"))
             for epoch in range(1, 10):
-                journal.append("result", trial=f"t{number:04d}", epoch=epoch, objective=0.1 * epoch, verdict="live",
-                               metrics={}, tflops=2.0 * epoch, seconds=epoch, step=10 * epoch)
-            journal.append("completed", trial=f"t{number:04d}", epoch=9, objective=0.9)
+                journal.append(Result(trial=f"t{number:04d}", epoch=epoch, objective=0.1 * epoch, verdict="live",
+                               metrics={}, tflops=2.0 * epoch, seconds=epoch, step=10 * epoch))
+            journal.append(Completed(trial=f"t{number:04d}", epoch=9, objective=0.9))
     outcome = replaying.replay_policy(sweep, read(folder), "asha:grace_epochs=1,reduction_factor=3")
     assert (outcome.recorded_epochs, outcome.epochs) == (72, 14 + 9)
     assert (outcome.stopped, outcome.skipped, outcome.unknown) == (5, 1, 0)
@@ -122,11 +123,11 @@ def test_what_collapsed_starts_a_sweep_as_its_own_searcher_was_told_of_it(tmp_pa
     sweep = make_sweep(tmp_path / "a")
     folder = recorded(tmp_path / "runs", sweep, {})
     with contextlib.closing(Journal(folder)) as journal:
-        journal.append("suggested", trial="t0001", params={"weight_decay": 0.5})
+        journal.append(Suggested(trial="t0001", params={"weight_decay": 0.5}))
         for epoch, objective, verdict in ((1, 0.9, "live"), (2, -0.4, "collapsed")):
-            journal.append("result", trial="t0001", epoch=epoch, objective=objective, verdict=verdict, metrics={},
-                           tflops=epoch, step=epoch)
-        journal.append("stopped", trial="t0001", epoch=2, reason={"rule": "collapse", "sentence": "gone"})
+            journal.append(Result(trial="t0001", epoch=epoch, objective=objective, verdict=verdict, metrics={},
+                           tflops=epoch, step=epoch))
+        journal.append(Stopped(trial="t0001", epoch=2, reason={"rule": "collapse", "sentence": "gone"}))
         own = searcher.tellable(sweep.spec, journal.state)
     started = make_sweep(tmp_path / "b", name="next")
     (tmp_path / "next").mkdir()
@@ -142,7 +143,7 @@ def test_a_sweep_that_has_begun_is_not_started_from_results(tmp_path: Path) -> N
     found = warm.matches(sweep, folder)
     (tmp_path / "next").mkdir()
     with contextlib.closing(Journal(tmp_path / "next")) as journal:
-        journal.append("suggested", trial="t0001", params={"weight_decay": 0.5})
+        journal.append(Suggested(trial="t0001", params={"weight_decay": 0.5}))
         with pytest.raises(BadInput, match="--warm-start: the sweep has begun without demo: it has 1 trials; leave it"):
             warm.check_begun(found, journal.state)
         warm.record(journal, sweep, found)

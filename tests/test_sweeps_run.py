@@ -15,6 +15,7 @@ import pytest
 from sweep_driver import calls, left_over, run, spec, start, state_of, wait_for
 
 from record import yamlio
+from record.journal.events import Completed, Result, Suggested, SweepStarted
 from sweeps.journal import folders
 from sweeps.journal.journal import Journal, read
 from sweeps.journal.state import SweepState
@@ -47,25 +48,25 @@ def test_a_sweep_with_every_kind_of_trial(tmp_path: Path) -> None:
 
 
 def check_ending(kind: int, trial: Any) -> None:
-    rule = (trial.reason or {}).get("rule")
+    rule = trial.rule
     assert trial.status == {True: "completed"}.get(rule is None, trial.status)
     epochs = [result.epoch for result in trial.results]
     assert epochs == list(range(1, len(epochs) + 1)), "contiguous, none twice"
     if kind == 7 and len(epochs) > 1:
         assert (trial.status, rule, trial.epoch) == ("failed", "nonfinite", 2)
     if kind == 8 and rule != "asha":
-        assert (trial.status, trial.reason["sentence"]) == (
+        assert (trial.status, trial.reason.sentence) == (
             "failed", "training raised RuntimeError: the encoder exploded")
     if kind == 9:
         assert rule in ("asha", "codebook_collapsed")
     if rule == "asha":
-        assert trial.reason["epochs_saved"] == 9 - trial.epoch
-        assert trial.reason["rung"] == trial.epoch
-        assert f"of {trial.reason['peers']} trials at rung {trial.reason['rung']}" in trial.reason["sentence"]
+        assert trial.reason.epochs_saved == 9 - trial.epoch
+        assert trial.reason.rung == trial.epoch
+        assert f"of {trial.reason.peers} trials at rung {trial.reason.rung}" in trial.reason.sentence
 
 
 def check_files(folder: Path, state: SweepState) -> None:
-    raised = [trial for trial in state.trials.values() if (trial.reason or {}).get("rule") == "raised"]
+    raised = [trial for trial in state.trials.values() if trial.rule == "raised"]
     for trial in raised:
         output = (folder / "trials" / trial.id / "output.log").read_text()
         assert "about to raise" in output
@@ -90,7 +91,7 @@ def test_workers_start_together_and_are_used_again(tmp_path: Path) -> None:
                 resources={"cpu": 0.5}, base={"data_dir": "nowhere", "num_epochs": 1}, budget={"trials": 9})
     run(f"launch({str(path)!r}, options=options)")
     folder = tmp_path / "runs" / "demo"
-    assert [event["event"] for event in read(folder)][:5] == ["sweep_started", *["suggested"] * 3, "started"]
+    assert [event.event for event in read(folder)][:5] == ["sweep_started", *["suggested"] * 3, "started"]
     workers = [call["pid"] for trial in state_of(folder).trials for call in calls(folder, trial)]
     assert len(workers) == 18
     assert len(set(workers)) <= 3
@@ -139,7 +140,7 @@ def test_ctrl_c_ends_the_sweep_resumably(tmp_path: Path) -> None:
     assert left_over(process.pid) == []
     state = state_of(folder)
     assert {trial.status for trial in state.trials.values()} == {"interrupted"}
-    assert list(read(folder))[-1]["event"] == "sweep_interrupted"
+    assert list(read(folder))[-1].event == "sweep_interrupted"
 
 
 @pytest.mark.long
@@ -165,7 +166,7 @@ def test_a_signal_while_the_workers_are_sent_home_changes_nothing(tmp_path: Path
                 base={"data_dir": "nowhere", "num_epochs": 1}, budget={"trials": 1})
     folder = tmp_path / "runs" / "demo"
     process = start(f"launch({str(path)!r}, options=options)")
-    while not (folder.exists() and "sweep_finished" in [event["event"] for event in read(folder)]):
+    while not (folder.exists() and "sweep_finished" in [event.event for event in read(folder)]):
         time.sleep(0.005)
     time.sleep(0.01)
     process.send_signal(number)
@@ -186,11 +187,11 @@ def finished_sweep(sweep: Sweep, folder: Path) -> Path:
     """A sweep of two trials that have ended, written without running them."""
     folders.write_identity(sweep, folder, "fake-data")
     with contextlib.closing(Journal(folder)) as journal:
-        journal.append("sweep_started", name="demo", pid=1, host="here")
+        journal.append(SweepStarted(name="demo", pid=1, host="here"))
         for trial, decay, value in (("t0001", 0.5, 0.4), ("t0002", 0.1, 0.8)):
-            journal.append("suggested", trial=trial, params={"weight_decay": decay})
-            journal.append("result", trial=trial, epoch=3, objective=value, verdict="live", metrics={}, tflops=1.0)
-            journal.append("completed", trial=trial, epoch=3, objective=value)
+            journal.append(Suggested(trial=trial, params={"weight_decay": decay}))
+            journal.append(Result(trial=trial, epoch=3, objective=value, verdict="live", metrics={}, tflops=1.0))
+            journal.append(Completed(trial=trial, epoch=3, objective=value))
     return folder
 
 
@@ -203,7 +204,7 @@ def test_confirm_trains_the_best_again_and_only_what_is_missing(tmp_path: Path) 
     assert found["trials"][0]["values"][0] > found["trials"][1]["values"][0]
     assert found["trials"][0]["live"] == 2
     assert found["differences"][0]["mean"] > 0
-    best = found["trials"][0]["trial"]
+    best = found.trials[0].trial
     assert yamlio.load_mapping(folder / "confirm" / best / "seed-1001" / "config.yaml")["num_epochs"] == 3
     run(f"confirm({str(folder)!r}, 1, 3, options)")
     opened = [len((folder / "confirm" / best / f"seed-{seed}" / "calls.jsonl").read_text().splitlines())

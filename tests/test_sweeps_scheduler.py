@@ -12,6 +12,7 @@ from lam.config import RunConfig
 from lam.training import loop
 from record import yamlio
 from record.errors import BadInput
+from record.journal.events import Paused, Result, Stopped, Suggested
 from sweeps.commands import confirming
 from sweeps.journal.journal import Journal
 from sweeps.scheduling import scheduler
@@ -30,10 +31,10 @@ def make_sweep(folder: Path, **changes: Any) -> Sweep:
 
 def add(journal: Journal, trial: str, results: list[tuple[int, float, float]], **more: Any) -> None:
     """A trial with results (epoch, TFLOPs, objective)."""
-    journal.append("suggested", trial=trial, params={"weight_decay": 0.5}, **more)
+    journal.append(Suggested(trial=trial, params={"weight_decay": 0.5}, **more))
     for epoch, tflops, objective in results:
-        journal.append("result", trial=trial, epoch=epoch, objective=objective, verdict="live", metrics={},
-                       tflops=tflops, step=10 * epoch)
+        journal.append(Result(trial=trial, epoch=epoch, objective=objective, verdict="live", metrics={},
+                       tflops=tflops, step=10 * epoch))
 
 
 def judge(sweep: Sweep, journal: Journal, trial: str) -> scheduler.Ending | None:
@@ -97,7 +98,7 @@ def test_a_trial_lost_at_a_rung_is_no_arrival_at_the_next(tmp_path: Path) -> Non
     with contextlib.closing(Journal(tmp_path)) as journal:
         for trial, epochs in (("t0001", (1, 2, 3)), ("t0002", (1, 2, 4)), ("t0003", (1, 3, 4)), ("t0004", (1,))):
             add(journal, trial, [(epoch, 1.0, 0.5) for epoch in epochs])
-            journal.append("stopped", trial=trial, epoch=epochs[-1], reason={"rule": "collapse", "sentence": "gone"})
+            journal.append(Stopped(trial=trial, epoch=epochs[-1], reason={"rule": "collapse", "sentence": "gone"}))
         lost = list(journal.state.trials.values())
     assert [scheduler.rung_value(trial, asha, 9.0, 3.0, True) for trial in lost] == [None, None, rungs.NEVER, None]
     assert scheduler.rung_value(lost[3], asha, 3.0, 0.0, True) == rungs.NEVER, "lost on the way to the first rung"
@@ -107,11 +108,11 @@ def test_on_the_tflop_axis_the_grace_of_collapse_counts_what_can_be_trained(tmp_
     """Of 100 epochs the budget buys ten: a trial that has been collapsed for nine of them ends."""
     sweep = make_sweep(tmp_path, scheduler={"asha": {"max_epochs": 100, "max_tflops": 10.0}})
     with contextlib.closing(Journal(tmp_path)) as journal:
-        journal.append("suggested", trial="t0001", params={"weight_decay": 0.5})
+        journal.append(Suggested(trial="t0001", params={"weight_decay": 0.5}))
         ended = []
         for epoch in range(1, 10):
-            journal.append("result", trial="t0001", epoch=epoch, objective=-0.5, verdict="collapsed", metrics={},
-                           tflops=float(epoch), step=1000 * epoch)
+            journal.append(Result(trial="t0001", epoch=epoch, objective=-0.5, verdict="collapsed", metrics={},
+                           tflops=float(epoch), step=1000 * epoch))
             ending = judge(sweep, journal, "t0001")
             ended += [(epoch, ending.rule)] if ending else []
     assert ended[0] == (4, "codebook_collapsed")
@@ -125,7 +126,7 @@ def test_a_paused_trial_is_promoted_once_it_is_among_the_best(tmp_path: Path) ->
         ending = judge(sweep, journal, "t0002")
         assert ending is not None
         assert ending.event == "paused"
-        journal.append("paused", trial="t0002", epoch=1, reason=ending.reason())
+        journal.append(Paused(trial="t0002", epoch=1, reason=ending.reason()))
         assert scheduler.promotable(sweep.spec, journal.state) is None
         for number, value in ((3, 0.1), (4, 0.2)):
             add(journal, f"t000{number}", [(1, 1.0, value)])
@@ -142,8 +143,8 @@ def test_the_median_rule_ends_what_stays_below(tmp_path: Path) -> None:
         add(journal, "t0003", [(1, 1, 0.1)])
         assert judge(sweep, journal, "t0003") is None, "grace"
         for epoch, value in ((2, 0.3), (3, 0.2)):
-            journal.append("result", trial="t0003", epoch=epoch, objective=value, verdict="live", metrics={},
-                           tflops=epoch, step=20)
+            journal.append(Result(trial="t0003", epoch=epoch, objective=value, verdict="live", metrics={},
+                           tflops=epoch, step=20))
         ending = judge(sweep, journal, "t0003")
         assert ending is not None
         assert (ending.rule, ending.peers) == ("median", 2)
@@ -168,8 +169,8 @@ def test_gpu_hours_are_training_time_times_gpus(tmp_path: Path) -> None:
     sweep = make_sweep(tmp_path, budget={"gpu_hours": 1.0}, resources={"cpu": 1, "gpu": 2})
     with contextlib.closing(Journal(tmp_path)) as journal:
         add(journal, "t0001", [])
-        journal.append("result", trial="t0001", epoch=1, objective=0.5, verdict="live", metrics={}, tflops=1,
-                       seconds=1800.0, step=10)
+        journal.append(Result(trial="t0001", epoch=1, objective=0.5, verdict="live", metrics={}, tflops=1,
+                       seconds=1800.0, step=10))
     assert scheduler.used(sweep.spec, journal.state)["gpu_hours"] == 1.0
     assert scheduler.spent_budget(sweep.spec, journal.state) == "1 of 1 gpu_hours"
 

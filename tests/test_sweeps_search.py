@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from record import yamlio
+from record.journal.events import Completed, Event, Failed, Result, Stopped, Suggested, parse
 from sweeps.commands import launching
 from sweeps.journal.journal import Journal, read
 from sweeps.journal.state import SweepState, pareto, ranking, replay
@@ -22,7 +24,7 @@ from sweeps.spec.load import load
 from sweeps.spec.sections import Cmaes, Search
 from sweeps.spec.space import Knob
 from sweeps.spec.spec import Sweep
-from sweeps.workers.driver import result_fields
+from sweeps.workers.driver import result_event
 
 BASE = {"quantizer": "ema", "weight_decay": 0.01}
 
@@ -111,7 +113,7 @@ def play(sweep: Sweep, journal: Journal, trials: int, lag: int = 1) -> None:
             finish(journal, open_trials[0].id)
         elif len(state.trials) < trials:
             params, attrs = asked(sweep, state)
-            journal.append("suggested", trial=f"t{len(state.trials) + 1:04d}", params=params, attrs=attrs)
+            journal.append(Suggested(trial=f"t{len(state.trials) + 1:04d}", params=params, attrs=attrs))
         else:
             return
 
@@ -129,15 +131,15 @@ def finish(journal: Journal, trial_id: str) -> None:
     for epoch in range(1, epochs + 1):
         objective = math.nan if trial.number % 7 == 6 and epoch == 2 else value * epoch / 9
         if epoch > trial.epoch:
-            journal.append("result", trial=trial_id, epoch=epoch, objective=objective, verdict="live", metrics={},
-                           tflops=1)
+            journal.append(Result(trial=trial_id, epoch=epoch, objective=objective, verdict="live", metrics={},
+                           tflops=1))
         if math.isnan(objective):
-            journal.append("failed", trial=trial_id, epoch=epoch, reason={"rule": "nonfinite", "sentence": "nan"})
+            journal.append(Failed(trial=trial_id, epoch=epoch, reason={"rule": "nonfinite", "sentence": "nan"}))
             return
     if epochs == 9:
-        journal.append("completed", trial=trial_id, epoch=9, objective=value)
+        journal.append(Completed(trial=trial_id, epoch=9, objective=value))
     else:
-        journal.append("stopped", trial=trial_id, epoch=epochs, reason={"rule": "asha", "sentence": "cut"})
+        journal.append(Stopped(trial=trial_id, epoch=epochs, reason={"rule": "asha", "sentence": "cut"}))
 
 
 SMALL = {"cmaes": {"cmaes": {"population": 4}}, "nsga2": {"nsga2": {"population": 4}},
@@ -175,10 +177,8 @@ def new(folder: Path) -> Path:
     return folder
 
 
-def lines(events: list[dict[str, Any]]) -> list[str]:
-    from record import files
-
-    return [files.json_line(event) for event in events]
+def lines(events: list[Event]) -> list[str]:
+    return [event.line().decode() for event in events]
 
 
 def test_suggestions_differ_from_trial_to_trial_and_seed_to_seed(tmp_path: Path) -> None:
@@ -190,6 +190,12 @@ def test_suggestions_differ_from_trial_to_trial_and_seed_to_seed(tmp_path: Path)
     assert len(set(values)) == 20
     other = make_sweep(tmp_path, search="random", seed=1)
     assert asked(other, SweepState())[0]["weight_decay"] != values[0]
+
+
+def played(events: list[dict[str, Any]]) -> SweepState:
+    """The state after events as a journal holds them."""
+    return replay(parse(json.dumps({"seq": seq, "time": "2030-01-01T00:00:00", **event}).encode())
+                  for seq, event in enumerate(events, 1))
 
 
 EVENTS = [
@@ -215,7 +221,7 @@ EVENTS = [
 ])
 def test_what_the_study_is_told(tmp_path: Path, policy: str, stopped: str, value: float | None) -> None:
     sweep = make_sweep(tmp_path, policy=policy)
-    state = replay({"seq": number, "time": "2030-01-01T00:00:00", **event} for number, event in enumerate(EVENTS, 1))
+    state = played(EVENTS)
     told = searcher.study_of(sweep.spec, state).trials
     assert [trial.state.name for trial in told] == ["COMPLETE", stopped, "FAIL", "FAIL", "RUNNING"]
     assert [trial.number for trial in told] == [0, 1, 2, 3, 4]
@@ -230,10 +236,10 @@ def test_what_the_study_is_told(tmp_path: Path, policy: str, stopped: str, value
 def test_a_paused_trial_is_told_as_a_stopped_one_until_it_runs_again(tmp_path: Path, policy: str, told: str) -> None:
     """Told as running, most trials of a sweep that promotes would count for nothing, and the search stay random."""
     sweep = make_sweep(tmp_path, policy=policy)
-    events = [*EVENTS[:2], {"event": "paused", "trial": "t0001", "epoch": 1, "reason": {"rule": "asha"}},
+    reason = {"rule": "asha", "sentence": "cut"}
+    events = [*EVENTS[:2], {"event": "paused", "trial": "t0001", "epoch": 1, "reason": reason},
               {"event": "interrupted", "trial": "t0001", "epoch": 1}]
-    paused, again = (replay({"seq": number, "time": "2030-01-01T00:00:00", **event}
-                            for number, event in enumerate(events[:count], 1)) for count in (3, 4))
+    paused, again = (played(events[:count]) for count in (3, 4))
     assert [trial.state.name for trial in searcher.tellable(sweep.spec, paused)] == [told]
     assert [trial.state.name for trial in searcher.tellable(sweep.spec, again)] == ["RUNNING"]
 
@@ -243,11 +249,11 @@ def test_further_seeds_change_what_a_config_violates(tmp_path: Path) -> None:
     sweep = make_sweep(tmp_path, seeds=2, constraints={"val/mse_loss": {"most": 0.1}})
     with contextlib.closing(Journal(new(tmp_path / "a"))) as journal:
         for number, violation in ((1, 0.0), (2, 0.7)):
-            journal.append("suggested", trial=f"t{number:04d}", params={"weight_decay": 0.5, "quantizer": "vq"},
-                           seed=number, attrs={"kept": 1}, **({"repeats": "t0001"} if number > 1 else {}))
-            journal.append("result", trial=f"t{number:04d}", epoch=9, objective=0.5, verdict="live", metrics={},
-                           tflops=1, violation=violation)
-            journal.append("completed", trial=f"t{number:04d}", epoch=9, objective=0.5)
+            journal.append(Suggested(trial=f"t{number:04d}", params={"weight_decay": 0.5, "quantizer": "vq"},
+                           seed=number, attrs={"kept": 1}, **({"repeats": "t0001"} if number > 1 else {})))
+            journal.append(Result(trial=f"t{number:04d}", epoch=9, objective=0.5, verdict="live", metrics={},
+                           tflops=1, violation=violation))
+            journal.append(Completed(trial=f"t{number:04d}", epoch=9, objective=0.5))
             assert searcher.tellable(sweep.spec, journal.state)[0].constraints == {"outside": violation}
             assert journal.state.trials["t0001"].attrs == {"kept": 1}
 
@@ -258,7 +264,7 @@ def test_a_slow_trial_shifts_no_generation_that_was_full(tmp_path: Path) -> None
     with contextlib.closing(Journal(new(tmp_path / "a"))) as journal:
         for number in range(1, 7):
             params, _ = asked(sweep, journal.state)
-            journal.append("suggested", trial=f"t{number:04d}", params=params)
+            journal.append(Suggested(trial=f"t{number:04d}", params=params))
         for number in (2, 3, 4, 5, 6):
             finish(journal, f"t{number:04d}")
         before = searcher._losses(sweep.spec, journal.state)
@@ -270,7 +276,7 @@ def test_a_slow_trial_shifts_no_generation_that_was_full(tmp_path: Path) -> None
 def test_what_is_told_is_made_once_and_copied_shallowly(tmp_path: Path) -> None:
     """Deep copies of all that was told would make a question of a long sweep five times as slow."""
     sweep = make_sweep(tmp_path)
-    state = replay({"seq": number, "time": "2030-01-01T00:00:00", **event} for number, event in enumerate(EVENTS, 1))
+    state = played(EVENTS)
     first, again = searcher.tellable(sweep.spec, state), searcher.tellable(sweep.spec, state)
     final = [number for number, trial in enumerate(state.trials.values()) if trial.final]
     assert final
@@ -288,7 +294,7 @@ def test_a_grid_is_every_combination_once_and_then_done(tmp_path: Path) -> None:
     sweep = make_sweep(tmp_path, search="grid", space=STEPPED)
     journal = Journal(new(tmp_path / "a"))
     while (found := searcher.ask(sweep.spec, sweep.base.mapping(), journal.state)) is not None:
-        journal.append("suggested", trial=f"t{len(journal.state.trials) + 1:04d}", params=found[0])
+        journal.append(Suggested(trial=f"t{len(journal.state.trials) + 1:04d}", params=found[0]))
     journal.close()
     seen = {tuple(trial.params.items()) for trial in journal.state.trials.values()}
     assert len(seen) == len(journal.state.trials) == 11 * 4 + 11, "four decays where ema, one point where not"
@@ -300,7 +306,7 @@ def test_a_grid_that_grew_asks_for_what_is_new(tmp_path: Path) -> None:
     journal = Journal(new(tmp_path / "a"))
     for sweep in (first, wider):
         while (found := searcher.ask(sweep.spec, sweep.base.mapping(), journal.state)) is not None:
-            journal.append("suggested", trial=f"t{len(journal.state.trials) + 1:04d}", params=found[0])
+            journal.append(Suggested(trial=f"t{len(journal.state.trials) + 1:04d}", params=found[0]))
         assert launching.searcher_done(sweep, journal.state)
     journal.close()
     assert sorted(trial.params["quantizer"] for trial in journal.state.trials.values()) == ["ema", "fsq", "vq"]
@@ -324,7 +330,7 @@ def test_what_collapsed_is_told_as_it_ended(tmp_path: Path) -> None:
               {"event": "result", "trial": "t0001", "epoch": 1, "objective": 0.5, "verdict": "live", "tflops": 1},
               {"event": "result", "trial": "t0001", "epoch": 2, "objective": -0.9, "verdict": "collapsed", "tflops": 2},
               {"event": "stopped", "trial": "t0001", "epoch": 2, "reason": {"rule": "collapse", "sentence": "gone"}}]
-    state = replay({"seq": number, "time": "2030-01-01T00:00:00", **event} for number, event in enumerate(events, 1))
+    state = played(events)
     assert searcher.tellable(sweep.spec, state)[0].values == [-0.9]
 
 
@@ -332,7 +338,7 @@ def test_a_warm_start_does_not_draw_what_the_other_sweep_drew(tmp_path: Path) ->
     sweep = make_sweep(tmp_path)
     base = sweep.base.mapping()
     alone = searcher.ask(sweep.spec, base, SweepState())
-    state = replay([{"seq": 1, "time": "2030-01-01T00:00:00", "event": "warm_started", "source": "other/t0001",
+    state = played([{"event": "warm_started", "source": "other/t0001",
                      "params": {"weight_decay": 0.1, "quantizer": "vq"}, "state": "completed", "epoch": 9,
                      "objective": 0.4, "verdict": "live", "tflops": 1.0}])
     assert searcher.ask(sweep.spec, base, state) != alone
@@ -381,15 +387,15 @@ def test_several_objectives_and_constraints_reach_the_study(tmp_path: Path) -> N
                        constraints={"val/perplexity_slot": {"least": 2}, "total_tflops": {"most": 5}})
     record = {"epoch": 3, "step": 30, "total_tflops": 4.0, "val/dsnr": 2.0, "val/mse_loss": 0.1,
               "val/perplexity_slot": 1.5}
-    fields = result_fields(sweep.spec, record, "live")
-    assert fields["values"] == {"val/mse_loss": 0.1, "val/perplexity_slot": 1.5}
-    assert fields["violation"] == 0.5
+    event = result_event(sweep.spec, "t0001", record, "live")
+    assert event.values == {"val/mse_loss": 0.1, "val/perplexity_slot": 1.5}
+    assert event.violation == 0.5
     journal = Journal(new(tmp_path / "a"))
     for number, (mse, slot) in enumerate([(0.1, 3.0), (0.2, 4.0), (0.05, 1.5)], 1):
-        journal.append("suggested", trial=f"t{number:04d}", params={"weight_decay": 0.1 * number, "quantizer": "vq"})
-        journal.append("result", trial=f"t{number:04d}", **result_fields(
-            sweep.spec, {**record, "val/mse_loss": mse, "val/perplexity_slot": slot}, "live"))
-        journal.append("completed", trial=f"t{number:04d}", epoch=3, objective=2.0)
+        journal.append(Suggested(trial=f"t{number:04d}", params={"weight_decay": 0.1 * number, "quantizer": "vq"}))
+        journal.append(result_event(
+            sweep.spec, f"t{number:04d}", {**record, "val/mse_loss": mse, "val/perplexity_slot": slot}, "live"))
+        journal.append(Completed(trial=f"t{number:04d}", epoch=3, objective=2.0))
     journal.close()
     study = searcher.study_of(sweep.spec, journal.state)
     assert [trial.values for trial in study.trials] == [[2.0, 0.1], [2.0, 0.2], [2.0, 0.05]]
@@ -404,12 +410,12 @@ def test_seeds_of_a_config_are_one_trial_of_the_study(tmp_path: Path) -> None:
     journal = Journal(new(tmp_path / "a"))
     for number, value in enumerate([0.3, 0.5, 0.1], 1):
         repeats = {"repeats": "t0001"} if number > 1 else {}
-        journal.append("suggested", trial=f"t{number:04d}", params={"weight_decay": 0.5, "quantizer": "vq"},
-                       seed=number - 1, **repeats)
+        journal.append(Suggested(trial=f"t{number:04d}", params={"weight_decay": 0.5, "quantizer": "vq"},
+                       seed=number - 1, **repeats))
         if number == 3:
             assert [trial.state.name for trial in searcher.study_of(sweep.spec, journal.state).trials] == ["RUNNING"]
-        journal.append("result", trial=f"t{number:04d}", epoch=9, objective=value, verdict="live", metrics={}, tflops=1)
-        journal.append("completed", trial=f"t{number:04d}", epoch=9, objective=value)
+        journal.append(Result(trial=f"t{number:04d}", epoch=9, objective=value, verdict="live", metrics={}, tflops=1))
+        journal.append(Completed(trial=f"t{number:04d}", epoch=9, objective=value))
     journal.close()
     told = searcher.study_of(sweep.spec, journal.state).trials
     assert [(trial.state.name, round(trial.value, 9)) for trial in told] == [("COMPLETE", 0.3)]
@@ -421,13 +427,13 @@ def seeded(folder: Path, last: list[tuple[float, str]], rule: str) -> tuple[Any,
     """A config whose first training ended at 0.6, and whose further ones failed after 0.6 with these results."""
     sweep, journal = make_sweep(folder, seeds=3), Journal(new(folder / "a"))
     for number, results in enumerate([[(0.6, "live")], *([(0.6, "live"), one] for one in last)], 1):
-        journal.append("suggested", trial=f"t{number:04d}", params={"weight_decay": 0.5, "quantizer": "vq"},
-                       seed=number - 1, **({"repeats": "t0001"} if number > 1 else {}))
+        journal.append(Suggested(trial=f"t{number:04d}", params={"weight_decay": 0.5, "quantizer": "vq"},
+                       seed=number - 1, **({"repeats": "t0001"} if number > 1 else {})))
         for epoch, (value, verdict) in enumerate(results, 1):
-            journal.append("result", trial=f"t{number:04d}", epoch=epoch, objective=value, verdict=verdict, metrics={},
-                           tflops=1)
-        end = {"reason": {"rule": rule, "sentence": "x"}} if number > 1 else {"objective": 0.6}
-        journal.append("failed" if number > 1 else "completed", trial=f"t{number:04d}", epoch=1, **end)
+            journal.append(Result(trial=f"t{number:04d}", epoch=epoch, objective=value, verdict=verdict, metrics={},
+                           tflops=1))
+        failed = Failed(trial=f"t{number:04d}", epoch=1, reason={"rule": rule, "sentence": "x"})
+        journal.append(failed if number > 1 else Completed(trial=f"t{number:04d}", epoch=1, objective=0.6))
     journal.close()
     return sweep, journal.state
 

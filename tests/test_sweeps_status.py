@@ -18,6 +18,16 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from record import yamlio
+from record.journal.events import (
+    KINDS,
+    Completed,
+    Result,
+    Started,
+    Suggested,
+    SweepFinished,
+    SweepStarted,
+    TrialInterrupted,
+)
 from sweeps.commands import register
 from sweeps.journal import folders
 from sweeps.journal.journal import Journal, Lock
@@ -42,21 +52,21 @@ def add(journal: Journal, trial: str, results: list[tuple[int, float, str]], end
     """A trial with results (epoch, objective, verdict), in the state `end`."""
     reason = more.pop("reason", {"rule": "asha", "sentence": "it was cut", "epochs_saved": 7})
     violation = more.pop("violation", 0.0)
-    journal.append("suggested", trial=trial, params={"weight_decay": 0.25}, **more)
-    journal.append("started", trial=trial)
+    journal.append(Suggested(trial=trial, params={"weight_decay": 0.25}, **more))
+    journal.append(Started(trial=trial))
     for epoch, objective, verdict in results:
-        journal.append("result", trial=trial, epoch=epoch, objective=objective, verdict=verdict, metrics={},
-                       tflops=float(epoch), step=epoch, violation=violation)
+        journal.append(Result(trial=trial, epoch=epoch, objective=objective, verdict=verdict, metrics={},
+                       tflops=float(epoch), step=epoch, violation=violation))
     if end == "completed":
-        journal.append(end, trial=trial, epoch=results[-1][0], objective=results[-1][1])
+        journal.append(Completed(trial=trial, epoch=results[-1][0], objective=results[-1][1]))
     elif end != "started":
-        journal.append(end, trial=trial, epoch=results[-1][0], reason=reason)
+        journal.append(KINDS[end](trial=trial, epoch=results[-1][0], reason=reason))
 
 
 @contextlib.contextmanager
 def begun(folder: Path, sweep: Sweep) -> Any:
     with contextlib.closing(Journal(folder)) as journal:
-        journal.append("sweep_started", name=sweep.spec.name, pid=1, host="here")
+        journal.append(SweepStarted(name=sweep.spec.name, pid=1, host="here"))
         yield journal
 
 
@@ -69,7 +79,7 @@ def test_trials_under_way_can_be_the_best_so_far(tmp_path: Path) -> None:
         assert summary.best_sentence(sweep, journal.state) == (
             "best: t0002 with val/objective 0.03 at epoch 1 (weight_decay=0.25), still running at epoch 2; "
             "next is t0001 with -0.5")
-        journal.append("interrupted", trial="t0002", epoch=2)
+        journal.append(TrialInterrupted(trial="t0002", epoch=2))
         assert ", to go on at epoch 2;" in summary.best_sentence(sweep, journal.state)
         assert summary.status(sweep, journal.state)["best"] == "t0002"
 
@@ -143,14 +153,14 @@ def test_the_estimate_counts_epochs_and_the_clock_goes_on(tmp_path: Path) -> Non
         add(journal, "t0001", [])
         assert math.isnan(outlook.outlook(sweep, later(journal.state, 60)).seconds)
         assert outlook.sentence(sweep, later(journal.state, 60)) == "budget left: 3 trials; estimated end not known yet"
-        journal.append("result", trial="t0001", epoch=1, objective=0.1, verdict="live", metrics={}, tflops=1.0, step=1)
+        journal.append(Result(trial="t0001", epoch=1, objective=0.1, verdict="live", metrics={}, tflops=1.0, step=1))
         state = later(journal.state, 100)
         assert state.seconds == pytest.approx(100)
         assert summary.totals(state).seconds == pytest.approx(100)
         assert outlook.outlook(sweep, state).seconds == pytest.approx(3900), "a tenth of one trial of four is done"
         assert outlook.sentence(sweep, state).endswith("estimated end in about 65 min")
         assert journal.state.seconds < 50, "the state itself ends with its last event"
-        journal.append("sweep_finished", reason="over")
+        journal.append(SweepFinished(reason="over"))
         assert later(journal.state, 100).seconds == journal.state.seconds
 
 
@@ -219,8 +229,8 @@ def test_status_of_a_dead_driver(tmp_path: Path) -> None:
 def test_following_into_a_pipe_prints_events(tmp_path: Path) -> None:
     _, folder = launched(tmp_path)
     with contextlib.closing(Journal(folder)) as journal:
-        journal.append("completed", trial="t0001", epoch=10, objective=0.1)
-        journal.append("sweep_finished", reason="budget spent")
+        journal.append(Completed(trial="t0001", epoch=10, objective=0.1))
+        journal.append(SweepFinished(reason="budget spent"))
     out = io.StringIO()
     display.follow(folder, console=Console(file=out))
     lines = out.getvalue().splitlines()

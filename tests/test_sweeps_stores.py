@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from analysis.read.sources import journal as events_of
 from record.errors import BadInput, EnvironmentFailed
 from record.journal import journal_objects, journals
+from record.journal.events import SweepStarted
 from sweeps.commands import register
 from sweeps.journal import folders, lease, stores
 from sweeps.journal.journal import Journal
@@ -105,7 +106,7 @@ def test_a_journal_that_is_not_this_folders_is_refused(s3: str, tmp_path: Path) 
     assert home == f"{s3}/demo"
     with stores.hold(folder, home) as store:
         folders.check_journal(folder, store)
-        Journal(folder, store).append("sweep_started", name="demo", pid=1, host="here")
+        Journal(folder, store).append(SweepStarted(name="demo", pid=1, host="here"))
         with pytest.raises(BadInput, match=r"/demo: holds the journal that 'demo' began on here at .*another name or"):
             folders.check_journal(folder, store)
         folders.write_identity(sweep, folder, "fake-data")
@@ -140,7 +141,7 @@ def test_a_sweep_with_its_journal_on_a_server_is_killed_and_resumed(s3: str, tmp
     run(call)
     events = list(journals.read(folder))
     assert events[: len(before)] == before
-    assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
+    assert [event.seq for event in events] == list(range(1, len(events) + 1))
     assert len(state_of(folder).with_status("completed")) == 4
     assert not list(folder.glob("journal-*"))
     run(f"extend({str(folder)!r}, {{'trials': 1}}, None, options)")
@@ -164,7 +165,7 @@ def test_a_sweep_that_loses_its_claim_ends_resumably(s3: str, tmp_path: Path) ->
     assert process.returncode == 3, err
     assert "another driver (process 12 on far since now) has taken over the journal" in err
     assert left_over(process.pid) == []
-    assert "sweep_finished" not in {event["event"] for event in journals.read(folder)}
+    assert "sweep_finished" not in {event.event for event in journals.read(folder)}
 
 
 @pytest.mark.slow
@@ -189,4 +190,4 @@ def check_commands(folder: Path) -> None:
     assert "t0005 (weight_decay=" in said("explain")
     assert "the winner t000" in said("replay", "--policy", "asha:reduction_factor=2")
     assert "with 5 trials" in said("optuna", "--to", f"sqlite:///{folder}/studies.db")
-    assert len([event for event in events_of(folder) if event["event"] == "completed"]) == 5
+    assert len([event for event in events_of(folder) if event.event == "completed"]) == 5

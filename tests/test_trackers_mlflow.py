@@ -22,6 +22,7 @@ from lam.config import of_run
 from lam.training.loop import train
 from record import files, yamlio
 from record.errors import BadInput, EnvironmentFailed
+from record.journal import events
 from record.run import RunFolder
 from sweeps.views import tracking as tracking_view
 
@@ -100,19 +101,19 @@ def test_sync_without_a_tracker_is_refused(tiny_data: Path, tmp_path: Path) -> N
         trackers.sync(RunFolder(tmp_path), of_run(RunFolder(tmp_path)).tracking)
 
 
-def sweep_of_two(tiny_data: Path, folder: Path) -> list[dict[str, Any]]:
+def sweep_of_two(tiny_data: Path, folder: Path) -> list[events.Event]:
     """A sweep folder as the driver leaves it, and its journal."""
-    files.write_json(folder / "sweep.json", {"name": "vq", "created_at": "2026-01-01", "fingerprint": "abc"})
-    events: list[dict[str, Any]] = [{"event": "sweep_started", "name": "vq"}]
+    files.write_json(folder / "sweep.json", {"name": "vq", "spec": {}, "base": {}, "asked": {}, "fingerprint": "abc",
+                                             "data_fingerprint": "def", "created_at": "2026-01-01"})
+    told: list[events.Event] = [events.SweepStarted(name="vq", pid=1, host="here")]
     for trial, width in (("t0001", 16), ("t0002", 24)):
         records = list(train(config(tiny_data).replace(embed_dim=width, head_dim=8), folder / "trials" / trial))
-        events += [{"event": "suggested", "trial": trial, "params": {"embed_dim": width}},
-                   {"event": "started", "trial": trial}]
-        events += [{"event": "result", "trial": trial, "epoch": record["epoch"]} for record in records]
-    events += [{"event": "completed", "trial": "t0001", "epoch": 3, "objective": 0.5},
-               {"event": "stopped", "trial": "t0002", "epoch": 3, "reason": {"rule": "asha", "sentence": "rung 1"}},
-               {"event": "sweep_finished", "reason": "budget spent: trials"}]
-    return events
+        told += [events.Suggested(trial=trial, params={"embed_dim": width}), events.Started(trial=trial)]
+        told += [events.Result(trial=trial, epoch=record["epoch"], objective=0.5, verdict="live", tflops=1.0)
+                 for record in records]
+    return [*told, events.Completed(trial="t0001", epoch=3, objective=0.5),
+            events.Stopped(trial="t0002", epoch=3, reason=events.Reason(rule="asha", sentence="rung 1")),
+            events.SweepFinished(reason="budget spent: trials")]
 
 
 def check_sweep(uri: str, folder: Path) -> None:
@@ -135,22 +136,22 @@ def check_sweep(uri: str, folder: Path) -> None:
 def test_a_sweep_that_lost_mlflow_halfway_is_made_whole_from_its_journal(
     tiny_data: Path, tmp_path: Path, store: str
 ) -> None:
-    events = sweep_of_two(tiny_data, tmp_path / "vq")
+    told = sweep_of_two(tiny_data, tmp_path / "vq")
     tracking = config_module.TrackingConfig(mlflow=store)
     first = tracking_view.SweepTracker(tmp_path / "vq", tracking)
-    for event in events[:5]:
+    for event in told[:5]:
         first.event(event)
     first.close()
-    second = tracking_view.SweepTracker(tmp_path / "vq", tracking, history=events[:-1])
-    second.event(events[-1])
+    second = tracking_view.SweepTracker(tmp_path / "vq", tracking, history=told[:-1])
+    second.event(told[-1])
     second.close()
-    assert len(tracking_view.latest(events)) == 6
+    assert len(tracking_view.latest(told)) == 6
     check_sweep(store, tmp_path / "vq")
 
 
 def test_a_sweep_without_mlflow_has_nothing_to_do(tmp_path: Path) -> None:
     tracker = tracking_view.SweepTracker(tmp_path, config_module.TrackingConfig())
-    tracker.event({"event": "started", "trial": "t0001"})
+    tracker.event(events.Started(trial="t0001"))
     tracker.close()
     assert list(tmp_path.iterdir()) == []
 
@@ -192,9 +193,9 @@ def test_a_real_mlflow_server_holds_a_run_and_a_sweep(tiny_data: Path, tmp_path:
     [run] = runs(server, "single")
     assert run.info.status == "FINISHED"
     check_run(server, run, records)
-    events = sweep_of_two(tiny_data, tmp_path / "vq")
+    told = sweep_of_two(tiny_data, tmp_path / "vq")
     tracker = tracking_view.SweepTracker(tmp_path / "vq", config_module.TrackingConfig(mlflow=server))
-    for event in events:
+    for event in told:
         tracker.event(event)
     tracker.close()
     check_sweep(server, tmp_path / "vq")

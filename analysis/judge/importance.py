@@ -16,7 +16,7 @@ from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
 from analysis.judge.ranking import Standing
 from analysis.read.reading import Study
-from record.standing import FINISHED
+from record.journal.events import FINISHED
 
 MIN_TRIALS = 8
 

@@ -17,6 +17,7 @@ from analysis.text import finite, number
 from record import standing
 from record.bounds import Bound, total_violation
 from record.health import COLLAPSE_RULES
+from record.journal.events import FINISHED
 
 LIVE = "live"
 # What a standing shows beside its value: the mean over seeds where there are several.
@@ -98,7 +99,7 @@ def _status(trial: Trial, judged: str, last: str) -> str:
         return "nonfinite" if "nonfinite" in (rule, last) else "failed"
     if rule in COLLAPSE_RULES or rule == "nonfinite":
         return "collapsed" if rule in COLLAPSE_RULES else "nonfinite"
-    return standing.verdict_at_end(judged, last) if trial.state in standing.FINISHED else "unfinished"
+    return standing.verdict_at_end(judged, last) if trial.state in FINISHED else "unfinished"
 
 
 def broken(trial: Trial, record: dict[str, Any]) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ from analysis.judge.judging import Judged, judge, judge_ended, kept_record
 from analysis.read.reading import Study, Trial
 from analysis.text import finite
 from record import standing as rules
-from record.standing import FINAL, FINISHED
+from record.journal.events import FINAL, FINISHED
 
 OUTSIDE = 3  # the tier of sound configs outside the constraints
 WORDS = {"actions_ignored": "ignored actions", "no_codes": "no codes"}

@@ -15,6 +15,7 @@ from analysis.monitor import causes, formulas
 from analysis.monitor.causes import Cause
 from analysis.monitor.formulas import Check
 from analysis.read.foreign import Recorded, read
+from analysis.read.sources import ENDED
 from analysis.text import MISSING, number, printable
 from record.files import jsonable
 from record.health import columns, engine, expressions, profile, trends
@@ -23,7 +24,7 @@ from record.health.engine import Finding, Judgement
 from record.health.profile import Profile, Watched
 from record.health.trends import Trend
 
-OVER = ("finished", "stopped", "failed")
+OVER = tuple(ENDED.values())
 
 
 @dataclass(frozen=True)

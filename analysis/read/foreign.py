@@ -21,12 +21,12 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from analysis.read.reading import STATES
-from analysis.read.sources import flat, is_run, is_sweep, journal, read_json
+from analysis.read.sources import ENDED, flat, is_run, is_sweep, journal
 from analysis.text import printable
-from record import yamlio
+from record import documents, yamlio
 from record.errors import BadInput
 from record.health.facts import of_config, steps_per_epoch
+from record.journal import events
 from record.run import RunFolder
 from record.workload import workload
 
@@ -34,8 +34,6 @@ Record = dict[str, Any]
 EPOCHS, EMBEDDINGS, SUMMARY = "epoch_metrics.jsonl", "embedding_metrics.jsonl", "metrics.json"
 STEP = "global_step/max_steps"
 OUT_OF_MEMORY = "ended/out_of_memory"
-# A sweep's final word on a trial, as the state of a run; what its run.json says may be older.
-_ENDED = {"completed": "finished", "stopped": "stopped", "failed": "failed"}
 
 # Which profile a history's keys speak for; the first one that fits.
 _SIGNS = (
@@ -98,42 +96,39 @@ def _folder(folder: Path) -> Recorded:
 
 def _ours(folder: Path) -> Recorded:
     run = RunFolder(folder)
-    identity = read_json(run.identity_file)
+    known = run.document()
     rows, notes = _lines(run.metrics_file)
     latest = {row["epoch"]: row for row in rows if "epoch" in row}
     records = tuple(latest[epoch] for epoch in sorted(latest))
     config = yamlio.load_mapping(run.config_file) if run.config_file.exists() else {}
     if not config:
         notes.append("config.yaml is missing: rules that need K or the grace are not judged")
-    trained = workload.find(str(identity.get("workload", workload.DEFAULT)))
+    trained = workload.find(known.workload)
     facts = of_config(config, steps_per_epoch(records), trained.settling_steps(config)) if config else {}
     told = _told_by_the_sweep(folder)
-    state = _ENDED.get(str(told.get("event")), str(identity.get("state", "unknown")))
-    notes += _why_it_ended(state, identity, told)
-    records = _with_ending(records, float(told.get("reason", {}).get("rule") == "out_of_memory"))
+    state = ENDED.get(told.event, known.state) if told else known.state
+    cut = told if isinstance(told, events.Cut) else None
+    notes += _why_it_ended(state, known, cut.reason.sentence if cut and cut.event == state else known.reason)
+    records = _with_ending(records, float(cut is not None and cut.reason.rule == "out_of_memory"))
     wanted = str((config.get("health") or {}).get("profile", "lam"))
     return Recorded(folder.name, "lam", wanted, state, records, facts, tuple(notes))
 
 
-def _why_it_ended(state: str, identity: dict[str, Any], told: dict[str, Any]) -> list[str]:
+def _why_it_ended(state: str, known: documents.Run, reason: str | None) -> list[str]:
     """A note on an ending before the last epoch: the sweep's reason, else the run's own."""
     if state in ("failed", "stopped"):
-        reason = told["reason"].get("sentence", "no reason was recorded") if told.get("event") == state else \
-            identity.get("reason")
         return [f"the run {'was ' if state == 'stopped' else ''}{state}: {reason}"] if reason else []
-    early = identity.get("stopped_early")
-    return [f"the run stopped early: {early}"] if early and state == "finished" else []
+    return [f"the run stopped early: {known.stopped_early}"] if known.stopped_early and state == "finished" else []
 
 
-def _told_by_the_sweep(folder: Path) -> dict[str, Any]:
-    """The last event of a sweep's trial, whose process may have died without a word; empty for a run of its own."""
+def _told_by_the_sweep(folder: Path) -> events.Change | None:
+    """The last event of a sweep's trial, whose process may have died without a word; None for a run of its own."""
     trials = folder.resolve().parent
     if trials.name != "trials" or not is_sweep(trials.parent):
-        return {}
-    events = [event for event in journal(trials.parent)
-              if event.get("trial") == folder.resolve().name and event["event"] in STATES]
-    last = events[-1] if events else {}
-    return {**last, "reason": last.get("reason") or {}}
+        return None
+    told = [event for event in journal(trials.parent)
+            if isinstance(event, events.Change) and event.trial == folder.resolve().name]
+    return told[-1] if told else None
 
 
 def _with_ending(records: tuple[Record, ...], out_of_memory: float) -> tuple[Record, ...]:

@@ -14,23 +14,21 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from analysis.read.sources import epoch_records, flat, is_sweep, journal, read_json, record_folder
+from analysis.read.sources import STATUS_OF, epoch_records, flat, is_sweep, journal, record_folder
 from analysis.text import printable
-from record import yamlio
+from record import documents, yamlio
 from record.bounds import Bound
 from record.errors import BadInput
+from record.journal import events
+from record.journal.events import FINISHED, STATUSES
 from record.run import RunFolder
 from record.schema import build
-from record.standing import FINISHED
 from record.workload import workload as workloads
 from record.workload.metric import is_validated
-from record.workload.workload import DEFAULT, Workload
+from record.workload.workload import Workload
 
-STATES = ("suggested", "started", "paused", "stopped", "completed", "failed", "interrupted")
 # What a sweep sets for its trials and is no part of the model's config.
 SET_BY_SWEEP = ("tracking", "threads")
-_RUN_STATES = {"running": "started", "finished": "completed", "failed": "failed", "interrupted": "interrupted",
-               "stopped": "stopped"}
 Paths = str | Path | Sequence[str | Path]
 
 
@@ -41,7 +39,7 @@ class Trial:
     Attributes:
         label: what a report calls it; unique in its study.
         id: its id inside the sweep, or the run's id.
-        state: the last of its journal events (`STATES`); a run of its own is mapped to the same words.
+        state: the last of its journal events (`events.STATUSES`); a run of its own is mapped to the same words.
         params: what the sampler chose; for runs of their own the config keys in which they differ.
         config: the complete config, dotted keys; empty before the trial has started.
         records: epoch records in order.
@@ -175,81 +173,76 @@ def _short_names(folders: Sequence[Path]) -> dict[Path, str]:
 def _read_trial(path: Path, label: str, state: str | None = None, **known: Any) -> Trial:
     """A run folder as a trial; `state` where a journal knows better than run.json."""
     run = RunFolder(path)
-    identity = read_json(run.identity_file) if run.exists() else {}
+    known_run = run.document() if run.exists() else None
     config = flat(yamlio.load_mapping(run.config_file)) if run.config_file.exists() else {}
-    reason = known.pop("reason", None) or _as_reason(identity.get("reason"))
+    reason = known.pop("reason", None)
+    if not reason and known_run and known_run.reason:
+        reason = {"rule": "failed", "sentence": known_run.reason}
     return Trial(
         label=printable(label), id=printable(known.pop("id", label)), path=path,
-        state=state or _RUN_STATES.get(str(identity.get("state")), "started"),
-        config=config, identity=identity, records=epoch_records(run), reason=reason, **known,
+        state=state or (STATUS_OF[known_run.state] if known_run else "started"), config=config,
+        identity=known_run.as_written() if known_run else {}, records=epoch_records(run), reason=reason or {}, **known,
     )
 
 
-def _as_reason(reason: Any) -> dict[str, Any]:
-    if not reason:
-        return {}
-    return dict(reason) if isinstance(reason, dict) else {"rule": "failed", "sentence": str(reason)}
-
-
 def _read_single(folder: Path) -> Study:
-    identity = read_json(folder / "run.json")
-    name = printable(str(identity.get("run_id") or folder.name))
-    trained = _workload(identity.get("workload"), folder / "run.json")
+    known = RunFolder(folder).document()
+    name = printable(known.run_id or folder.name)
+    trained = _workload(known.workload, folder / "run.json")
     trial = _read_trial(folder, name, workload=trained)
     return Study(name=name, objective=trained.objective, trials=(trial,), knobs=(), sources=(folder,),
                  workload=trained)
 
 
-def _workload(name: Any, source: Path) -> Workload:
+def _workload(name: str, source: Path) -> Workload:
     try:
-        return workloads.find(str(name or DEFAULT))
+        return workloads.find(name)
     except BadInput as error:
         raise BadInput(str(error), source=source) from None
 
 
 def _read_sweep(folder: Path, prefix: str) -> Study:
-    sweep = read_json(folder / "sweep.json")
-    trained = _workload(sweep.get("spec", {}).get("workload"), folder / "sweep.json")
+    sweep = documents.load(documents.Sweep, folder / "sweep.json")
+    trained = _workload(sweep.workload, folder / "sweep.json")
     states, limits, scheduler = _trial_states(journal(folder)), _limits(sweep, folder), _scheduler(sweep)
     trials = tuple(
-        _read_trial(folder / "trials" / name, prefix + name, event["state"], id=name, params=event["params"],
-                    reason=event["reason"], place=place, limits=limits,
-                    scheduler=scheduler, workload=trained,
-                    repeats=prefix + event["repeats"] if event["repeats"] else None)
-        for place, (name, event) in enumerate(states.items())
+        _read_trial(folder / "trials" / name, prefix + name, last.event, id=name, params=first.params,
+                    reason=last.reason.as_written() if isinstance(last, events.Cut) else {}, place=place,
+                    limits=limits, scheduler=scheduler, workload=trained,
+                    repeats=prefix + first.repeats if first.repeats else None)
+        for place, (name, (first, last)) in enumerate(states.items())
     )
     _need_a_finished_trial(folder, trials)
     objectives = _objectives(sweep, folder, trained)
     confirm, differences = _confirm(folder, prefix)
     return Study(
-        name=printable(str(sweep.get("name") or folder.name)), objective=objectives[0], trials=trials,
-        knobs=_ordered(knob for trial in trials for knob in trial.params), sources=(folder,), sweep=sweep,
-        confirm=confirm, differences=differences, objectives=objectives, workload=trained,
+        name=printable(sweep.name), objective=objectives[0], trials=trials,
+        knobs=_ordered(knob for trial in trials for knob in trial.params), sources=(folder,),
+        sweep=sweep.as_written(), confirm=confirm, differences=differences, objectives=objectives, workload=trained,
     )
 
 
-def _trial_states(events: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """trial id -> {state, params, repeats, reason}, in order of suggestion."""
-    states: dict[str, dict[str, Any]] = {}
-    for event in events:
-        if event["event"] not in STATES:
+def _trial_states(journal: Iterable[events.Event]) -> dict[str, tuple[events.Suggested, events.Change]]:
+    """trial id -> the event that made it and the one that gave it its status, in order of suggestion."""
+    states: dict[str, tuple[events.Suggested, events.Change]] = {}
+    for event in journal:
+        if not isinstance(event, events.Change):
             continue
-        name = str(event.get("trial"))
+        name = event.trial
         if Path(name).name != name:
             raise BadInput(f"got trial {name!r}, expected a plain name", source="journal",
                            remedy="this folder was not written by a sweep; do not trust it")
-        entry = states.setdefault(name, {"params": {}, "reason": {}, "repeats": None})
-        entry["state"] = event["event"]
-        entry["params"] = event.get("params", entry["params"])
-        entry["repeats"] = event.get("repeats", entry["repeats"])
-        entry["reason"] = _as_reason(event.get("reason"))
+        if isinstance(event, events.Suggested):
+            states[name] = event, event
+        elif name in states:
+            states[name] = states[name][0], event
     return states
 
 
 def _need_a_finished_trial(folder: Path, trials: Sequence[Trial]) -> None:
     if any(trial.state in FINISHED for trial in trials):
         return
-    counts = ", ".join(f"{sum(trial.state == state for trial in trials)} {state}" for state in STATES
+    counts = ", ".join(f"{sum(trial.state == state for trial in trials)} {state}" for state in STATUSES
                        if any(trial.state == state for trial in trials))
     failure = next((trial for trial in trials if trial.state == "failed"), None)
     first = f"; the first failure: {failure.reason.get('sentence', 'no reason recorded')}" if failure else ""
@@ -257,8 +250,8 @@ def _need_a_finished_trial(folder: Path, trials: Sequence[Trial]) -> None:
                    remedy=f"wait, or see 'lam sweep status {folder}'")
 
 
-def _objectives(sweep: dict[str, Any], folder: Path, trained: Workload) -> tuple[str, ...]:
-    asked = sweep.get("spec", {}).get("objective") or trained.objective
+def _objectives(sweep: documents.Sweep, folder: Path, trained: Workload) -> tuple[str, ...]:
+    asked = sweep.spec.get("objective") or trained.objective
     keys = (asked,) if isinstance(asked, str) else tuple(asked)
     for key in keys:
         if key not in trained.metrics or trained.metrics[key].direction == "none":
@@ -267,30 +260,28 @@ def _objectives(sweep: dict[str, Any], folder: Path, trained: Workload) -> tuple
     return keys
 
 
-def _limits(sweep: dict[str, Any], folder: Path) -> dict[str, Bound]:
+def _limits(sweep: documents.Sweep, folder: Path) -> dict[str, Bound]:
     """The constraints of a sweep."""
-    asked = sweep.get("spec", {}).get("constraints") or {}
+    asked = sweep.spec.get("constraints") or {}
     return {key: build(Bound, bound, f"{folder / 'sweep.json'}:spec.constraints.{key}")
             for key, bound in asked.items()}
 
 
-def _scheduler(sweep: dict[str, Any]) -> dict[str, Any]:
+def _scheduler(sweep: documents.Sweep) -> dict[str, Any]:
     """Settings of the one rule that the sweep's scheduler has."""
-    rules = (sweep.get("spec", {}).get("scheduler") or {}).values()
+    rules = (sweep.spec.get("scheduler") or {}).values()
     return next((dict(settings) for settings in rules if settings), {})
 
 
 def _confirm(folder: Path, prefix: str) -> tuple[dict[str, dict[str, Any]], tuple[dict[str, Any], ...]]:
     """confirm.json: its entries by label, and the paired differences between them."""
     path = folder / "confirm.json"
-    found = read_json(path) if path.exists() else {}
-    needed = {"trial", "seeds", "values", "mean", "live"}
-    if not all(needed <= set(entry) for entry in found.get("trials", [])):
-        raise BadInput(f"an entry lacks one of {', '.join(sorted(needed))}", source=path, key="trials",
-                       remedy="run 'lam sweep confirm' again")
-    pairs = ({**pair, "a": prefix + printable(pair["a"]), "b": prefix + printable(pair["b"])}
-             for pair in found.get("differences", []))
-    return {prefix + printable(entry["trial"]): entry for entry in found.get("trials", [])}, tuple(pairs)
+    if not path.exists():
+        return {}, ()
+    found = documents.load(documents.Confirmation, path)
+    pairs = ({**pair.as_written(), "a": prefix + printable(pair.a), "b": prefix + printable(pair.b)}
+             for pair in found.differences)
+    return {prefix + printable(entry.trial): entry.as_written() for entry in found.trials}, tuple(pairs)
 
 
 def _ordered(keys: Iterable[str]) -> tuple[str, ...]:

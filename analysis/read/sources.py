@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from record import files
+from record.documents import RunState
 from record.errors import BadInput, Damaged, EnvironmentFailed
 from record.journal import journals
-from record.run import SCHEMA, RunFolder
+from record.journal.events import FINAL, Event, Status
+from record.run import RunFolder
+
+# The state of a run as the status that a trial would have.
+STATUS_OF: dict[RunState, Status] = {"running": "started", "finished": "completed", "failed": "failed",
+                                     "interrupted": "interrupted", "stopped": "stopped"}
+# A sweep's final word on a trial, as the state of a run; what its run.json says may be older.
+ENDED: dict[str, RunState] = {status: state for state, status in STATUS_OF.items() if status in FINAL}
 
 
 def is_sweep(folder: Path) -> bool:
@@ -41,26 +48,7 @@ def record_folder(path: str | Path) -> Path:
     raise BadInput("is neither a sweep (no sweep.json) nor a run (no run.json)", source=folder, remedy=remedy)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object of the records.
-
-    Raises:
-        BadInput: it is damaged, or written by a newer version.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise BadInput(f"is not JSON ({error})", source=path, remedy="restore it from a copy") from None
-    if not isinstance(value, dict):
-        raise BadInput(f"holds a {type(value).__name__}, expected an object", source=path,
-                       remedy="restore it from a copy")
-    if value.get("schema", SCHEMA) != SCHEMA:
-        raise BadInput(f"has schema {value['schema']!r}, this version reads {SCHEMA}", source=path,
-                       remedy="update lamsweep")
-    return value
-
-
-def journal(folder: Path) -> list[dict[str, Any]]:
+def journal(folder: Path) -> list[Event]:
     """Every event of a sweep in order of its sequence number.
 
     Raises:

@@ -15,11 +15,11 @@ import re
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
-from record import files
 from record.errors import BadInput, Damaged, EnvironmentFailed
+from record.journal import events
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileInfo, FileSystem
@@ -106,21 +106,22 @@ def parts(filesystem: FileSystem, root: str) -> list[ObjectPart]:
 
 def load_parts(
     filesystem: FileSystem, root: str, wanted: Iterable[ObjectPart]
-) -> dict[int, tuple[Key, dict[str, Any]]]:
+) -> dict[int, tuple[Key, events.Event]]:
     """Sequence number -> (session, event): the latest session's, of the objects wanted.
 
     Raises:
         ValueError: an object is damaged before its last line.
+        Damaged, EnvironmentFailed: an event in it is, or is of a newer version.
         FileNotFoundError: an object has been merged meanwhile.
     """
     ordered = sorted(wanted, key=lambda part: part.key)
     with ThreadPoolExecutor(READERS) as pool:
         texts = list(pool.map(lambda part: _read_object(filesystem, f"{root}/{part.name}"), ordered))
-    found: dict[int, tuple[Key, dict[str, Any]]] = {}
+    found: dict[int, tuple[Key, events.Event]] = {}
     for part, text in zip(ordered, texts, strict=True):
-        for seq, event in enumerate(files.parse_json_lines(text, part.name), part.first):
-            if not isinstance(event, dict) or event.get("seq") != seq:
-                raise ValueError(f"{part.name}: expected the event with number {seq}, found {str(event)[:80]}")
+        for seq, event in enumerate(events.parse_lines(text, part.name), part.first):
+            if event.seq != seq:
+                raise ValueError(f"{part.name}: expected the event with number {seq}, found number {event.seq}")
             found[seq] = (part.key, event)
     return found
 
@@ -131,18 +132,18 @@ def _read_object(filesystem: FileSystem, path: str) -> bytes:
         return content
 
 
-def accepted(found: dict[int, tuple[Key, dict[str, Any]]]) -> tuple[list[dict[str, Any]], int | None]:
+def accepted(found: dict[int, tuple[Key, events.Event]]) -> tuple[list[events.Event], int | None]:
     """(the events that count, the number of an event after a gap); see the module's rule on sessions."""
-    events: list[dict[str, Any]] = []
+    counted: list[events.Event] = []
     latest: Key = (0, "")
-    while (entry := found.get(len(events) + 1)) is not None and entry[0] >= latest:
+    while (entry := found.get(len(counted) + 1)) is not None and entry[0] >= latest:
         latest = entry[0]
-        events.append(entry[1])
-    beyond = [seq for seq, (key, _) in found.items() if seq > len(events) and key >= latest]
-    return events, min(beyond, default=None)
+        counted.append(entry[1])
+    beyond = [seq for seq, (key, _) in found.items() if seq > len(counted) and key >= latest]
+    return counted, min(beyond, default=None)
 
 
-def read_objects(filesystem: FileSystem, root: str, where: str) -> list[dict[str, Any]]:
+def read_objects(filesystem: FileSystem, root: str, where: str) -> list[events.Event]:
     """All events in order.
 
     A listing that was made while a writer merged objects can miss some; it is made again a few times.
@@ -155,7 +156,7 @@ def read_objects(filesystem: FileSystem, root: str, where: str) -> list[dict[str
     for attempt in range(ATTEMPTS):
         time.sleep(PAUSE_SECONDS if attempt else 0)
         try:
-            events, beyond = accepted(load_parts(filesystem, root, parts(filesystem, root)))
+            counted, beyond = accepted(load_parts(filesystem, root, parts(filesystem, root)))
         except FileNotFoundError:
             continue
         except ValueError as error:
@@ -164,6 +165,6 @@ def read_objects(filesystem: FileSystem, root: str, where: str) -> list[dict[str
             raise EnvironmentFailed(f"{where}: the journal cannot be read ({first_line(error)}); check the network and "
                                     "the credentials in the environment") from error
         if beyond is None:
-            return events
-        gap = f"the event after number {len(events)} has number {beyond}"
+            return counted
+        gap = f"the event after number {len(counted)} has number {beyond}"
     raise Damaged(f"{where}: {gap}; restore the journal from a copy")

@@ -7,17 +7,13 @@ sweep folder. Its events are the same in both: numbered 1, 2, 3, ... without gap
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from record import files
-from record.errors import BadInput, Damaged, EnvironmentFailed
-from record.journal import journal_objects
-
-VERSION = 1
+from record import documents
+from record.errors import BadInput, Damaged
+from record.journal import events, journal_objects
 
 # Parts of names of URI options that carry a secret.
 _SECRET = ("key", "secret", "token", "password", "sig", "credential")
@@ -50,52 +46,37 @@ def place(uri: str, name: str) -> Path | str:
     return Path(unquote(path)) if parts.scheme == "file" else parts._replace(path=path).geturl()
 
 
-def read_identity(file: Path) -> dict[str, Any]:
-    """What a sweep.json says.
-
-    Raises:
-        BadInput: it is no JSON object.
-    """
-    try:
-        known = json.loads(file.read_bytes())
-    except ValueError as error:  # what is not UTF-8 as well
-        raise BadInput(f"is damaged ({error})", source=file, remedy="restore it from a copy") from None
-    if not isinstance(known, dict):
-        raise BadInput(f"holds a {type(known).__name__}, expected an object", source=file,
-                       remedy="restore it from a copy")
-    return known
-
-
 def home(folder: str | Path) -> Path | str:
     """Where the journal of the sweep in `folder` is kept, by its sweep.json."""
     file = Path(folder) / "sweep.json"
-    known = read_identity(file) if file.exists() else {}
-    uri = (known.get("spec") or {}).get("journal")
+    if not file.exists():
+        return Path(folder)
+    known = documents.load(documents.Sweep, file)
+    uri = known.spec.get("journal")
     if uri is None:
         return Path(folder)
-    wrong = problem(str(uri))
-    if wrong or not known.get("name"):
-        raise BadInput(wrong or "has no name", source=file, key="spec.journal", remedy="restore sweep.json from a copy")
-    return place(str(uri), str(known["name"]))
+    if wrong := problem(str(uri)):
+        raise BadInput(wrong, source=file, key="spec.journal", remedy="restore sweep.json from a copy")
+    return place(str(uri), known.name)
 
 
-def read(folder: str | Path) -> Iterator[dict[str, Any]]:
+def read(folder: str | Path) -> Iterator[events.Event]:
     """The events of the sweep in `folder`, in order; half-written lines are left out.
 
     Raises:
         BadInput: sweep.json names no place, or one that does not exist.
-        Damaged: a line in the middle is no event, or a sequence number is missing.
+        Damaged: a line in the middle is no event, a field of one is wrong, or a sequence number is missing.
         EnvironmentFailed: a newer version wrote it, or the store does not answer.
     """
     return read_at(home(folder))
 
 
-def read_at(where: Path | str) -> Iterator[dict[str, Any]]:
+def read_at(where: Path | str) -> Iterator[events.Event]:
     """The events kept at a `place`; see `read`."""
     if isinstance(where, Path):
         return _in_folder(where)
     filesystem, root = journal_objects.connect(where)
-    return known_version(journal_objects.read_objects(filesystem, root, where), where)
+    return iter(journal_objects.read_objects(filesystem, root, where))
 
 
 def segments(folder: str | Path) -> list[Path]:
@@ -103,31 +84,15 @@ def segments(folder: str | Path) -> list[Path]:
     return sorted(Path(folder).glob("journal-[0-9]*.jsonl"))
 
 
-def _in_folder(folder: Path) -> Iterator[dict[str, Any]]:
+def _in_folder(folder: Path) -> Iterator[events.Event]:
     expected = 1
     for segment in segments(folder):
         try:
-            for event in known_version(files.read_json_lines(segment), segment):
-                if event["seq"] != expected:
-                    raise Damaged(f"{segment}: the event after number {expected - 1} has number {event['seq']}; "
+            for event in events.parse_lines(segment.read_bytes(), segment):
+                if event.seq != expected:
+                    raise Damaged(f"{segment}: the event after number {expected - 1} has number {event.seq}; "
                                   "restore the journal from a copy of the sweep folder")
                 yield event
                 expected += 1
         except ValueError as error:
             raise Damaged(f"{error}; restore the journal from a copy of the sweep folder") from None
-
-
-def known_version(events: Iterable[Any], where: str | Path) -> Iterator[dict[str, Any]]:
-    """The events, once each is known to be one, and of a version that is read here.
-
-    Raises:
-        Damaged: something is no event.
-        EnvironmentFailed: a newer version wrote one.
-    """
-    for event in events:
-        if not isinstance(event, dict) or not isinstance(event.get("seq"), int) or "event" not in event:
-            raise Damaged(f"{where}: an event lacks its seq or its name; restore the journal from a copy")
-        if event.get("version", VERSION) > VERSION:
-            raise EnvironmentFailed(f"{where}: was written as version {event['version']}, this one reads {VERSION}; "
-                                    "update lamsweep")
-        yield event

@@ -14,6 +14,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
+from record.documents import DEFAULT_WORKLOAD as DEFAULT
 from record.errors import BadInput
 from record.run import RunFolder
 from record.schema import build, suggest
@@ -22,7 +23,6 @@ from record.workload.metric import Metric
 from record.workload.settings import Settings, absolute_profile, configuring
 
 GROUP = "lam.workloads"
-DEFAULT = "lam"  # what records mean that name no workload
 
 
 class Curve(NamedTuple):

@@ -163,11 +163,11 @@ def confirm(
     from sweeps.views.words import number
 
     found = run(folder, top, seeds, Options(address=address, quiet=quiet, again=_this_command()))
-    for row in found["trials"]:
-        typer.echo(f"{row['trial']}: {found['objective']} {number(row['mean'])} [{number(row['low'])}, "
-                   f"{number(row['high'])}] over {len(row['seeds'])} fresh seeds, {row['live']} of them live")
-    for row in found["differences"]:
-        typer.echo(f"{row['a']} - {row['b']}: {number(row['mean'])} [{number(row['low'])}, {number(row['high'])}]")
+    for row in found.trials:
+        typer.echo(f"{row.trial}: {found.objective} {number(row.mean)} [{number(row.low)}, {number(row.high)}] over "
+                   f"{len(row.seeds)} fresh seeds, {row.live} of them live")
+    for pair in found.differences:
+        typer.echo(f"{pair.a} - {pair.b}: {number(pair.mean)} [{number(pair.low)}, {number(pair.high)}]")
     typer.echo(f"wrote {folder / 'confirm.json'}")
 
 

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from rich.console import Console
 
-from record import files, standing
+from record import documents, standing
 from record.errors import AnswerIsNo, BadInput
 from record.run import RunFolder
 from record.standing import t_interval
@@ -30,7 +30,7 @@ from sweeps.journal.state import Result, SweepState, TrialState, ranking, result
 from sweeps.scheduling import scheduler
 from sweeps.spec.spec import Sweep
 from sweeps.views import display
-from sweeps.workers.driver import MAX_LOSSES, is_judged, result_fields
+from sweeps.workers.driver import MAX_LOSSES, is_judged, result_event
 from sweeps.workers.engine import Job
 
 FIRST_SEED = 1000
@@ -57,7 +57,7 @@ class Rerun:
 
 
 def confirm(folder: str | Path, top: int, seeds: int, options: launching.Options | None = None,
-            console: Console | None = None) -> dict[str, Any]:
+            console: Console | None = None) -> documents.Confirmation:
     """Retrain the best `top` trials on `seeds` fresh seeds each; what is already there is not done again.
 
     Returns:
@@ -81,7 +81,7 @@ def confirm(folder: str | Path, top: int, seeds: int, options: launching.Options
         folders.check_data(folder, launching.prepared(sweep, options))
         _run(sweep, folder, reruns, options, console)
         found = summarise(sweep, reruns, folder)
-        files.write_json(folder / "confirm.json", found)
+        documents.write(folder / "confirm.json", found)
     undone = [rerun.name for rerun in reruns if not is_done(sweep.workload, _run_folder(folder, rerun), rerun.config)]
     if undone:
         raise AnswerIsNo(f"{folder}: {', '.join(undone)} did not train to the end and count as missing; output.log in "
@@ -154,8 +154,7 @@ class _ConfirmJobs:
         verdict = self._sweep.workload.verdict(record)
         self._losses.pop(job_id, None)
         if is_judged(record, verdict):
-            self._say(display.line({"event": "result", "trial": job_id, "epoch": record["epoch"], "verdict": verdict,
-                                    "objective": record.get(self._sweep.spec.primary)},
+            self._say(display.line(result_event(self._sweep.spec, job_id, record, verdict),
                                    self._reruns[job_id].config.num_epochs))
         if verdict == "nonfinite" or record["epoch"] >= self._reruns[job_id].config.num_epochs:
             self._ended.add(job_id)
@@ -198,45 +197,46 @@ def is_done(trained: Workload, run: RunFolder, config: Settings) -> bool:
     if not run.exists():
         return False
     epoch = max((record["epoch"] for record in run.metrics()), default=0)
-    by_itself = run.identity().get("state") == "finished"
+    by_itself = run.document().state == "finished"
     return _failed(trained, run) or standing.is_trained(epoch, config.num_epochs, by_itself)
 
 
 def _failed(trained: Workload, run: RunFolder) -> bool:
     """Whether it diverged, or its health profile ended it; the sweep leaves such trials out, too."""
-    return run.identity().get("state") == "failed" or any(
+    return run.document().state == "failed" or any(
         trained.verdict(record) == "nonfinite" for record in run.metrics()[-1:])
 
 
-def summarise(sweep: Sweep, reruns: list[Rerun], folder: Path) -> dict[str, Any]:
+def summarise(sweep: Sweep, reruns: list[Rerun], folder: Path) -> documents.Confirmation:
     """confirm.json, computed from the runs' records."""
     trials = [_of_trial(sweep, folder, list(group))
               for _, group in itertools.groupby(reruns, key=lambda rerun: rerun.trial)]
-    return {"schema": folders.SCHEMA, "objective": sweep.spec.primary, "trials": trials,
-            "differences": [difference(a, b) for a, b in itertools.combinations(trials, 2)]}
+    return documents.Confirmation(objective=sweep.spec.primary, trials=trials,
+                                  differences=[difference(a, b) for a, b in itertools.combinations(trials, 2)])
 
 
-def _of_trial(sweep: Sweep, folder: Path, reruns: list[Rerun]) -> dict[str, Any]:
+def _of_trial(sweep: Sweep, folder: Path, reruns: list[Rerun]) -> documents.Confirmed:
     outcomes = [outcome(sweep, _run_folder(folder, rerun), rerun.config) for rerun in reruns]
     values = [found.objective if found else math.nan for found in outcomes]
     mean, low, high = t_interval(values)
     sound = [found for found in outcomes if found and standing.is_sound(found.verdict, sweep.needs_codes)]
-    return {"trial": reruns[0].trial, "config_fingerprint": reruns[0].fingerprint,
-            "seeds": [rerun.seed for rerun in reruns], "values": values, "mean": mean, "low": low, "high": high,
-            "live": len(sound), "outside": sum(found.violation > 0 for found in sound)}
+    return documents.Confirmed(
+        trial=reruns[0].trial, config_fingerprint=reruns[0].fingerprint, seeds=[rerun.seed for rerun in reruns],
+        values=list(values), mean=mean, low=low, high=high, live=len(sound),
+        outside=sum(found.violation > 0 for found in sound))
 
 
 def outcome(sweep: Sweep, run: RunFolder, config: Settings) -> Result | None:
     """A run as the sweep would judge it; None where it failed, was not validated or not trained to its end."""
     if not is_done(sweep.workload, run, config) or _failed(sweep.workload, run):
         return None
-    results = [result_of(result_fields(sweep.spec, record, verdict)) for record in run.metrics()
+    results = [result_of(result_event(sweep.spec, run.path.name, record, verdict)) for record in run.metrics()
                if is_judged(record, verdict := sweep.workload.verdict(record))]
     return standing.ended(results, sweep.spec.maximise)
 
 
-def difference(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
+def difference(a: documents.Confirmed, b: documents.Confirmed) -> documents.Difference:
     """Paired difference a - b over common seeds, with its 95 % t interval."""
-    pairs = [x - y for x, y in zip(a["values"], b["values"], strict=True)]
+    pairs = [math.nan if x is None or y is None else x - y for x, y in zip(a.values, b.values, strict=True)]
     mean, low, high = t_interval(pairs)
-    return {"a": a["trial"], "b": b["trial"], "mean": mean, "low": low, "high": high}
+    return documents.Difference(a=a.trial, b=b.trial, mean=mean, low=low, high=high)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from record.errors import AnswerIsNo, BadInput, EnvironmentFailed, Interrupted
+from record.journal import events
 from record.workload.settings import Settings
 from sweeps.journal import folders, stores
 from sweeps.journal.journal import Journal
@@ -172,7 +173,7 @@ def _run(sweep: Sweep, journal: Journal, options: Options, console: Console, fou
             finally:
                 driver.release()
         if signals.received is not None:
-            journal.append("sweep_interrupted", reason=f"signal {signals.received}")
+            journal.append(events.SweepInterrupted(reason=f"signal {signals.received}"))
             raise interrupted(signals, journal.folder, options.again)
         if driver.refused is not None:
             raise refused(journal.folder, driver.refused)
@@ -188,13 +189,13 @@ def concurrency(sweep: Sweep, fitting: int, address: str | None) -> int:
 def _begin(sweep: Sweep, journal: Journal) -> None:
     from sweeps.workers.driver import session_event  # here: it loads optuna and ray
 
-    journal.append("sweep_resumed" if journal.state.seq else "sweep_started", **session_event(sweep))
+    journal.append(session_event(sweep, begun=bool(journal.state.seq)))
 
 
 def _finish(sweep: Sweep, journal: Journal) -> None:
     spent = scheduler.spent_budget(sweep.spec, journal.state)
     reason = f"budget spent: {spent}" if spent else "every point of the grid is done"
-    journal.append("sweep_finished", reason=reason)
+    journal.append(events.SweepFinished(reason=reason))
 
 
 @contextlib.contextmanager
@@ -290,7 +291,7 @@ def conclude(sweep: Sweep, journal: Journal, console: Console) -> SweepState:
     for text in lines:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
     if not state.with_status("completed"):
-        reasons = [trial.reason["sentence"] for trial in state.with_status("failed", "stopped") if trial.reason]
+        reasons = [trial.reason.sentence for trial in state.with_status("failed", "stopped") if trial.reason]
         seen = "; ".join(itertools.islice(dict.fromkeys(reasons), 3))
         raise AnswerIsNo(f"{journal.folder}: no trial completed ({seen or 'none was started'}); "
                          f"'lam sweep explain {journal.folder}' tells each one's story")

@@ -10,23 +10,21 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from record import files, provenance
+from record import documents, files, provenance
 from record.errors import BadInput, EnvironmentFailed
 from record.journal import journals
+from record.journal.events import Session
 from record.schema import build
 from record.workload import workload
 from sweeps.journal.state import SweepState, replay
 from sweeps.journal.stores import Store
 from sweeps.spec.spec import Sweep, SweepSpec
 
-SCHEMA = 1
-
 # First line of a sweep.yaml that says more than the one that was launched.
 EXTENDED = "# Written by 'lam sweep extend'."
 
 # What a first launch may have left behind when it was cut off before sweep.json was there.
 _BEFORE_BEGINNING = ("driver.lock", "ray.log", ".sweep.*.tmp")
-_KEYS = ("spec", "base", "asked", "fingerprint", "data_fingerprint")
 
 
 def sweep_folder(sweep: Sweep, storage: str | Path | None = None) -> Path:
@@ -52,31 +50,27 @@ def check_same(sweep: Sweep, folder: Path) -> None:
                            source=folder, remedy=_remedy())
         return
     there = known(folder)
-    if there["fingerprint"] != sweep.fingerprint():
-        here = {**sweep.asked(), "budget": there["asked"].get("budget")}
-        lines = "\n".join(f"  {text}" for text in difference(there["asked"], here))
+    if there.fingerprint != sweep.fingerprint():
+        here = {**sweep.asked(), "budget": there.asked.get("budget")}
+        lines = "\n".join(f"  {text}" for text in difference(there.asked, here))
         raise BadInput(f"holds another sweep named {sweep.spec.name!r}; what differs (there -> here):\n{lines}\n",
                        source=folder, remedy=_remedy(folder))
 
 
-def known(folder: Path) -> dict[str, Any]:
+def known(folder: Path) -> documents.Sweep:
     """What the sweep.json of a folder says.
 
     Raises:
         BadInput: it is damaged.
     """
-    found = journals.read_identity(folder / "sweep.json")
-    lacking = [key for key in _KEYS if not isinstance(found.get(key), str if key.endswith("fingerprint") else dict)]
-    if lacking:
-        raise BadInput(f"lacks its {lacking[0]}", source=folder / "sweep.json", remedy="restore it from a copy")
-    return found
+    return documents.load(documents.Sweep, folder / "sweep.json")
 
 
 def shrunk(sweep: Sweep, folder: Path) -> list[str]:
     """A warning where a sweep that has begun is given less budget than it has."""
     if not (folder / "sweep.json").exists():
         return []
-    there, here = known(folder)["asked"].get("budget") or {}, sweep.asked()["budget"]
+    there, here = known(folder).asked.get("budget") or {}, sweep.asked()["budget"]
     less = {name: limit for name, limit in here.items() if name not in there or limit < there[name]}
     if not less:
         return []
@@ -90,7 +84,7 @@ def another_optuna(folder: Path, here: str | None = None) -> list[str]:
     Args:
         here: the version that would search; default: the one that is installed.
     """
-    began = known(folder).get("versions", {}).get("optuna") if (folder / "sweep.json").exists() else None
+    began = known(folder).versions.get("optuna") if (folder / "sweep.json").exists() else None
     here = here or version("optuna")
     if began in (None, here):
         return []
@@ -107,8 +101,8 @@ def check_journal(folder: Path, store: Store) -> None:
     """
     first = next(store.read(), None)
     if first is not None and not (folder / "sweep.json").exists():
-        raise BadInput(f"holds the journal that {first.get('name')!r} began on {first.get('host')} at "
-                       f"{first.get('time')}", source=store.where,
+        began = f"{first.name!r} began on {first.host}" if isinstance(first, Session) else "another sweep began"
+        raise BadInput(f"holds the journal that {began} at {first.time.isoformat()}", source=store.where,
                        remedy="give this sweep another name or another 'journal', or bring that sweep's folder back")
     if first is None and isinstance(store.where, str) and any((folder / "trials").glob("*")):
         raise EnvironmentFailed(f"{store.where}: holds no event, and {folder} has trials; check that the address and "
@@ -160,15 +154,12 @@ def write_identity(sweep: Sweep, folder: Path, data_fingerprint: str) -> None:
     file = folder / "sweep.json"
     if file.exists():
         check_data(folder, data_fingerprint)
-        if known(folder)["asked"] != sweep.asked() or not (folder / "sweep.yaml").exists():
+        if known(folder).asked != sweep.asked() or not (folder / "sweep.yaml").exists():
             rewrite(sweep, folder)
         return
-    files.write_json(file, {  # before sweep.yaml: from here on the folder is this sweep's, whatever cuts this off
-        "schema": SCHEMA, "name": sweep.spec.name, **_content(sweep),
-        "data_fingerprint": data_fingerprint, "versions": provenance.versions(),
-        "git_commit": provenance.git_commit(),
-        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
-    })
+    documents.write(file, documents.Sweep(  # before sweep.yaml: from here on the folder is this sweep's
+        name=sweep.spec.name, **_content(sweep), data_fingerprint=data_fingerprint, versions=provenance.versions(),
+        git_commit=provenance.git_commit(), created_at=datetime.now(UTC).isoformat(timespec="seconds")))
     files.write_text(folder / "sweep.yaml", sweep.text)
 
 
@@ -178,7 +169,7 @@ def check_data(folder: Path, data_fingerprint: str) -> None:
     Raises:
         BadInput: the fingerprints differ.
     """
-    began_with = known(folder)["data_fingerprint"]
+    began_with = known(folder).data_fingerprint
     if began_with != data_fingerprint:
         raise BadInput(f"was begun with data {began_with}, the data is now {data_fingerprint}",
                        source=folder, remedy="restore the data, or give this sweep another name")
@@ -192,7 +183,7 @@ def _content(sweep: Sweep) -> dict[str, Any]:
 def rewrite(sweep: Sweep, folder: Path) -> None:
     """Replace what sweep.yaml and sweep.json say was asked; where the sweep came from stays."""
     files.write_text(folder / "sweep.yaml", sweep.text)
-    files.write_json(folder / "sweep.json", {**known(folder), **_content(sweep)})
+    documents.write(folder / "sweep.json", known(folder).model_copy(update=_content(sweep)))
 
 
 def spec_mapping(sweep: Sweep) -> dict[str, Any]:
@@ -213,7 +204,6 @@ def open_sweep(folder: str | Path) -> tuple[Sweep, SweepState]:
                        remedy="name the folder that 'lam sweep launch' wrote, for example runs/vq")
     found = known(Path(folder))
     # The space is rebuilt from what was asked, since the plain dump also writes the kinds that are null.
-    values = {**found["spec"], "space": found["asked"].get("space")}
-    spec = build(SweepSpec, values, file)
-    sweep = Sweep(spec, workload.find(spec.workload).read(found["base"], file), str(file), "")
+    spec = build(SweepSpec, {**found.spec, "space": found.asked.get("space")}, file)
+    sweep = Sweep(spec, workload.find(spec.workload).read(found.base, file), str(file), "")
     return sweep, replay(journals.read(folder))

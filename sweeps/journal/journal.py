@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from record import files
-from record.journal.journals import VERSION, read, segments
+from record.journal import events
+from record.journal.journals import read, segments
 from sweeps.journal.state import SweepState
 from sweeps.journal.stores import FolderStore, Lock, Store
 
@@ -38,21 +37,26 @@ class Journal:
         self.state = SweepState()
         for event in self.store.read():
             self.state.apply(event)
-        self.listen: Callable[[dict[str, Any]], None] | None = None
+        self.listen: Callable[[events.Event], None] | None = None
 
-    def append(self, event: str, **fields: Any) -> None:
+    def append(self, event: events.Event) -> events.Event:
         """Write one event and take it into `state`; the first one says in which version the journal is written.
+
+        Returns:
+            the event as a reader finds it.
 
         Raises:
             EnvironmentFailed: the store refused it (full, read-only, gone); the journal stays readable.
         """
         seq = self.state.seq + 1
-        head = {"seq": seq, "time": datetime.now(UTC).isoformat(), "event": event}
-        line = files.jsonable({**head, **({"version": VERSION} if seq == 1 else {}), **fields})
-        self.store.append(seq, files.json_line(line).encode())
-        self.state.apply(line)
+        first = {"version": events.VERSION} if seq == 1 else {}
+        line = event.model_copy(update={"seq": seq, "time": datetime.now(UTC), **first}).line()
+        self.store.append(seq, line)
+        stored = events.parse(line)
+        self.state.apply(stored)
         if self.listen is not None:
-            self.listen(line)
+            self.listen(stored)
+        return stored
 
     def close(self) -> None:
         """No more events of this session."""

@@ -9,9 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any
 
-from record import files
 from record.errors import Damaged, EnvironmentFailed
-from record.journal import journal_objects, journals
+from record.journal import events, journal_objects
 from record.journal.journal_objects import READERS, ObjectPart
 from sweeps.journal.lease import Lease, refused
 
@@ -48,10 +47,9 @@ class ObjectStore:
                  trace: TracebackType | None) -> None:
         self._lease.__exit__(kind, error, trace)
 
-    def read(self) -> Iterator[dict[str, Any]]:
+    def read(self) -> Iterator[events.Event]:
         """All events in order."""
-        events = journal_objects.read_objects(self._filesystem, self._root, self.where)
-        return journals.known_version(events, self.where)
+        return iter(journal_objects.read_objects(self._filesystem, self._root, self.where))
 
     def append(self, seq: int, line: bytes) -> None:
         """Write the event with number `seq`; it is stored when this returns.
@@ -99,7 +97,7 @@ class ObjectStore:
         if missing is not None:
             raise Damaged(f"{self.where}: the event with number {missing} is missing; restore the journal from a copy")
         whole = ObjectPart(first, last, *found[last][0])
-        content = "".join(files.json_line(found[seq][1]) for seq in range(first, last + 1)).encode()
+        content = b"".join(found[seq][1].line() for seq in range(first, last + 1))
         if self._size(whole) != len(content):  # one that is whole is never written again: a kill might halve it
             self._put(whole, content)
         size = self._size(whole)

@@ -10,13 +10,11 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, Literal, get_args
+from typing import Any
 
 from record import standing
-from record.standing import FINAL, FINISHED
-
-Status = Literal["suggested", "started", "paused", "stopped", "completed", "failed", "interrupted"]
-TRIAL_EVENTS = get_args(Status)
+from record.journal import events
+from record.journal.events import FINAL, FINISHED, Reason, Status
 
 
 @dataclass(frozen=True)
@@ -52,9 +50,14 @@ class TrialState:
     attrs: dict[str, Any] = field(default_factory=dict)
     status: Status = "suggested"
     results: list[Result] = field(default_factory=list)
-    reason: dict[str, Any] | None = None
+    reason: Reason | None = None
     objective: float = math.nan
     changed: int = 0
+
+    @property
+    def rule(self) -> str:
+        """What ended or paused it, '' where nothing did."""
+        return self.reason.rule if self.reason else ""
 
     @property
     def final(self) -> bool:
@@ -120,42 +123,40 @@ class SweepState:
     _earlier_seconds: float = 0.0
     _configs: int = 0
 
-    def apply(self, event: dict[str, Any]) -> None:
+    def apply(self, event: events.Event) -> None:
         """Take one event in."""
-        self.seq = event["seq"]
-        kind = event["event"]
-        if (kind in TRIAL_EVENTS and kind != "interrupted") or kind == "result":
-            self.unjudged = event["trial"] if kind == "result" else None
-        if kind in ("sweep_started", "sweep_resumed"):
-            self._earlier_seconds, self.session_began, self.finished = self.seconds, _time(event), None
-        elif kind == "sweep_finished":
-            self.finished = event["reason"]
-        elif kind == "suggested":
-            self._suggest(event)
-        elif kind == "result":
-            self.trials[event["trial"]].results.append(result_of(event))
-        elif kind == "warm_started":
-            prior = TrialState(event["source"], -1, event["params"], status=event["state"])
-            prior.results.append(result_of(event))
-            self.prior.append(prior)
-        elif kind in TRIAL_EVENTS:
-            self._change(event)
+        self.seq = event.seq
+        match event:
+            case events.Result():
+                self.trials[event.trial].results.append(result_of(event))
+            case events.Suggested():
+                self._suggest(event)
+            case events.Change():
+                self._change(event)
+            case events.WarmStarted():
+                prior = TrialState(event.source, -1, event.params, status=event.state, results=[result_of(event)])
+                self.prior.append(prior)
+            case events.Session():
+                self._earlier_seconds, self.session_began, self.finished = self.seconds, event.time, None
+            case events.SweepFinished():
+                self.finished = event.reason
+        if isinstance(event, events.TrialEvent) and not isinstance(event, events.TrialInterrupted):
+            self.unjudged = event.trial if isinstance(event, events.Result) else None
         if self.session_began is not None:
-            self.seconds = self._earlier_seconds + max(0.0, (_time(event) - self.session_began).total_seconds())
+            self.seconds = self._earlier_seconds + max(0.0, (event.time - self.session_began).total_seconds())
 
-    def _suggest(self, event: dict[str, Any]) -> None:
-        repeats = event.get("repeats")
-        number = self._configs if repeats is None else self.trials[repeats].number
-        self._configs += repeats is None
-        self.trials[event["trial"]] = TrialState(event["trial"], number, event["params"], event.get("seed"), repeats,
-                                                 event.get("attrs", {}))
+    def _suggest(self, event: events.Suggested) -> None:
+        number = self._configs if event.repeats is None else self.trials[event.repeats].number
+        self._configs += event.repeats is None
+        self.trials[event.trial] = TrialState(event.trial, number, event.params, event.seed, event.repeats,
+                                              event.attrs)
 
-    def _change(self, event: dict[str, Any]) -> None:
-        trial = self.trials[event["trial"]]
-        trial.status, trial.changed = event["event"], event["seq"]
-        trial.reason = event.get("reason")
-        if event["event"] == "completed":
-            trial.objective = _number(event["objective"])
+    def _change(self, event: events.Change) -> None:
+        trial = self.trials[event.trial]
+        trial.status, trial.changed = event.event, event.seq
+        trial.reason = event.reason if isinstance(event, events.Cut) else None
+        if isinstance(event, events.Completed):
+            trial.objective = _number(event.objective)
 
     def with_status(self, *statuses: Status) -> list[TrialState]:
         """Trials in one of these states, in the order of suggestion."""
@@ -204,10 +205,10 @@ class SweepState:
         return sum(trial.seconds for trial in self.trials.values())
 
 
-def replay(events: Iterable[dict[str, Any]]) -> SweepState:
+def replay(journal: Iterable[events.Event]) -> SweepState:
     """The state after these events."""
     state = SweepState()
-    for event in events:
+    for event in journal:
         state.apply(event)
     return state
 
@@ -259,19 +260,14 @@ def _dominates(a: list[float], b: list[float]) -> bool:
     return all(x >= y for x, y in zip(a, b, strict=True)) and any(x > y for x, y in zip(a, b, strict=True))
 
 
-def result_of(event: dict[str, Any]) -> Result:
-    """A result from the fields of its event."""
+def result_of(event: events.Measured) -> Result:
+    """A result from its event."""
     return Result(
-        event["epoch"], _number(event["objective"]), event["verdict"],
-        math.inf if event.get("violation", 0.0) is None else float(event.get("violation", 0.0)),
-        _number(event.get("metrics", {}).get("val/mse_loss")),
-        {name: _number(value) for name, value in event.get("values", {}).items()},
-        _number(event["tflops"]), _number(event.get("seconds", 0.0)), event.get("step", 0))
+        event.epoch, _number(event.objective), event.verdict,
+        math.inf if event.violation is None else event.violation, _number(event.decides_equals),
+        {name: _number(value) for name, value in event.values.items()},
+        _number(event.tflops), _number(event.seconds), event.step)
 
 
 def _number(value: float | None) -> float:
-    return math.nan if value is None else float(value)
-
-
-def _time(event: dict[str, Any]) -> datetime:
-    return datetime.fromisoformat(event["time"])
+    return math.nan if value is None else value

@@ -14,11 +14,12 @@ from datetime import UTC, datetime
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Protocol
 
 from record import files
 from record.errors import BadInput, EnvironmentFailed
 from record.journal import journal_objects, journals
+from record.journal.events import Event
 from sweeps.journal import lease
 from sweeps.journal.objects import ObjectStore
 
@@ -34,7 +35,7 @@ class Store(Protocol):
     def where(self) -> Path | str:
         """The place, for messages."""
 
-    def read(self) -> Iterator[dict[str, Any]]:
+    def read(self) -> Iterator[Event]:
         """All events in order."""
 
     def append(self, seq: int, line: bytes) -> None:
@@ -112,7 +113,7 @@ class FolderStore:
         self._good = 0
         self._broken = False
 
-    def read(self) -> Iterator[dict[str, Any]]:
+    def read(self) -> Iterator[Event]:
         """All events in order."""
         return journals.read_at(self._folder)
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from record import yamlio
 from record.errors import BadInput
+from record.journal import events
 from record.schema import build
 from sweeps.journal.state import SweepState, ranking
 from sweeps.scheduling import scheduler
@@ -101,13 +102,13 @@ def _plain(text: str) -> Any:
     return yamlio.parse_mapping(f"v: {text}", source="--policy")["v"]
 
 
-def replay_policy(sweep: Sweep, events: Iterable[dict[str, Any]], policy: str) -> Outcome:
+def replay_policy(sweep: Sweep, journal: Iterable[events.Event], policy: str) -> Outcome:
     """Play a sweep's journal with another policy."""
     name, rule = parse(policy, sweep)
     spec = sweep.spec.model_copy(update={"scheduler": rule, "budget": _unlimited(sweep.spec)})
     whole, state = SweepState(), SweepState()
     ended: dict[str, int] = {}
-    for event in events:
+    for event in journal:
         whole.apply(event)
         _feed(spec, sweep, state, event, ended)
     return _outcome(name, sweep, whole, state, ended)
@@ -117,25 +118,31 @@ def _unlimited(spec: SweepSpec) -> Any:
     return spec.budget.model_copy(update=dict.fromkeys(type(spec.budget).model_fields))
 
 
-def _feed(spec: SweepSpec, sweep: Sweep, state: SweepState, event: dict[str, Any], ended: dict[str, int]) -> None:
+def _feed(spec: SweepSpec, sweep: Sweep, state: SweepState, event: events.Event, ended: dict[str, int]) -> None:
     """Give the policy one event, and its verdict to the state."""
-    kind, trial = event["event"], event.get("trial")
-    if kind == "suggested":
-        if event.get("repeats") not in ended:  # what a rung ends gets no further seed
+    if isinstance(event, events.Suggested):
+        if event.repeats not in ended:  # what a rung ends gets no further seed
             state.apply(event)
-    elif trial is not None and trial not in state.trials:
+    elif not isinstance(event, events.Result | events.Failed) or event.trial not in state.trials or \
+            event.trial in ended:
         return
-    elif kind == "result" and trial not in ended:
+    elif isinstance(event, events.Failed):
         state.apply(event)
-        known = state.trials[event["trial"]]
-        params = known.params if known.seed is None else {**known.params, "seed": known.seed}
-        ending = scheduler.judge(spec, state, known, sweep.config(params))
-        if ending is not None:
-            state.apply({**event, "event": ending.event, "objective": None, "reason": ending.reason()})
-            if ending.event != "completed":
-                ended[known.id] = known.epoch
-    elif kind == "failed" and trial not in ended:
+    else:
         state.apply(event)
+        _judge(spec, sweep, state, event, ended)
+
+
+def _judge(spec: SweepSpec, sweep: Sweep, state: SweepState, event: events.Result, ended: dict[str, int]) -> None:
+    """End the trial of a result where the policy would."""
+    known = state.trials[event.trial]
+    params = known.params if known.seed is None else {**known.params, "seed": known.seed}
+    ending = scheduler.judge(spec, state, known, sweep.config(params))
+    if ending is not None:
+        ended_so = ending.of(known, spec.maximise)
+        state.apply(ended_so.model_copy(update={"seq": event.seq, "time": event.time}))
+        if ending.event != "completed":
+            ended[known.id] = known.epoch
 
 
 def _outcome(name: str, sweep: Sweep, whole: SweepState, state: SweepState, ended: dict[str, int]) -> Outcome:

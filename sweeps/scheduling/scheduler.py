@@ -18,10 +18,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 from record import health
+from record.journal.events import Change, Completed, Failed, Paused, Reason, Stopped
 from record.standing import is_sound
 from record.workload import workload
 from record.workload.settings import Settings
@@ -44,9 +45,23 @@ class Ending:
     cutoff: float | None = None
     peers: int | None = None
 
-    def reason(self) -> dict[str, Any]:
+    def reason(self) -> Reason:
         """The journal's `reason`."""
-        return {key: value for key, value in asdict(self).items() if key != "event"}
+        return Reason(rule=self.rule, sentence=self.sentence, epochs_saved=self.epochs_saved, rung=self.rung,
+                      value=self.value, cutoff=self.cutoff, peers=self.peers)
+
+    def of(self, trial: TrialState, maximise: bool) -> Change:
+        """The event that ends a trial so."""
+        if self.event == "completed":
+            return completed(trial, maximise)
+        kind = {"stopped": Stopped, "paused": Paused, "failed": Failed}[self.event]
+        return kind(trial=trial.id, epoch=trial.epoch, reason=self.reason())
+
+
+def completed(trial: TrialState, maximise: bool) -> Completed:
+    """The event of a trial that trained to its end."""
+    best = trial.best(maximise)
+    return Completed(trial=trial.id, epoch=trial.epoch, objective=best.objective if best else None)
 
 
 def judge(spec: SweepSpec, state: SweepState, trial: TrialState, config: Settings) -> Ending | None:
@@ -161,7 +176,7 @@ def rung_value(trial: TrialState, asha: Asha, rung: float, previous: float, maxi
     for result in trial.results:
         if asha.place(result) >= rung:
             return _worth(result, maximise)
-    lost = trial.final and (trial.reason or {}).get("rule") in ("nonfinite", *health.COLLAPSE_RULES)
+    lost = trial.final and trial.rule in ("nonfinite", *health.COLLAPSE_RULES)
     return rungs.NEVER if lost and trial.results and _before(asha, trial) >= previous else None
 
 
@@ -200,7 +215,7 @@ def cut_short(spec: SweepSpec, state: SweepState) -> list[TrialState]:
     """Trials that only the budget stopped, where it has been raised since."""
     if spent_budget(spec, state, trials=False):
         return []
-    return [trial for trial in state.with_status("stopped") if (trial.reason or {}).get("rule") == "budget"]
+    return [trial for trial in state.with_status("stopped") if trial.rule == "budget"]
 
 
 def _median(spec: SweepSpec, median: Median, state: SweepState, trial: TrialState, saved: int) -> Ending | None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from record.errors import BadInput
+from record.journal.events import WarmStarted
 from sweeps.journal import folders
 from sweeps.journal.journal import Journal
 from sweeps.journal.state import SweepState, TrialState, as_learned
@@ -72,7 +73,7 @@ def matches(sweep: Sweep, other_folder: str | Path) -> Matches:
             taken.append((trial, _params(sweep, other, trial)))
         else:
             left.append(reason)
-    return Matches(taken, left, other, folders.known(Path(other_folder))["data_fingerprint"])
+    return Matches(taken, left, other, folders.known(Path(other_folder)).data_fingerprint)
 
 
 def _check_comparable(sweep: Sweep, other: Sweep, other_folder: str | Path) -> None:
@@ -124,14 +125,14 @@ def record(journal: Journal, sweep: Sweep, found: Matches) -> None:
     """Write the events; those that an interrupted start has written already are left out."""
     known = {trial.id for trial in journal.state.prior}
     for event in _events(sweep, found):
-        if event["source"] not in known:
-            journal.append("warm_started", **event)
+        if event.source not in known:
+            journal.append(event)
 
 
-def _events(sweep: Sweep, found: Matches) -> Iterator[dict[str, Any]]:
+def _events(sweep: Sweep, found: Matches) -> Iterator[WarmStarted]:
     for trial, params in found.taken:
         best = as_learned(trial).best(sweep.spec.maximise)
         assert best is not None, "only trials with a result match"
-        yield {"source": f"{found.other.spec.name}/{trial.id}", "params": params, "state": trial.status,
-               "epoch": best.epoch, "objective": best.objective, "verdict": best.verdict, "tflops": best.tflops,
-               "seconds": best.seconds, "step": best.step, "values": best.values, "violation": best.violation}
+        yield WarmStarted(source=f"{found.other.spec.name}/{trial.id}", params=params, state=trial.status,
+                          epoch=best.epoch, objective=best.objective, verdict=best.verdict, tflops=best.tflops,
+                          seconds=best.seconds, step=best.step, values=best.values, violation=best.violation)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, ConsoleOptions, Group, RenderResult
@@ -17,7 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from record.journal import journals
+from record.journal import events, journals
 from sweeps.journal import folders, stores
 from sweeps.journal.state import SweepState, TrialState, ranking
 from sweeps.spec.spec import Sweep
@@ -32,7 +32,7 @@ REFRESH_SECONDS = 0.5
 class Display(Protocol):
     """Shows events; used as a context manager around the run."""
 
-    def event(self, event: dict[str, Any]) -> None:
+    def event(self, event: events.Event) -> None:
         """One journal event has been written."""
 
     def __enter__(self) -> Display: ...
@@ -55,7 +55,7 @@ def display_for(console: Console, sweep: Sweep, state: SweepState, quiet: bool,
 class Silent:
     """Shows nothing."""
 
-    def event(self, event: dict[str, Any]) -> None:
+    def event(self, event: events.Event) -> None:
         """Nothing."""
 
     def __enter__(self) -> Silent:
@@ -71,29 +71,27 @@ class Lines(Silent):
     def __init__(self, console: Console, sweep: Sweep, state: SweepState) -> None:
         self._console, self._sweep, self._state = console, sweep, state
 
-    def event(self, event: dict[str, Any]) -> None:
+    def event(self, event: events.Event) -> None:
         """Print the event's line, if it has one."""
         text = line(event, self._sweep.max_epochs)
         if text:
             self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-def line(event: dict[str, Any], max_epochs: int) -> str:
+def line(event: events.Event, max_epochs: int) -> str:
     """One event in words, '' for those nobody waits for."""
-    kind, trial = event["event"], event.get("trial")
-    if kind == "suggested":
-        return f"{trial} suggested {params_text(event['params'])}"
-    if kind == "result":
-        return (f"{trial} epoch {event['epoch']}/{max_epochs} objective {number(event['objective'])} "
-                f"{event['verdict'].replace('_', ' ')}")
-    if kind == "completed":
-        return f"{trial} completed after {event['epoch']} epochs, objective {number(event['objective'])}"
-    if kind in ("stopped", "failed"):
-        return f"{trial} {kind} after {event['epoch']} epochs: {event['reason']['sentence']}"
-    if kind == "paused":
-        return f"{trial} paused after {event['epoch']} epochs: {event['reason']['sentence']}"
-    if kind == "interrupted":
-        return f"{trial} interrupted after {event['epoch']} epochs, it will go on from there"
+    match event:
+        case events.Suggested():
+            return f"{event.trial} suggested {params_text(event.params)}"
+        case events.Result():
+            return (f"{event.trial} epoch {event.epoch}/{max_epochs} objective {number(event.objective)} "
+                    f"{event.verdict.replace('_', ' ')}")
+        case events.Completed():
+            return f"{event.trial} completed after {event.epoch} epochs, objective {number(event.objective)}"
+        case events.Cut():
+            return f"{event.trial} {event.event} after {event.epoch} epochs: {event.reason.sentence}"
+        case events.TrialInterrupted():
+            return f"{event.trial} interrupted after {event.epoch} epochs, it will go on from there"
     return ""
 
 
@@ -116,7 +114,7 @@ class LiveTable(Silent):
         if self._signals is not None:
             self._signals.announced = False
 
-    def event(self, event: dict[str, Any]) -> None:
+    def event(self, event: events.Event) -> None:
         """The table reads the state; nothing to do."""
 
     def _view(self) -> Fitted:
@@ -206,7 +204,7 @@ def _follow_lines(folder: Path, seconds: float, console: Console) -> None:
         seen = look(folder)
         lines = Lines(console, seen.sweep, seen.state)
         for event in journals.read(folder):
-            if known < event["seq"] <= seen.state.seq:
+            if known < event.seq <= seen.state.seq:
                 lines.event(event)
         for note in seen.notes if not said else ():
             console.print(note, highlight=False, markup=False, soft_wrap=True)

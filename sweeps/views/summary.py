@@ -59,9 +59,8 @@ def totals(state: SweepState) -> Totals:
 
 def _saved(trial: TrialState) -> int:
     """Epochs saved by stopping early; a failure saves nothing, and neither does a budget that ran out."""
-    reason = trial.reason or {}
-    by_rule = trial.status == "stopped" and reason.get("rule") != "budget"
-    return int(reason.get("epochs_saved", 0)) if by_rule else 0
+    by_rule = trial.status == "stopped" and trial.rule != "budget"
+    return trial.reason.epochs_saved if by_rule and trial.reason else 0
 
 
 def best_sentence(sweep: Sweep, state: SweepState) -> str:
@@ -158,7 +157,7 @@ def _trial(state: SweepState, trial: TrialState, maximise: bool) -> dict[str, An
             "objective": best.objective if best else math.nan, "best_epoch": best.epoch if best else None,
             "best_verdict": best.verdict if best else None, "violation": best.violation if best else None,
             "seed": trial.seed, "repeats": trial.repeats, "mean_objective": mean.objective if mean else None,
-            "params": trial.params, "reason": trial.reason}
+            "params": trial.params, "reason": trial.reason and trial.reason.as_written()}
 
 
 def explain(sweep: Sweep, state: SweepState, trial_id: str | None = None) -> list[str]:
@@ -173,12 +172,10 @@ def _sentence(sweep: Sweep, trial: TrialState) -> str:
     told = f"{trial.id} ({params_text(trial.params)}{again})"
     if trial.status == "completed":
         return f"{told} completed: {sweep.spec.primary} {_best_in_words(trial, sweep.spec.maximise)}"
-    if trial.final:
-        reason = trial.reason or {}
-        never = "; it was paused and never promoted" if reason.get("paused") else ""
-        return f"{told} {trial.status} at epoch {trial.epoch}: {reason['sentence']}{never}"
-    if trial.status == "paused":
-        return f"{told} is paused at epoch {trial.epoch}: {(trial.reason or {})['sentence']}"
+    if trial.reason:
+        how = "is paused" if trial.status == "paused" else trial.status
+        never = "; it was paused and never promoted" if trial.reason.paused else ""
+        return f"{told} {how} at epoch {trial.epoch}: {trial.reason.sentence}{never}"
     return f"{told} has trained {trial.epoch} of {sweep.max_epochs} epochs and will go on"
 
 

@@ -6,25 +6,26 @@ from its run folder. Events may be sent again: what MLflow holds is not written 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from record import documents
+from record.journal import events
 from record.run import RunFolder
 from record.tracking import feed, mlflow_client, view
 from record.tracking.feed import Feed
 from record.workload import workload
 from record.workload.settings import TrackingConfig
 
-STATUS = {"completed": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
-ENDINGS = {"sweep_finished": "FINISHED", "sweep_interrupted": "KILLED"}
+STATUS: dict[type[events.Event], str] = {
+    events.Completed: "FINISHED", events.Stopped: "KILLED", events.Failed: "FAILED"}
 
 
 class SweepTracker:
     """What a sweep's driver calls: `event` for each journal event, `close` at the end; neither ever raises."""
 
-    def __init__(self, folder: Path, tracking: TrackingConfig, history: Iterable[dict[str, Any]] = ()) -> None:
+    def __init__(self, folder: Path, tracking: TrackingConfig, history: Iterable[events.Event] = ()) -> None:
         """Open the parent run of the sweep in `folder`.
 
         Args:
@@ -34,7 +35,7 @@ class SweepTracker:
         self._feeds = [] if tracking.mlflow is None else [
             Feed(MlflowSweepSink(folder, tracking), history=latest(history))]
 
-    def event(self, event: dict[str, Any]) -> None:
+    def event(self, event: events.Event) -> None:
         """Hand a journal event over."""
         for each in self._feeds:
             each.put(event)
@@ -58,33 +59,33 @@ class MlflowSweepSink:
     def open(self) -> None:
         """Begin the parent run, or find it: the same sweep folder is the same parent."""
         assert self._tracking.mlflow is not None
-        sweep = json.loads((self._folder / "sweep.json").read_text(encoding="utf-8"))
-        name = str(sweep["name"])
-        self._trained = workload.find(sweep.get("spec", {}).get("workload", workload.DEFAULT))
-        self._key = f"{name}-{view.digest(name, sweep.get('created_at'), sweep.get('fingerprint'))}"
+        sweep = documents.load(documents.Sweep, self._folder / "sweep.json")
+        self._trained = workload.find(sweep.workload)
+        self._key = f"{sweep.name}-{view.digest(sweep.name, sweep.created_at, sweep.fingerprint)}"
         self._experiment = mlflow_client.Experiment(self._tracking.mlflow, self._tracking.mlflow_experiment)
-        params = {key: sweep.get(key) for key in ("fingerprint", "data_fingerprint", "git_commit", "created_at")}
-        self._parent = self._experiment.run(self._key, name, params)
+        params = {key: getattr(sweep, key) for key in ("fingerprint", "data_fingerprint", "git_commit", "created_at")}
+        self._parent = self._experiment.run(self._key, sweep.name, params)
 
     def send(self, items: list[Any]) -> None:
         """Take journal events."""
         for event in items:
-            if "trial" in event:
+            if isinstance(event, events.TrialEvent):
                 self._trial_event(event)
-            elif event["event"] in ENDINGS:
-                self._parent.end(ENDINGS[event["event"]], event.get("reason"))
+            elif isinstance(event, events.SweepFinished):
+                self._parent.end("FINISHED", event.reason)
+            elif isinstance(event, events.SweepInterrupted):
+                self._parent.end("KILLED", event.reason)
 
-    def _trial_event(self, event: dict[str, Any]) -> None:
-        kind, trial = event["event"], event["trial"]
-        run = self._trial(trial, event.get("params", {}))
+    def _trial_event(self, event: events.TrialEvent) -> None:
+        trial, ending = event.trial, STATUS.get(type(event))
+        run = self._trial(trial, event.params if isinstance(event, events.Suggested) else {})
         self._describe(trial, run)
-        if kind == "result" or kind in STATUS:
-            run.records(
-                map(self._trained.views, RunFolder(self._folder / "trials" / trial).metrics()))
-        if kind in STATUS:
-            run.end(STATUS[kind], (event.get("reason") or {}).get("sentence"))
-        if kind == "completed" and event.get("objective") is not None:
-            self._parent.numbers({"objective": event["objective"]}, step=int(trial.lstrip("t")))
+        if ending or isinstance(event, events.Result):
+            run.records(map(self._trained.views, RunFolder(self._folder / "trials" / trial).metrics()))
+        if ending:
+            run.end(ending, event.reason.sentence if isinstance(event, events.Cut) else None)
+        if isinstance(event, events.Completed) and event.objective is not None:
+            self._parent.numbers({"objective": event.objective}, step=int(trial.lstrip("t")))
 
     def _trial(self, trial: str, chosen: dict[str, Any]) -> mlflow_client.MlflowRun:
         if trial not in self._trials:
@@ -114,15 +115,15 @@ class MlflowSweepSink:
         """Nothing of MLflow outlives the thread."""
 
 
-def latest(events: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+def latest(journal: Iterable[events.Event]) -> list[events.TrialEvent]:
     """The first `suggested`, the last `result` and the last other event of each trial, in order.
 
     These make the same runs as the whole journal, because a result sends all epochs up to it.
     """
-    kept: dict[tuple[str, str], dict[str, Any]] = {}
-    for event in events:
-        if "trial" in event:
-            kind = event["event"] if event["event"] in ("suggested", "result") else "state"
-            kept.pop((event["trial"], kind), None)
-            kept[event["trial"], kind] = event
+    kept: dict[tuple[str, str], events.TrialEvent] = {}
+    for event in journal:
+        if isinstance(event, events.TrialEvent):
+            kind = event.event if isinstance(event, (events.Suggested, events.Result)) else "state"
+            kept.pop((event.trial, kind), None)
+            kept[event.trial, kind] = event
     return list(kept.values())

@@ -12,11 +12,13 @@ from typing import Any, Literal
 
 from record.bounds import total_violation
 from record.errors import MEMORY_REMEDY, BadInput
+from record.journal import events
+from record.journal.events import Reason
 from record.run import RunFolder
 from record.standing import is_trained
-from record.workload import workload
 from record.workload.metric import is_validated
 from record.workload.settings import Settings
+from record.workload.workload import find
 from sweeps.journal.journal import Journal
 from sweeps.journal.state import TrialState
 from sweeps.scheduling import scheduler
@@ -30,7 +32,7 @@ MAX_FAILURES_IN_A_ROW = 10  # a fault of the code, the data or the machine fails
 SILENCES = 2  # a worker ends itself after one hang_minutes; the driver gives up on one that could not after two
 NEVER_PROMOTED = "; it was paused and never promoted"  # what journals say that have no field `paused`
 
-Listener = Callable[[dict[str, Any]], None]
+Listener = Callable[[events.Event], None]
 
 
 class SweepDriver:
@@ -71,14 +73,12 @@ class SweepDriver:
         if state.unjudged is not None:
             self._judge(self._trial(state.unjudged))
         for trial in state.with_status("stopped"):
-            if was_paused(reason := dict(trial.reason or {})):
-                reason.pop("paused", None)
-                reason["sentence"] = reason["sentence"].removesuffix(NEVER_PROMOTED)
-                self._write("paused", trial=trial.id, epoch=trial.epoch, reason=reason)
+            if was_paused(reason := _why(trial)):
+                self._write(events.Paused(trial=trial.id, epoch=trial.epoch, reason=_promotable_again(reason)))
             else:  # a kill may have come before the run was told
                 self._mark_stopped(trial)
         for trial in scheduler.cut_short(self.sweep.spec, state):
-            self._write("interrupted", trial=trial.id, epoch=trial.epoch)
+            self._write(events.TrialInterrupted(trial=trial.id, epoch=trial.epoch))
         self._waiting = [trial.id for trial in state.unfinished if trial.status != "paused"]
 
     def next(self) -> Job | Literal["wait", "finished"]:
@@ -103,7 +103,7 @@ class SweepDriver:
             return None
         promoted = scheduler.promotable(spec, state)
         if promoted is not None:
-            self._write("interrupted", trial=promoted.id, epoch=promoted.epoch)
+            self._write(events.TrialInterrupted(trial=promoted.id, epoch=promoted.epoch))
             return promoted.id
         first = scheduler.wants_another_seed(spec, state)
         if first is not None:
@@ -119,13 +119,14 @@ class SweepDriver:
 
     def _add(self, params: dict[str, Any], **more: Any) -> str:
         trial = f"t{len(self.journal.state.trials) + 1:04d}"
-        self._write("suggested", trial=trial, params=params,
-                    **{name: value for name, value in more.items() if value is not None})
+        self._write(events.Suggested(trial=trial, params=params,
+                                     **{name: value for name, value in more.items() if value is not None}))
         return trial
 
     def _end_paused(self) -> None:
         for trial in self.journal.state.with_status("paused"):
-            self._write("stopped", trial=trial.id, epoch=trial.epoch, reason={**(trial.reason or {}), "paused": True})
+            reason = _why(trial).model_copy(update={"paused": True})
+            self._write(events.Stopped(trial=trial.id, epoch=trial.epoch, reason=reason))
             self._mark_stopped(trial)
 
     def _job(self, trial_id: str) -> Job | None:
@@ -134,7 +135,7 @@ class SweepDriver:
         try:
             config = self._config(trial)
         except BadInput as error:
-            self._fail(trial, {"rule": "invalid_config", "sentence": str(error)})
+            self._fail(trial, Reason(rule="invalid_config", sentence=str(error)))
             return None
         self._live.add(trial_id)
         run_dir = self.journal.folder / "trials" / trial_id
@@ -150,7 +151,7 @@ class SweepDriver:
     def started(self, job_id: str) -> None:
         """A worker has taken the trial."""
         self._heard[job_id] = self._clock()
-        self._write("started", trial=job_id)
+        self._write(events.Started(trial=job_id))
 
     def record(self, job_id: str, record: dict[str, Any]) -> bool:
         """Journal a validated epoch and judge the trial; whether it goes on.
@@ -163,30 +164,23 @@ class SweepDriver:
         verdict = self.sweep.workload.verdict(record)
         if record["epoch"] <= trial.epoch or not is_judged(record, verdict):
             return True
-        self._write("result", trial=job_id, **result_fields(self.sweep.spec, record, verdict))
+        self._write(result_event(self.sweep.spec, job_id, record, verdict))
         return self._judge(trial)
 
     def _judge(self, trial: TrialState) -> bool:
         ending = scheduler.judge(self.sweep.spec, self.journal.state, trial, self._config(trial))
         if ending is None:
             return True
-        if ending.event == "completed":
-            self._complete(trial)
-        else:
-            self._write(ending.event, trial=trial.id, epoch=trial.epoch, reason=ending.reason())
+        self._write(ending.of(trial, self.sweep.spec.maximise))
         if ending.event in ("stopped", "completed"):  # its worker, told by the return value, finds it marked
             self._mark_stopped(trial)
         return False
 
     def _mark_stopped(self, trial: TrialState) -> None:
         """Tell the run that it is over; where a longer budget lets it go on, it keeps what a resume needs."""
-        reason = trial.reason or {"rule": "full_budget", "sentence": "it has had its full budget"}
-        resumable = reason["rule"] == "budget" or was_paused(reason)
-        RunFolder(self.journal.folder / "trials" / trial.id).stop(reason["sentence"], for_good=not resumable)
-
-    def _complete(self, trial: TrialState) -> None:
-        best = trial.best(self.sweep.spec.maximise)
-        self._write("completed", trial=trial.id, epoch=trial.epoch, objective=best.objective if best else math.nan)
+        reason = _why(trial)
+        resumable = reason.rule == "budget" or was_paused(reason)
+        RunFolder(self.journal.folder / "trials" / trial.id).stop(reason.sentence, for_good=not resumable)
 
     def exhausted(self, job_id: str) -> None:
         """Training ended without a record that ends the trial: judged by what is known, else a failure."""
@@ -195,16 +189,16 @@ class SweepDriver:
         if aborted is not None and trial.epoch < config.num_epochs:
             self._fail(trial, aborted)
         elif is_trained(trial.epoch, config.num_epochs, config.stops_early):
-            self._complete(trial)
+            self._write(scheduler.completed(trial, self.sweep.spec.maximise))
         else:
-            self._fail(trial, {"rule": "ended_early", "sentence": f"training ended after epoch {trial.epoch} of "
-                                                                  f"{self._config(trial).num_epochs}"})
+            self._fail(trial, Reason(rule="ended_early", sentence=f"training ended after epoch {trial.epoch} of "
+                                                                  f"{self._config(trial).num_epochs}"))
 
-    def _aborted(self, trial: TrialState) -> dict[str, str] | None:
+    def _aborted(self, trial: TrialState) -> Reason | None:
         """The health rule that ended the run itself (`health.abort`), from its run.json; None where none did."""
         run = RunFolder(self.journal.folder / "trials" / trial.id)
-        known = run.identity() if run.exists() else {}
-        return {"rule": known["rule"], "sentence": known["reason"]} if "rule" in known else None
+        known = run.document() if run.exists() else None
+        return Reason(rule=known.rule, sentence=known.reason or "") if known and known.rule else None
 
     def stopping(self) -> bool:
         """Whether everything should end now."""
@@ -224,14 +218,14 @@ class SweepDriver:
         if reason["rule"] == "environment":
             self.refused = f"{job_id}: {reason['sentence']}"
         elif reason["rule"] != "out_of_memory" or self._losses.get(job_id, 0) + 1 >= MAX_MEMORY_LOSSES:
-            self._fail(self._trial(job_id), reason)
+            self._fail(self._trial(job_id), Reason.model_validate(reason))
 
-    def _fail(self, trial: TrialState, reason: dict[str, str]) -> None:
-        self._write("failed", trial=trial.id, epoch=trial.epoch, reason=reason)
+    def _fail(self, trial: TrialState, reason: Reason) -> None:
+        self._write(events.Failed(trial=trial.id, epoch=trial.epoch, reason=reason))
         self._failures += 1
         if self._failures >= MAX_FAILURES_IN_A_ROW and self.refused is None:
             self.refused = (f"{self._failures} trials in a row failed and none ended otherwise, the last one "
-                            f"{trial.id}: {reason['sentence']}; they stay failed")
+                            f"{trial.id}: {reason.sentence}; they stay failed")
 
     def left(self, job_id: str, lost: bool, error: str = "") -> None:
         """The trial is off its worker; one without an ending comes back, a few times in a session."""
@@ -245,24 +239,24 @@ class SweepDriver:
         if reason is not None:
             self._fail(trial, reason)
             return
-        self._write("interrupted", trial=job_id, epoch=trial.epoch)
+        self._write(events.TrialInterrupted(trial=job_id, epoch=trial.epoch))
         self._waiting.append(job_id)
 
-    def _why_lost(self, trial: TrialState, error: str, silent: float) -> dict[str, str] | None:
+    def _why_lost(self, trial: TrialState, error: str, silent: float) -> Reason | None:
         """The reason why a trial whose process died after `silent` seconds does not come back; None where it does."""
         losses, minutes = self._losses[trial.id], self.sweep.spec.hang_minutes
         if silent >= minutes * 60:
-            return {"rule": "hung", "sentence": f"it reported no epoch for {minutes:g} minutes after epoch "
-                    f"{trial.epoch} and was killed; output.log in its folder shows where it stood (hang_minutes sets "
-                    "the limit)"}
+            return Reason(rule="hung", sentence=f"it reported no epoch for {minutes:g} minutes after epoch "
+                          f"{trial.epoch} and was killed; output.log in its folder shows where it stood "
+                          "(hang_minutes sets the limit)")
         memory = memory_sentence(error)
         if memory and losses >= MAX_MEMORY_LOSSES:
-            return {"rule": "out_of_memory", "sentence": f"its process was killed {losses} times because memory ran "
-                    f"out ({memory}); {MEMORY_REMEDY}, lower concurrency, or give a trial more resources.cpu"}
+            return Reason(rule="out_of_memory", sentence=f"its process was killed {losses} times because memory ran "
+                          f"out ({memory}); {MEMORY_REMEDY}, lower concurrency, or give a trial more resources.cpu")
         if losses >= MAX_LOSSES:
-            return {"rule": "process_lost", "sentence": f"its process died {losses} times, last after epoch "
-                    f"{trial.epoch}; see output.log in its folder. If the kernel killed it because memory "
-                    f"ran out (dmesg says so): {MEMORY_REMEDY}"}
+            return Reason(rule="process_lost", sentence=f"its process died {losses} times, last after epoch "
+                          f"{trial.epoch}; see output.log in its folder. If the kernel killed it because memory "
+                          f"ran out (dmesg says so): {MEMORY_REMEDY}")
         return None
 
     def release(self) -> None:
@@ -273,11 +267,11 @@ class SweepDriver:
     def _trial(self, trial_id: str) -> TrialState:
         return self.journal.state.trials[trial_id]
 
-    def _write(self, event: str, **fields: Any) -> None:
-        self.journal.append(event, **fields)
-        if event in ("completed", "stopped", "paused"):
+    def _write(self, event: events.Event) -> None:
+        stored = self.journal.append(event)
+        if isinstance(event, events.Completed | events.Stopped | events.Paused):
             self._failures = 0
-        self._listen({"event": event, **fields})
+        self._listen(stored)
 
 
 def is_judged(record: dict[str, Any], verdict: str) -> bool:
@@ -285,23 +279,33 @@ def is_judged(record: dict[str, Any], verdict: str) -> bool:
     return verdict == "nonfinite" or is_validated(record)
 
 
-def was_paused(reason: dict[str, Any]) -> bool:
+def _why(trial: TrialState) -> Reason:
+    return trial.reason or Reason(rule="full_budget", sentence="it has had its full budget")
+
+
+def was_paused(reason: Reason) -> bool:
     """Whether a trial that ended as stopped was paused and never promoted."""
-    return reason.get("paused", False) or reason.get("sentence", "").endswith(NEVER_PROMOTED)
+    return reason.paused or reason.sentence.endswith(NEVER_PROMOTED)
 
 
-def result_fields(spec: SweepSpec, record: dict[str, Any], verdict: str) -> dict[str, Any]:
-    """What the journal's `result` event says of an epoch record."""
-    fields: dict[str, Any] = {
-        "epoch": record["epoch"], "objective": record.get(spec.primary), "verdict": verdict,
-        "metrics": {key: record[key] for key in workload.find(spec.workload).shown if key in record},
-        "tflops": record.get("total_tflops"), "seconds": record.get("seconds", 0.0), "step": record["step"],
-    }
-    if spec.told:
-        fields["values"] = {key: record.get(key) for key in spec.told}
+def _promotable_again(reason: Reason) -> Reason:
+    """Why a trial was paused, from why it was stopped at the end."""
+    sentence = reason.sentence.removesuffix(NEVER_PROMOTED)
+    kept = {key: value for key, value in reason.as_written().items() if key != "paused"}
+    return Reason.model_validate({**kept, "sentence": sentence})
+
+
+def result_event(spec: SweepSpec, trial: str, record: dict[str, Any], verdict: str) -> events.Result:
+    """What the journal says of an epoch record."""
+    more: dict[str, Any] = {"values": {key: record.get(key) for key in spec.told}} if spec.told else {}
     if spec.constraints:
-        fields["violation"] = total_violation(spec.constraints, record)
-    return fields
+        more["violation"] = total_violation(spec.constraints, record)
+    trained = find(spec.workload)
+    return events.Result(
+        trial=trial, epoch=record["epoch"], objective=record.get(spec.primary), verdict=verdict,
+        error=record.get(trained.error), metrics={key: record[key] for key in trained.shown if key in record},
+        tflops=record.get("total_tflops"),
+        seconds=record.get("seconds", 0.0), step=record["step"], **more)
 
 
 def memory_sentence(error: str) -> str:
@@ -310,7 +314,8 @@ def memory_sentence(error: str) -> str:
     return found[0] if found else ("memory ran out" if "OUT_OF_MEMORY" in error or "OutOfMemory" in error else "")
 
 
-def session_event(sweep: Sweep) -> dict[str, Any]:
-    """Fields of the event that opens a session."""
-    return {"name": sweep.spec.name, "pid": os.getpid(), "host": socket.gethostname(),
-            "budget": sweep.spec.budget.model_dump(exclude_none=True)}
+def session_event(sweep: Sweep, begun: bool) -> events.Session:
+    """The event that opens a session, of a sweep that has `begun` or is new."""
+    kind = events.SweepResumed if begun else events.SweepStarted
+    return kind(name=sweep.spec.name, pid=os.getpid(), host=socket.gethostname(),
+                budget=sweep.spec.budget.model_dump(exclude_none=True))

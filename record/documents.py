@@ -1,0 +1,209 @@
+"""The documents of runs and sweeps: one frozen class each, by which every one is written and read.
+
+The classes are the one place that says what each file holds; docs/records.md and docs/schemas are made from them.
+What a newer version of the same schema added is kept as it is; a field that is wrong is named with its file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from record import files
+from record.errors import BadInput
+
+SCHEMA: Literal[1] = 1
+RunState = Literal["running", "finished", "failed", "interrupted", "stopped"]
+RUN_STATES: tuple[RunState, ...] = get_args(RunState)
+
+
+class Part(BaseModel):
+    """A mapping inside a document."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    def as_written(self) -> dict[str, Any]:
+        """The fields that it was made with, NaN as null."""
+        plain: dict[str, Any] = files.jsonable(self.model_dump(exclude_unset=True))
+        return plain
+
+
+class Document(Part):
+    """A JSON file of the records."""
+
+    schema_number: Literal[1] = Field(SCHEMA, alias="schema", description="1; another one is refused")
+
+    def as_written(self) -> dict[str, Any]:
+        """The fields that it was made with, NaN as null, the schema first."""
+        plain: dict[str, Any] = files.jsonable(self.model_dump(exclude_unset=True, exclude={"schema_number"}))
+        return {"schema": SCHEMA, **plain}
+
+
+DEFAULT_WORKLOAD = "lam"  # what records mean that name none
+
+
+class Run(Document):
+    """Who a run is, and where in its life."""
+
+    run_id: str | None = Field(None, description="the folder's name")
+    state: RunState = Field(description="where it is in its life")
+    workload: str = Field(DEFAULT_WORKLOAD, description="what was trained")
+    config_fingerprint: str | None = Field(None, description="of the config it began with")
+    data_fingerprint: str | None = Field(None, description="of the data it began with")
+    data: dict[str, Any] = Field({}, description="files, channels, grid, latent_frames")
+    versions: dict[str, str] = Field({}, description="lamsweep, torch, python, ...")
+    git_commit: str | None = Field(None, description="null outside a checkout")
+    started_at: str | None = Field(None, description="ISO")
+    num_params: int | None = Field(None, description="weights of the model")
+    num_train_trials: int | None = Field(None, description="files of the training split")
+    data_stats: dict[str, float | None] = Field({}, description="data_stats/* keys of the training split")
+    epoch: int | None = Field(None, description="the last one, once the run is over or interrupted")
+    reason: str | None = Field(None, description="of a failure, or why a sweep stopped it")
+    rule: str | None = Field(None, description="the health rule that ended it, where one did")
+    stopped_early: str | None = Field(None, description="why a finished run ended before its last epoch; absent where "
+                                      "it did not")
+
+
+class Sweep(Document):
+    """What a sweep was asked and where it came from."""
+
+    name: str = Field(description="of the sweep")
+    spec: dict[str, Any] = Field(description="the resolved sweep")
+    base: dict[str, Any] = Field(description="the resolved base config")
+    asked: dict[str, Any] = Field(description="what decides its results, as it was asked")
+    fingerprint: str = Field(description="of what was asked, the budget aside")
+    data_fingerprint: str = Field(description="of the data that it began with")
+    versions: dict[str, str] = Field({}, description="of the software that it began with")
+    git_commit: str | None = Field(None, description="null outside a checkout")
+    created_at: str | None = Field(None, description="ISO")
+
+    @property
+    def workload(self) -> str:
+        """What is trained."""
+        return str(self.spec.get("workload", DEFAULT_WORKLOAD))
+
+
+class Confirmed(Part):
+    """A trial's config, trained again with fresh seeds."""
+
+    trial: str = Field(description="its id")
+    config_fingerprint: str | None = Field(None, description="of the trial's own config")
+    seeds: list[int] = Field(description="fresh ones")
+    values: list[float | None] = Field(description="objective of each; null = missing")
+    mean: float | None = Field(description="of the values")
+    low: float | None = Field(None, description="lower bound of its 95 % t interval")
+    high: float | None = Field(None, description="upper bound")
+    live: int = Field(description="how many ended sound")
+    outside: int = Field(0, description="of these, how many are outside the sweep's constraints")
+
+
+class Difference(Part):
+    """A paired difference a - b over common seeds."""
+
+    a: str = Field(description="a trial")
+    b: str = Field(description="another")
+    mean: float | None = Field(description="of the differences")
+    low: float | None = Field(description="lower bound of its 95 % t interval")
+    high: float | None = Field(description="upper bound")
+
+
+class Confirmation(Document):
+    """What fresh seeds say of the best trials."""
+
+    objective: str = Field(description="the metric")
+    trials: list[Confirmed] = Field(description="best first")
+    differences: list[Difference] = Field([], description="between each two of them")
+
+
+class GateAnswer(Part):
+    """What a gate said."""
+
+    name: str = Field(description="of the gate")
+    passed: bool = Field(description="whether it lets the trial pass by itself")
+    evidence: str = Field(description="the numbers")
+    remedy: str = Field("", description="what to do about it")
+    waived: str | None = Field("", description="the reason to let it pass all the same")
+
+
+class Provenance(Part):
+    """Where a production config came from."""
+
+    workload: str = Field(DEFAULT_WORKLOAD, description="what is trained")
+    sweep: str = Field(description="its name")
+    sweep_folder: str = Field(description="where it was")
+    trial: str = Field(description="its id")
+    reason: str = Field(description="why this one")
+    promoted_at: str = Field(description="ISO")
+    config_fingerprint: str = Field(description="of the production config")
+    trial_config_fingerprint: str | None = Field(None, description="of the trial's own config")
+    trial_threads: int | None = Field(None, description="what the trial ran with; the last digits depend on it")
+    data_fingerprint: str | None = Field(None, description="of the data")
+    git_commit: str | None = Field(None, description="of the trial")
+    versions: dict[str, str] = Field({}, description="of the trial's software, and of the promotion's")
+    seeds: list[int] = Field(description="that speak for it")
+    objective: str = Field(description="the metric")
+    value: float | None = Field(description="its value in the sweep")
+    epoch: int | None = Field(description="at which it was judged")
+    fresh_seed_mean: float | None = Field(None, description="over the fresh seeds of a confirmation")
+
+
+class Promotion(Document):
+    """What was promoted last, and on what evidence."""
+
+    trial: str = Field(description="its id")
+    target: str = Field(description="path of the production YAML")
+    promoted: bool = Field(description="whether it was written")
+    gates: list[GateAnswer] = Field(description="what each gate said")
+    reason: str = Field(description="why this trial")
+    replaced: str | None = Field(None, description="where the file before it is kept")
+    provenance: Provenance | None = Field(None, description="as in the production YAML")
+
+
+DOCUMENTS: dict[str, type[Document]] = {"run": Run, "sweep": Sweep, "confirm": Confirmation, "promotion": Promotion}
+D = TypeVar("D", bound=Document)
+
+
+def load(kind: type[D], file: Path) -> D:
+    """The document in a file.
+
+    Raises:
+        BadInput: it is not JSON or no object, of another schema, or a field is missing or wrong.
+    """
+    try:
+        found = json.loads(file.read_bytes())
+    except ValueError as error:  # what is not UTF-8 as well
+        raise BadInput(f"is not JSON ({error})", source=file, remedy="restore it from a copy") from None
+    if not isinstance(found, dict):
+        raise BadInput(f"holds a {type(found).__name__}, expected an object", source=file,
+                       remedy="restore it from a copy")
+    if found.get("schema", SCHEMA) != SCHEMA:
+        raise BadInput(f"has schema {found['schema']!r}, this version reads {SCHEMA}", source=file,
+                       remedy="update lamsweep")
+    return checked(kind, found, file)
+
+
+def checked(kind: type[D], found: Mapping[str, Any], file: Path) -> D:
+    """A document from its fields.
+
+    Raises:
+        BadInput: a field is missing or wrong.
+    """
+    try:
+        return kind.model_validate(found)
+    except ValidationError as error:
+        item = error.errors()[0]
+        *outer, last = map(str, item["loc"])
+        if item["type"] == "missing":
+            raise BadInput(f"lacks its {last}", source=file, key=".".join(outer),
+                           remedy="restore it from a copy") from None
+        raise BadInput(f"got {item['input']!r:.80}, {item['msg'][0].lower()}{item['msg'][1:]}", source=file,
+                       key=".".join([*outer, last]), remedy="restore it from a copy") from None
+
+
+def write(file: Path, document: Document) -> Path:
+    """Replace the file."""
+    return files.write_json(file, document.as_written())

@@ -1,0 +1,290 @@
+"""The events of a sweep's journal: one frozen class each, by which every event is written and read.
+
+The classes are the one place that says which events there are, what each holds and which states trials have;
+docs/records.md and docs/schemas/event.schema.json are made from them. A field or an event that a newer version
+added is read and kept; a field that is wrong is damage, named with its file and line.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from record import files
+from record.errors import Damaged, EnvironmentFailed
+
+VERSION = 1
+
+Status = Literal["suggested", "started", "paused", "stopped", "completed", "failed", "interrupted"]
+STATUSES: tuple[Status, ...] = get_args(Status)
+FINISHED = ("completed", "stopped")  # ended by itself or by a rule: these are ranked
+FINAL = (*FINISHED, "failed")  # nothing more will happen to it
+
+_UNWRITTEN = datetime.min.replace(tzinfo=UTC)
+_OLD_ERROR = "val/mse_loss"
+_HEAD = ("seq", "time", "event")
+
+
+class Reason(BaseModel):
+    """Why a trial ended or paused."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    rule: str = Field(description="asha, median, budget, full_budget, nonfinite, raised, out_of_memory, process_lost, "
+                      "hung, ended_early, invalid_config, codebook_collapsed (`collapse` in older journals), or the "
+                      "health rule that aborted the run")
+    sentence: str = Field(description="the reason in words")
+    epochs_saved: int = Field(0, description="epochs that its budget would still have given it")
+    rung: int | float | None = Field(None, description="where it was judged: epochs, or TFLOP")
+    value: int | float | None = Field(None, description="what was judged: the result at the rung, under median the "
+                                      "best so far")
+    cutoff: int | float | None = Field(None, description="what it would have had to reach")
+    peers: int | None = Field(None, description="how many were compared")
+    paused: bool = Field(False, description="true where it was paused and never promoted")
+
+    def as_written(self) -> dict[str, Any]:
+        """The fields that it was made with."""
+        return self.model_dump(exclude_unset=True)
+
+
+def _required_on_disk(schema: dict[str, Any]) -> None:
+    schema["required"] = [*_HEAD, *schema.get("required", [])]
+    schema["properties"]["time"].pop("default")
+
+
+class Event(BaseModel):
+    """What every event has; `seq` and `time` come with the writing."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", json_schema_extra=_required_on_disk)
+
+    seq: int = Field(0, description="1, 2, 3, ... without gaps over the whole journal")
+    time: datetime = Field(_UNWRITTEN, description="ISO, for people; nothing is ordered by it")
+    version: int | None = Field(None, description="of the journal, on its first event alone; a later one is refused")
+    event: str = Field("", description="which event it is")
+
+    def as_written(self) -> dict[str, Any]:
+        """The fields that it was made with, in the order of the journal."""
+        fields = self.model_dump(exclude_unset=True, exclude=set(_HEAD))
+        return {"seq": self.seq, "time": self.time.isoformat(), "event": self.event, **fields}
+
+    def line(self) -> bytes:
+        """The event as it stands in the journal; what is not finite is null."""
+        return files.json_line(self.as_written()).encode()
+
+
+class Session(Event):
+    """A driver begins to work."""
+
+    name: str = Field(description="the sweep's")
+    pid: int = Field(description="the driver's process")
+    host: str = Field(description="its machine")
+    budget: dict[str, int | float] = Field({}, description="limits of the sweep from here on")
+
+
+class SweepStarted(Session):
+    """The sweep began."""
+
+    event: Literal["sweep_started"] = "sweep_started"
+
+
+class SweepResumed(Session):
+    """A further session went on with it."""
+
+    event: Literal["sweep_resumed"] = "sweep_resumed"
+
+
+class SweepFinished(Event):
+    """Nothing is left to do."""
+
+    event: Literal["sweep_finished"] = "sweep_finished"
+    reason: str = Field(description="why, in words")
+
+
+class SweepInterrupted(Event):
+    """A signal ended the session."""
+
+    event: Literal["sweep_interrupted"] = "sweep_interrupted"
+    reason: str = Field(description="which signal")
+
+
+class TrialEvent(Event):
+    """Something happened to a trial."""
+
+    trial: str = Field(description="id of the trial")
+
+
+class Change(TrialEvent):
+    """The trial's status is from here on the name of the event."""
+
+    event: Status
+
+
+class Measured(Event):
+    """What one validated epoch came to."""
+
+    epoch: int = Field(description="from 1")
+    objective: float | None = Field(description="the first one; null = not finite")
+    verdict: str = Field(description="live, collapsed, actions_ignored, nonfinite or no_codes")
+    error: float | None = Field(None, description="the workload's error, which decides between equals; in older "
+                                "journals it stands among the metrics")
+    metrics: dict[str, float | None] = Field({}, description="a few val/* keys")
+    tflops: float | None = Field(description="operations since the trial began")
+    seconds: float | None = Field(0.0, description="training time since the trial began")
+    step: int = Field(0, description="optimizer steps since the trial began")
+    values: dict[str, float | None] = Field({}, description="with further objectives or constraints: their metrics")
+    violation: float | None = Field(0.0, description="with constraints: 0 inside, null = not measured")
+
+
+    @property
+    def decides_equals(self) -> float | None:
+        """The error, where an older journal has it."""
+        return self.error if "error" in self.model_fields_set else self.metrics.get(_OLD_ERROR)
+
+
+class _Taken(Event):
+    source: str = Field(description="`<sweep>/<id>`")
+    params: dict[str, Any] = Field(description="as this sweep would have suggested them")
+    state: Status = Field(description="how it ended there")
+
+
+class WarmStarted(Measured, _Taken):
+    """The searcher is told a result of another sweep; it is no trial of this one."""
+
+    event: Literal["warm_started"] = "warm_started"
+
+
+class Suggested(Change):
+    """The searcher made a new trial."""
+
+    event: Literal["suggested"] = "suggested"
+    params: dict[str, Any] = Field(description="{knob: value}, what the sampler chose; inactive conditional knobs "
+                                   "are absent")
+    attrs: dict[str, Any] = Field({}, description="where the sampler keeps something")
+    seed: int | None = Field(None, description="where a config is trained several times")
+    repeats: str | None = Field(None, description="id of the first training of its config, on all but that one")
+
+
+class Started(Change):
+    """A worker has taken the trial."""
+
+    event: Literal["started"] = "started"
+
+
+class Result(Measured, TrialEvent):
+    """An epoch was validated."""
+
+    event: Literal["result"] = "result"
+
+
+class TrialInterrupted(Change):
+    """It comes back under the same id; of a paused trial: it is promoted."""
+
+    event: Literal["interrupted"] = "interrupted"
+    epoch: int = Field(description="its last validated epoch, 0 before the first")
+
+
+class Completed(Change):
+    """The trial had its full budget, or stopped by itself."""
+
+    event: Literal["completed"] = "completed"
+    epoch: int = Field(description="its last validated epoch")
+    objective: float | None = Field(description="its best; null = none was finite")
+
+
+class Cut(Change):
+    """The trial was ended from outside."""
+
+    epoch: int = Field(description="its last validated epoch, 0 before the first")
+    reason: Reason = Field(description="why")
+
+
+class Stopped(Cut):
+    """A rule ended the trial."""
+
+    event: Literal["stopped"] = "stopped"
+
+
+class Paused(Cut):
+    """A rung holds the trial, which may still be promoted: an `interrupted` and then a `started`."""
+
+    event: Literal["paused"] = "paused"
+
+
+class Failed(Cut):
+    """The trial failed."""
+
+    event: Literal["failed"] = "failed"
+
+
+class Unknown(Event):
+    """An event that a newer version of the same journal version added."""
+
+
+Known = (SweepStarted | SweepResumed | WarmStarted | Suggested | Started | Result | Stopped | Paused | Completed
+         | Failed | TrialInterrupted | SweepFinished | SweepInterrupted)
+KINDS: dict[str, type[Event]] = {kind.model_fields["event"].default: kind for kind in get_args(Known)}
+_READER: TypeAdapter[Any] = TypeAdapter(Annotated[Known, Field(discriminator="event")])
+
+
+def parse(line: bytes, where: str = "the event") -> Event:
+    """One event.
+
+    Raises:
+        ValueError: it is not JSON.
+        Damaged: it is no event, or a field of it is wrong.
+        EnvironmentFailed: a newer version wrote it.
+    """
+    try:
+        event: Event = _READER.validator.validate_json(line, strict=True)
+    except ValidationError as error:
+        event = _otherwise(json.loads(line), where, error)
+    if event.seq < 1:
+        raise _lacks_its_head(where)
+    if event.time is _UNWRITTEN:
+        raise Damaged(f"{where}: {event.event}: time is missing; restore the journal from a copy")
+    if event.version is not None and event.version > VERSION:
+        raise _newer(where, event.version)
+    return event
+
+
+def parse_lines(data: bytes, source: str | Path) -> Iterator[Event]:
+    """The events of a file; a half-written last line is left out.
+
+    Raises:
+        ValueError: a line other than the last is not JSON.
+        Damaged, EnvironmentFailed: as `parse`, with file and line.
+    """
+    return files.parse_lines(data, source, lambda line, number: parse(line, f"{source}:{number}"))
+
+
+def _otherwise(found: Any, where: str, error: ValidationError) -> Event:
+    """What a line is that no class reads: an event of a newer version, or damage."""
+    if not isinstance(found, dict) or not isinstance(found.get("seq"), int) or not found.get("event"):
+        raise _lacks_its_head(where)
+    if isinstance(found.get("version"), int) and found["version"] > VERSION:
+        raise _newer(where, found["version"])
+    if found["event"] not in KINDS:
+        return Unknown.model_validate(found)
+    raise Damaged(f"{where}: {found['event']}: {_problem(error)}; restore the journal from a copy")
+
+
+def _problem(error: ValidationError) -> str:
+    """The first wrong field, without the event's name that leads its path."""
+    item = error.errors()[0]
+    field = ".".join(map(str, item["loc"][1:]))
+    if item["type"] == "missing":
+        return f"{field} is missing"
+    return f"{field}: got {item['input']!r:.80}, {item['msg'][0].lower()}{item['msg'][1:]}"
+
+
+def _lacks_its_head(where: str) -> Damaged:
+    return Damaged(f"{where}: an event lacks its seq or its name; restore the journal from a copy")
+
+
+def _newer(where: str, version: int) -> EnvironmentFailed:
+    return EnvironmentFailed(f"{where}: was written as version {version}, this one reads {VERSION}; update lamsweep")
