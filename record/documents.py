@@ -98,8 +98,8 @@ class Difference(Part):
     a: str = Field(description="a trial")
     b: str = Field(description="another")
     mean: float | None = Field(description="of the differences")
-    low: float | None = Field(description="lower bound of its 95 % t interval")
-    high: float | None = Field(description="upper bound")
+    low: float | None = Field(None, description="lower bound of its 95 % t interval")
+    high: float | None = Field(None, description="upper bound")
 
 
 class Confirmation(Document):

@@ -34,7 +34,7 @@ class Reason(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
-    rule: str = Field(description="asha, median, budget, full_budget, nonfinite, raised, out_of_memory, process_lost, "
+    rule: str = Field(description="asha, median, budget, nonfinite, raised, out_of_memory, process_lost, "
                       "hung, ended_early, invalid_config, codebook_collapsed (`collapse` in older journals), or the "
                       "health rule that aborted the run")
     sentence: str = Field(description="the reason in words")
@@ -220,6 +220,11 @@ Known = (SweepStarted | SweepResumed | WarmStarted | Suggested | Started | Resul
          | Failed | TrialInterrupted | SweepFinished | SweepInterrupted)
 KINDS: dict[str, type[Event]] = {kind.model_fields["event"].default: kind for kind in get_args(Known)}
 _READER: TypeAdapter[Any] = TypeAdapter(Annotated[Known, Field(discriminator="event")])
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema of an event as it stands in a journal."""
+    return _READER.json_schema()
 
 
 def parse(line: bytes, where: str = "the event") -> Event:
