@@ -17,11 +17,11 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 def event_lines() -> Iterator[str]:
     """What every event has, then a row an event, then what a `reason` holds."""
-    yield from ("| field of every event | |", "|---|---|", *_rows(events.Event, always=("seq", "time", "event")))
+    yield from ("| field of every event | |", "|---|---|", *_rows(events.JournalEvent, always=("seq", "time", "event")))
     yield from ("", "| event | says | fields |", "|---|---|---|")
     for name, kind in events.KINDS.items():
         fields = [f"`{field}`{mark}: {text}" for field, mark, text in _fields(kind) if field not in
-                  events.Event.model_fields]
+                  events.JournalEvent.model_fields]
         yield f"| `{name}` | {_first_line(kind)} | {'<br>'.join(fields)} |"
     yield from ("", "| field of `reason` | |", "|---|---|", *_rows(events.Reason))
 

@@ -50,7 +50,7 @@ ONE_OF_EACH = [
 ]
 
 
-def written(event: events.Event, seq: int = 1) -> bytes:
+def written(event: events.JournalEvent, seq: int = 1) -> bytes:
     return event.model_copy(update={"seq": seq, "time": WHEN}).line()
 
 
@@ -59,9 +59,9 @@ def test_there_is_one_of_each() -> None:
 
 
 @pytest.mark.parametrize("event", ONE_OF_EACH, ids=lambda event: event.event)
-def test_what_is_written_is_what_is_read(event: events.Event) -> None:
+def test_what_is_written_is_what_is_read(event: events.JournalEvent) -> None:
     line = written(event)
-    again = events.parse(line)
+    again = events.read_event(line)
     assert type(again) is type(event)
     assert again == event.model_copy(update={"seq": 1, "time": WHEN})
     assert again.line() == line
@@ -74,11 +74,11 @@ def test_numbers_come_back_to_the_last_digit_and_what_is_not_finite_as_null(
         number: float, text: str, values: dict[str, float]) -> None:
     finite = {key: value for key, value in values.items() if math.isfinite(value)}
     event = events.Result(trial=text, epoch=1, objective=number, verdict=text, tflops=number, values=finite)
-    again = events.parse(written(event))
+    again = events.read_event(written(event))
     assert isinstance(again, events.Result)
     assert again.objective == (number if math.isfinite(number) else None)
     assert (again.trial, again.values) == (text, finite)
-    params = events.parse(written(events.Suggested(trial="t", params=finite)))
+    params = events.read_event(written(events.Suggested(trial="t", params=finite)))
     assert isinstance(params, events.Suggested)
     assert params.params == finite
 
@@ -91,7 +91,7 @@ def test_a_status_is_the_name_of_an_event() -> None:
 
 def test_a_journal_of_before_reads_and_would_be_written_the_same() -> None:
     lines = (BEFORE / "journal-000001.jsonl").read_bytes().splitlines(keepends=True)
-    assert [events.parse(line).line() for line in lines] == lines
+    assert [events.read_event(line).line() for line in lines] == lines
     for line in lines:
         jsonschema.validate(json.loads(line), SCHEMAS["event"])
 
@@ -105,7 +105,7 @@ def check_documents(folder: Path) -> set[str]:
     found = dict[str, Path]()
     for name, path in documents_below(folder):
         content = json.loads(path.read_text())
-        assert documents.load(documents.DOCUMENTS[name], path).as_written() == content
+        assert documents.load_document(documents.DOCUMENTS[name], path).as_written() == content
         jsonschema.validate(content, SCHEMAS[name])
         found[name] = path
     return set(found)
@@ -142,7 +142,7 @@ def test_what_a_driver_writes_is_what_the_schemas_say(tmp_path: Path) -> None:
     seen = [json.loads(line) for line in lines]
     for line, event in zip(lines, seen, strict=True):
         jsonschema.validate(event, SCHEMAS["event"])
-        assert events.parse(line).line() == line
+        assert events.read_event(line).line() == line
     assert {event["event"] for event in seen} >= {"suggested", "started", "result", "paused", "stopped", "completed"}
     assert all("violation" in event for event in seen if event["event"] == "result")
 
@@ -171,18 +171,18 @@ def test_a_wrong_line_is_named_with_its_field(
         change: tuple[bytes, bytes], error: type[Exception], message: str) -> None:
     data = written(ONE_OF_EACH[0]) + LINE.replace(*change) + written(ONE_OF_EACH[4], seq=3)
     with pytest.raises(error, match=message):
-        list(events.parse_lines(data, "j"))
+        list(events.read_lines(data, "j"))
 
 
 def test_a_torn_last_line_is_no_event() -> None:
     whole = written(ONE_OF_EACH[0])
-    assert [len(list(events.parse_lines(whole + LINE[:cut], "j"))) for cut in (0, 1, 40, len(LINE) - 2)] == [1] * 4
+    assert [len(list(events.read_lines(whole + LINE[:cut], "j"))) for cut in (0, 1, 40, len(LINE) - 2)] == [1] * 4
 
 
 def test_what_a_newer_version_added_is_read_and_kept() -> None:
     lines = [LINE.replace(b'"epoch"', b'"added":[1],"epoch"'),
              b'{"seq":3,"time":"2030-01-01T00:00:00+00:00","event":"renamed","to":"x"}\n']
-    more, other = (events.parse(line) for line in lines)
+    more, other = (events.read_event(line) for line in lines)
     assert isinstance(more, events.Result)
     assert isinstance(other, events.Unknown)
     assert [json.loads(event.line()) for event in (more, other)] == [json.loads(line) for line in lines]
