@@ -47,7 +47,7 @@ def _places(reports: list[Path], paths: list[Path]) -> list[tuple[str, Path]]:
         if (path / "sweep.json").exists():
             places.append(("sweep folder", path))
         if (path / "promotion.json").exists():
-            promotion = documents.load(documents.Promotion, path / "promotion.json")
+            promotion = documents.load_document(documents.Promotion, path / "promotion.json")
             if promotion.promoted:
                 places.append(("production YAML", Path(promotion.target)))
     return places

@@ -19,7 +19,7 @@ from tables import Table
 
 from lam import codebook
 from lam.config import RunConfig
-from record.journal.events import Event, Suggested
+from record.journal.events import JournalEvent, Suggested
 from record.standing import is_sound
 from sweeps.journal.state import SweepState
 from sweeps.scheduling import scheduler
@@ -140,7 +140,7 @@ class Ours:
         sign = 1 if self.spec.maximise else -1
         return max(found, key=lambda row: (is_sound(row[1].verdict), sign * row[1].objective))[0].id
 
-    def _apply(self, event: Event) -> None:
+    def _apply(self, event: JournalEvent) -> None:
         self.state.apply(event.model_copy(update={"seq": self.state.seq + 1}))
 
 

@@ -1,4 +1,4 @@
-"""The generated pages: the metric table, the run schema, the health profiles, and ARCHITECTURE's list of modules.
+"""The generated pages: metrics, the run config, health profiles, records and their schemas, ARCHITECTURE's modules.
 
 ``python -m lam.docs`` writes them, ``python -m lam.docs --check`` fails where one is stale.
 """
@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from pydantic import BaseModel
 
+from lam import records_page as records
 from lam.config import RunConfig
 from lam.metrics import DATA_STATS, TABLE, TFLOPS_VIEWS, Metric
 from record import files
@@ -20,7 +22,6 @@ from record.schema import model_in
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("record", "lam", "sweeps", "analysis")
-MARKS = ("<!-- modules: written by make docs -->\n", "<!-- end of modules -->\n")
 
 
 def metrics_page() -> str:
@@ -78,8 +79,21 @@ def _plain(value: object) -> str:
 
 def architecture_page() -> str:
     """ARCHITECTURE.md with its list of modules as they are now."""
-    before, _, rest = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8").partition(MARKS[0])
-    return before + MARKS[0] + "\n".join(_modules()) + "\n" + MARKS[1] + rest.partition(MARKS[1])[2]
+    return _filled((ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8"), "modules", _modules())
+
+
+def records_page() -> str:
+    """docs/records.md with its tables of documents and events as their classes are now."""
+    text = (ROOT / "docs/records.md").read_text(encoding="utf-8")
+    return _filled(_filled(text, "documents", records.document_lines()), "events",
+                   records.event_lines())
+
+
+def _filled(text: str, what: str, lines: Iterator[str]) -> str:
+    """A page with what stands between two marks written anew."""
+    begin, end = f"<!-- {what}: written by make docs -->\n", f"<!-- end of {what} -->\n"
+    before, _, rest = text.partition(begin)
+    return before + begin + "\n".join(lines) + "\n" + end + rest.partition(end)[2]
 
 
 def _modules() -> Iterator[str]:
@@ -95,8 +109,10 @@ def _first_line(file: Path) -> str:
     return (ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "").partition("\n")[0]
 
 
-PAGES = {"docs/metrics.md": metrics_page, "docs/config.md": config_page, "docs/health.md": health_page,
-         "ARCHITECTURE.md": architecture_page}
+PAGES: dict[str, Callable[[], str]] = {
+    "docs/metrics.md": metrics_page, "docs/config.md": config_page, "docs/health.md": health_page,
+    "ARCHITECTURE.md": architecture_page, "docs/records.md": records_page,
+    **{f"docs/schemas/{name}": partial(str, text) for name, text in records.schemas().items()}}
 
 
 def main(check: bool, folder: Path = ROOT) -> int:

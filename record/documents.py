@@ -21,7 +21,7 @@ RunState = Literal["running", "finished", "failed", "interrupted", "stopped"]
 RUN_STATES: tuple[RunState, ...] = get_args(RunState)
 
 
-class Part(BaseModel):
+class Section(BaseModel):
     """A mapping inside a document."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -32,7 +32,7 @@ class Part(BaseModel):
         return plain
 
 
-class Document(Part):
+class Document(Section):
     """A JSON file of the records."""
 
     schema_number: Literal[1] = Field(SCHEMA, alias="schema", description="1; another one is refused")
@@ -87,7 +87,7 @@ class Sweep(Document):
         return str(self.spec.get("workload", DEFAULT_WORKLOAD))
 
 
-class Confirmed(Part):
+class Confirmed(Section):
     """A trial's config, trained again with fresh seeds."""
 
     trial: str = Field(description="its id")
@@ -101,14 +101,14 @@ class Confirmed(Part):
     outside: int = Field(0, description="of these, how many are outside the sweep's constraints")
 
 
-class Difference(Part):
+class Difference(Section):
     """A paired difference a - b over common seeds."""
 
     a: str = Field(description="a trial")
     b: str = Field(description="another")
     mean: float | None = Field(description="of the differences")
-    low: float | None = Field(description="lower bound of its 95 % t interval")
-    high: float | None = Field(description="upper bound")
+    low: float | None = Field(None, description="lower bound of its 95 % t interval")
+    high: float | None = Field(None, description="upper bound")
 
 
 class Confirmation(Document):
@@ -119,7 +119,7 @@ class Confirmation(Document):
     differences: list[Difference] = Field([], description="between each two of them")
 
 
-class GateAnswer(Part):
+class GateAnswer(Section):
     """What a gate said."""
 
     name: str = Field(description="of the gate")
@@ -129,7 +129,7 @@ class GateAnswer(Part):
     waived: str | None = Field("", description="the reason to let it pass all the same")
 
 
-class Provenance(Part):
+class Provenance(Section):
     """Where a production config came from."""
 
     workload: str = Field(DEFAULT_WORKLOAD, description="what is trained")
@@ -167,7 +167,7 @@ DOCUMENTS: dict[str, type[Document]] = {"run": Run, "sweep": Sweep, "confirm": C
 D = TypeVar("D", bound=Document)
 
 
-def load(kind: type[D], file: Path) -> D:
+def load_document(kind: type[D], file: Path) -> D:
     """The document in a file.
 
     Raises:

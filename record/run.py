@@ -43,7 +43,7 @@ class RunFolder:
         if not self.exists():
             raise BadInput("holds no run (run.json is missing)", source=self.path,
                            remedy="name the folder that 'lam train' or a sweep wrote")
-        return documents.load(documents.Run, self.identity_file)
+        return documents.load_document(documents.Run, self.identity_file)
 
     def identity(self) -> dict[str, Any]:
         """The fields of run.json that are there."""

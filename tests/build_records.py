@@ -107,7 +107,7 @@ def write_run(folder: Path, planted: Planted, run_id: str = "run", samples: bool
     run = RunFolder(folder)
     seed = {} if planted.seed is None else {"seed": planted.seed}
     config = config_of(planted.params, objective_preset=planted.preset, **seed, **changes)
-    states = {"completed": "finished", "stopped": "interrupted", "started": "running"}
+    states = {"completed": "finished", "stopped": "interrupted", "paused": "interrupted", "started": "running"}
     run.start(config.mapping(), {
         "run_id": run_id, "state": states.get(planted.end, planted.end), "config_fingerprint": config.fingerprint(),
         "data_fingerprint": DATA, "data": {"files": 40, "channels": 16, "grid": [16, 16], "latent_frames": 4800},

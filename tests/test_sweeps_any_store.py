@@ -13,7 +13,7 @@ from object_disk import Disk, fill, journal_on
 
 from record.errors import EnvironmentFailed
 from record.journal import journal_objects, journals
-from record.journal.events import Event, Suggested
+from record.journal.events import JournalEvent, Suggested
 from record.journal.journals import Damaged
 from sweeps.journal.journal import Journal
 from sweeps.journal.state import replay
@@ -31,7 +31,7 @@ class InFolder:
         with contextlib.closing(Journal(self.folder)) as journal:
             yield journal
 
-    def events(self) -> list[Event]:
+    def events(self) -> list[JournalEvent]:
         return list(journals.read_at(self.folder))
 
 
@@ -44,7 +44,7 @@ class InObjects:
     def session(self) -> contextlib.AbstractContextManager[Journal]:
         return journal_on(self._disk, self.folder)
 
-    def events(self) -> list[Event]:
+    def events(self) -> list[JournalEvent]:
         return journal_objects.read_objects(self._disk, self._disk.root, "mem://x")
 
 

@@ -17,7 +17,7 @@ from lam.config import from_mapping
 from record import yamlio
 from record.errors import BadInput, EnvironmentFailed
 from record.journal.events import (
-    Event,
+    JournalEvent,
     Paused,
     Reason,
     Result,
@@ -47,7 +47,7 @@ class Cut(Journal):
 
     last: float = float("inf")
 
-    def append(self, event: Event) -> Event:
+    def append(self, event: JournalEvent) -> JournalEvent:
         if self.state.seq >= self.last:
             raise Kill
         return super().append(event)

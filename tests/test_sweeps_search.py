@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from record import yamlio
-from record.journal.events import Completed, Event, Failed, Result, Stopped, Suggested, parse
+from record.journal.events import Completed, Failed, JournalEvent, Result, Stopped, Suggested, read_event
 from sweeps.commands import launching
 from sweeps.journal.journal import Journal, read
 from sweeps.journal.state import SweepState, pareto, ranking, replay
@@ -177,7 +177,7 @@ def new(folder: Path) -> Path:
     return folder
 
 
-def lines(events: list[Event]) -> list[str]:
+def lines(events: list[JournalEvent]) -> list[str]:
     return [event.line().decode() for event in events]
 
 
@@ -194,7 +194,7 @@ def test_suggestions_differ_from_trial_to_trial_and_seed_to_seed(tmp_path: Path)
 
 def played(events: list[dict[str, Any]]) -> SweepState:
     """The state after events as a journal holds them."""
-    return replay(parse(json.dumps({"seq": seq, "time": "2030-01-01T00:00:00", **event}).encode())
+    return replay(read_event(json.dumps({"seq": seq, "time": "2030-01-01T00:00:00", **event}).encode())
                   for seq, event in enumerate(events, 1))
 
 

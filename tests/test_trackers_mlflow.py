@@ -101,11 +101,11 @@ def test_sync_without_a_tracker_is_refused(tiny_data: Path, tmp_path: Path) -> N
         trackers.sync(RunFolder(tmp_path), of_run(RunFolder(tmp_path)).tracking)
 
 
-def sweep_of_two(tiny_data: Path, folder: Path) -> list[events.Event]:
+def sweep_of_two(tiny_data: Path, folder: Path) -> list[events.JournalEvent]:
     """A sweep folder as the driver leaves it, and its journal."""
     files.write_json(folder / "sweep.json", {"name": "vq", "spec": {}, "base": {}, "asked": {}, "fingerprint": "abc",
                                              "data_fingerprint": "def", "created_at": "2026-01-01"})
-    told: list[events.Event] = [events.SweepStarted(name="vq", pid=1, host="here")]
+    told: list[events.JournalEvent] = [events.SweepStarted(name="vq", pid=1, host="here")]
     for trial, width in (("t0001", 16), ("t0002", 24)):
         records = list(train(config(tiny_data).replace(embed_dim=width, head_dim=8), folder / "trials" / trial))
         told += [events.Suggested(trial=trial, params={"embed_dim": width}), events.Started(trial=trial)]

@@ -202,7 +202,7 @@ def _workload(name: str, source: Path) -> Workload:
 
 
 def _read_sweep(folder: Path, prefix: str) -> Study:
-    sweep = documents.load(documents.Sweep, folder / "sweep.json")
+    sweep = documents.load_document(documents.Sweep, folder / "sweep.json")
     trained = _workload(sweep.workload, folder / "sweep.json")
     states, limits, scheduler = _trial_states(journal(folder)), _limits(sweep, folder), _scheduler(sweep)
     trials = tuple(
@@ -222,7 +222,7 @@ def _read_sweep(folder: Path, prefix: str) -> Study:
     )
 
 
-def _trial_states(journal: Iterable[events.Event]) -> dict[str, tuple[events.Suggested, events.Change]]:
+def _trial_states(journal: Iterable[events.JournalEvent]) -> dict[str, tuple[events.Suggested, events.Change]]:
     """trial id -> the event that made it and the one that gave it its status, in order of suggestion."""
     states: dict[str, tuple[events.Suggested, events.Change]] = {}
     for event in journal:
@@ -278,7 +278,7 @@ def _confirm(folder: Path, prefix: str) -> tuple[dict[str, dict[str, Any]], tupl
     path = folder / "confirm.json"
     if not path.exists():
         return {}, ()
-    found = documents.load(documents.Confirmation, path)
+    found = documents.load_document(documents.Confirmation, path)
     pairs = ({**pair.as_written(), "a": prefix + printable(pair.a), "b": prefix + printable(pair.b)}
              for pair in found.differences)
     return {prefix + printable(entry.trial): entry.as_written() for entry in found.trials}, tuple(pairs)

@@ -9,7 +9,7 @@ from record import files
 from record.documents import RunState
 from record.errors import BadInput, Damaged, EnvironmentFailed
 from record.journal import journals
-from record.journal.events import FINAL, Event, Status
+from record.journal.events import FINAL, JournalEvent, Status
 from record.run import RunFolder
 
 # The state of a run as the status that a trial would have.
@@ -48,7 +48,7 @@ def record_folder(path: str | Path) -> Path:
     raise BadInput("is neither a sweep (no sweep.json) nor a run (no run.json)", source=folder, remedy=remedy)
 
 
-def journal(folder: Path) -> list[Event]:
+def journal(folder: Path) -> list[JournalEvent]:
     """Every event of a sweep in order of its sequence number.
 
     Raises:

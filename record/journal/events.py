@@ -35,7 +35,7 @@ class Reason(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
-    rule: str = Field(description="asha, median, budget, full_budget, nonfinite, raised, out_of_memory, process_lost, "
+    rule: str = Field(description="asha, median, budget, nonfinite, raised, out_of_memory, process_lost, "
                       "hung, ended_early, invalid_config, codebook_collapsed (`collapse` in older journals), or the "
                       "health rule that aborted the run")
     sentence: str = Field(description="the reason in words")
@@ -57,7 +57,7 @@ def _required_on_disk(schema: dict[str, Any]) -> None:
     schema["properties"]["time"].pop("default")
 
 
-class Event(BaseModel):
+class JournalEvent(BaseModel):
     """What every event has; `seq` and `time` come with the writing."""
 
     model_config = ConfigDict(frozen=True, extra="allow", json_schema_extra=_required_on_disk)
@@ -77,7 +77,7 @@ class Event(BaseModel):
         return files.json_line(self.as_written()).encode()
 
 
-class Session(Event):
+class Session(JournalEvent):
     """A driver begins to work."""
 
     name: str = Field(description="the sweep's")
@@ -98,21 +98,21 @@ class SweepResumed(Session):
     event: Literal["sweep_resumed"] = "sweep_resumed"
 
 
-class SweepFinished(Event):
+class SweepFinished(JournalEvent):
     """Nothing is left to do."""
 
     event: Literal["sweep_finished"] = "sweep_finished"
     reason: str = Field(description="why, in words")
 
 
-class SweepInterrupted(Event):
+class SweepInterrupted(JournalEvent):
     """A signal ended the session."""
 
     event: Literal["sweep_interrupted"] = "sweep_interrupted"
     reason: str = Field(description="which signal")
 
 
-class TrialEvent(Event):
+class TrialEvent(JournalEvent):
     """Something happened to a trial."""
 
     trial: str = Field(description="id of the trial")
@@ -124,7 +124,7 @@ class Change(TrialEvent):
     event: Status
 
 
-class Measured(Event):
+class Measured(JournalEvent):
     """What one validated epoch came to."""
 
     epoch: int = Field(description="from 1")
@@ -146,7 +146,7 @@ class Measured(Event):
         return self.error if "error" in self.model_fields_set else self.metrics.get(_OLD_ERROR)
 
 
-class _Taken(Event):
+class _Taken(JournalEvent):
     source: str = Field(description="`<sweep>/<id>`")
     params: dict[str, Any] = Field(description="as this sweep would have suggested them")
     state: Status = Field(description="how it ended there")
@@ -221,17 +221,22 @@ class Failed(Cut):
     event: Literal["failed"] = "failed"
 
 
-class Unknown(Event):
+class Unknown(JournalEvent):
     """An event that a newer version of the same journal version added."""
 
 
 Known = (SweepStarted | SweepResumed | WarmStarted | Suggested | Started | Result | Stopped | Paused | Completed
          | Failed | TrialInterrupted | SweepFinished | SweepInterrupted)
-KINDS: dict[str, type[Event]] = {kind.model_fields["event"].default: kind for kind in get_args(Known)}
+KINDS: dict[str, type[JournalEvent]] = {kind.model_fields["event"].default: kind for kind in get_args(Known)}
 _READER: TypeAdapter[Any] = TypeAdapter(Annotated[Known, Field(discriminator="event")])
 
 
-def parse(line: bytes, where: str = "the event") -> Event:
+def schema() -> dict[str, Any]:
+    """The JSON schema of an event as it stands in a journal."""
+    return _READER.json_schema()
+
+
+def read_event(line: bytes, where: str = "the event") -> JournalEvent:
     """One event.
 
     Raises:
@@ -240,7 +245,7 @@ def parse(line: bytes, where: str = "the event") -> Event:
         EnvironmentFailed: a newer version wrote it.
     """
     try:
-        event: Event = _READER.validator.validate_json(line, strict=True)
+        event: JournalEvent = _READER.validator.validate_json(line, strict=True)
     except ValidationError as error:
         event = _otherwise(json.loads(line), where, error)
     if event.seq < 1:
@@ -252,17 +257,17 @@ def parse(line: bytes, where: str = "the event") -> Event:
     return event
 
 
-def parse_lines(data: bytes, source: str | Path) -> Iterator[Event]:
+def read_lines(data: bytes, source: str | Path) -> Iterator[JournalEvent]:
     """The events of a file; a half-written last line is left out.
 
     Raises:
         ValueError: a line other than the last is not JSON.
-        Damaged, EnvironmentFailed: as `parse`, with file and line.
+        Damaged, EnvironmentFailed: as `read_event`, with file and line.
     """
-    return files.parse_lines(data, source, lambda line, number: parse(line, f"{source}:{number}"))
+    return files.parse_lines(data, source, lambda line, number: read_event(line, f"{source}:{number}"))
 
 
-def _otherwise(found: Any, where: str, error: ValidationError) -> Event:
+def _otherwise(found: Any, where: str, error: ValidationError) -> JournalEvent:
     """What a line is that no class reads: an event of a newer version, or damage."""
     if not isinstance(found, dict) or not isinstance(found.get("seq"), int) or not found.get("event"):
         raise _lacks_its_head(where)

@@ -106,7 +106,7 @@ def parts(filesystem: FileSystem, root: str) -> list[ObjectPart]:
 
 def load_parts(
     filesystem: FileSystem, root: str, wanted: Iterable[ObjectPart]
-) -> dict[int, tuple[Key, events.Event]]:
+) -> dict[int, tuple[Key, events.JournalEvent]]:
     """Sequence number -> (session, event): the latest session's, of the objects wanted.
 
     Raises:
@@ -117,9 +117,9 @@ def load_parts(
     ordered = sorted(wanted, key=lambda part: part.key)
     with ThreadPoolExecutor(READERS) as pool:
         texts = list(pool.map(lambda part: _read_object(filesystem, f"{root}/{part.name}"), ordered))
-    found: dict[int, tuple[Key, events.Event]] = {}
+    found: dict[int, tuple[Key, events.JournalEvent]] = {}
     for part, text in zip(ordered, texts, strict=True):
-        for seq, event in enumerate(events.parse_lines(text, part.name), part.first):
+        for seq, event in enumerate(events.read_lines(text, part.name), part.first):
             if event.seq != seq:
                 raise ValueError(f"{part.name}: expected the event with number {seq}, found number {event.seq}")
             found[seq] = (part.key, event)
@@ -132,9 +132,9 @@ def _read_object(filesystem: FileSystem, path: str) -> bytes:
         return content
 
 
-def accepted(found: dict[int, tuple[Key, events.Event]]) -> tuple[list[events.Event], int | None]:
+def accepted(found: dict[int, tuple[Key, events.JournalEvent]]) -> tuple[list[events.JournalEvent], int | None]:
     """(the events that count, the number of an event after a gap); see the module's rule on sessions."""
-    counted: list[events.Event] = []
+    counted: list[events.JournalEvent] = []
     latest: Key = (0, "")
     while (entry := found.get(len(counted) + 1)) is not None and entry[0] >= latest:
         latest = entry[0]
@@ -143,7 +143,7 @@ def accepted(found: dict[int, tuple[Key, events.Event]]) -> tuple[list[events.Ev
     return counted, min(beyond, default=None)
 
 
-def read_objects(filesystem: FileSystem, root: str, where: str) -> list[events.Event]:
+def read_objects(filesystem: FileSystem, root: str, where: str) -> list[events.JournalEvent]:
     """All events in order.
 
     A listing that was made while a writer merged objects can miss some; it is made again a few times.

@@ -51,7 +51,7 @@ def home(folder: str | Path) -> Path | str:
     file = Path(folder) / "sweep.json"
     if not file.exists():
         return Path(folder)
-    known = documents.load(documents.Sweep, file)
+    known = documents.load_document(documents.Sweep, file)
     uri = known.spec.get("journal")
     if uri is None:
         return Path(folder)
@@ -60,7 +60,7 @@ def home(folder: str | Path) -> Path | str:
     return place(str(uri), known.name)
 
 
-def read(folder: str | Path) -> Iterator[events.Event]:
+def read(folder: str | Path) -> Iterator[events.JournalEvent]:
     """The events of the sweep in `folder`, in order; half-written lines are left out.
 
     Raises:
@@ -71,7 +71,7 @@ def read(folder: str | Path) -> Iterator[events.Event]:
     return read_at(home(folder))
 
 
-def read_at(where: Path | str) -> Iterator[events.Event]:
+def read_at(where: Path | str) -> Iterator[events.JournalEvent]:
     """The events kept at a `place`; see `read`."""
     if isinstance(where, Path):
         return _in_folder(where)
@@ -84,11 +84,11 @@ def segments(folder: str | Path) -> list[Path]:
     return sorted(Path(folder).glob("journal-[0-9]*.jsonl"))
 
 
-def _in_folder(folder: Path) -> Iterator[events.Event]:
+def _in_folder(folder: Path) -> Iterator[events.JournalEvent]:
     expected = 1
     for segment in segments(folder):
         try:
-            for event in events.parse_lines(segment.read_bytes(), segment):
+            for event in events.read_lines(segment.read_bytes(), segment):
                 if event.seq != expected:
                     raise Damaged(f"{segment}: the event after number {expected - 1} has number {event.seq}; "
                                   "restore the journal from a copy of the sweep folder")

@@ -63,7 +63,7 @@ def known(folder: Path) -> documents.Sweep:
     Raises:
         BadInput: it is damaged.
     """
-    return documents.load(documents.Sweep, folder / "sweep.json")
+    return documents.load_document(documents.Sweep, folder / "sweep.json")
 
 
 def shrunk(sweep: Sweep, folder: Path) -> list[str]:

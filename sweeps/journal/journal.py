@@ -37,9 +37,9 @@ class Journal:
         self.state = SweepState()
         for event in self.store.read():
             self.state.apply(event)
-        self.listen: Callable[[events.Event], None] | None = None
+        self.listen: Callable[[events.JournalEvent], None] | None = None
 
-    def append(self, event: events.Event) -> events.Event:
+    def append(self, event: events.JournalEvent) -> events.JournalEvent:
         """Write one event and take it into `state`; the first one says in which version the journal is written.
 
         Returns:
@@ -52,7 +52,7 @@ class Journal:
         first = {"version": events.VERSION} if seq == 1 else {}
         line = event.model_copy(update={"seq": seq, "time": datetime.now(UTC), **first}).line()
         self.store.append(seq, line)
-        stored = events.parse(line)
+        stored = events.read_event(line)
         self.state.apply(stored)
         if self.listen is not None:
             self.listen(stored)

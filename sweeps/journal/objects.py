@@ -47,7 +47,7 @@ class ObjectStore:
                  trace: TracebackType | None) -> None:
         self._lease.__exit__(kind, error, trace)
 
-    def read(self) -> Iterator[events.Event]:
+    def read(self) -> Iterator[events.JournalEvent]:
         """All events in order."""
         return iter(journal_objects.read_objects(self._filesystem, self._root, self.where))
 

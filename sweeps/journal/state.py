@@ -123,7 +123,7 @@ class SweepState:
     _earlier_seconds: float = 0.0
     _configs: int = 0
 
-    def apply(self, event: events.Event) -> None:
+    def apply(self, event: events.JournalEvent) -> None:
         """Take one event in."""
         self.seq = event.seq
         match event:
@@ -205,7 +205,7 @@ class SweepState:
         return sum(trial.seconds for trial in self.trials.values())
 
 
-def replay(journal: Iterable[events.Event]) -> SweepState:
+def replay(journal: Iterable[events.JournalEvent]) -> SweepState:
     """The state after these events."""
     state = SweepState()
     for event in journal:

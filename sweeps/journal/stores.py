@@ -19,7 +19,7 @@ from typing import Protocol
 from record import files
 from record.errors import BadInput, EnvironmentFailed
 from record.journal import journal_objects, journals
-from record.journal.events import Event
+from record.journal.events import JournalEvent
 from sweeps.journal import lease
 from sweeps.journal.objects import ObjectStore
 
@@ -35,7 +35,7 @@ class Store(Protocol):
     def where(self) -> Path | str:
         """The place, for messages."""
 
-    def read(self) -> Iterator[Event]:
+    def read(self) -> Iterator[JournalEvent]:
         """All events in order."""
 
     def append(self, seq: int, line: bytes) -> None:
@@ -113,7 +113,7 @@ class FolderStore:
         self._good = 0
         self._broken = False
 
-    def read(self) -> Iterator[Event]:
+    def read(self) -> Iterator[JournalEvent]:
         """All events in order."""
         return journals.read_at(self._folder)
 

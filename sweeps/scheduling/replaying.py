@@ -102,7 +102,7 @@ def _plain(text: str) -> Any:
     return yamlio.parse_mapping(f"v: {text}", source="--policy")["v"]
 
 
-def replay_policy(sweep: Sweep, journal: Iterable[events.Event], policy: str) -> Outcome:
+def replay_policy(sweep: Sweep, journal: Iterable[events.JournalEvent], policy: str) -> Outcome:
     """Play a sweep's journal with another policy."""
     name, rule = parse(policy, sweep)
     spec = sweep.spec.model_copy(update={"scheduler": rule, "budget": _unlimited(sweep.spec)})
@@ -118,7 +118,7 @@ def _unlimited(spec: SweepSpec) -> Any:
     return spec.budget.model_copy(update=dict.fromkeys(type(spec.budget).model_fields))
 
 
-def _feed(spec: SweepSpec, sweep: Sweep, state: SweepState, event: events.Event, ended: dict[str, int]) -> None:
+def _feed(spec: SweepSpec, sweep: Sweep, state: SweepState, event: events.JournalEvent, ended: dict[str, int]) -> None:
     """Give the policy one event, and its verdict to the state."""
     if isinstance(event, events.Suggested):
         if event.repeats not in ended:  # what a rung ends gets no further seed

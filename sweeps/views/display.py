@@ -32,7 +32,7 @@ REFRESH_SECONDS = 0.5
 class Display(Protocol):
     """Shows events; used as a context manager around the run."""
 
-    def event(self, event: events.Event) -> None:
+    def event(self, event: events.JournalEvent) -> None:
         """One journal event has been written."""
 
     def __enter__(self) -> Display: ...
@@ -55,7 +55,7 @@ def display_for(console: Console, sweep: Sweep, state: SweepState, quiet: bool,
 class Silent:
     """Shows nothing."""
 
-    def event(self, event: events.Event) -> None:
+    def event(self, event: events.JournalEvent) -> None:
         """Nothing."""
 
     def __enter__(self) -> Silent:
@@ -71,14 +71,14 @@ class Lines(Silent):
     def __init__(self, console: Console, sweep: Sweep, state: SweepState) -> None:
         self._console, self._sweep, self._state = console, sweep, state
 
-    def event(self, event: events.Event) -> None:
+    def event(self, event: events.JournalEvent) -> None:
         """Print the event's line, if it has one."""
         text = line(event, self._sweep.max_epochs)
         if text:
             self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-def line(event: events.Event, max_epochs: int) -> str:
+def line(event: events.JournalEvent, max_epochs: int) -> str:
     """One event in words, '' for those nobody waits for."""
     match event:
         case events.Suggested():
@@ -114,7 +114,7 @@ class LiveTable(Silent):
         if self._signals is not None:
             self._signals.announced = False
 
-    def event(self, event: events.Event) -> None:
+    def event(self, event: events.JournalEvent) -> None:
         """The table reads the state; nothing to do."""
 
     def _view(self) -> Fitted:

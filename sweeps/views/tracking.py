@@ -18,14 +18,14 @@ from record.tracking.feed import Feed
 from record.workload import workload
 from record.workload.settings import TrackingConfig
 
-STATUS: dict[type[events.Event], str] = {
+STATUS: dict[type[events.JournalEvent], str] = {
     events.Completed: "FINISHED", events.Stopped: "KILLED", events.Failed: "FAILED"}
 
 
 class SweepTracker:
     """What a sweep's driver calls: `event` for each journal event, `close` at the end; neither ever raises."""
 
-    def __init__(self, folder: Path, tracking: TrackingConfig, history: Iterable[events.Event] = ()) -> None:
+    def __init__(self, folder: Path, tracking: TrackingConfig, history: Iterable[events.JournalEvent] = ()) -> None:
         """Open the parent run of the sweep in `folder`.
 
         Args:
@@ -35,7 +35,7 @@ class SweepTracker:
         self._feeds = [] if tracking.mlflow is None else [
             Feed(MlflowSweepSink(folder, tracking), history=latest(history))]
 
-    def event(self, event: events.Event) -> None:
+    def event(self, event: events.JournalEvent) -> None:
         """Hand a journal event over."""
         for each in self._feeds:
             each.put(event)
@@ -59,7 +59,7 @@ class MlflowSweepSink:
     def open(self) -> None:
         """Begin the parent run, or find it: the same sweep folder is the same parent."""
         assert self._tracking.mlflow is not None
-        sweep = documents.load(documents.Sweep, self._folder / "sweep.json")
+        sweep = documents.load_document(documents.Sweep, self._folder / "sweep.json")
         self._trained = workload.find(sweep.workload)
         self._key = f"{sweep.name}-{view.digest(sweep.name, sweep.created_at, sweep.fingerprint)}"
         self._experiment = mlflow_client.Experiment(self._tracking.mlflow, self._tracking.mlflow_experiment)
@@ -115,7 +115,7 @@ class MlflowSweepSink:
         """Nothing of MLflow outlives the thread."""
 
 
-def latest(journal: Iterable[events.Event]) -> list[events.TrialEvent]:
+def latest(journal: Iterable[events.JournalEvent]) -> list[events.TrialEvent]:
     """The first `suggested`, the last `result` and the last other event of each trial, in order.
 
     These make the same runs as the whole journal, because a result sends all epochs up to it.

@@ -32,7 +32,7 @@ MAX_FAILURES_IN_A_ROW = 10  # a fault of the code, the data or the machine fails
 SILENCES = 2  # a worker ends itself after one hang_minutes; the driver gives up on one that could not after two
 NEVER_PROMOTED = "; it was paused and never promoted"  # what journals say that have no field `paused`
 
-Listener = Callable[[events.Event], None]
+Listener = Callable[[events.JournalEvent], None]
 
 
 class SweepDriver:
@@ -267,7 +267,7 @@ class SweepDriver:
     def _trial(self, trial_id: str) -> TrialState:
         return self.journal.state.trials[trial_id]
 
-    def _write(self, event: events.Event) -> None:
+    def _write(self, event: events.JournalEvent) -> None:
         stored = self.journal.append(event)
         if isinstance(event, events.Completed | events.Stopped | events.Paused):
             self._failures = 0
