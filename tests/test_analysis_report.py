@@ -26,8 +26,8 @@ from analysis.report.charts import Dot, Series, histogram, line_chart, scatter, 
 from analysis.report.pictures import PANELS, heat, strips_of
 from analysis.report.render import check_target, markdown_text, render_html, render_json, render_markdown, write
 from analysis.report.report import Report, build_report, report_of
-from analysis.text import number
 from record.errors import BadInput
+from record.text import number
 
 NOW = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
 HOSTILE = "</script><img src=x onerror=alert(1)>"

@@ -171,7 +171,7 @@ def test_a_signal_while_the_workers_are_sent_home_changes_nothing(tmp_path: Path
     process.send_signal(number)
     out, _ = process.communicate(timeout=30)
     assert process.returncode == 0
-    assert "1 trials: 1 completed" in out
+    assert "1 trial: 1 completed" in out
     assert left_over(process.pid) == []
 
 

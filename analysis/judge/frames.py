@@ -9,8 +9,8 @@ import pandas as pd
 from analysis.judge.judging import judge
 from analysis.judge.ranking import rank
 from analysis.read.reading import Paths, read_study
-from analysis.text import finite
 from lam.metrics import RECORD_KEYS
+from record.text import finite
 
 
 def load(paths: Paths) -> pd.DataFrame:

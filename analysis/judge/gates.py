@@ -9,12 +9,12 @@ from math import nan
 from typing import Any
 
 from analysis.judge.judging import LIVE, broken, kept_record
-from analysis.judge.ranking import Standing, word
+from analysis.judge.ranking import Standing
 from analysis.judge.vitality import facts_of
 from analysis.read.reading import Study, Trial
-from analysis.text import count, finite, interval, number
 from lam.metrics import TABLE
 from record.health import verdict
+from record.text import count, finite, interval, number, words
 
 MIN_SEEDS = 2
 
@@ -59,8 +59,8 @@ def _live(study: Study, trial: Trial, standing: Standing) -> Gate:
     last = verdict(trial.validated[-1]) if trial.validated else "no validation"
     control = f"control {number(standing.control)} {interval(standing.control_low, standing.control_high)}".strip()
     passed = standing.status == LIVE or (standing.status == "unfinished" and last == LIVE)
-    dsnr = f"DSNR {number(standing.dsnr)} ({word(str(standing.dsnr_status or 'not measured'))})"
-    return Gate("live", passed, f"{word(standing.status)}; {control}, {dsnr}; {word(last)} at the last validation",
+    dsnr = f"DSNR {number(standing.dsnr)} ({words(str(standing.dsnr_status or 'not measured'))})"
+    return Gate("live", passed, f"{words(standing.status)}; {control}, {dsnr}; {words(last)} at the last validation",
                 "" if passed else "choose a live trial with --trial, or sweep a space where codebooks stay alive")
 
 

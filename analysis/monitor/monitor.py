@@ -15,13 +15,13 @@ from analysis.monitor import causes, formulas
 from analysis.monitor.causes import Cause
 from analysis.monitor.formulas import Check
 from analysis.read.foreign import Recorded, read
-from analysis.text import MISSING, number, printable
 from record.files import jsonable
 from record.health import columns, engine, expressions, profile, trends
 from record.health.columns import Table
 from record.health.engine import Finding, Judgement
 from record.health.profile import Profile, Watched
 from record.health.trends import Trend
+from record.text import MISSING, number, printable, share
 
 OVER = ("finished", "stopped", "failed")
 
@@ -139,7 +139,7 @@ def _figure_line(figure: Figure) -> str:
     trend = figure.trend
     if figure.value is None:
         return f"  {figure.title:36} {figure.mark or MISSING}"
-    shown = f"{100 * figure.value:.1f} %" if figure.percent else number(figure.value)
+    shown = share(figure.value, digits=1) if figure.percent else number(figure.value)
     how = trend.word if trend.word != trends.NOT_DETERMINED else \
         f"{trend.change}, trajectory not determined ({trend.points} points)"
     return f"  {figure.title:36} {shown:>10}  {how}" + (f"  [{figure.mark}]" if figure.mark else "")

@@ -14,16 +14,16 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from analysis.read.sources import epoch_records, flat, is_sweep, journal, read_json, record_folder
-from analysis.text import printable
+from analysis.read.sources import epoch_records, is_sweep, journal, read_json, record_folder
 from lam.config import CHANGES_NO_RESULT
 from lam.metrics import TABLE
-from record import yamlio
+from record import files, yamlio
 from record.bounds import Bound
 from record.errors import BadInput
 from record.run import RunFolder
 from record.schema import build
 from record.standing import FINISHED
+from record.text import printable
 
 STATES = ("suggested", "started", "paused", "stopped", "completed", "failed", "interrupted")
 # What a sweep sets for its trials and is no part of the model's config.
@@ -167,7 +167,7 @@ def _read_trial(path: Path, label: str, state: str | None = None, **known: Any) 
     """A run folder as a trial; `state` where a journal knows better than run.json."""
     run = RunFolder(path)
     identity = read_json(run.identity_file) if run.exists() else {}
-    config = flat(yamlio.load_mapping(run.config_file)) if run.config_file.exists() else {}
+    config = files.flat(yamlio.load_mapping(run.config_file)) if run.config_file.exists() else {}
     reason = known.pop("reason", None) or _as_reason(identity.get("reason"))
     return Trial(
         label=printable(label), id=printable(known.pop("id", label)), path=path,

@@ -14,14 +14,14 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from analysis.judge.ranking import state_word, word
+from analysis.judge.ranking import state_word
 from analysis.read.sources import save
 from analysis.report import charts
 from analysis.report.pictures import PANELS
 from analysis.report.report import Report, tiles
-from analysis.text import MISSING, interval, number, share, value_text
 from record.errors import BadInput
 from record.files import jsonable
+from record.text import MISSING, interval, number, share, value_text, words
 
 TEMPLATES = Path(__file__).parent / "templates"
 _ARROWS = {"up": "higher is better", "down": "lower is better", "none": ""}
@@ -100,7 +100,7 @@ def _seed_rows(report: Report) -> list[charts.SeedRow]:
 def _environment(html: bool) -> Environment:
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=html, undefined=StrictUndefined,
                               trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"num": number, "word": word, "state": state_word, "knob": value_text, "md": markdown_text,
+    environment.filters |= {"num": number, "word": words, "state": state_word, "knob": value_text, "md": markdown_text,
                             "better": _ARROWS.get}
     environment.globals |= {"interval": interval, "share": share, "missing": MISSING}
     return environment

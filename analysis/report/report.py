@@ -17,11 +17,11 @@ from analysis.read.reading import Paths, Study, Trial, read_study
 from analysis.report.charts import Dot, Series
 from analysis.report.compare import Comparison, choose_columns, compare
 from analysis.report.pictures import Strips, strips_of
-from analysis.text import finite, interval, number, printable, value_text
 from lam import __version__
 from lam.metrics import TABLE, Metric
 from record.errors import BadInput
 from record.schema import suggest
+from record.text import finite, interval, number, printable, value_text
 
 # Charts of the report: key, title, logarithmic.
 CURVES = (("val/objective", "Objective", False), ("val/mse_loss", "Validation MSE", True),

@@ -14,6 +14,7 @@ from typing import Any
 
 from lam.metrics import with_tflops
 from lam.trackers.view import plain
+from record import files
 
 KEY_TAG = "lam.key"
 PARENT_TAG = "mlflow.parentRunId"
@@ -64,7 +65,7 @@ class MlflowRun:
         """Log params, groups flattened with dots."""
         from mlflow.entities import Param
 
-        entries = [Param(key, str(value)[:PARAM_LENGTH]) for key, value in flat(values)]
+        entries = [Param(key, str(value)[:PARAM_LENGTH]) for key, value in files.flat(values).items()]
         for begin in range(0, len(entries), PARAMS):
             self._client.log_batch(self.id, params=entries[begin : begin + PARAMS])
 
@@ -96,15 +97,6 @@ class MlflowRun:
         entries = [Metric(key, value, now, step) for key, value, step in values]
         for begin in range(0, len(entries), BATCH):
             self._client.log_batch(self.id, metrics=entries[begin : begin + BATCH])
-
-
-def flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    """(dotted key, value) of a nested mapping."""
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
 
 
 def _numbers(record: dict[str, Any]) -> Iterable[tuple[str, float]]:

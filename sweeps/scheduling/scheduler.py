@@ -24,6 +24,7 @@ from typing import Any, Literal
 from lam.config import RunConfig
 from record import health
 from record.standing import is_sound
+from record.text import short, words
 from sweeps.journal.state import Result, SweepState, TrialState
 from sweeps.spec import rungs
 from sweeps.spec.sections import Asha, Budget, Median
@@ -130,7 +131,7 @@ def _asha(spec: SweepSpec, asha: Asha, state: SweepState, trial: TrialState, sav
     unit = " TFLOP" if asha.on_tflops else ""
     value, limit = _apart(latest.objective, cutoff)
     sentence = (f"{spec.primary} {value}{_state(latest)} at epoch {latest.epoch} is not among the "
-                f"best {decision.places} of {decision.arrivals} trials at rung {levels[reached]:.4g}{unit} "
+                f"best {decision.places} of {decision.arrivals} trials at rung {short(levels[reached])}{unit} "
                 f"(cutoff {limit})")
     rung = levels[reached] if asha.on_tflops else int(levels[reached])
     return Ending("paused" if asha.promote else "stopped", "asha", sentence, saved, rung, latest.objective, cutoff,
@@ -231,7 +232,7 @@ def _worth(result: Result, maximise: bool) -> float:
 
 
 def _state(result: Result) -> str:
-    return "" if is_sound(result.verdict) else f" ({result.verdict.replace('_', ' ')})"
+    return "" if is_sound(result.verdict) else f" ({words(result.verdict)})"
 
 
 def _out_of_budget(spec: SweepSpec, state: SweepState, saved: int) -> Ending | None:
@@ -255,5 +256,5 @@ def spent_budget(spec: SweepSpec, state: SweepState, trials: bool = True) -> str
     for name, amount in used(spec, state).items():
         limit = getattr(budget, name)
         if limit is not None and amount >= limit and (trials or name != "trials"):
-            return f"{amount:.4g} of {limit:.4g} {name}"
+            return f"{short(amount)} of {short(limit)} {name}"
     return None
