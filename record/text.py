@@ -76,7 +76,7 @@ def count(amount: int, noun: str) -> str:
     return f"{amount:,} {noun}" if amount == 1 else f"{amount:,} {noun}s"
 
 
-def ended(sentence: str) -> str:
+def full_stop(sentence: str) -> str:
     """The sentence with a full stop, unless it ends with one or another mark."""
     return sentence if sentence.endswith((".", "!", "?", ":")) else f"{sentence}."
 

@@ -23,7 +23,7 @@ from sweeps.journal import folders
 from sweeps.journal.journal import read
 from sweeps.journal.state import SweepState
 from sweeps.search import searcher
-from sweeps.workers import driver
+from sweeps.workers.losses import memory_sentence
 
 pytestmark = pytest.mark.slow
 GIB = 1024**3
@@ -91,9 +91,9 @@ def test_the_report_of_rays_memory_monitor_is_told_with_its_numbers() -> None:
     text = ("The actor died unexpectedly before finishing this task. NODE_OUT_OF_MEMORY: Task was killed due to the "
             "node running low on memory.\nMemory on the node (IP: 10.0.0.1, ID: ab) where the task was running was "
             "30.39GB / 32.00GB (0.949688), which exceeds the memory usage threshold of 0.9.\n")
-    assert driver.memory_sentence(text) == ("Memory on the node (IP: 10.0.0.1, ID: ab) where the task was running was "
+    assert memory_sentence(text) == ("Memory on the node (IP: 10.0.0.1, ID: ab) where the task was running was "
                                             "30.39GB / 32.00GB (0.949688)")
-    assert driver.memory_sentence("The actor died because of SIGKILL") == ""
+    assert memory_sentence("The actor died because of SIGKILL") == ""
 
 
 @pytest.mark.skipif(psutil.virtual_memory().available < 12 * GIB, reason="needs 12 GiB to spare")

@@ -9,8 +9,8 @@ import pytest
 from record.text import (
     count,
     duration,
-    ended,
     finite,
+    full_stop,
     gist,
     interval,
     number,
@@ -64,7 +64,7 @@ def test_a_duration_is_in_the_unit_that_a_person_would_choose(seconds: float, te
 
 
 def test_sentences_and_names() -> None:
-    assert [ended(text) for text in ("Done", "Done.", "Why?")] == ["Done.", "Done.", "Why?"]
+    assert [full_stop(text) for text in ("Done", "Done.", "Why?")] == ["Done.", "Done.", "Why?"]
     assert words("actions_ignored") == "actions ignored"
 
 

@@ -40,7 +40,7 @@ class Gate:
         return self.passed or bool(self.waived)
 
 
-def judge(study: Study, trial: Trial, standing: Standing, waivers: dict[str, str]) -> tuple[Gate, ...]:
+def try_gates(study: Study, trial: Trial, standing: Standing, waivers: dict[str, str]) -> tuple[Gate, ...]:
     """Every gate for one trial; a waiver counts only where the gate failed. `constraints` needs a sweep with some."""
     asked = (check for name, check in GATES.items() if name != "constraints" or trial.limits)
     gates = (check(study, trial, standing) for check in asked)

@@ -72,7 +72,7 @@ def examine(run: Recorded, chosen: str | Path | None = None, facts: dict[str, fl
         alerts: a production YAML, whose alerts are judged like rules of the profile.
     """
     known = profile.load(chosen or run.profile)
-    known = production.added(known, production.load(alerts)) if alerts else known
+    known = production.added(known, production.alert_rules(alerts)) if alerts else known
     table = columns.of_records(run.records, {**run.facts, **(facts or {})})
     judgement = engine.judge(table, known) if len(table) else Judgement(known.name, "ok", (), (), {})
     prepared = engine.prepare(table, known)
@@ -145,21 +145,21 @@ def _figure_line(figure: Figure) -> str:
     return f"  {figure.title:36} {shown:>10}  {how}" + (f"  [{figure.mark}]" if figure.mark else "")
 
 
-def as_dict(status: Status) -> dict[str, Any]:
+def status_dict(status: Status) -> dict[str, Any]:
     """The status as plain values."""
     judged = status.judgement
     value: dict[str, Any] = jsonable({
         "schema": 1, "run": status.run.name, "kind": status.run.kind, "state": status.run.state,
         "profile": status.profile.name, status.profile.axis: status.last, "severity": judged.severity,
-        "abort": status.aborts, "findings": [_as_dict(item) for item in judged.findings],
-        "cleared": [_as_dict(item) for item in judged.cleared], "causes": [asdict(item) for item in status.causes],
+        "abort": status.aborts, "findings": [_finding_dict(item) for item in judged.findings],
+        "cleared": [_finding_dict(item) for item in judged.cleared], "causes": [asdict(item) for item in status.causes],
         "figures": [asdict(item) for item in status.figures], "checks": [asdict(item) for item in status.checks],
         "not_judged": dict(judged.not_judged), "notes": list(status.run.notes),
     })
     return value
 
 
-def _as_dict(finding: Finding) -> dict[str, Any]:
+def _finding_dict(finding: Finding) -> dict[str, Any]:
     return {**asdict(finding), "sentence": finding.sentence}
 
 
@@ -169,7 +169,7 @@ def follow(path: Path, chosen: str | Path | None, facts: dict[str, float], every
     before: Any = None
     while True:
         status = examine(read(path), chosen, facts, alerts)
-        now = as_dict(status)
+        now = status_dict(status)
         if now != before:
             yield status
         if status.aborts or status.run.state in OVER:

@@ -34,7 +34,7 @@ def render_html(report: Report) -> str:
     return _environment(True).get_template("report.html.j2").render(
         report=report, tiles=tiles(report), charts=charts, drawn=draw(report), panels=PANELS, seeds=_seed_rows(report),
         rules={stop.label: stop.rule for stop in report.stops}, style=Markup(style), script=Markup(script),
-        style_hash=_hash(style), script_hash=_hash(script), data=Markup(_script_safe(as_dict(report))))
+        style_hash=_hash(style), script_hash=_hash(script), data=Markup(_script_safe(report_dict(report))))
 
 
 def render_markdown(report: Report) -> str:
@@ -44,13 +44,13 @@ def render_markdown(report: Report) -> str:
 
 def render_json(report: Report) -> str:
     """Every number of the report; pictures are left out."""
-    return json.dumps(as_dict(report), indent=2, allow_nan=False) + "\n"
+    return json.dumps(report_dict(report), indent=2, allow_nan=False) + "\n"
 
 
 FORMATS: dict[str, Callable[[Report], str]] = {".html": render_html, ".md": render_markdown, ".json": render_json}
 
 
-def as_dict(report: Report) -> dict[str, Any]:
+def report_dict(report: Report) -> dict[str, Any]:
     """The report as plain values, picture data left out."""
     values: dict[str, Any] = jsonable({"schema": 1, **dataclasses.asdict(report), **dataclasses.asdict(draw(report))})
     for strips in values["strips"]:

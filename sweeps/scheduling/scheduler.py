@@ -63,7 +63,7 @@ def judge(spec: SweepSpec, state: SweepState, trial: TrialState, config: RunConf
         return Ending("completed", "full_budget", f"trained all {latest.epoch} epochs", 0)
     return (_collapse(trial, config, saved, spec)
             or _by_rule(spec, state, trial, saved)
-            or _out_of_budget(spec, state, saved))
+            or _by_budget(spec, state, saved))
 
 
 def epochs_left(spec: SweepSpec, trial: TrialState, config: RunConfig) -> int:
@@ -235,9 +235,14 @@ def _state(result: Result) -> str:
     return "" if is_sound(result.verdict) else f" ({words(result.verdict)})"
 
 
-def _out_of_budget(spec: SweepSpec, state: SweepState, saved: int) -> Ending | None:
+def _by_budget(spec: SweepSpec, state: SweepState, saved: int) -> Ending | None:
     spent = spent_budget(spec, state, trials=False)
-    return Ending("stopped", "budget", f"the sweep's budget is spent: {spent}", saved) if spent else None
+    return out_of_budget(spent, saved) if spent else None
+
+
+def out_of_budget(spent: str, saved: int) -> Ending:
+    """The end of a trial because of what is `spent`."""
+    return Ending("stopped", "budget", f"the sweep's budget is spent: {spent}", saved)
 
 
 def used(spec: SweepSpec, state: SweepState) -> dict[str, float]:
