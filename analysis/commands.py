@@ -95,7 +95,7 @@ def monitor(
     """Judge a run: which health rules fired, since when, why, and what to do. Exit 1 means: stop it."""
     import json
 
-    from analysis.monitor.monitor import as_dict, examine, lines
+    from analysis.monitor.monitor import examine, lines, status_dict
     from analysis.monitor.monitor import follow as watch
     from analysis.read import foreign
     from record.errors import AnswerIsNo
@@ -104,8 +104,8 @@ def monitor(
     statuses = watch(run, profile, facts, every, alerts=alerts) if follow else \
         [examine(foreign.read(run), profile, facts, alerts)]
     for status in statuses:
-        text = json.dumps(as_dict(status), indent=None if follow else 2) if json_output else "\n".join(lines(status))
-        typer.echo(text)
+        typer.echo(json.dumps(status_dict(status), indent=None if follow else 2) if json_output else
+                   "\n".join(lines(status)))
     if status.aborts:
         rules = ", ".join(finding.rule for finding in status.judgement.aborts)
         raise AnswerIsNo(f"{run}: this run must be stopped ({rules})")

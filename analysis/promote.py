@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from analysis.judge.gates import GATES, Gate, alerts, judge
+from analysis.judge.gates import GATES, Gate, alerts, try_gates
 from analysis.judge.ranking import Standing, rank
 from analysis.judge.verdict import decide
 from analysis.read.reading import SET_BY_SWEEP, Study, Trial, read_study
@@ -66,10 +66,10 @@ def promote(folder: str | Path, target: str | Path, trial: str | None = None, wa
     place, path = record_folder(folder), Path(target)
     if not is_sweep(place):
         raise BadInput("holds a run, not a sweep", source=folder, remedy="name the sweep's folder")
-    check_target(path)
+    check_replaceable(path)
     study = read_study(place)
     chosen, standing, reason = _choose(study, trial)
-    gates = judge(study, chosen, standing, waivers or {})
+    gates = try_gates(study, chosen, standing, waivers or {})
     if not all(gate.lets_pass for gate in gates):
         return Promotion(chosen.label, path, False, gates, reason)
     trained = study.workload
@@ -108,7 +108,7 @@ def refusal(result: Promotion) -> str:
     return "\n".join(lines)
 
 
-def check_target(path: Path) -> None:
+def check_replaceable(path: Path) -> None:
     """Refuse a target that is a link, a folder, or a file that is not ours to replace.
 
     Raises:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from pydantic import Field, model_validator
 
+from record.files import as_number
 from record.schema import Strict
 
 
@@ -42,9 +42,4 @@ class Bound(Strict):
 
 def total_violation(bounds: Mapping[str, Bound], record: Mapping[str, Any]) -> float:
     """How far an epoch record lies outside all bounds, summed: 0 inside, infinite where one is not measured."""
-    return sum((bound.violation(_number(record.get(key))) for key, bound in bounds.items()), 0.0)
-
-
-def _number(value: Any) -> float:
-    """NaN for what is absent or no number."""
-    return float(value) if isinstance(value, (int, float)) else math.nan
+    return sum((bound.violation(as_number(record.get(key))) for key, bound in bounds.items()), 0.0)

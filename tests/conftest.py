@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,14 +19,28 @@ from lam.data import demo
 
 
 @pytest.fixture(scope="session")
-def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of tiny real latents: 10 clips of Pong, 24 latent frames of 16x8x8 each, with a manifest.
+def latents(tmp_path_factory: pytest.TempPathFactory) -> Callable[[demo.Demo], Path]:
+    """A folder of real latents, made once for all tests that ask for the same, in whichever process they run.
 
     Do not write into it; copy it first.
     """
-    folder = tmp_path_factory.mktemp("data") / "pong"
-    demo.make(folder, demo.Demo(game="pong", episodes=10, length=24, size=64, seed=0))
-    return folder
+    root = tmp_path_factory.getbasetemp()
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+
+    def made(what: demo.Demo) -> Path:
+        folder = root / f"latents-{what.game}-{what.episodes}x{what.length}-{what.size}"
+        with open(f"{folder}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            demo.make(folder, what)  # what is there already stays
+        return folder
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def tiny_data(latents: Callable[[demo.Demo], Path]) -> Path:
+    """10 clips of Pong, 24 latent frames of 16x8x8 each, with a manifest."""
+    return latents(demo.Demo(game="pong", episodes=10, length=24, size=64, seed=0))
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -68,11 +69,16 @@ def calls(folder: Path, trial: str) -> list[dict[str, Any]]:
 
 
 def wait_for(folder: Path, events: int, process: subprocess.Popen[str]) -> None:
+    until(lambda: sum(event.event == "result" for event in read(folder)) >= events, process)
+
+
+def until(so: Callable[[], bool], process: subprocess.Popen[str] | None = None) -> None:
+    """Wait until it is so, while the process runs; as long as a busy machine may need."""
     deadline = time.monotonic() + 180
-    while sum(event.event == "result" for event in read(folder)) < events:
+    while not so():
         assert time.monotonic() < deadline
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.05)
+        assert process is None or process.poll() is None, process.communicate()
+        time.sleep(0.02)
 
 
 def left_over(group: int) -> list[psutil.Process]:

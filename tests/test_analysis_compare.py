@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +14,6 @@ from analysis.judge.ranking import rank
 from analysis.judge.verdict import decide
 from analysis.read.reading import Study, read_study
 from analysis.report.compare import Cell, Row, choose_columns, compare
-from analysis.text import count, finite, interval, number, printable, share, value_text
 
 
 @pytest.fixture(scope="module")
@@ -223,22 +221,3 @@ def test_a_trial_without_any_record_is_no_obstacle(tmp_path: Path) -> None:
     made = compare(study, rank(study))
     assert made.columns == ("t0001", "t0002")
     assert rank(study)[1].status == "unfinished"
-
-
-@pytest.mark.parametrize(("value", "text"), [
-    (None, "–"), (math.nan, "–"), (math.inf, "–"), (0.0, "0"), (12.0, "12"), (1234.0, "1,234"), (0.41234, "0.412"),
-    (7.7, "7.70"), (11.04, "11.0"), (123.4, "123"), (0.013, "0.0130"), (0.00001, "1.00e-05"), (-0.365, "-0.365"),
-    (2.5e6, "2.50e+06"),
-])
-def test_numbers_have_three_significant_digits(value: float | None, text: str) -> None:
-    assert number(value) == text
-
-
-def test_small_texts() -> None:
-    assert interval(None, 1.0) == ""
-    assert interval(0.1, 0.2) == "[0.100, 0.200]"
-    assert (share(1, 8), share(None, 8), share(1, None)) == ("12 %", "–", "–")
-    assert (count(1, "trial"), count(2, "trial")) == ("1 trial", "2 trials")
-    assert [value_text(value) for value in (True, None, 3, 0.25, "ema")] == ["true", "–", "3", "0.250", "ema"]
-    assert printable("a\x1b[31m\nb") == "a\ufffd[31m\ufffdb"
-    assert [finite(value) for value in (True, "1", math.nan, 2)] == [None, None, None, 2.0]

@@ -15,7 +15,7 @@ from no_room import no_room
 from typer.testing import CliRunner
 
 from analysis.commands import register
-from analysis.judge.gates import Gate, alerts, judge
+from analysis.judge.gates import Gate, alerts, try_gates
 from analysis.judge.ranking import rank
 from analysis.promote import promote, refusal, waivers
 from analysis.read.reading import read_study
@@ -39,7 +39,7 @@ def _gates(folder: Path, name: str, waived: dict[str, str] | None = None) -> dic
     trial = study.trial(name)
     standing = next(item for item in rank(study) if item.label == name)
     assert trial is not None
-    return {gate.name: gate for gate in judge(study, trial, standing, waived or {})}
+    return {gate.name: gate for gate in try_gates(study, trial, standing, waived or {})}
 
 
 def test_the_winner_passes_every_gate_with_evidence(sweep: Path) -> None:

@@ -77,7 +77,7 @@ def test_no_live_trial_means_no_winner(tmp_path: Path) -> None:
     study = read_study(write_sweep(tmp_path / "s", dead))
     verdict = decide(study, rank(study))
     assert verdict == Verdict(None, "No winner", "No winner: none of 3 trials is live and finished "
-                                                 "(1 ignored actions, 2 collapsed).")
+                                                 "(1 actions ignored, 2 collapsed).")
 
 
 def test_ties_go_to_the_lower_mse_then_the_label(tmp_path: Path) -> None:

@@ -23,11 +23,12 @@ from typer.testing import CliRunner
 from analysis.commands import register
 from analysis.read.reading import read_study
 from analysis.report.charts import Dot, Series, histogram, line_chart, scatter, seed_chart
+from analysis.report.drawing import TITLES, draw, positions
 from analysis.report.pictures import PANELS, heat, strips_of
 from analysis.report.render import check_target, markdown_text, render_html, render_json, render_markdown, write
-from analysis.report.report import Report, build_report, report_of
-from analysis.text import number
+from analysis.report.report import FOLLOWED, Report, build_report, report_of
 from record.errors import BadInput
+from record.text import number
 
 NOW = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
 HOSTILE = "</script><img src=x onerror=alert(1)>"
@@ -189,10 +190,26 @@ def test_a_run_without_codes_is_a_baseline_not_a_winner(sweep: Path, tmp_path: P
 
 def test_curves_break_where_a_value_is_not_defined(made: Report) -> None:
     curve = next(curve for curve in made.curves if curve.key == "val/mse_loss")
-    lost = next(line for line in curve.series if line.label == "t0004")
+    lost = next(line for line in curve.courses if line.label == "t0004")
     assert [x for x, y in lost.points if y is None] == [2.0]
     assert (lost.status, lost.ended) == ("nonfinite", True)
-    assert next(line for line in curve.series if line.label == "t0005").status == "winner"
+    assert next(line for line in curve.courses if line.label == "t0005").status == "live"
+
+
+def test_the_winner_has_a_mark_of_its_own_in_every_chart(made: Report) -> None:
+    drawn = draw(made)
+    marks = [*drawn.curves[0].series, *drawn.slices[0].dots, *drawn.histograms]
+    assert {mark.status for mark in marks if mark.label == "t0005"} == {"winner"}
+    assert "winner" not in {mark.status for mark in marks if mark.label != "t0005"}
+
+
+def test_every_metric_that_is_followed_has_a_title() -> None:
+    assert set(TITLES) == set(FOLLOWED)
+
+
+def test_settings_stand_at_their_numbers_or_by_name() -> None:
+    assert positions([1, 0.5]) == [1.0, 0.5]
+    assert positions([1, "ema", True, None]) == ["1", "ema", "true", "–"]
 
 
 def test_a_chart_draws_one_line_for_each_unbroken_stretch() -> None:

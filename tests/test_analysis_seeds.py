@@ -165,7 +165,7 @@ def test_without_one_inside_there_is_no_winner(tmp_path: Path) -> None:
     assert verdict.winner is None
     assert verdict.sentence == (
         "No winner: none of 8 trials is live and finished and inside the sweep's constraints (3 live, 1 unfinished, "
-        "2 collapsed, 1 ignored actions, 1 nonfinite).")
+        "2 collapsed, 1 actions ignored, 1 nonfinite).")
     assert verdict.cautions[0] == (
         "t0005 (0.470) is outside the sweep's constraints: val/dsnr 2.60 is outside at least 100 by 97.4.")
 

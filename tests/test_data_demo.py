@@ -48,7 +48,7 @@ def test_latents_are_the_clip_and_actions_led_into_them(tiny_data: Path) -> None
 
 
 def test_panning_is_its_picture_moved_by_the_actions(tmp_path: Path) -> None:
-    clip = panning.play(12, 64, (3, 1))
+    clip = panning.pan(12, 64, (3, 1))
     assert clip.frames.shape == (48, 64, 64, 3)
     assert set(clip.actions) == {0, 1, 2, 3}
     y = x = 0

@@ -17,7 +17,7 @@ from build_records import EPOCHS, Planted, write_run, write_sweep
 from typer.testing import CliRunner
 
 from analysis.commands import register
-from analysis.judge.gates import GATES, judge
+from analysis.judge.gates import GATES, try_gates
 from analysis.judge.ranking import rank
 from analysis.judge.verdict import decide
 from analysis.promote import promote, refusal
@@ -160,7 +160,7 @@ def test_no_rankable_metric_is_an_obstacle(tmp_path: Path) -> None:
         winner = decide(asked, standings).winner
         assert winner in ("t0001", "t0002", "t0003", "t0004", None), key
         trials = {trial.label: trial for trial in asked.trials}
-        assert {len(judge(asked, trials[item.label], item, {})) for item in standings} == {4}
+        assert {len(try_gates(asked, trials[item.label], item, {})) for item in standings} == {4}
 
 
 def _stopped(control: float, epochs: int, **reason: Any) -> Planted:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -78,8 +79,8 @@ def kill_after_results(folder: Path, count: int) -> None:
 
 
 @pytest.mark.slow
-def test_sweep_kill_resume_confirm_report_promote_train(tmp_path: Path) -> None:
-    demo.make(tmp_path / "data", demo.Demo(episodes=12, length=40, size=64))
+def test_sweep_kill_resume_confirm_report_promote_train(latents: Callable[[demo.Demo], Path], tmp_path: Path) -> None:
+    (tmp_path / "data").symlink_to(latents(demo.Demo(game="breakout", episodes=12, length=40, size=64, seed=0)))
     (tmp_path / "sweep.yaml").write_text(SWEEP)
     kill_after_results(tmp_path, 3)
     before = [event for event in journal(tmp_path / "runs/tiny") if event.event == "result"]

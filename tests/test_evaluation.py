@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -259,9 +260,10 @@ def test_rollouts_of_a_model_that_repeats_itself_do_not_move(measured: Any) -> N
 
 
 @pytest.mark.long
-def test_along_a_healthy_run_the_objective_rises_as_the_error_falls(tmp_path: Path) -> None:
-    folder = tmp_path / "breakout"
-    demo.make(folder, demo.Demo(game="breakout", episodes=24, length=60, size=64, seed=0))
+def test_along_a_healthy_run_the_objective_rises_as_the_error_falls(
+    latents: Callable[[demo.Demo], Path], tmp_path: Path
+) -> None:
+    folder = latents(demo.Demo(game="breakout", episodes=12, length=40, size=64, seed=0))
     config = RunConfig(data_dir=str(folder), embed_dim=48, encoder_depth=2, decoder_depth=2, head_dim=24, patch_dim=48,
                        patch_size=2, codebook_dim=16, sequence_length=3, batch_size=32, learning_rate=3e-3,
                        warmup_steps=50, vq_refresh_interval=50, num_epochs=8, steps_per_epoch=60, threads=1,

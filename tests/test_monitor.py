@@ -13,7 +13,7 @@ from test_health_families import GENTLE, embedding, four_runs
 from typer.testing import CliRunner
 
 from analysis.commands import register
-from analysis.monitor.monitor import as_dict, examine, follow, lines
+from analysis.monitor.monitor import examine, follow, lines, status_dict
 from analysis.promote import promote
 from analysis.read import foreign
 from record import files
@@ -215,7 +215,7 @@ def test_a_trainer_log(tmp_path: Path) -> None:
          "time/rollout_generate_s": 0.0 if step % 2 else 9.0,
          "desc_token_acc": 0.0} for step in range(1, 9)]
     rows.append({"eval_rollout_f1": 0.55, "global_step/max_steps": "8/100"})
-    found = as_dict(examine(foreign.read(write_log(tmp_path / "logging.jsonl", rows))))
+    found = status_dict(examine(foreign.read(write_log(tmp_path / "logging.jsonl", rows))))
     figures = {item["key"]: item for item in found["figures"]}
     assert (found["profile"], found["step"], found["severity"]) == ("coordexp", 8, "ok")
     assert figures["rollout/f1"]["mean"] == 0.6  # steps that reuse a rollout are left out

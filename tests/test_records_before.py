@@ -14,7 +14,7 @@ import pytest
 from sweep_driver import run, state_of
 
 from analysis.promote import promote
-from analysis.report.render import as_dict
+from analysis.report.render import report_dict
 from analysis.report.report import build_report
 from lam import config
 from record.journal.events import FINAL
@@ -32,7 +32,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_its_report_names_the_same_trials_with_the_same_numbers(folder: Path) -> None:
-    rows = as_dict(build_report(str(folder)))["standings"]
+    rows = report_dict(build_report(str(folder)))["standings"]
     assert [row["label"] for row in rows[:2]] == ["t0002", "t0003"]
     assert {row["label"]: (row["last_epoch"], pytest.approx(row["value"], abs=1e-4)) for row in rows} == TOLD
     assert rows[0]["confirmed"]["seeds"] == [1000, 1001]

@@ -34,7 +34,7 @@ from sweeps.journal.state import SweepState, TrialState
 from sweeps.spec.load import load
 from sweeps.spec.spec import Sweep
 from sweeps.views import summary
-from sweeps.workers.driver import SweepDriver
+from sweeps.workers.driver import LATE_SECONDS, SweepDriver
 from sweeps.workers.engine import Job
 
 
@@ -323,6 +323,58 @@ def test_a_worker_that_cannot_be_ended_ends_the_session(journal: Journal) -> Non
                               "that waits for a disk that is gone cannot")
     driver.release()
     assert journal.state.trials["t0001"].status == "interrupted"
+
+
+def test_hours_that_are_spent_in_the_middle_of_an_epoch_end_the_sweep(journal: Journal) -> None:
+    """Not only after it: an epoch may take longer than all that is left."""
+    clock = Clock()
+    driver = begun(journal, clock, hang_minutes=600, budget={"hours": 2, "trials": 9})
+    epoch = fake_training.make_record(from_mapping(started(driver).config, "job"), 1)
+    assert driver.record("t0001", epoch)
+    clock.now = 2 * 3600.0
+    assert not driver.stopping(), "the next event may come a moment later"
+    clock.now += LATE_SECONDS
+    assert driver.stopping()
+    trial = journal.state.trials["t0001"]
+    assert (trial.status, trial.epoch) == ("stopped", 1)
+    assert trial.reason is not None
+    assert (trial.reason["rule"], trial.reason["epochs_saved"]) == ("budget", 8)
+    assert trial.reason["sentence"] == "the sweep's budget is spent: 2 of 2 hours"
+    seq = journal.state.seq
+    driver.started("t0001")
+    assert not driver.record("t0001", {**epoch, "epoch": 2})
+    driver.exhausted("t0001")
+    driver.failed("t0001", {"rule": "raised", "sentence": "it was ended"})
+    driver.left("t0001", lost=True)
+    driver.release()
+    assert (journal.state.seq, driver.stopping(), driver.refused) == (seq, True, None), "it has had its end"
+
+
+def test_hours_count_those_of_earlier_sessions_and_from_event_to_event(journal: Journal) -> None:
+    clock = Clock()
+    driver = begun(journal, clock, hang_minutes=600, budget={"hours": 2, "trials": 9})
+    journal.state.seconds = 3600.0
+    job = started(driver)
+    journal.state.seconds = 3600.0
+    clock.now = 3599.0
+    assert not driver.stopping()
+    assert driver.record(job.id, fake_training.make_record(from_mapping(job.config, "job"), 1))
+    journal.state.seconds = 7199.0  # as the journal's own clock has it by then
+    assert not driver.stopping()
+    clock.now += 1 + LATE_SECONDS
+    assert driver.stopping()
+
+
+def test_what_spent_hours_cut_short_goes_on_when_there_are_more(journal: Journal) -> None:
+    clock = Clock()
+    driver = begun(journal, clock, hang_minutes=600, budget={"hours": 2, "trials": 9})
+    started(driver)
+    clock.now = 8000.0
+    assert driver.stopping()
+    longer = begun(journal, hang_minutes=600, budget={"hours": 4, "trials": 9})
+    longer.settle()
+    assert journal.state.trials["t0001"].status == "interrupted"
+    assert started(longer).id == "t0001"
 
 
 @pytest.mark.parametrize("old", [False, True])

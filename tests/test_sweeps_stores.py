@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 import typer
 from object_disk import Disk, refuse
-from sweep_driver import left_over, run, spec, start, state_of, wait_for
+from sweep_driver import left_over, run, spec, start, state_of, until, wait_for
 from typer.testing import CliRunner
 
 from analysis.read.sources import journal as events_of
 from record.errors import BadInput, EnvironmentFailed
 from record.journal import journal_objects, journals
 from record.journal.events import SweepStarted
-from sweeps.commands import register
+from sweeps.commands import confirming, register
 from sweeps.journal import folders, lease, stores
 from sweeps.journal.journal import Journal
 from sweeps.spec.load import load
@@ -131,21 +131,20 @@ def test_a_sweep_with_its_journal_on_a_server_is_killed_and_resumed(s3: str, tmp
     path = spec(tmp_path, journal=s3, **PLAIN)
     folder = tmp_path / "runs" / "demo"
     call = f"launch({str(path)!r}, options=options)"
-    process = start(call, epoch_seconds=1.5)  # still at work when the second one asks
-    wait_for(folder, 3, process)
+    process = start(call, epoch_seconds=60)  # still at work when the second one asks, however busy the machine
+    until(lambda: "started" in {event["event"] for event in journals.read(folder)}, process)
     _, err = run(call, code=2)
     assert f"another driver is at work here (process {process.pid} on" in err
     process.kill()
     process.communicate()
     before = list(journals.read(folder))
-    run(call)
+    run(f"extend({str(folder)!r}, {{'trials': 1}}, None, options)")
     events = list(journals.read(folder))
     assert events[: len(before)] == before
     assert [event.seq for event in events] == list(range(1, len(events) + 1))
-    assert len(state_of(folder).with_status("completed")) == 4
+    assert len(state_of(folder).with_status("completed")) == 5
     assert not list(folder.glob("journal-*"))
-    run(f"extend({str(folder)!r}, {{'trials': 1}}, None, options)")
-    run(f"confirm({str(folder)!r}, 1, 1, options)")
+    assert len(confirming.plan(*folders.open_sweep(folder), 1, 1)) == 1
     other = spec(tmp_path, name="next", journal=s3, **{**PLAIN, "search": "tpe"})
     out, _ = run(f"launch({str(other)!r}, options=Options(**common, warm_start={str(folder)!r}))")
     assert "warm start: 5 trials of demo taken over" in out

@@ -9,7 +9,7 @@ import pandas as pd
 from analysis.judge.judging import judge
 from analysis.judge.ranking import rank
 from analysis.read.reading import Paths, read_study
-from analysis.text import finite
+from record.text import finite
 from record.workload.metric import RECORD_KEYS
 
 

@@ -9,10 +9,10 @@ from math import nan
 from typing import Any
 
 from analysis.judge.judging import LIVE, broken, kept_record
-from analysis.judge.ranking import Standing, word
+from analysis.judge.ranking import Standing
 from analysis.judge.vitality import facts_of
 from analysis.read.reading import Study, Trial
-from analysis.text import count, finite, interval, number
+from record.text import count, finite, interval, number, words
 
 MIN_SEEDS = 2
 
@@ -38,7 +38,7 @@ class Gate:
         return self.passed or bool(self.waived)
 
 
-def judge(study: Study, trial: Trial, standing: Standing, waivers: dict[str, str]) -> tuple[Gate, ...]:
+def try_gates(study: Study, trial: Trial, standing: Standing, waivers: dict[str, str]) -> tuple[Gate, ...]:
     """Every gate for one trial; a waiver counts only where the gate failed.
 
     `constraints` needs a sweep with some, `beats_copy` a workload that measures copying.
@@ -59,7 +59,7 @@ def _finished(study: Study, trial: Trial, standing: Standing) -> Gate:
 def _live(study: Study, trial: Trial, standing: Standing) -> Gate:
     last = trial.workload.verdict(trial.validated[-1]) if trial.validated else "no validation"
     passed = standing.status == LIVE or (standing.status == "unfinished" and last == LIVE)
-    evidence = f"{word(standing.status)}; {_heeds(trial, standing)}{word(last)} at the last validation"
+    evidence = f"{words(standing.status)}; {_heeds(trial, standing)}{words(last)} at the last validation"
     return Gate("live", passed, evidence,
                 "" if passed else "choose a live trial with --trial, or sweep a space where codebooks stay alive")
 
@@ -69,7 +69,7 @@ def _heeds(trial: Trial, standing: Standing) -> str:
     if "val/control" not in trial.workload.metrics:
         return ""
     control = f"control {number(standing.control)} {interval(standing.control_low, standing.control_high)}".strip()
-    return f"{control}, DSNR {number(standing.dsnr)} ({word(str(standing.dsnr_status or 'not measured'))}); "
+    return f"{control}, DSNR {number(standing.dsnr)} ({words(str(standing.dsnr_status or 'not measured'))}); "
 
 
 def _constraints(study: Study, trial: Trial, standing: Standing) -> Gate:

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from analysis.read.reading import Trial
-from analysis.text import finite, number
 from record import standing
 from record.bounds import Bound, total_violation
 from record.health import COLLAPSE_RULES
 from record.journal.events import FINISHED
+from record.text import finite, number
 
 LIVE = "live"
 # What a standing shows beside its value: the mean over seeds where there are several.

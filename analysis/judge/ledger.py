@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from analysis.judge.judging import LIVE
-from analysis.judge.ranking import Seeds, Standing, state_word, word
+from analysis.judge.ranking import Seeds, Standing, state_word
 from analysis.judge.vitality import findings, trajectories
 from analysis.read.reading import Study, Trial
-from analysis.text import count, ended, finite, interval, number, printable, share
+from record.text import count, finite, full_stop, interval, number, printable, share, words
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def assess(trial: Trial, standing: Standing) -> Assessment:
     """A run's numbers as sentences; see `_concerns` for what raises a concern."""
     facts = [f"Trained {standing.last_epoch} of {standing.num_epochs or '?'} epochs; {state_word(trial.state)}."]
     if trial.stopped_early:
-        facts.append(ended(f"It stopped early: {trial.stopped_early}"))
+        facts.append(full_stop(f"It stopped early: {trial.stopped_early}"))
     if standing.epoch is not None:
         bounds = interval(standing.control_low, standing.control_high)
         kept = standing.kept_epoch
@@ -118,7 +118,7 @@ def assess(trial: Trial, standing: Standing) -> Assessment:
         mean = f"Mean of {count(len(standing.seeds.seeds), 'seed')}, the first one at" if standing.seeds else "At"
         facts.append(f"{mean} epoch {standing.epoch}, {place}: value {number(standing.value)}, control "
                      f"{number(standing.control)} {bounds}, codebook health {number(standing.health)}, DSNR "
-                     f"{number(standing.dsnr)} ({word(str(standing.dsnr_status or 'not measured'))}).")
+                     f"{number(standing.dsnr)} ({words(str(standing.dsnr_status or 'not measured'))}).")
     if standing.mse is not None and standing.mse_copy:
         ratio = standing.mse / standing.mse_copy
         side = "below" if ratio < 1 else "above"
@@ -147,9 +147,9 @@ def _concerns(trial: Trial, standing: Standing) -> list[str]:
     last = trial.validated[-1] if trial.validated else {}
     concerns = []
     if trial.reason.get("sentence"):
-        concerns.append(ended(f"{trial.state}: {printable(str(trial.reason['sentence']))}"))
+        concerns.append(full_stop(f"{trial.state}: {printable(str(trial.reason['sentence']))}"))
     if standing.status not in (LIVE, "unfinished"):
-        concerns.append(f"It is ranked below every live trial: {word(standing.status)}.")
+        concerns.append(f"It is ranked below every live trial: {words(standing.status)}.")
     concerns += [f"Outside the sweep's constraints: {text}." for text in standing.outside]
     if last.get("val/collapsed"):
         slot, joint, dsnr = (number(finite(last.get(f"val/{key}"))) for key in

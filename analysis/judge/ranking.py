@@ -25,12 +25,11 @@ from typing import Any
 
 from analysis.judge.judging import Judged, judge, judge_ended, kept_record
 from analysis.read.reading import Study, Trial
-from analysis.text import finite
 from record import standing as rules
 from record.journal.events import FINAL, FINISHED
+from record.text import finite
 
 OUTSIDE = 3  # the tier of sound configs outside the constraints
-WORDS = {"actions_ignored": "ignored actions", "no_codes": "no codes"}
 
 
 @dataclass(frozen=True)
@@ -212,11 +211,6 @@ def _confirmed(entry: dict[str, Any] | None) -> Confirmed | None:
         mean=finite(entry["mean"]), low=finite(entry.get("low")), high=finite(entry.get("high")),
         live=int(entry["live"]), outside=int(entry.get("outside", 0)),
     )
-
-
-def word(status: str) -> str:
-    """A status as a reader sees it."""
-    return WORDS.get(status, status.replace("_", " "))
 
 
 def state_word(state: str) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from analysis.judge.ranking import OUTSIDE, Seeds, Standing, word
+from analysis.judge.ranking import OUTSIDE, Seeds, Standing
 from analysis.read.reading import Study
-from analysis.text import count, ended, finite, interval, number, printable
+from record.text import count, finite, full_stop, interval, number, printable, words
 
 SHOWN_OUTSIDE = 3
 
@@ -74,12 +74,12 @@ def decide(study: Study, standings: tuple[Standing, ...]) -> Verdict:
 
 def objective_name(key: str) -> str:
     """The metric's name without its split, for sentences."""
-    return key.removeprefix("val/").replace("_", " ")
+    return words(key.removeprefix("val/"))
 
 
 def _tally(standings: tuple[Standing, ...]) -> str:
     statuses = [item.status for item in standings]
-    return ", ".join(f"{statuses.count(status)} {word(status)}" for status in dict.fromkeys(statuses))
+    return ", ".join(f"{statuses.count(status)} {words(status)}" for status in dict.fromkeys(statuses))
 
 
 def _score_text(item: Standing, name: str) -> str:
@@ -160,7 +160,7 @@ def _cautions(study: Study, first: Standing, others: list[Standing]) -> list[str
     if first.num_epochs and first.last_epoch < first.num_epochs:
         trial = study.trial(first.label)
         why = trial and (trial.stopped_early or printable(str(trial.reason.get("sentence", ""))))
-        cautions.append(ended(f"{first.label} was stopped at epoch {first.last_epoch} of {first.num_epochs}"
+        cautions.append(full_stop(f"{first.label} was stopped at epoch {first.last_epoch} of {first.num_epochs}"
                               + (f": {why}" if why else "")))
     if len({trial.identity.get("data_fingerprint") for trial in study.trials if trial.identity}) > 1:
         cautions.append("These trials saw different data: their values do not compare.")

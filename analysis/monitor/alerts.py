@@ -29,7 +29,7 @@ class _Alerts(Strict):
     alerts: list[Alert]
 
 
-def load(path: str | Path) -> list[Rule]:
+def alert_rules(path: str | Path) -> list[Rule]:
     """The alerts of a production YAML, each as a rule of severity warn.
 
     Raises:

@@ -16,13 +16,13 @@ from analysis.monitor.causes import Cause
 from analysis.monitor.formulas import Check
 from analysis.read.foreign import Recorded, read
 from analysis.read.sources import ENDED
-from analysis.text import MISSING, number, printable
 from record.files import jsonable
 from record.health import columns, engine, expressions, profile, trends
 from record.health.columns import Table
 from record.health.engine import Finding, Judgement
 from record.health.profile import Profile, Watched
 from record.health.trends import Trend
+from record.text import MISSING, number, printable, share
 
 OVER = tuple(ENDED.values())
 
@@ -73,7 +73,7 @@ def examine(run: Recorded, chosen: str | Path | None = None, facts: dict[str, fl
         alerts: a production YAML, whose alerts are judged like rules of the profile.
     """
     known = profile.load(chosen or run.profile)
-    known = production.added(known, production.load(alerts)) if alerts else known
+    known = production.added(known, production.alert_rules(alerts)) if alerts else known
     table = columns.of_records(run.records, {**run.facts, **(facts or {})})
     judgement = engine.judge(table, known) if len(table) else Judgement(known.name, "ok", (), (), {})
     prepared = engine.prepare(table, known)
@@ -140,27 +140,27 @@ def _figure_line(figure: Figure) -> str:
     trend = figure.trend
     if figure.value is None:
         return f"  {figure.title:36} {figure.mark or MISSING}"
-    shown = f"{100 * figure.value:.1f} %" if figure.percent else number(figure.value)
+    shown = share(figure.value, digits=1) if figure.percent else number(figure.value)
     how = trend.word if trend.word != trends.NOT_DETERMINED else \
         f"{trend.change}, trajectory not determined ({trend.points} points)"
     return f"  {figure.title:36} {shown:>10}  {how}" + (f"  [{figure.mark}]" if figure.mark else "")
 
 
-def as_dict(status: Status) -> dict[str, Any]:
+def status_dict(status: Status) -> dict[str, Any]:
     """The status as plain values."""
     judged = status.judgement
     value: dict[str, Any] = jsonable({
         "schema": 1, "run": status.run.name, "kind": status.run.kind, "state": status.run.state,
         "profile": status.profile.name, status.profile.axis: status.last, "severity": judged.severity,
-        "abort": status.aborts, "findings": [_as_dict(item) for item in judged.findings],
-        "cleared": [_as_dict(item) for item in judged.cleared], "causes": [asdict(item) for item in status.causes],
+        "abort": status.aborts, "findings": [_finding_dict(item) for item in judged.findings],
+        "cleared": [_finding_dict(item) for item in judged.cleared], "causes": [asdict(item) for item in status.causes],
         "figures": [asdict(item) for item in status.figures], "checks": [asdict(item) for item in status.checks],
         "not_judged": dict(judged.not_judged), "notes": list(status.run.notes),
     })
     return value
 
 
-def _as_dict(finding: Finding) -> dict[str, Any]:
+def _finding_dict(finding: Finding) -> dict[str, Any]:
     return {**asdict(finding), "sentence": finding.sentence}
 
 
@@ -170,7 +170,7 @@ def follow(path: Path, chosen: str | Path | None, facts: dict[str, float], every
     before: Any = None
     while True:
         status = examine(read(path), chosen, facts, alerts)
-        now = as_dict(status)
+        now = status_dict(status)
         if now != before:
             yield status
         if status.aborts or status.run.state in OVER:

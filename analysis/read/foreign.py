@@ -21,13 +21,13 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from analysis.read.sources import ENDED, flat, is_run, is_sweep, journal
-from analysis.text import printable
-from record import documents, yamlio
+from analysis.read.sources import ENDED, is_run, is_sweep, journal
+from record import documents, files, yamlio
 from record.errors import BadInput
 from record.health.facts import of_config, steps_per_epoch
 from record.journal import events
 from record.run import RunFolder
+from record.text import printable
 from record.workload import workload
 
 Record = dict[str, Any]
@@ -145,11 +145,11 @@ def _joint_embedding(folder: Path) -> Recorded:
     embeddings, more = _lines(folder / EMBEDDINGS)
     notes += more
     summary = _summary(folder / SUMMARY, notes)
-    by_epoch = [flat(row) for row in epochs]
+    by_epoch = [files.flat(row) for row in epochs]
     _add_validation(by_epoch, summary.get("val_losses"), notes)
-    rows = [*_placed([flat(row) for row in embeddings], by_epoch, notes), *by_epoch]
+    rows = [*_placed([files.flat(row) for row in embeddings], by_epoch, notes), *by_epoch]
     rows.sort(key=lambda row: (math.inf if row.get("epoch") is None else row["epoch"], "step" not in row))
-    facts = {key: float(value) for key, value in flat(summary).items()
+    facts = {key: float(value) for key, value in files.flat(summary).items()
              if isinstance(value, (int, float)) and not isinstance(value, bool)}
     patience = next((value for key, value in facts.items() if key.endswith("early_stopping.patience")), None)
     facts |= {"early_stopping_patience": patience} if patience is not None else {}
@@ -215,7 +215,7 @@ def _placed(embeddings: list[Record], by_epoch: Sequence[Record], notes: list[st
 
 def _log(path: Path) -> Recorded:
     rows, notes = _table(path) if path.suffix.lower() == ".csv" else _lines(path)
-    records = [flat(row) for row in rows]
+    records = [files.flat(row) for row in rows]
     if not records:
         raise BadInput("holds no record", source=path, remedy="name a log with one JSON object a line, or a CSV")
     keys = dict.fromkeys(key for record in records for key in record)

@@ -14,15 +14,15 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from analysis.read.sources import STATUS_OF, epoch_records, flat, is_sweep, journal, record_folder
-from analysis.text import printable
-from record import documents, yamlio
+from analysis.read.sources import STATUS_OF, epoch_records, is_sweep, journal, record_folder
+from record import documents, files, yamlio
 from record.bounds import Bound
 from record.errors import BadInput
 from record.journal import events
 from record.journal.events import FINISHED, STATUSES
 from record.run import RunFolder
 from record.schema import build
+from record.text import printable
 from record.workload import workload as workloads
 from record.workload.metric import is_validated
 from record.workload.workload import Workload
@@ -174,7 +174,7 @@ def _read_trial(path: Path, label: str, state: str | None = None, **known: Any) 
     """A run folder as a trial; `state` where a journal knows better than run.json."""
     run = RunFolder(path)
     known_run = run.document() if run.exists() else None
-    config = flat(yamlio.load_mapping(run.config_file)) if run.config_file.exists() else {}
+    config = files.flat(yamlio.load_mapping(run.config_file)) if run.config_file.exists() else {}
     reason = known.pop("reason", None)
     if not reason and known_run and known_run.reason:
         reason = {"rule": "failed", "sentence": known_run.reason}

@@ -74,14 +74,6 @@ def epoch_records(run: RunFolder) -> tuple[dict[str, Any], ...]:
                        remedy="restore it from a copy, or take the run out") from None
 
 
-def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one with dotted keys."""
-    result: dict[str, Any] = {}
-    for key, value in values.items():
-        result |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return result
-
-
 def save(path: Path, text: str) -> Path:
     """Replace `path` atomically.
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from analysis.text import interval, number, share
+from record.text import interval, number, share, words
 
 WIDTH, HEIGHT = 440, 250
 LEFT, RIGHT, TOP, BOTTOM = 50, 14, 14, 34
@@ -201,7 +201,7 @@ def _line(line: Series, x_axis: _Axis, y_axis: _Axis, log: bool) -> Markup:
         body += Markup('<path class="stop" d="M{:.1f} {:.1f}l8 8m0 -8l-8 8"/>').format(x - 4, y - 4)
     values = " ".join(f"{x:g}:{number(y)}" for x, y in line.points)
     return Markup('<g class="series {}" data-label="{}" data-values="{}"><title>{}</title>{}</g>').format(
-        line.status, line.label, values, f"{line.label} ({line.status.replace('_', ' ')})", body)
+        line.status, line.label, values, f"{line.label} ({words(line.status)})", body)
 
 
 def _mark(x: float, y: float, status: str, label: str, title: str) -> Markup:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from analysis.judge.ranking import Standing, bounds, rank, word
+from analysis.judge.ranking import Standing, bounds, rank
 from analysis.read.reading import Study, Trial
 from analysis.report.measures import Cell, Measure, measures
-from analysis.text import MISSING, interval, number
+from record.text import MISSING, interval, number, words
 
 TOP = 4
 ALL_UP_TO = 6
@@ -126,5 +126,5 @@ def _against(study: Study, standings: tuple[Standing, ...], baseline: Trial) -> 
     if winner.mse is not None and base.mse:
         parts.append(f"validation MSE {number(winner.mse)} against {number(base.mse)} "
                      f"({100 * (winner.mse / base.mse - 1):+.0f} %)")
-    return f"{winner.label} against the baseline {baseline.label} ({word(base.status)}): {'; '.join(parts)}." \
+    return f"{winner.label} against the baseline {baseline.label} ({words(base.status)}): {'; '.join(parts)}." \
         if parts else f"The baseline {baseline.label} has no number to compare with."

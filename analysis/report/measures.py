@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from analysis.judge.judging import LIVE, kept_record
-from analysis.judge.ranking import state_word, word
+from analysis.judge.ranking import state_word
 from analysis.judge.vitality import collapse_unjudged, findings
 from analysis.read.reading import Study, Trial
-from analysis.text import MISSING, finite, interval, number, share
 from record.health.trends import NOT_DETERMINED, trend_of
+from record.text import MISSING, finite, interval, number, share, words
 from record.workload.metric import Metric
 
 
@@ -231,7 +231,7 @@ def _last_verdict(trial: Trial) -> Cell:
     if not trial.validated:
         return Cell(None, MISSING)
     last = trial.workload.verdict(trial.validated[-1])
-    return Cell(float(last == LIVE), word(last))
+    return Cell(float(last == LIVE), words(last))
 
 
 def _over_copy(trial: Trial) -> Cell:
@@ -264,7 +264,7 @@ def _dsnr(trial: Trial) -> Cell:
     dsnr = finite(record.get("val/dsnr"))
     if record.get("val/collapsed"):
         return Cell(None, number(dsnr), "collapsed: says nothing")  # random codes are merely unfamiliar
-    return Cell(dsnr, number(dsnr), word(str(status)))
+    return Cell(dsnr, number(dsnr), words(str(status)))
 
 
 def _codes(used: float | None, trial: Trial) -> Cell:

@@ -14,13 +14,13 @@ from analysis.judge.ledger import Assessment, Compute, Stop, assess, compute_led
 from analysis.judge.ranking import Standing, rank
 from analysis.judge.verdict import Difference, Verdict, decide, differences
 from analysis.read.reading import Paths, Study, Trial, read_study
-from analysis.report.charts import Dot, Series
 from analysis.report.compare import Comparison, choose_columns, compare
 from analysis.report.pictures import Strips, strips_of
-from analysis.text import finite, interval, number, printable, value_text
 from record import provenance
 from record.errors import BadInput
 from record.schema import suggest
+from record.text import finite, printable
+from record.workload import workload
 from record.workload.metric import Metric
 
 PICTURED = 2
@@ -28,13 +28,23 @@ ASSESSED = 12
 
 
 @dataclass(frozen=True)
+class Course:
+    """One metric over a training's epochs, None where it is undefined; `ended`: by a stop or a failure."""
+
+    label: str
+    status: str
+    points: tuple[tuple[float, float | None], ...]
+    ended: bool = False
+
+
+@dataclass(frozen=True)
 class Curve:
-    """One metric over the epochs of every trial that has it."""
+    """One metric over the epochs of every training that has it; its title and scale are the workload's."""
 
     key: str
     title: str
     log: bool
-    series: tuple[Series, ...]
+    courses: tuple[Course, ...]
 
 
 @dataclass(frozen=True)
@@ -49,10 +59,10 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Slice:
-    """The value of each trial over one knob."""
+    """The value of each trial over one knob: (label, status, setting, value)."""
 
     knob: str
-    dots: tuple[Dot, ...]
+    trials: tuple[tuple[str, str, Any, float], ...]
 
 
 @dataclass(frozen=True)
@@ -128,12 +138,12 @@ def report_of(study: Study, baseline: str | None = None, now: datetime | None = 
         title=study.name, made_at=(now or datetime.now(UTC)).strftime("%Y-%m-%d %H:%M UTC"),
         version=provenance.lamsweep(), objective=study.objective, knobs=study.knobs, verdict=verdict,
         standings=standings, comparison=compare(study, standings, against),
-        curves=tuple(_curve(ordered, verdict.winner, study.objective, *curve) for curve in study.workload.curves),
-        slices=tuple(_slice(knob, standings, verdict.winner) for knob in study.knobs),
+        curves=tuple(_curve(ordered, study.objective, followed) for followed in study.workload.curves),
+        slices=tuple(_slice(knob, standings) for knob in study.knobs),
         importance=importance(study, standings),
         strips=tuple(strips_of(trials[label], places[label].epoch)
                      for label in _pictured(trials, standings, verdict.winner)),
-        histograms=tuple(_histograms([trials[label] for label in shown], study.objective, verdict.winner)),
+        histograms=tuple(_histograms([trials[label] for label in shown], study.objective)),
         stops=stop_ledger(study), compute=compute_ledger(study), differences=differences(study),
         assessments=tuple(assess(trials[label], places[label]) for label in assessed),
         provenance=tuple(_provenance(study)), glossary=tuple(study.workload.metrics.values()),
@@ -160,26 +170,19 @@ def _baseline(study: Study, name: str) -> Trial:
     return replace(trial, label=f"{trial.label} (baseline)") if study.trial(trial.label) else trial
 
 
-def _chart_status(status: str, label: str, winner: str | None) -> str:
-    return "winner" if label == winner else status
-
-
-def _curve(trials: Sequence[Trial], winner: str | None, objective: str, key: str, title: str, log: bool) -> Curve:
-    series = tuple(
-        Series(trial.label, _chart_status(judge(trial, objective).status, trial.label, winner),
+def _curve(trials: Sequence[Trial], objective: str, followed: workload.Curve) -> Curve:
+    key = followed.key
+    return Curve(*followed, tuple(
+        Course(trial.label, judge(trial, objective).status,
                tuple((float(record["epoch"]), finite(record.get(key))) for record in trial.validated),
                ended=trial.state in ("stopped", "failed"))
         for trial in trials if any(finite(record.get(key)) is not None for record in trial.validated)
-    )
-    return Curve(key, title, log, series)
+    ))
 
 
-def _slice(knob: str, standings: Sequence[Standing], winner: str | None) -> Slice:
-    dots = [(item, item.params[knob]) for item in standings if knob in item.params and item.value is not None]
-    numeric = all(isinstance(x, (int, float)) and not isinstance(x, bool) for _, x in dots)
-    return Slice(knob, tuple(
-        Dot(item.label, _chart_status(item.status, item.label, winner), float(x) if numeric else value_text(x),
-            float(item.value or 0.0)) for item, x in dots))
+def _slice(knob: str, standings: Sequence[Standing]) -> Slice:
+    return Slice(knob, tuple((item.label, item.status, item.params[knob], float(item.value))
+                             for item in standings if knob in item.params and item.value is not None))
 
 
 def _pictured(trials: dict[str, Trial], standings: Sequence[Standing], winner: str | None) -> list[str]:
@@ -190,14 +193,9 @@ def _pictured(trials: dict[str, Trial], standings: Sequence[Standing], winner: s
     return [*first, *(pictured or contrast)][:PICTURED]
 
 
-def _histograms(trials: Sequence[Trial], objective: str, winner: str | None) -> list[Histogram]:
-    found = []
-    for trial in trials:
-        counts = trial.validated[-1].get("val/codebook_histogram") if trial.validated else None
-        if counts:
-            status = _chart_status(judge(trial, objective).status, trial.label, winner)
-            found.append(Histogram(trial.label, status, trial.validated[-1]["epoch"], tuple(int(n) for n in counts)))
-    return found
+def _histograms(trials: Sequence[Trial], objective: str) -> list[Histogram]:
+    return [Histogram(trial.label, judge(trial, objective).status, last["epoch"], tuple(int(n) for n in counts))
+            for trial in trials for last in trial.validated[-1:] if (counts := last.get("val/codebook_histogram"))]
 
 
 def _provenance(study: Study) -> list[tuple[str, str]]:
@@ -236,25 +234,3 @@ def _distinct(values: Any) -> str:
     names = list(dict.fromkeys("not recorded" if value is None else f"{value:,}" if isinstance(value, int) and
                                abs(value) >= 10_000 else str(value) for value in values))
     return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
-
-
-def tiles(report: Report) -> list[tuple[str, str, str]]:
-    """The few numbers at the head of a page: name, value, what it means."""
-    best = report.winner
-    found: list[tuple[str, str, str]] = []
-    if best:
-        name = "Fresh-seed mean" if best.tier == 0 else "Mean objective" if best.seeds else "Objective"
-        found.append((name, number(best.score), f"{best.label}, rank 1 of {len(report.standings)}"))
-        if best.control is not None:
-            bounds = interval(best.control_low, best.control_high)
-            found.append(("Control", number(best.control), f"95 % {bounds}" if bounds else "no interval"))
-        if best.health is not None:
-            found.append(("Codebook health", number(best.health), "1 is full health"))
-        if best.mse is not None and best.mse_copy:
-            found.append(("MSE against copying", number(best.mse / best.mse_copy),
-                          f"{number(best.mse)} against {number(best.mse_copy)}"))
-    live = sum(item.status == "live" and not item.outside for item in report.standings)
-    found.append(("Live trials", f"{live} of {len(report.standings)}", "may win"))
-    spent = report.compute
-    found.append(("Epochs trained", f"{spent.epochs_spent:,}", f"{spent.epochs_saved:,} saved by stopping early"))
-    return found

@@ -33,13 +33,14 @@ def demo(
     The same command again does nothing, or finishes what was interrupted.
     """
     from lam.data.demo import Demo, make
+    from record.text import share
 
     made = make(folder, Demo(game, episodes, length, size, seed))
     if made.explained_variance is None:
         typer.echo(f"{folder} already holds this demonstration; nothing to do")
         return
     typer.echo(f"wrote {made.written} clips of {game} to {folder}")
-    typer.echo(f"the codec explains {made.explained_variance:.1%} of what differs from the mean picture")
+    typer.echo(f"the codec explains {share(made.explained_variance, digits=1)} of what differs from the mean picture")
     typer.echo(f"next: lam data inspect {folder}")
 
 

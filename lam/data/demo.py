@@ -145,7 +145,7 @@ def _action_names(game: str) -> list[str]:
 def _clip(demo: Demo, number: int) -> atari.Clip:
     seed = (demo.seed, number)
     if demo.game == panning.NAME:
-        return panning.play(demo.length, demo.size, seed)
+        return panning.pan(demo.length, demo.size, seed)
     return atari.play(demo.game, demo.length, demo.size, seed)
 
 

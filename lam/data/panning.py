@@ -18,7 +18,7 @@ PIXELS = 2  # of a side of 64, a video frame
 DIRECTIONS = {"UP": (-1, 0), "RIGHT": (0, 1), "LEFT": (0, -1), "DOWN": (1, 0)}
 
 
-def play(latent_frames: int, size: int, seed: tuple[int, ...]) -> atari.Clip:
+def pan(latent_frames: int, size: int, seed: tuple[int, ...]) -> atari.Clip:
     """One clip of `latent_frames` latent frames of `size` x `size` pixels; the same arguments give the same clip."""
     random = np.random.default_rng(seed)
     still = atari.play("ms_pacman", 4, size, seed).frames[-1]

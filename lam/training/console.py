@@ -22,6 +22,7 @@ from lam.training import checkpoints, loop
 from record import files
 from record.errors import AnswerIsNo, BadInput
 from record.run import RunFolder
+from record.text import seen, share
 
 COLUMNS = (
     ("epoch", "epoch", "{:.0f}"), ("train loss", "train/loss", "{:.4f}"), ("val MSE", "val/mse_loss", "{:.4f}"),
@@ -54,9 +55,7 @@ def _print_health(folder: RunFolder, epoch: int) -> None:
     """What fired or cleared at this epoch; what is only informative is left to `lam monitor`."""
     for event in folder.health():
         if event["epoch"] == epoch and event["severity"] != "info":
-            value = event["value"]
-            shown = f"{value:.4g}" if isinstance(value, float) else value
-            print(f"{event['severity']}: {event['rule']} {event['event']} (value {shown}, threshold "
+            print(f"{event['severity']}: {event['rule']} {event['event']} (value {seen(event['value'])}, threshold "
                   f"{event['threshold']})", flush=True)
 
 
@@ -148,9 +147,10 @@ def _print_evaluation(result: dict[str, Any], path: Path) -> None:
     if found is None:
         console.print("probe: the files hold no two true actions that are known")
     else:
+        accuracy, majority, shuffled = (share(found[name], digits=1) for name in ("accuracy", "majority", "shuffled"))
         console.print(
-            f"probe: the codes tell the true action in {found['accuracy']:.1%} of {found['transitions']} transitions; "
-            f"always the commonest action: {found['majority']:.1%}; shuffled labels: {found['shuffled']:.1%}; "
+            f"probe: the codes tell the true action in {accuracy} of {found['transitions']} transitions; "
+            f"always the commonest action: {majority}; shuffled labels: {shuffled}; "
             f"gain {found['gain']:+.3f} [{found['gain_low']:+.3f}, {found['gain_high']:+.3f}] over "
             f"{found['videos']} videos" + f"; {found['unlabelled']} have no true action" * (found["unlabelled"] > 0)
         )

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from record.files import as_number
 from record.health import expressions
 from record.health.expressions import Expression, Operation
 
@@ -86,19 +87,15 @@ def of_records(records: Sequence[Mapping[str, Any]], facts: Facts | None = None)
         if any(isinstance(value, str) for value in values):
             columns[key] = np.array([None if value is _ABSENT else value for value in values], dtype=object)
             continue
-        columns[key] = np.array([_number(value) for value in values], dtype=np.float64)
+        columns[key] = np.array([as_number(value) for value in values], dtype=np.float64)
         flags = ~np.isfinite(columns[key]) & np.array([value is not _ABSENT for value in values], dtype=bool)
         if flags.any():
             nonfinite[key] = flags
-    epoch = np.array([_number(record.get("epoch")) for record in records], dtype=np.float64)
+    epoch = np.array([as_number(record.get("epoch")) for record in records], dtype=np.float64)
     return Table(epoch, columns, nonfinite, dict(facts or {}))
 
 
 _ABSENT: Any = object()
-
-
-def _number(value: Any) -> float:
-    return float(value) if isinstance(value, (int, float)) else math.nan
 
 
 def series(records: Iterable[Mapping[str, Any]], key: str) -> tuple[list[float], list[float]]:

@@ -22,6 +22,7 @@ from record.health.columns import Table, of_records
 from record.health.findings import Event, Finding, Judgement
 from record.health.profile import Profile, Rule
 from record.health.statistics import STATISTICS, streak
+from record.text import short
 
 Bools = NDArray[np.bool_]
 _ORDER = {"info": 1, "warn": 2, "abort": 3}
@@ -250,7 +251,7 @@ def _plain(value: Any) -> float | str | None:
 def _shown(threshold: Any) -> str:
     if isinstance(threshold, tuple):
         return f"[{threshold[0]:g}, {threshold[1]:g}]"
-    return threshold if isinstance(threshold, str) else f"{threshold:.4g}"
+    return threshold if isinstance(threshold, str) else short(threshold)
 
 
 def _resolve(table: Table, threshold: Any, word: bool) -> Any:

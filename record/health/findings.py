@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from record.health.profile import Severity
+from record.text import seen, words
 
 
 @dataclass(frozen=True)
@@ -49,30 +49,24 @@ class Finding:
     @property
     def sentence(self) -> str:
         """What was seen, with value and threshold; where the latest value does not meet it, also the one that fired."""
-        shown, began = _text(self.value), "" if self.since is None else f"{self.axis} {self.since:g}"
+        shown, began = seen(self.value), "" if self.since is None else f"{self.axis} {self.since:g}"
         named = f" ({', '.join(self.evidence)})" if self.evidence else ""
         if self.meets:
             since = began and f" since {began}"
             if self.counts:
                 return f"{shown} hold{named}, at least {self.threshold} do{since}"
-            return f"{self.condition} is {shown}, {self.comparison.replace('_', ' ')} {self.threshold}{since}"
+            return f"{self.condition} is {shown}, {words(self.comparison)} {self.threshold}{since}"
         start = began and f" from {began} on"
         now = "now" if self.active else "when the rule last held"
         if self.counts:
-            return (f"{_text(self.fired)} held when the rule fired{start}, {shown}{named} {now}; it asks for "
+            return (f"{seen(self.fired)} held when the rule fired{start}, {shown}{named} {now}; it asks for "
                     f"{self.threshold}")
-        word = _PAST.get(self.comparison, f"was {self.comparison.replace('_', ' ')}")
-        return (f"{self.condition} {word} {self.threshold}{start} ({_text(self.fired)} when the rule fired) and is "
+        word = _PAST.get(self.comparison, f"was {words(self.comparison)}")
+        return (f"{self.condition} {word} {self.threshold}{start} ({seen(self.fired)} when the rule fired) and is "
                 f"{shown} {now}")
 
 
 _PAST = {"is": "was", "is_not": "was not"}
-
-
-def _text(value: float | str | None) -> str:
-    if isinstance(value, str):
-        return value
-    return "not defined" if value is None or math.isnan(value) else f"{value:.4g}"
 
 
 @dataclass(frozen=True)

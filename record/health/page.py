@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from record.health import engine, expressions, profile, trends
 from record.health.profile import Profile, Rule
+from record.text import words
 
 
 def health_page() -> str:
@@ -53,7 +54,7 @@ def _condition(rule: Rule) -> str:
         return rule.condition
     shown = list(rule.threshold) if isinstance(rule.threshold, tuple) else expressions.text(rule.threshold)
     times = f", {rule.patience} records in a row" if rule.patience != 1 else ""
-    return f"{rule.condition} {rule.comparison.replace('_', ' ')} {shown}{times}".replace("|", "\\|")
+    return f"{rule.condition} {words(rule.comparison)} {shown}{times}".replace("|", "\\|")
 
 
 def _phase(rule: Rule) -> str:

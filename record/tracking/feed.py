@@ -8,6 +8,8 @@ import time
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from record.text import gist
+
 log = logging.getLogger(__name__)
 
 CAPACITY = 10_000  # items that may wait; a sink that is this far behind is not coming back
@@ -86,7 +88,7 @@ class Feed:
             self._sink.close(self._ending or "interrupted")
         except Exception as error:
             if not self._given_up:
-                self._warn(f"failed ({type(error).__name__}: {_first_line(error)})")
+                self._warn(f"failed ({type(error).__name__}: {gist(error)})")
 
     def _take(self) -> list[Any]:
         """Everything that waits; empty only when no more will come."""
@@ -107,8 +109,3 @@ def close(feeds: list[Feed], ending: str, seconds: float | None = None) -> None:
         feed.end(ending)
     for feed in feeds:
         feed.wait(deadline)
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else "no message"

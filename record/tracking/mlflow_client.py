@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from record import files
 from record.tracking.view import plain
 
 KEY_TAG = "lam.key"
@@ -63,7 +64,7 @@ class MlflowRun:
         """Log params, groups flattened with dots."""
         from mlflow.entities import Param
 
-        entries = [Param(key, str(value)[:PARAM_LENGTH]) for key, value in flat(values)]
+        entries = [Param(key, str(value)[:PARAM_LENGTH]) for key, value in files.flat(values).items()]
         for begin in range(0, len(entries), PARAMS):
             self._client.log_batch(self.id, params=entries[begin : begin + PARAMS])
 
@@ -95,15 +96,6 @@ class MlflowRun:
         entries = [Metric(key, value, now, step) for key, value, step in values]
         for begin in range(0, len(entries), BATCH):
             self._client.log_batch(self.id, metrics=entries[begin : begin + BATCH])
-
-
-def flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    """(dotted key, value) of a nested mapping."""
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
 
 
 def _numbers(record: dict[str, Any]) -> Iterable[tuple[str, float]]:

@@ -158,16 +158,16 @@ def confirm(
     quiet: Quiet = False,
 ) -> None:
     """Train the best trials again on fresh seeds; the same command does only what is missing."""
+    from record.text import short
     from sweeps.commands.confirming import confirm as run
     from sweeps.commands.launching import Options
-    from sweeps.views.words import number
 
     found = run(folder, top, seeds, Options(address=address, quiet=quiet, again=_this_command()))
     for row in found.trials:
-        typer.echo(f"{row.trial}: {found.objective} {number(row.mean)} [{number(row.low)}, {number(row.high)}] over "
+        typer.echo(f"{row.trial}: {found.objective} {short(row.mean)} [{short(row.low)}, {short(row.high)}] over "
                    f"{len(row.seeds)} fresh seeds, {row.live} of them live")
     for pair in found.differences:
-        typer.echo(f"{pair.a} - {pair.b}: {number(pair.mean)} [{number(pair.low)}, {number(pair.high)}]")
+        typer.echo(f"{pair.a} - {pair.b}: {short(pair.mean)} [{short(pair.low)}, {short(pair.high)}]")
     typer.echo(f"wrote {folder / 'confirm.json'}")
 
 

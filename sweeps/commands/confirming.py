@@ -30,8 +30,9 @@ from sweeps.journal.state import Result, SweepState, TrialState, ranking, result
 from sweeps.scheduling import scheduler
 from sweeps.spec.spec import Sweep
 from sweeps.views import display
-from sweeps.workers.driver import MAX_LOSSES, is_judged, result_event
+from sweeps.workers.driver import is_judged, result_event
 from sweeps.workers.engine import Job
+from sweeps.workers.losses import MAX_LOSSES
 
 FIRST_SEED = 1000
 

@@ -15,6 +15,7 @@ from record import yamlio
 from record.errors import BadInput
 from record.journal import events
 from record.schema import build
+from record.text import share, short
 from sweeps.journal.state import SweepState, ranking
 from sweeps.scheduling import scheduler
 from sweeps.spec.sections import Scheduler
@@ -55,9 +56,9 @@ class Outcome:
     def sentence(self) -> str:
         """The outcome in words."""
         saved = self.recorded_epochs - self.epochs
-        share = saved / self.recorded_epochs if self.recorded_epochs else 0.0
-        text = (f"{self.policy}: {self.epochs} of {self.recorded_epochs} epochs, {saved} saved ({share:.0%}), "
-                f"{self.recorded_tflops - self.tflops:.4g} of {self.recorded_tflops:.4g} TFLOP; "
+        text = (f"{self.policy}: {self.epochs} of {self.recorded_epochs} epochs, {saved} saved "
+                f"({share(saved, self.recorded_epochs or 1)}), "
+                f"{short(self.recorded_tflops - self.tflops)} of {short(self.recorded_tflops)} TFLOP; "
                 f"{self.stopped} of {self.trials} trials ended earlier")
         if self.skipped:
             text += f", further seeds of them not begun: {self.skipped}"
@@ -68,7 +69,7 @@ class Outcome:
         if self.winner_kept:
             return text + f"; the winner {self.winner} is kept"
         return text + (f"; it ends the winner {self.winner} at epoch {self.winner_epoch} and names {self.best} instead "
-                       f"(worse by {self.regret:.4g})")
+                       f"(worse by {short(self.regret)})")
 
 
 def parse(text: str, sweep: Sweep) -> tuple[str, Scheduler | None]:

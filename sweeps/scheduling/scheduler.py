@@ -24,6 +24,7 @@ from typing import Literal
 from record import health
 from record.journal.events import Change, Completed, Failed, Paused, Reason, Stopped
 from record.standing import is_sound
+from record.text import short, words
 from record.workload import workload
 from record.workload.settings import Settings
 from sweeps.journal.state import Result, SweepState, TrialState
@@ -78,7 +79,7 @@ def judge(spec: SweepSpec, state: SweepState, trial: TrialState, config: Setting
         return Ending("completed", "full_budget", f"trained all {latest.epoch} epochs", 0)
     return (_collapse(trial, config, saved, spec)
             or _by_rule(spec, state, trial, saved)
-            or _out_of_budget(spec, state, saved))
+            or _by_budget(spec, state, saved))
 
 
 def epochs_left(spec: SweepSpec, trial: TrialState, config: Settings) -> int:
@@ -147,7 +148,7 @@ def _asha(spec: SweepSpec, asha: Asha, state: SweepState, trial: TrialState, sav
     unit = " TFLOP" if asha.on_tflops else ""
     value, limit = _apart(latest.objective, cutoff)
     sentence = (f"{spec.primary} {value}{_state(latest)} at epoch {latest.epoch} is not among the "
-                f"best {decision.places} of {decision.arrivals} trials at rung {levels[reached]:.4g}{unit} "
+                f"best {decision.places} of {decision.arrivals} trials at rung {short(levels[reached])}{unit} "
                 f"(cutoff {limit})")
     rung = levels[reached] if asha.on_tflops else int(levels[reached])
     return Ending("paused" if asha.promote else "stopped", "asha", sentence, saved, rung, latest.objective, cutoff,
@@ -248,12 +249,17 @@ def _worth(result: Result, maximise: bool) -> float:
 
 
 def _state(result: Result) -> str:
-    return "" if is_sound(result.verdict) else f" ({result.verdict.replace('_', ' ')})"
+    return "" if is_sound(result.verdict) else f" ({words(result.verdict)})"
 
 
-def _out_of_budget(spec: SweepSpec, state: SweepState, saved: int) -> Ending | None:
+def _by_budget(spec: SweepSpec, state: SweepState, saved: int) -> Ending | None:
     spent = spent_budget(spec, state, trials=False)
-    return Ending("stopped", "budget", f"the sweep's budget is spent: {spent}", saved) if spent else None
+    return out_of_budget(spent, saved) if spent else None
+
+
+def out_of_budget(spent: str, saved: int) -> Ending:
+    """The end of a trial because of what is `spent`."""
+    return Ending("stopped", "budget", f"the sweep's budget is spent: {spent}", saved)
 
 
 def used(spec: SweepSpec, state: SweepState) -> dict[str, float]:
@@ -272,5 +278,5 @@ def spent_budget(spec: SweepSpec, state: SweepState, trials: bool = True) -> str
     for name, amount in used(spec, state).items():
         limit = getattr(budget, name)
         if limit is not None and amount >= limit and (trials or name != "trials"):
-            return f"{amount:.4g} of {limit:.4g} {name}"
+            return f"{short(amount)} of {short(limit)} {name}"
     return None

@@ -18,11 +18,12 @@ from rich.table import Table
 from rich.text import Text
 
 from record.journal import events, journals
+from record.text import short, words
 from sweeps.journal import folders, stores
 from sweeps.journal.state import SweepState, TrialState, ranking
 from sweeps.spec.spec import Sweep
 from sweeps.views import outlook, summary
-from sweeps.views.words import counts_text, number, params_text
+from sweeps.views.words import counts_text, params_text
 from sweeps.workers.signals import STOPPING, Signals
 
 ROWS = 16
@@ -84,10 +85,10 @@ def line(event: events.JournalEvent, max_epochs: int) -> str:
         case events.Suggested():
             return f"{event.trial} suggested {params_text(event.params)}"
         case events.Result():
-            return (f"{event.trial} epoch {event.epoch}/{max_epochs} objective {number(event.objective)} "
-                    f"{event.verdict.replace('_', ' ')}")
+            return (f"{event.trial} epoch {event.epoch}/{max_epochs} objective {short(event.objective)} "
+                    f"{words(event.verdict)}")
         case events.Completed():
-            return f"{event.trial} completed after {event.epoch} epochs, objective {number(event.objective)}"
+            return f"{event.trial} completed after {event.epoch} epochs, objective {short(event.objective)}"
         case events.Cut():
             return f"{event.trial} {event.event} after {event.epoch} epochs: {event.reason.sentence}"
         case events.TrialInterrupted():
@@ -240,7 +241,7 @@ def table(sweep: Sweep, state: SweepState, trials: Sequence[TrialState] | None =
 
 def _row(trial: TrialState, max_epochs: int, maximise: bool) -> tuple[str, ...]:
     best = trial.best(maximise)
-    objective = number(best.objective if best else None) if trial.epoch else "-"
+    objective = short(best.objective if best else None) if trial.epoch else "-"
     again = f"repeats {trial.repeats} with seed {trial.seed}: " if trial.repeats else ""
     return (trial.id, "running" if trial.status == "started" else trial.status, f"{trial.epoch}/{max_epochs}",
             objective + (f" at {best.epoch}" if best and best.epoch != trial.epoch else ""),
@@ -250,4 +251,4 @@ def _row(trial: TrialState, max_epochs: int, maximise: bool) -> tuple[str, ...]:
 def _verdicts(trial: TrialState, at_best: str) -> str:
     """The verdict at the best epoch, and the last one where it is another."""
     found = dict.fromkeys(filter(None, (at_best, trial.verdict)))
-    return ", then ".join(found).replace("_", " ")
+    return words(", then ".join(found))

@@ -9,6 +9,7 @@ import optuna
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from record.errors import BadInput, EnvironmentFailed
+from record.text import gist
 from sweeps.journal import folders
 from sweeps.journal.state import SweepState
 from sweeps.search import searcher
@@ -35,10 +36,10 @@ def export(folder: str | Path, storage: str) -> tuple[str, int]:
     try:
         return name, _write(sweep, state, name, storage)
     except (ValueError, ImportError, ArgumentError) as error:
-        raise BadInput(f"Optuna cannot open {storage.split('://')[0]}:// ({_gist(error)})", source="--to",
+        raise BadInput(f"Optuna cannot open {storage.split('://')[0]}:// ({gist(error)})", source="--to",
                        remedy="install the database's driver, or write for example sqlite:///studies.db") from None
     except (SQLAlchemyError, OSError) as error:
-        raise EnvironmentFailed(f"{storage} does not take the study ({_gist(error)}); check the URL and the disk"
+        raise EnvironmentFailed(f"{storage} does not take the study ({gist(error)}); check the URL and the disk"
                                 ) from error
 
 
@@ -52,7 +53,3 @@ def _write(sweep: Sweep, state: SweepState, name: str, storage: str) -> int:
         trials = searcher.tellable(sweep.spec, state)
         study.add_trials(trials)
     return len(trials)
-
-
-def _gist(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

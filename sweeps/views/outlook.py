@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from record.errors import LamError
+from record.text import duration, short, words
 from sweeps.journal import folders
 from sweeps.journal.state import SweepState, TrialState
 from sweeps.scheduling import scheduler
@@ -66,20 +67,13 @@ def _part(sweep: Sweep, state: SweepState, first: TrialState) -> float:
 def sentence(sweep: Sweep, state: SweepState, at_work: bool | None = True) -> str:
     """The outlook in words."""
     found = outlook(sweep, state, at_work)
-    left = ", ".join(f"{amount:.4g} {name.replace('_', ' ')}" for name, amount in found.left.items())
+    left = ", ".join(f"{short(amount)} {words(name)}" for name, amount in found.left.items())
     if found.seconds == 0 and is_over(sweep, state, found.left):
         return f"budget left: {left}; the sweep is over"
     if at_work is False:
         return f"budget left: {left}"
     when = "not known yet" if math.isnan(found.seconds) else f"in about {duration(found.seconds)}"
     return f"budget left: {left}; estimated end {when}"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def nobody_sentence(sweep: Sweep, folder: Path) -> str:

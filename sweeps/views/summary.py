@@ -8,10 +8,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from record.standing import is_sound
+from record.text import count, share, short, words
 from sweeps.journal.state import Result, SweepState, TrialState, mean_result, pareto, ranking
 from sweeps.spec.spec import Sweep
 from sweeps.views import outlook
-from sweeps.views.words import counts_text, number, params_text
+from sweeps.views.words import counts_text, params_text
 
 
 @dataclass(frozen=True)
@@ -72,14 +73,14 @@ def best_sentence(sweep: Sweep, state: SweepState) -> str:
     trainings = _averaged(state, trial)
     where, mean = (f" at epoch {result.epoch}", "") if len(trainings) == 1 else (
         "", f", the mean of {_seeds(trainings)}")
-    text = (f"best: {trial.id} with {sweep.spec.primary} {number(result.objective)}{where} "
+    text = (f"best: {trial.id} with {sweep.spec.primary} {short(result.objective)}{where} "
             f"({params_text(trial.params)}){mean}{_under_way(trial)}{_reservations(trial, result, not mean)}")
     if not is_sound(result.verdict, sweep.needs_codes):
         return f"no trial is live; {text}"
     if result.violation > 0:
         return f"no live trial is inside the constraints; {text}"
     if len(rows) > 1:
-        text += f"; next is {rows[1][0].id} with {number(rows[1][1].objective)}{_under_way(rows[1][0])}"
+        text += f"; next is {rows[1][0].id} with {short(rows[1][1].objective)}{_under_way(rows[1][0])}"
     return text
 
 
@@ -116,13 +117,8 @@ def outside(violation: float) -> str:
     """How far a result is outside the constraints, '' where it is inside."""
     if violation <= 0:
         return ""
-    return f", outside its constraints by {violation:.4g}" if math.isfinite(violation) else (
+    return f", outside its constraints by {short(violation)}" if math.isfinite(violation) else (
         ", a constraint could not be measured")
-
-
-def words(verdict: str) -> str:
-    """A verdict as it is said."""
-    return verdict.replace("_", " ")
 
 
 def status(sweep: Sweep, state: SweepState, at_work: bool | None = None) -> dict[str, Any]:
@@ -185,7 +181,7 @@ def _best_in_words(trial: TrialState, maximise: bool) -> str:
     if best is None:
         return f"not finite, {words(trial.verdict)}"
     end = f", ended {words(trial.verdict)}" if trial.verdict != best.verdict else ""
-    return f"{number(best.objective)} at epoch {best.epoch} ({words(best.verdict)}){end}{outside(best.violation)}"
+    return f"{short(best.objective)} at epoch {best.epoch} ({words(best.verdict)}){end}{outside(best.violation)}"
 
 
 def _mean(sweep: Sweep, state: SweepState, trial: TrialState) -> str:
@@ -194,15 +190,15 @@ def _mean(sweep: Sweep, state: SweepState, trial: TrialState) -> str:
     result = mean_result(trainings, sweep.spec.maximise)
     if trial.repeats or len(trainings) == 1 or result is None:
         return ""
-    return f"; the mean of {_seeds(trainings)} is {number(result.objective)}"
+    return f"; the mean of {_seeds(trainings)} is {short(result.objective)}"
 
 
 def totals_lines(state: SweepState) -> list[str]:
     """Counts, and what was spent, saved and wasted."""
     total = totals(state)
     full = total.epochs + total.epochs_saved
-    saved = f", {total.epochs_saved} saved of {full} ({total.epochs_saved / full:.0%})" if total.epochs_saved else ""
+    saved = f", {total.epochs_saved} saved of {full} ({share(total.epochs_saved, full)})" if total.epochs_saved else ""
     wasted = f", {total.epochs_wasted} on failed or collapsed trials" if total.epochs_wasted else ""
-    flops = f" ({total.tflops_saved:.4g} saved)" if total.tflops_saved else ""
-    return [f"{total.trials} trials: {counts_text(state)}",
-            f"spent {total.epochs} epochs{wasted}{saved}, {total.tflops:.4g} TFLOP{flops}, {total.seconds:.0f} s"]
+    flops = f" ({short(total.tflops_saved)} saved)" if total.tflops_saved else ""
+    return [f"{count(total.trials, 'trial')}: {counts_text(state)}",
+            f"spent {total.epochs} epochs{wasted}{saved}, {short(total.tflops)} TFLOP{flops}, {total.seconds:.0f} s"]

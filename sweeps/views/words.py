@@ -1,22 +1,17 @@
-"""Words that every page of a sweep says: its knobs, a number, how many trials are in which state."""
+"""Words that every page of a sweep says: its knobs, how many trials are in which state."""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
+from record.text import short, value_text
 from sweeps.journal.state import SweepState
 
 
 def params_text(params: dict[str, Any]) -> str:
     """Knobs on one line, floats with four digits."""
-    return " ".join(f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
+    return " ".join(f"{name}={short(value) if isinstance(value, float) else value_text(value)}"
                     for name, value in params.items())
-
-
-def number(value: float | None) -> str:
-    """Four digits, or 'not finite'."""
-    return "not finite" if value is None or not math.isfinite(value) else f"{value:.4g}"
 
 
 def counts_text(state: SweepState) -> str:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import socket
 import time
 from collections.abc import Callable
 from typing import Any, Literal
 
 from record.bounds import total_violation
-from record.errors import MEMORY_REMEDY, BadInput
+from record.errors import BadInput
 from record.journal import events
 from record.journal.events import Reason
 from record.run import RunFolder
 from record.standing import is_trained
+from record.text import short
 from record.workload.metric import is_validated
 from record.workload.settings import Settings
 from record.workload.workload import find
@@ -25,12 +25,12 @@ from sweeps.scheduling import scheduler
 from sweeps.search import searcher
 from sweeps.spec.spec import Sweep, SweepSpec
 from sweeps.workers.engine import Job
+from sweeps.workers.losses import MAX_MEMORY_LOSSES, why_lost
 
-MAX_LOSSES = 3
-MAX_MEMORY_LOSSES = 2
 MAX_FAILURES_IN_A_ROW = 10  # a fault of the code, the data or the machine fails all trials; few spaces do
 SILENCES = 2  # a worker ends itself after one hang_minutes; the driver gives up on one that could not after two
 NEVER_PROMOTED = "; it was paused and never promoted"  # what journals say that have no field `paused`
+LATE_SECONDS = 1.0  # what tells of spent hours is written late enough for any clock to find them spent
 
 Listener = Callable[[events.JournalEvent], None]
 
@@ -59,9 +59,11 @@ class SweepDriver:
         self._configs: dict[str, Settings] = {}
         self._losses: dict[str, int] = {}
         self._failures = 0  # in a row
+        self._out_of_hours = False
         self._live: set[str] = set()
         self._heard: dict[str, float] = {}
         self._waiting: list[str] = []
+        self._told = self._clock()  # when the journal heard last
 
     def settle(self) -> None:
         """Make up for how the last session ended, before anything runs.
@@ -150,6 +152,8 @@ class SweepDriver:
 
     def started(self, job_id: str) -> None:
         """A worker has taken the trial."""
+        if self._trial(job_id).final:
+            return
         self._heard[job_id] = self._clock()
         self._write(events.Started(trial=job_id))
 
@@ -162,6 +166,8 @@ class SweepDriver:
         self._heard[job_id] = self._clock()
         trial = self._trial(job_id)
         verdict = self.sweep.workload.verdict(record)
+        if trial.final:
+            return False
         if record["epoch"] <= trial.epoch or not is_judged(record, verdict):
             return True
         self._write(result_event(self.sweep.spec, job_id, record, verdict))
@@ -185,6 +191,8 @@ class SweepDriver:
     def exhausted(self, job_id: str) -> None:
         """Training ended without a record that ends the trial: judged by what is known, else a failure."""
         trial = self._trial(job_id)
+        if trial.final:
+            return
         config, aborted = self._config(trial), self._aborted(trial)
         if aborted is not None and trial.epoch < config.num_epochs:
             self._fail(trial, aborted)
@@ -201,13 +209,35 @@ class SweepDriver:
         return Reason(rule=known.rule, sentence=known.reason or "") if known and known.rule else None
 
     def stopping(self) -> bool:
-        """Whether everything should end now."""
+        """Whether everything should end now; hours that are spent in the middle of an epoch end it there."""
+        if self._live and not self._out_of_hours and self._hours_are_spent():
+            self._end_by_clock()
         limit = SILENCES * self.sweep.spec.hang_minutes * 60
         for job_id, heard in self._heard.items():
             if self._clock() - heard > limit:
                 self.refused = (f"{job_id}: its worker has reported no epoch for {limit / 60:g} minutes and has not "
                                 "ended; a process that waits for a disk that is gone cannot")
-        return self.refused is not None or self._asked_to_stop()
+        return self.refused is not None or self._out_of_hours or self._asked_to_stop()
+
+    def _hours_are_spent(self) -> bool:
+        """By the clock: the journal's own time stands still between two events."""
+        hours = self.sweep.spec.budget.hours
+        spent = self.journal.state.seconds + self._clock() - self._told
+        return hours is not None and spent >= hours * 3600 + LATE_SECONDS
+
+    def _end_by_clock(self) -> None:
+        """Stop what runs and what would run again; a longer budget lets it go on from its last checkpoint."""
+        self._out_of_hours = True
+        hours = short(self.sweep.spec.budget.hours)
+        for trial_id in sorted({*self._live, *self._waiting}):
+            trial = self._trial(trial_id)
+            if not trial.final:
+                left = scheduler.epochs_left(self.sweep.spec, trial, self._config(trial))
+                ending = scheduler.out_of_budget(f"{hours} of {hours} hours", left)
+                self._write(ending.of(trial, self.sweep.spec.maximise))
+                self._mark_stopped(trial)
+        self._waiting.clear()
+        self._end_paused()
 
     def failed(self, job_id: str, reason: dict[str, str]) -> None:
         """Training raised, and its process ends.
@@ -217,6 +247,8 @@ class SweepDriver:
         """
         if reason["rule"] == "environment":
             self.refused = f"{job_id}: {reason['sentence']}"
+        elif self._trial(job_id).final:
+            return
         elif reason["rule"] != "out_of_memory" or self._losses.get(job_id, 0) + 1 >= MAX_MEMORY_LOSSES:
             self._fail(self._trial(job_id), Reason.model_validate(reason))
 
@@ -235,29 +267,13 @@ class SweepDriver:
         if trial.final or trial.status == "paused":
             return
         self._losses[job_id] = self._losses.get(job_id, 0) + lost
-        reason = self._why_lost(trial, error, silent) if lost else None
+        reason = why_lost(self._losses[job_id], trial.epoch, error, silent, self.sweep.spec.hang_minutes) if lost \
+            else None
         if reason is not None:
             self._fail(trial, reason)
             return
         self._write(events.TrialInterrupted(trial=job_id, epoch=trial.epoch))
         self._waiting.append(job_id)
-
-    def _why_lost(self, trial: TrialState, error: str, silent: float) -> Reason | None:
-        """The reason why a trial whose process died after `silent` seconds does not come back; None where it does."""
-        losses, minutes = self._losses[trial.id], self.sweep.spec.hang_minutes
-        if silent >= minutes * 60:
-            return Reason(rule="hung", sentence=f"it reported no epoch for {minutes:g} minutes after epoch "
-                          f"{trial.epoch} and was killed; output.log in its folder shows where it stood "
-                          "(hang_minutes sets the limit)")
-        memory = memory_sentence(error)
-        if memory and losses >= MAX_MEMORY_LOSSES:
-            return Reason(rule="out_of_memory", sentence=f"its process was killed {losses} times because memory ran "
-                          f"out ({memory}); {MEMORY_REMEDY}, lower concurrency, or give a trial more resources.cpu")
-        if losses >= MAX_LOSSES:
-            return Reason(rule="process_lost", sentence=f"its process died {losses} times, last after epoch "
-                          f"{trial.epoch}; see output.log in its folder. If the kernel killed it because memory "
-                          f"ran out (dmesg says so): {MEMORY_REMEDY}")
-        return None
 
     def release(self) -> None:
         """The engine has returned or failed: whatever it did not account for is interrupted."""
@@ -269,6 +285,7 @@ class SweepDriver:
 
     def _write(self, event: events.JournalEvent) -> None:
         stored = self.journal.append(event)
+        self._told = self._clock()
         if isinstance(event, events.Completed | events.Stopped | events.Paused):
             self._failures = 0
         self._listen(stored)
@@ -306,12 +323,6 @@ def result_event(spec: SweepSpec, trial: str, record: dict[str, Any], verdict: s
         error=record.get(trained.error), metrics={key: record[key] for key in trained.shown if key in record},
         tflops=record.get("total_tflops"),
         seconds=record.get("seconds", 0.0), step=record["step"], **more)
-
-
-def memory_sentence(error: str) -> str:
-    """The numbers of Ray's report of a worker that its memory monitor killed; '' where it was something else."""
-    found = re.search(r"Memory on the node[^\n]*?\([\d.]+\)", error)
-    return found[0] if found else ("memory ran out" if "OUT_OF_MEMORY" in error or "OutOfMemory" in error else "")
 
 
 def session_event(sweep: Sweep, begun: bool) -> events.Session:

@@ -1,4 +1,4 @@
-"""Numbers and names as text, the same way in every sentence, table and picture of a report."""
+"""Numbers and words as people read them: the same on a terminal, in a journal's sentences and in a report. Pure."""
 
 from __future__ import annotations
 
@@ -30,14 +30,31 @@ def number(value: float | None, digits: int = 3) -> str:
     return f"{value:,.{decimals}f}"
 
 
+def short(value: float | None, missing: str = "not finite") -> str:
+    """Four significant digits as they would be typed again; `missing` where there is no number."""
+    return missing if value is None or math.isnan(value) else f"{value:.4g}"
+
+
+def seen(value: float | str | None) -> str:
+    """What a health rule saw: a word, or a number that may not be defined."""
+    return value if isinstance(value, str) else short(value, "not defined")
+
+
 def interval(low: float | None, high: float | None) -> str:
     """`[low, high]`, empty where a bound is missing."""
     return "" if low is None or high is None else f"[{number(low)}, {number(high)}]"
 
 
-def share(part: float | None, whole: float | None) -> str:
-    """part/whole as a whole per cent."""
-    return MISSING if part is None or not whole else f"{100 * part / whole:.0f} %"
+def share(part: float | None, whole: float | None = 1, digits: int = 0) -> str:
+    """part/whole in per cent."""
+    return MISSING if part is None or not whole else f"{100 * part / whole:.{digits}f} %"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def value_text(value: Any) -> str:
@@ -49,12 +66,17 @@ def value_text(value: Any) -> str:
     return printable(str(value))
 
 
+def words(name: str) -> str:
+    """A verdict, a comparison or another name of the code, as it is said."""
+    return name.replace("_", " ")
+
+
 def count(amount: int, noun: str) -> str:
     """`1 trial`, `3 trials`."""
     return f"{amount:,} {noun}" if amount == 1 else f"{amount:,} {noun}s"
 
 
-def ended(sentence: str) -> str:
+def full_stop(sentence: str) -> str:
     """The sentence with a full stop, unless it ends with one or another mark."""
     return sentence if sentence.endswith((".", "!", "?", ":")) else f"{sentence}."
 
@@ -62,3 +84,8 @@ def ended(sentence: str) -> str:
 def printable(text: str) -> str:
     """`text` with every character that could steer a terminal or break a line made visible."""
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+
+
+def gist(error: BaseException) -> str:
+    """The first line of an error's message, shortened."""
+    return next(iter(str(error).strip().splitlines()), "no message")[:200]

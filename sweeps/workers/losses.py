@@ -1,0 +1,40 @@
+"""Why a trial whose process died does not come back: it was silent, memory ran out, or it died too often. Pure."""
+
+from __future__ import annotations
+
+import re
+
+from record.errors import MEMORY_REMEDY
+from record.journal.events import Reason
+
+MAX_LOSSES = 3
+MAX_MEMORY_LOSSES = 2
+
+
+def why_lost(losses: int, epoch: int, error: str, silent: float, minutes: float) -> Reason | None:
+    """The reason of the failure; None where the trial comes back.
+
+    Args:
+        losses: processes that it has lost in this session.
+        error: what Ray knows of the last one.
+        silent: seconds for which that had reported nothing.
+        minutes: for how many it may.
+    """
+    if silent >= minutes * 60:
+        return Reason(rule="hung", sentence=f"it reported no epoch for {minutes:g} minutes after epoch {epoch} and was "
+                "killed; output.log in its folder shows where it stood (hang_minutes sets the limit)")
+    memory = memory_sentence(error)
+    if memory and losses >= MAX_MEMORY_LOSSES:
+        return Reason(rule="out_of_memory", sentence=f"its process was killed {losses} times because memory ran out "
+                f"({memory}); {MEMORY_REMEDY}, lower concurrency, or give a trial more resources.cpu")
+    if losses >= MAX_LOSSES:
+        return Reason(rule="process_lost", sentence=f"its process died {losses} times, last after epoch {epoch}; see "
+                f"output.log in its folder. If the kernel killed it because memory ran out (dmesg says so): "
+                f"{MEMORY_REMEDY}")
+    return None
+
+
+def memory_sentence(error: str) -> str:
+    """The numbers of Ray's report of a worker that its memory monitor killed; '' where it was something else."""
+    found = re.search(r"Memory on the node[^\n]*?\([\d.]+\)", error)
+    return found[0] if found else ("memory ran out" if "OUT_OF_MEMORY" in error or "OutOfMemory" in error else "")
