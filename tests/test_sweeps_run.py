@@ -49,7 +49,7 @@ def test_a_sweep_with_every_kind_of_trial(tmp_path: Path) -> None:
 
 def check_ending(kind: int, trial: Any) -> None:
     rule = trial.rule
-    assert trial.status == {True: "completed"}.get(rule is None, trial.status)
+    assert trial.status == {True: "completed"}.get(not rule, trial.status)
     epochs = [result.epoch for result in trial.results]
     assert epochs == list(range(1, len(epochs) + 1)), "contiguous, none twice"
     if kind == 7 and len(epochs) > 1:
