@@ -40,7 +40,7 @@ def test_each_fault_ends_as_what_it_is_and_the_study_has_none_running(tmp_path: 
     folder = tmp_path / "runs" / "demo"
     state = state_of(folder)
     found = {trial.params["seed"]: (trial.status, trial.rule) for trial in state.trials.values()}
-    assert found == {1: ("completed", None), 3: ("failed", "process_lost"), 4: ("failed", "out_of_memory"),
+    assert found == {1: ("completed", ""), 3: ("failed", "process_lost"), 4: ("failed", "out_of_memory"),
                      5: ("failed", "hung"), 7: ("failed", "nonfinite"), 8: ("failed", "raised")}
     sentences = {trial.params["seed"]: trial.reason.sentence if trial.reason else "" for trial in state.trials.values()}
     assert "its process died 3 times, last after epoch 1" in sentences[3]
@@ -50,7 +50,7 @@ def test_each_fault_ends_as_what_it_is_and_the_study_has_none_running(tmp_path: 
     assert sentences[5].startswith("it reported no epoch for 0.2 minutes after epoch 1 and was killed")
     hung = next(trial.id for trial in state.trials.values() if trial.params["seed"] == 5)
     assert "fake_training.py" in (folder / "trials" / hung / "output.log").read_text(), "where it stood"
-    assert list(read(folder))[-1]["reason"] == "every point of the grid is done"
+    assert list(read(folder))[-1].reason == "every point of the grid is done"
     study = searcher.study_of(folders.open_sweep(folder)[0].spec, state)
     assert Counter(trial.state.name for trial in study.trials) == {"COMPLETE": 1, "FAIL": 5}
 

@@ -49,7 +49,7 @@ def test_a_sweep_with_every_kind_of_trial(tmp_path: Path) -> None:
 
 def check_ending(kind: int, trial: Any) -> None:
     rule = trial.rule
-    assert trial.status == {True: "completed"}.get(rule is None, trial.status)
+    assert trial.status == {True: "completed"}.get(not rule, trial.status)
     epochs = [result.epoch for result in trial.results]
     assert epochs == list(range(1, len(epochs) + 1)), "contiguous, none twice"
     if kind == 7 and len(epochs) > 1:
@@ -196,7 +196,7 @@ def test_confirm_trains_the_best_again_and_only_what_is_missing(tmp_path: Path) 
     assert found["trials"][0]["values"][0] > found["trials"][1]["values"][0]
     assert found["trials"][0]["live"] == 2
     assert found["differences"][0]["mean"] > 0
-    best = found.trials[0].trial
+    best = found["trials"][0]["trial"]
     assert yamlio.load_mapping(folder / "confirm" / best / "seed-1001" / "config.yaml")["num_epochs"] == 3
     run(f"confirm({str(folder)!r}, 1, 3, options)")
     opened = [len((folder / "confirm" / best / f"seed-{seed}" / "calls.jsonl").read_text().splitlines())

@@ -129,9 +129,10 @@ class SweepState:
         match event:
             case events.Result():
                 self.trials[event.trial].results.append(result_of(event))
-            case events.Suggested():
-                self._suggest(event)
+                self.unjudged = event.trial
             case events.Change():
+                if event.event != "interrupted":
+                    self.unjudged = None
                 self._change(event)
             case events.WarmStarted():
                 prior = TrialState(event.source, -1, event.params, status=event.state, results=[result_of(event)])
@@ -140,8 +141,6 @@ class SweepState:
                 self._earlier_seconds, self.session_began, self.finished = self.seconds, event.time, None
             case events.SweepFinished():
                 self.finished = event.reason
-        if isinstance(event, events.TrialEvent) and not isinstance(event, events.TrialInterrupted):
-            self.unjudged = event.trial if isinstance(event, events.Result) else None
         if self.session_began is not None:
             self.seconds = self._earlier_seconds + max(0.0, (event.time - self.session_began).total_seconds())
 
@@ -152,6 +151,9 @@ class SweepState:
                                               event.attrs)
 
     def _change(self, event: events.Change) -> None:
+        if isinstance(event, events.Suggested):
+            self._suggest(event)
+            return
         trial = self.trials[event.trial]
         trial.status, trial.changed = event.event, event.seq
         trial.reason = event.reason if isinstance(event, events.Cut) else None
