@@ -55,7 +55,7 @@ def start(call: str, epoch_seconds: float = 0.01) -> subprocess.Popen[str]:
 
 def run(call: str, code: int = 0, epoch_seconds: float = 0.01) -> tuple[str, str]:
     process = start(call, epoch_seconds)
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate(timeout=1200)
     assert process.returncode == code, (out, err)
     return out, err
 

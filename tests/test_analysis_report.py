@@ -350,7 +350,7 @@ def _chromium(folder: Path, page: Path, *arguments: str) -> subprocess.Completed
         [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
          "--disable-background-networking", "--disable-component-update", "--disable-sync", "--enable-logging=stderr",
          f"--user-data-dir={folder / 'profile'}", "--window-size=1280,2000", *arguments, page.as_uri()],
-        capture_output=True, text=True, timeout=120, check=True)
+        capture_output=True, text=True, timeout=600, check=True)
 
 
 @pytest.mark.slow

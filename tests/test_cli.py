@@ -41,7 +41,7 @@ num_epochs: 1
 
 def lam(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """The command as it is installed, in a process of its own."""
-    return subprocess.run([LAM, *words], cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run([LAM, *words], cwd=folder, capture_output=True, text=True, timeout=600, check=False)
 
 
 def answer(folder: Path, *words: str) -> tuple[int, str]:
@@ -203,9 +203,10 @@ def test_sigterm_ends_a_command_as_ctrl_c_does(tmp_path: Path) -> None:
         process = subprocess.Popen([LAM, "data", "demo", tmp_path / str(code)], stdout=subprocess.PIPE,
                                    stderr=subprocess.PIPE, text=True, preexec_fn=answer_ctrl_c)
         while not (tmp_path / str(code) / "demo.json").exists():
+            assert process.poll() is None, process.communicate()
             time.sleep(0.01)
         process.send_signal(number)
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=180)
         assert process.returncode == code
         assert err.endswith("lam: interrupted; the same command resumes where this one stopped\n")
         assert "Traceback" not in err

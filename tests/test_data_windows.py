@@ -142,9 +142,9 @@ def test_windows_go_to_other_processes(tiny_data: Path, cache: bool, method: str
     workers = [context.Process(target=_checksum, args=(windows, queue)) for _ in range(2)]
     for worker in workers:
         worker.start()
-    assert [queue.get(timeout=60) for _ in workers] == [expected] * 2
+    assert [queue.get(timeout=300) for _ in workers] == [expected] * 2
     for worker in workers:
-        worker.join(timeout=60)
+        worker.join(timeout=300)
 
 
 def test_pickling_carries_no_latents(tiny_data: Path) -> None:
@@ -168,9 +168,9 @@ def test_two_processes_build_one_cache(data: Path) -> None:
     workers = [context.Process(target=_open, args=(str(data), barrier, queue)) for _ in range(2)]
     for worker in workers:
         worker.start()
-    (first, built_a), (second, built_b) = queue.get(timeout=60), queue.get(timeout=60)
+    (first, built_a), (second, built_b) = queue.get(timeout=300), queue.get(timeout=300)
     for worker in workers:
-        worker.join(timeout=60)
+        worker.join(timeout=300)
         assert worker.exitcode == 0
     assert first == second
     assert sorted(built_a + built_b) == sorted(open_split(config(data), "train").files)  # each file decoded once
@@ -399,7 +399,7 @@ def test_a_lock_whose_holder_stands_still_is_said_and_one_that_goes_on_is_waited
         for _ in range(30):
             time.sleep(0.02)
             index.beat(tmp_path)
-    waiting.join(timeout=30)
+    waiting.join(timeout=180)
     assert ended[0].startswith(f"{tmp_path}: another process holds the lock and has finished no file for 0.2 s; end it")
     assert ended[1:] == ["held"]
 

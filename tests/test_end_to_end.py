@@ -43,13 +43,13 @@ space:
   num_embeddings: {choice: [6, 8]}
 search: {random: {}}
 scheduler: {asha: {max_epochs: 4, grace_epochs: 1, reduction_factor: 2}}
-budget: {trials: 5}
+budget: {trials: 4}
 seed: 1
 """
 
 
 def lam(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([LAM, *words], cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run([LAM, *words], cwd=folder, capture_output=True, text=True, timeout=1200, check=False)
 
 
 def ok(folder: Path, *words: str) -> str:
@@ -67,7 +67,7 @@ def kill_after_results(folder: Path, count: int) -> None:
     """Start the sweep and SIGKILL its driver once `count` results are in the journal."""
     driver = subprocess.Popen([LAM, "sweep", "launch", "sweep.yaml"], cwd=folder, stdout=subprocess.DEVNULL,
                               stderr=subprocess.DEVNULL, start_new_session=True)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while time.monotonic() < deadline and driver.poll() is None:
         sweep = folder / "runs" / "tiny"
         if sum(text.count('"result"') for text in map(Path.read_text, sweep.glob("journal*"))) >= count:
@@ -93,7 +93,7 @@ def test_sweep_kill_resume_confirm_report_promote_train(latents: Callable[[demo.
     assert {(event.trial, event.epoch) for event in before} <= set(results)
     assert len(results) == len(set(results)), "an epoch was counted twice"
     ended = {event.trial for event in events if event.event in ("completed", "stopped", "failed")}
-    assert ended == {"t0001", "t0002", "t0003", "t0004", "t0005"}
+    assert ended == {"t0001", "t0002", "t0003", "t0004"}
     assert any(event.event == "stopped" and event.reason.sentence for event in events)
 
     refused = lam(tmp_path, "promote", "runs/tiny", "-o", "production.yaml")
@@ -101,9 +101,9 @@ def test_sweep_kill_resume_confirm_report_promote_train(latents: Callable[[demo.
     assert "confirmed" in refused.stderr
     assert not (tmp_path / "production.yaml").exists()
 
-    ok(tmp_path, "sweep", "confirm", "runs/tiny", "--top", "1", "--seeds", "2")
-    ok(tmp_path, "promote", "runs/tiny", "-o", "production.yaml", "--waive", "confirmed", "--because", "two seeds only")
-    assert "two seeds only" in (tmp_path / "production.yaml").read_text()
+    ok(tmp_path, "sweep", "confirm", "runs/tiny", "--top", "1", "--seeds", "1")
+    ok(tmp_path, "promote", "runs/tiny", "-o", "production.yaml", "--waive", "confirmed", "--because", "one seed only")
+    assert "one seed only" in (tmp_path / "production.yaml").read_text()
 
     said = ok(tmp_path, "report", "runs/tiny", "-o", "report.html", "-o", "report.md")
     assert " wins" in said

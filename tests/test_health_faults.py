@@ -38,7 +38,7 @@ Plant = Callable[[loop.Run], None]
 
 @pytest.fixture(scope="module")
 def data(latents: Callable[[demo.Demo], Path]) -> Path:
-    return latents(demo.Demo(game="breakout", episodes=8, length=40, size=128, seed=0))
+    return latents(demo.Demo(game="breakout", episodes=10, length=60, size=128, seed=0))
 
 
 def config_of(data: Path, **changes: Any) -> RunConfig:

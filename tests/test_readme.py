@@ -30,7 +30,7 @@ def test_the_commands_run_as_written(tmp_path: Path) -> None:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     for line in commands():
         done = subprocess.run(line, shell=True, cwd=tmp_path, env={**os.environ, "PATH": path}, capture_output=True,
-                              text=True, timeout=300, check=False)
+                              text=True, timeout=1200, check=False)
         assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
     for made in ("first/report.html", "first/report.md", "first/production.yaml", "first/final/run.json"):
         assert (tmp_path / made).exists()

@@ -116,7 +116,7 @@ MODES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_kill_after_any_event_changes_no_trial(mode: str, tmp_path: Path) -> None:
-    sweep = make(tmp_path, **MODES[mode])
+    sweep = make(tmp_path, **{"budget": {"trials": 7}, **MODES[mode]})
     whole = session(sweep, tmp_path / "whole")
     assert whole.unfinished == []
     wanted = [story(trial) for trial in whole.trials.values()]

@@ -160,7 +160,7 @@ def test_a_sweep_that_loses_its_claim_ends_resumably(s3: str, tmp_path: Path) ->
     filesystem, root = journal_objects.connect(f"{s3}/demo")
     with filesystem.open_output_stream(f"{root}/lease-000009-0123abcd.json") as stream:
         stream.write(json.dumps({"pid": 12, "host": "far", "machine": "far 1", "began": "1", "since": "now"}).encode())
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=600)
     assert process.returncode == 3, err
     assert "another driver (process 12 on far since now) has taken over the journal" in err
     assert left_over(process.pid) == []

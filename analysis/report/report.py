@@ -92,22 +92,18 @@ class Report:
 
     @property
     def winner(self) -> Standing | None:
+        """The standing of the config that wins; None where none may."""
         return next((item for item in self.standings if item.label == self.verdict.winner), None)
 
     @property
     def confirmed(self) -> tuple[Standing, ...]:
+        """The configs that were trained again on fresh seeds."""
         return tuple(item for item in self.standings if item.confirmed)
 
     @property
     def repeated(self) -> tuple[Standing, ...]:
         """The configs that the sweep trained with several seeds."""
         return tuple(item for item in self.standings if item.seeds)
-
-    @property
-    def tally(self) -> dict[str, int]:
-        """How many configs have each status, most frequent first."""
-        statuses = [item.status for item in self.standings]
-        return {status: statuses.count(status) for status in sorted(set(statuses), key=statuses.count, reverse=True)}
 
 
 def build_report(paths: Paths, baseline: str | None = None, now: datetime | None = None) -> Report:
