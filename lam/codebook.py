@@ -1,4 +1,4 @@
-"""Codebook health and the objective: the arithmetic that decides whether a run is alive and how it ranks.
+"""Perplexity; whether one validation is collapsed; the verdict on a record; the objective that ranks it. No torch.
 
 Pure functions of plain numbers and NumPy arrays; no torch. Sources: docs/decisions/0002-objective.md.
 """

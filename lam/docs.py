@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from lam import records_page as records
 from lam.config import RunConfig
 from lam.metrics import DATA_STATS, TABLE, TFLOPS_VIEWS, Metric
-from record import files
+from record import files, yamlio
 from record.health.page import health_page
 from record.schema import model_in
 
@@ -97,12 +97,14 @@ def _filled(text: str, what: str, lines: Iterator[str]) -> str:
 
 
 def _modules() -> Iterator[str]:
-    """A heading a folder with what it is for, then a row a module with the first line of its docstring."""
+    """A heading a folder with what it is for, then a row a module (its docstring's first line) and a health profile."""
     for package in PACKAGES:
         for folder in sorted({file.parent for file in (ROOT / package).rglob("*.py")}):
             yield f"\n**`{folder.relative_to(ROOT)}/`** {_first_line(folder / '__init__.py')}\n"
             yield from (f"- `{file.name}`: {_first_line(file)}" for file in sorted(folder.glob("*.py"))
                         if file.name != "__init__.py")
+            yield from (f"- `profiles/{file.name}`: {yamlio.load_mapping(file)['about']}"
+                        for file in sorted(folder.glob("profiles/*.yaml")))
 
 
 def _first_line(file: Path) -> str:

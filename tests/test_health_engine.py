@@ -11,7 +11,7 @@ import pytest
 
 from analysis.monitor import formulas
 from analysis.monitor.causes import diagnose
-from lam.codebook import codebook_health
+from lam.codebook import COLLAPSED_JOINT_PERPLEXITY, COLLAPSED_SLOT_PERPLEXITY, codebook_health
 from record import health, yamlio
 from record.errors import BadInput
 from record.health import columns, expressions, statistics
@@ -307,3 +307,9 @@ def test_a_shipped_profile_is_read_once_and_ones_own_every_time(tmp_path: Path) 
     assert load(own).about == "mine"
     own.write_text("name: own\nabout: another\nrules: []\n")
     assert load(own).about == "another"
+
+
+def test_the_rule_of_collapse_says_the_limits_by_which_it_is_judged() -> None:
+    rule = next(rule for rule in load("lam").rules if rule.name == "codebook_collapsed")
+    assert (f"slot perplexity below {COLLAPSED_SLOT_PERPLEXITY:g} or joint perplexity below "
+            f"{COLLAPSED_JOINT_PERPLEXITY:g}") in rule.meaning

@@ -25,7 +25,7 @@ from sweeps.journal import folders
 from sweeps.journal.journal import read
 from sweeps.journal.state import SweepState
 from sweeps.search import searcher
-from sweeps.workers.losses import memory_sentence
+from sweeps.workers.lost import memory_sentence
 
 pytestmark = pytest.mark.slow
 GIB = 1024**3

@@ -1,4 +1,4 @@
-"""Folders and files of records, checked as they are read: what is a sweep, what is a run, what is damaged."""
+"""Tells sweeps from runs, reads journals and epoch records, and writes analysis's own files whole (`save`)."""
 
 from __future__ import annotations
 

@@ -1,11 +1,15 @@
 """Whether a run is healthy: rules as data, the engine that judges, trajectory words.
 
-    profile      a health profile: rules, diagnoses and what a family of runs logs, from YAML
+    profiles/    the shipped rules, one YAML a family of runs; `lam.yaml` has the rule of collapse
+    profile      reads one: rules, diagnoses and what a family of runs logs
+    expressions  arithmetic on keys, as rules write it
     columns      records as columns
-    findings     what the engine says of a run
+    statistics   what a rule may ask of a window of a column
     engine       columns in, findings out; the same in training, sweeps, reports and `lam monitor`
-    facts        what rules may read about a run beside its records
+    findings     what the engine says of a run
+    facts        `collapse`: whether a sweep's trial ends by that rule; what rules read about a run beside its records
     trends       one word for a trajectory, by stated rules
+    page         docs/health.md
 
 No torch, no pandas. Sources: docs/decisions/0002-objective.md, docs/decisions/0004-collapse-grace.md.
 """

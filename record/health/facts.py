@@ -1,4 +1,4 @@
-"""What rules may read about a run beside its records: the numbers of its config, and when collapse is judged."""
+"""When a trial of a sweep has collapsed by its profile's rule, from which epoch on that is asked, and what rules read."""
 
 from __future__ import annotations
 
@@ -34,7 +34,6 @@ def of_config(config: Mapping[str, Any], steps_per_epoch: int, settling_steps: i
         config: the run's config as plain values (`Settings.mapping()`).
         steps_per_epoch: optimizer steps of one epoch.
         settling_steps, first_rung: as in `collapse_grace`.
-        asha_grace: the first rung, where a sweep stops trials at rungs.
 
     Returns:
         every number and word of the config by its name, and `steps_per_epoch`, `grace_epochs` (epochs before

@@ -1,4 +1,4 @@
-"""What a workload knows of its config's keys as knobs of a sweep: where each can act, from when on, and how surely."""
+"""What a workload declares of a config key as a knob: where in a space it acts, from which step on, how surely."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The seam between a training and those that run, rank and report many of it.
+"""`Workload`: all that sweeps and analysis may ask of a kind of training; `find(name)` loads an installed one.
 
 `sweeps` and `analysis` know a training by a `Workload` alone; `lam.workload` is the first. Another one is a
 subclass in an installed package, named by an entry point of the group `lam.workloads` (docs/workloads.md).

@@ -32,7 +32,7 @@ from sweeps.spec.spec import Sweep
 from sweeps.views import display
 from sweeps.workers.driver import is_judged, result_event
 from sweeps.workers.engine import Job
-from sweeps.workers.losses import MAX_LOSSES
+from sweeps.workers.lost import MAX_LOSSES
 
 FIRST_SEED = 1000
 

@@ -1,4 +1,4 @@
-"""When a trial ends, and why. Pure functions of the sweep's state; every stop carries its reason.
+"""Whether a trial ends after a validation, and the sentence that says why; which paused trial goes on. Pure.
 
 Order of the rules, on each validated epoch:
     nonfinite    a loss is not finite: failed, at once

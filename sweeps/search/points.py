@@ -1,4 +1,4 @@
-"""Searchers that need no model of the objective, or a small one: points of the unit cube, mapped to knobs.
+"""Searchers without an Optuna study: Sobol points and CMA-ES, points of the unit cube turned into knob values.
 
 Each is a function of (space, seed, trial number, results), so a resumed sweep asks what the uninterrupted
 one would have asked. A knob's coordinate is its quantile under the knob's prior (`sweeps.spec.space.Knob.at`);

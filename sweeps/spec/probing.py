@@ -1,4 +1,4 @@
-"""Short trainings in a process of their own, reduced to digests: what the knob audit compares.
+"""A few training steps of configs in a process with a time limit, as digests that the knob audit compares.
 
 The process is killed when the time is up, so that a model that is too large to probe costs no more than that.
 `python -m sweeps.spec.probing WORKLOAD` reads ``{name: config}`` as JSON and prints ``[name, digest]`` a line.

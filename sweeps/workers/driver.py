@@ -25,7 +25,7 @@ from sweeps.scheduling import scheduler
 from sweeps.search import searcher
 from sweeps.spec.spec import Sweep, SweepSpec
 from sweeps.workers.engine import Job
-from sweeps.workers.losses import MAX_MEMORY_LOSSES, why_lost
+from sweeps.workers.lost import MAX_MEMORY_LOSSES, why_lost
 
 MAX_FAILURES_IN_A_ROW = 10  # a fault of the code, the data or the machine fails all trials; few spaces do
 SILENCES = 2  # a worker ends itself after one hang_minutes; the driver gives up on one that could not after two

@@ -1,4 +1,4 @@
-"""Why a trial whose process died does not come back: it was silent, memory ran out, or it died too often. Pure."""
+"""Whether a trial whose worker process died comes back or fails (hung, out of memory, too often). Pure."""
 
 from __future__ import annotations
 
