@@ -1,4 +1,4 @@
-"""When a trial of a sweep has collapsed by its profile's rule, from which epoch on that is asked, and what rules read."""
+"""When a sweep's trial has collapsed by its profile's rule, from which epoch that is asked, and what rules read."""
 
 from __future__ import annotations
 
