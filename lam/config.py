@@ -11,90 +11,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from lam.metrics import NEEDS, TABLE
+from lam.sections import (
+    Count,
+    EarlyStopping,
+    HealthConfig,
+    Positive,
+    Share,
+    TrackingConfig,
+    Weight,
+    Whole,
+)
 from record import yamlio
 from record.errors import BadInput
 from record.run import RunFolder
 from record.schema import Strict, build
-
-Count = Annotated[int, Field(ge=1)]
-Whole = Annotated[int, Field(ge=0)]
-Weight = Annotated[float, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-
-
-class HealthConfig(Strict):
-    """By which rules a run is judged, and when a collapsed codebook ends it."""
-
-    profile: str = Field("lam", description="health profile: lam, or a YAML file of one's own; see docs/health.md")
-    abort: bool = Field(
-        False, description="end the run when a rule of severity abort fires (a sweep's scheduler decides by itself)")
-    grace_epochs: Whole | None = Field(
-        None, description="epochs before collapse is judged; default: see docs/decisions/0004-collapse-grace.md")
-    patience: Count = Field(2, description="validations in a row that must show collapse")
-
-
-class EarlyStopping(Strict):
-    """When a run that no longer gets better ends before its last epoch."""
-
-    metric: str = Field("val/objective", description="what is watched, a key of the metric table")
-    patience: Count = Field(10, description="validations in a row without an improvement that end the run")
-    min_delta: Weight = Field(0.0, description="the smallest change that counts as an improvement")
-    mode: Literal["auto", "min", "max"] = Field("auto", description="which way is better; auto = the metric's own")
-
-    @model_validator(mode="after")
-    def _has_a_direction(self) -> EarlyStopping:
-        if self.metric not in TABLE:
-            near = get_close_matches(self.metric, TABLE, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"{self.metric!r} is no metric{hint}")
-        if TABLE[self.metric].measured == "evaluate":
-            raise ValueError(f"metric {self.metric} is measured by 'lam evaluate' only; watch val/objective")
-        if self.mode == "auto" and TABLE[self.metric].direction == "none":
-            raise ValueError(f"metric {self.metric} has no better direction of its own; set mode to min or max")
-        return self
-
-    @property
-    def higher_is_better(self) -> bool:
-        """The direction that `mode` or the metric table says."""
-        return self.mode == "max" or (self.mode == "auto" and TABLE[self.metric].direction == "up")
-
-
-class TrackingConfig(Strict):
-    """Where copies of the records go. Nothing here changes what is computed, so a resume may change it."""
-
-    wandb: Literal["off", "offline", "online"] = Field(
-        "off", description="W&B: offline = files in the run folder; online = offline unless an API key is set")
-    wandb_project: str = Field("vvae-lam", min_length=1, description="W&B project")
-    wandb_entity: str | None = Field(None, description="W&B team or user; null = the key's own")
-    mlflow: str | None = Field(None, description="MLflow tracking URI, such as sqlite:///mlflow.db; null = off")
-    mlflow_experiment: str = Field("lam", min_length=1, description="MLflow experiment")
-    group: str | None = Field(None, description="W&B group of the run; a sweep gives its trials its own name")
-
-    @model_validator(mode="after")
-    def _holds_no_secret(self) -> TrackingConfig:
-        if self.mlflow is not None and urlsplit(self.mlflow).password is not None:
-            raise ValueError("mlflow holds a password, and configs are written to records; leave it out and set "
-                             "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in the environment")
-        return self
-
-    @property
-    def on(self) -> bool:
-        """Whether any tracker is asked for."""
-        return self.wandb != "off" or self.mlflow is not None
-
-    def for_trial(self, sweep: str) -> TrackingConfig:
-        """The same for a trial: W&B in the sweep's group, MLflow left to the sweep's driver, its only writer."""
-        return self.model_copy(update={"mlflow": None, "group": self.group or sweep})
-
 
 class RunConfig(Strict):
     """One run. Build it with `load`, `from_mapping` or by keyword; it cannot be changed afterwards."""
@@ -113,8 +49,11 @@ class RunConfig(Strict):
     head_dim: Count = Field(64, description="width of one attention head; must divide embed_dim or exceed it")
     patch_dim: Count = Field(256, description="channels of a patch after the convolutional adapter")
     patch_size: Count = Field(4, description="kernel and stride of the adapters, in latent cells")
-    num_codes: Count = Field(3, description="code slots of one action")
-    num_embeddings: Count = Field(12, description="codes in the shared codebook (K)")
+    num_codes: Count = Field(3, description="code slots of one action (S)")
+    slots: Literal["residual", "parallel"] = Field(
+        "residual", description="residual: each slot codes what the slots before it left of one embedding, with a "
+        "codebook of its own; parallel: an embedding a slot, one codebook for all (the guide's model)")
+    num_embeddings: Count = Field(12, description="codes in a codebook (K)")
     codebook_dim: Count = Field(128, description="width of one code")
     quantizer: Literal["ema", "vq", "rotation", "simvq", "fsq", "none"] = Field(
         "ema", description="how actions become discrete; rotation is ema with the rotation trick's gradient")
@@ -128,10 +67,20 @@ class RunConfig(Strict):
     normalize_codes: bool = Field(True, description="layer-normalise the encoder's output before it is quantised")
     frame_pool: Literal["last", "mean", "attention"] = Field(
         "last", description="which frames up to t+1 an action is read from: the last, their mean, or a learned mixture")
+    frame_difference: bool = Field(
+        False, description="the encoder also sees by how much each patch changed from the frame before")
     predict_residual: bool = Field(True, description="the decoder predicts the change from the last frame")
+    action_modulation: Literal["film", "adaln"] = Field(
+        "film", description="how an action enters the decoder's blocks: film scales and shifts their input; adaln adds "
+        "a scaled and shifted norm of it, from zero, so that its size does not grow with decoder_depth")
 
     # loss
     reconstruction_weight: Weight = Field(1.0, description="weight of the reconstruction term")
+    change_weight: Weight = Field(
+        0.0, description="further weight of the reconstruction where the picture changes: 1 + change_weight * m/mean m, "
+        "m = mean squared change of a latent cell over the training split")
+    change_weight_decay_epochs: Count | None = Field(
+        None, description="epochs over which change_weight falls to 0, linearly by steps; null = it stays")
     rollout_horizon: Count = Field(2, description="frames predicted in a rollout, the first one included")
     rollout_prob: Share = Field(1.0, description="share of batches with a rollout")
     rollout_weight: Weight = Field(1.0, description="weight of the rollout term")
@@ -180,6 +129,9 @@ class RunConfig(Strict):
     tracking: TrackingConfig = Field(default_factory=TrackingConfig)
     sample_count: Whole = Field(4, description="picture strips written at each validation, where the data has a codec")
 
+    # Keys of `BEFORE` that the record lacks which this config was read from.
+    _absent: frozenset[str] = PrivateAttr(frozenset())
+
     @model_validator(mode="after")
     def _fits_together(self) -> RunConfig:
         if self.embed_dim % min(self.head_dim, self.embed_dim):
@@ -212,23 +164,54 @@ class RunConfig(Strict):
         """P*, the per-slot perplexity at which codebook health reaches 1."""
         return self.perplexity_target or max(2.0, self.num_embeddings / 4)
 
+    @property
+    def residual_slots(self) -> bool:
+        """Whether each slot codes what the slots before it left; continuous actions have nothing to leave."""
+        return self.slots == "residual" and self.quantizer != "none"
+
+    @property
+    def books(self) -> int:
+        """Codebooks of the quantizer: one a residual slot, or one for all slots."""
+        return self.num_codes if self.residual_slots else 1
+
     def replace(self, **changes: Any) -> RunConfig:
-        """A copy with some fields changed, validated again."""
-        return from_mapping(self.model_dump() | changes, source="config")
+        """A copy with some fields changed, validated again; moved or prolonged, a record stays what it was."""
+        values = self.model_dump()
+        found = from_mapping(values | changes, source="config")
+        same = found.model_dump()
+        if all(same[key] == values[key] for key in changes if key not in RESUMABLE):
+            found._absent = self._absent
+        return found
 
     def steps_in_epoch(self, sequences: int) -> int:
         """Optimizer steps of one epoch of this many training sequences."""
         return self.steps_per_epoch or max(1, sequences // self.batch_size)
 
     def mapping(self) -> dict[str, Any]:
-        """Plain values of every field, in the schema's order."""
-        return self.model_dump(mode="json")
+        """Plain values of every field, in the schema's order; of an older version's record, those that it had."""
+        return {key: value for key, value in self.model_dump(mode="json").items() if key not in self._absent}
+
+    def identity(self) -> dict[str, Any]:
+        """The values that tell this config from another, but for where its records are copied to.
+
+        A key of `BEFORE` counts only where it says something new, so that a config keeps its name when the schema
+        gains a key.
+        """
+        return {key: value for key, value in self.model_dump(mode="json").items()
+                if key != "tracking" and not (key in BEFORE and value == BEFORE[key])}
 
     def fingerprint(self) -> str:
-        """Twelve hex digits that name this exact config, but for where its records are copied to."""
-        values = {key: value for key, value in self.mapping().items() if key != "tracking"}
-        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+        """Twelve hex digits of `identity`."""
+        return hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()[:12]
 
+
+# What a run did before the schema had these keys: a record that names every other key and lacks one of them was
+# written by an older version, and means this. A key that is added to the schema is added here.
+BEFORE: dict[str, Any] = {"slots": "parallel", "frame_difference": False, "action_modulation": "film",
+                          "change_weight": 0.0, "change_weight_decay_epochs": None}
+
+# What promotion leaves out of a config, so that the defaults hold.
+_LEFT_OUT = ("tracking", "threads")
 
 # Fields that change how a run is computed and kept, and no result beyond rounding.
 CHANGES_NO_RESULT = ("eval_batch_size", "cache", "keep", "checkpoint_every", "checkpoint_steps", "sample_count",
@@ -242,8 +225,22 @@ PRODUCTION_SECTIONS = ("provenance", "gates", "alerts")
 
 
 def from_mapping(values: dict[str, Any], source: str | Path) -> RunConfig:
-    """Validate a mapping; the sections that promotion adds are accepted and left out."""
-    return build(RunConfig, {key: value for key, value in values.items() if key not in PRODUCTION_SECTIONS}, source)
+    """Validate a mapping; the sections that promotion adds are accepted and left out.
+
+    A complete record of an older version means what it meant to that version (`BEFORE`); what a person writes has
+    today's defaults.
+    """
+    given = {key: value for key, value in values.items() if key not in PRODUCTION_SECTIONS}
+    absent = _absent_of(given)
+    config = build(RunConfig, {**given, **{key: BEFORE[key] for key in absent}}, source)
+    config._absent = absent
+    return config
+
+
+def _absent_of(given: dict[str, Any]) -> frozenset[str]:
+    """The keys of `BEFORE` that a complete record lacks; none where a person left out what has a default."""
+    complete = given.keys() >= RunConfig.model_fields.keys() - BEFORE.keys() - set(_LEFT_OUT)
+    return frozenset(BEFORE.keys() - given.keys()) if complete else frozenset()
 
 
 def of_run(folder: RunFolder) -> RunConfig:
