@@ -32,6 +32,7 @@ from record.errors import BadInput
 from record.run import RunFolder
 from record.schema import Strict, build
 
+
 class RunConfig(Strict):
     """One run. Build it with `load`, `from_mapping` or by keyword; it cannot be changed afterwards."""
 
@@ -77,8 +78,8 @@ class RunConfig(Strict):
     # loss
     reconstruction_weight: Weight = Field(1.0, description="weight of the reconstruction term")
     change_weight: Weight = Field(
-        0.0, description="further weight of the reconstruction where the picture changes: 1 + change_weight * m/mean m, "
-        "m = mean squared change of a latent cell over the training split")
+        0.0, description="weight of the reconstruction where the picture changes: 1 + change_weight * m/mean m, m = "
+        "mean squared change of a latent cell over the training split")
     change_weight_decay_epochs: Count | None = Field(
         None, description="epochs over which change_weight falls to 0, linearly by steps; null = it stays")
     rollout_horizon: Count = Field(2, description="frames predicted in a rollout, the first one included")
@@ -151,7 +152,8 @@ class RunConfig(Strict):
     def lacks(self, metric: str) -> str:
         """What this run lacks that a metric needs, in words; '' where nothing. Only the data know of labels."""
         have = {"codes": self.quantizer != "none", "codebook": self.quantizer not in ("none", "fsq"),
-                "averaging": self.average_weights is not None, "rollout": self.rollout_horizon > 1, "labels": True}
+                "averaging": self.average_weights is not None, "rollout": self.rollout_horizon > 1,
+                "change": self.change_weight > 0, "labels": True}
         return " and ".join(NEEDS[need] for need in TABLE[metric].needs if not have[need])
 
     @property

@@ -70,7 +70,10 @@ class Encoder(nn.Module):
         return self.norm(x_BTPE)
 
     def forward(self, patches_BTPD: Tensor) -> Tensor:
-        x_BTPE = self.tokens(patches_BTPD)
+        return self.read(self.tokens(patches_BTPD))
+
+    def read(self, x_BTPE: Tensor) -> Tensor:
+        """The action embeddings that the tokens hold: [B, T, P, E] -> [B, T-1, S, Q]."""
         if self.frame_pool == "last":
             x_BTSE = self._pool_patches(x_BTPE[:, 1:])
         else:
@@ -104,58 +107,49 @@ def _changes(x_BTPD: Tensor) -> Tensor:
     return F.pad(x_BTPD[:, 1:] - x_BTPD[:, :-1], (0, 0, 0, 0, 1, 0))
 
 
-class Modulation(nn.Linear):
-    """What an action does to the tokens of its frame before a block: it scales and shifts, so that it depends on them.
-
-    `film` does so to the tokens themselves (Perez et al. 2018): their size then grows with every block, at the start
-    to 1.3 times after 3 blocks and 4.9 times after 12. `adaln` adds the scaled and shifted norm of the tokens, from zero
-    (after Peebles and Xie 2023, adaLN-Zero).
-    """
-
-    def __init__(self, config: RunConfig) -> None:
-        super().__init__(config.num_codes * config.codebook_dim, 2 * config.embed_dim)
-        self.normed = config.action_modulation == "adaln"
-        if self.normed:
-            nn.init.zeros_(self.weight)
-            nn.init.zeros_(self.bias)
-
-    def modulate(self, x_BLPE: Tensor, action_BL1A: Tensor) -> Tensor:
-        """The tokens, with the action's say."""
-        scale_BL1E, shift_BL1E = self(action_BL1A).chunk(2, dim=-1)
-        if self.normed:
-            return x_BLPE + F.layer_norm(x_BLPE, x_BLPE.shape[-1:]) * scale_BL1E + shift_BL1E
-        return x_BLPE * (1 + scale_BL1E) + shift_BL1E
-
-
 class Decoder(nn.Module):
-    """Patches of frames 0..L-1 and the actions after each -> patches of frames 1..L."""
+    """Patches of frames 0..L-1 and the actions after each -> patches of frames 1..L.
 
+    An action scales and shifts the tokens of its frame before every block, so that what it does depends on what is
+    there, which a sum cannot say. `film` does so to the tokens themselves (Perez et al. 2018), whose size then grows
+    with every block; `adaln` adds their scaled and shifted norm, from zero (after Peebles and Xie 2023, adaLN-Zero).
+    """
     def __init__(self, config: RunConfig, patches: int) -> None:
         super().__init__()
         E = config.embed_dim
         self.recompute = config.recompute
         self.embed = nn.Linear(config.patch_dim, E)
-        self.modulations = nn.ModuleList(Modulation(config) for _ in range(config.decoder_depth))
+        width, self.normed = config.num_codes * config.codebook_dim, config.action_modulation == "adaln"
+        self.modulations = nn.ModuleList(nn.Linear(width, 2 * E) for _ in range(config.decoder_depth))
+        if self.normed:
+            for modulation in self.modulations:
+                _zero(modulation)
         self.positions = Positions(config.sequence_length - 1, patches, E)
         self.blocks = nn.ModuleList(SpaceTimeBlock(E, config.head_dim) for _ in range(config.decoder_depth))
         self.norm = nn.LayerNorm(E)
         self.head = nn.Linear(E, config.patch_dim)
 
     def forward(
-        self, patches_BLPD: Tensor, actions_BLSQ: Tensor, past: list[Memory] | None = None
+        self, patches_BLPD: Tensor, actions_BLSQ: Tensor, past: list[Memory] | None = None, remember: bool = True
     ) -> tuple[Tensor, list[Memory]]:
         """The patches of the next frames, and the memory of every block.
 
         Args:
             past: memory of the frames before these; there is then a single frame to continue with.
+            remember: whether a memory is wanted; keeping one holds every block's keys and values.
         """
         action_BL1A = actions_BLSQ.flatten(2).unsqueeze(2)
         x_BLPE = self.positions(self.embed(patches_BLPD), first=past[0].keys.shape[2] if past else 0)
         memory = []
         for number, (block, modulation) in enumerate(zip(self.blocks, self.modulations, strict=True)):
-            x_BLPE = modulation.modulate(x_BLPE, action_BL1A)
+            scale_BL1E, shift_BL1E = modulation(action_BL1A).chunk(2, dim=-1)
+            if self.normed:
+                x_BLPE = x_BLPE + F.layer_norm(x_BLPE, x_BLPE.shape[-1:]) * scale_BL1E + shift_BL1E
+            else:
+                x_BLPE = x_BLPE * (1 + scale_BL1E) + shift_BL1E
             x_BLPE, seen = blocks.run(block, self.recompute, x_BLPE, past[number] if past else None)
-            memory.append(seen)
+            if remember:
+                memory.append(seen)
         return self.head(self.norm(x_BLPE)), memory
 
 
@@ -184,21 +178,33 @@ class LatentActionModel(nn.Module):
         if config.predict_residual:
             _zero(self.adapter_out)  # training starts at the copy-last-frame baseline
 
-    def forward(self, latents_BTCHW: Tensor) -> Output:
+    def forward(self, latents_BTCHW: Tensor, remember: bool = True) -> Output:
+        """A teacher-forced pass; `remember` = a rollout will go on from it."""
         patches_BTPD = self.patches(latents_BTCHW)
         z_e = self.encoder(patches_BTPD)
-        with torch.autocast("cuda" if z_e.is_cuda else "cpu", enabled=False):  # a quantizer computes in float32 always
-            quantized = self.quantizer(z_e.float())
-        prediction, memory = self._predict(latents_BTCHW[:, :-1], patches_BTPD[:, :-1], quantized.z_q)
+        quantized = self.quantize(z_e)
+        prediction, memory = self._predict(latents_BTCHW[:, :-1], patches_BTPD[:, :-1], quantized.z_q,
+                                           remember=remember)
         return Output(prediction, z_e, quantized, memory)
 
+    def quantize(self, z_e: Tensor) -> Quantized:
+        """The codes of embeddings, in float32 whatever the rest is computed in."""
+        with torch.autocast("cuda" if z_e.is_cuda else "cpu", enabled=False):
+            return self.quantizer.forward(z_e.float())
+
     def encode(self, latents_BTCHW: Tensor) -> Tensor:
-        """Action embeddings before quantisation: [B, T, C, H, W] -> [B, T-1, S, Q]."""
+        """Action embeddings before quantisation: [B, T, C, H, W] -> [B, T-1, S, Q] (S = 1 if slots are residual)."""
         return self.encoder(self.patches(latents_BTCHW))
 
     def decode(self, frames_BLCHW: Tensor, actions_BLSQ: Tensor) -> Tensor:
         """Predict the frame after each given one: [B, L, C, H, W] -> the same shape, one frame later."""
-        return self._predict(frames_BLCHW, self.patches(frames_BLCHW), actions_BLSQ)[0]
+        return self._predict(frames_BLCHW, self.patches(frames_BLCHW), actions_BLSQ, remember=False)[0]
+
+    def follow(
+        self, frames_BLCHW: Tensor, actions_BLSQ: Tensor, past: list[Memory] | None = None
+    ) -> tuple[Tensor, list[Memory]]:
+        """`decode`, and the memory to go on from; after the memory of what came before there is one frame, L = 1."""
+        return self._predict(frames_BLCHW, self.patches(frames_BLCHW), actions_BLSQ, past)
 
     def rollout(self, latents_BTCHW: Tensor, output: Output, anchor: int) -> Tensor:
         """Predictions of frames anchor+2 .. anchor+rollout_horizon, each fed back as the next input.
@@ -216,7 +222,7 @@ class LatentActionModel(nn.Module):
         frames = []
         for position in range(anchor + 1, anchor + self.config.rollout_horizon):
             action_B1SQ = output.quantized.z_q[:, position : position + 1]
-            frame_B1CHW, memory = self._predict(frame_B1CHW, self.patches(frame_B1CHW), action_B1SQ, memory)
+            frame_B1CHW, memory = self.follow(frame_B1CHW, action_B1SQ, memory)
             frames.append(frame_B1CHW)
         return torch.cat(frames, dim=1)
 
@@ -226,31 +232,31 @@ class LatentActionModel(nn.Module):
         return self.adapter_in(latents_BTCHW.flatten(0, 1)).flatten(2).transpose(1, 2).unflatten(0, (B, T))
 
     def _predict(
-        self, frames_BLCHW: Tensor, patches_BLPD: Tensor, actions_BLSQ: Tensor, past: list[Memory] | None = None
+        self, frames_BLCHW: Tensor, patches_BLPD: Tensor, actions_BLSQ: Tensor, past: list[Memory] | None = None,
+        remember: bool = True,
     ) -> tuple[Tensor, list[Memory]]:
         B, L = frames_BLCHW.shape[:2]
-        decoded_BLPD, memory = self.decoder(patches_BLPD, actions_BLSQ, past)
+        decoded_BLPD, memory = self.decoder(patches_BLPD, actions_BLSQ, past, remember)
         x_NDP = decoded_BLPD.flatten(0, 1).transpose(1, 2)
         change = self.adapter_out(x_NDP.unflatten(2, self.grid)).float().unflatten(0, (B, L))
         return frames_BLCHW + change if self.config.predict_residual else change, memory
 
 
-def _zero(layer: nn.ConvTranspose2d) -> None:
-    nn.init.zeros_(layer.weight)
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
+def _zero(layer: nn.Module) -> None:
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
 
 
 def make_quantizer(config: RunConfig) -> Quantizer:
     """The quantizer that `config.quantizer` and `config.slots` name."""
     if config.quantizer == "none":
         return quantizers.Identity()
-    kinds = {"ema": quantizers.EmaCodebook, "vq": quantizers.Codebook}
+    kinds: dict[str, type[quantizers.Codebook]] = {"ema": quantizers.EmaCodebook, "vq": quantizers.Codebook}
     if config.quantizer not in kinds:
         from lam.model import library  # the library takes over a second to import
 
         if config.quantizer == "fsq":
             return library.scalars(config)
         kinds |= library.KINDS
-    kind = kinds[config.quantizer]
-    return ResidualSlots([kind(config, book) for book in range(config.books)]) if config.residual_slots else kind(config)
+    books = [kinds[config.quantizer](config, number) for number in range(config.books)]
+    return ResidualSlots(books) if config.residual_slots else books[0]

@@ -86,8 +86,8 @@ class ResidualScalars(Quantizer):
             codes.append(codes_1N[0].long())
         zero = z_e.new_zeros(len(z_e), dtype=torch.float32)
         before = z_e.shape[:-2]
-        return Quantized(torch.stack(vectors, dim=1).unflatten(0, before), torch.stack(codes, dim=1).unflatten(0, before),
-                         zero, zero)
+        z_q, numbers = (torch.stack(parts, dim=1).unflatten(0, before) for parts in (vectors, codes))
+        return Quantized(z_q, numbers, zero, zero)
 
 
 class ScalarCodebook(Quantizer):

@@ -133,7 +133,7 @@ class Codebook(Quantizer):
 
     @torch.no_grad()
     def prepare(self, z_e: Tensor) -> None:
-        """Place the first codes at the centres of these embeddings; once only, and never by some that are not finite."""
+        """Place the first codes at the centres of these embeddings, if they are finite; once only."""
         flat_NQ = z_e.detach().float().reshape(-1, z_e.shape[-1])
         if not bool(self.initialized) and bool(flat_NQ.isfinite().all()):
             K = len(self.usage_K)
