@@ -29,9 +29,12 @@ def test_shapes() -> None:
     model, latents = model_and_latents()
     output = model(latents)
     assert output.prediction.shape == (3, 5, *SHAPE)
-    assert output.z_e.shape == (3, 5, 3, 8)
+    assert output.z_e.shape == (3, 5, 1, 8)  # the slots share an embedding
     assert output.quantized.codes is not None
     assert output.quantized.codes.shape == (3, 5, 3)
+    assert output.quantized.z_q.shape == (3, 5, 3, 8)
+    parallel, _ = model_and_latents(SMALL.replace(slots="parallel"))
+    assert parallel(latents).z_e.shape == (3, 5, 3, 8)
 
 
 @pytest.mark.parametrize("t", [0, 2])
@@ -113,7 +116,8 @@ def test_codebook_loss_moves_only_the_codebook_and_commitment_only_the_encoder()
 
 
 def test_loss_values_follow_the_formulas() -> None:
-    config = SMALL.replace(quantizer="vq", commitment_weight=0.4, reconstruction_weight=2.0, rollout_weight=0.5)
+    config = SMALL.replace(quantizer="vq", commitment_weight=0.4, reconstruction_weight=2.0, rollout_weight=0.5,
+                           slots="parallel")
     model, latents = model_and_latents(config)
     output = model(latents)
     error = (output.prediction - latents[:, 1:]).detach()

@@ -1,7 +1,7 @@
 """The passes of an evaluation: the data are read twice, encoded once and decoded once.
 
 The first reading encodes, since another sample's codes may come from any batch. The second predicts with the true
-codes and keeps the decoder's memory; with other codes at the scored transition only that one frame is decoded again.
+codes and keeps the decoder's memory; with each kind of codes at the scored transition only that frame is decoded.
 """
 
 from __future__ import annotations
@@ -120,8 +120,8 @@ def _predict(model: LatentActionModel, latents: Tensor, actions: tuple[Tensor, Q
     values = losses.terms(model, latents, output, model.config.sequence_length - 1 - model.config.rollout_horizon)
     values["mse_copy"] = (latents[:, 1:] - latents[:, :-1]).pow(2).flatten(1).mean(1)
     before = [block.until(latents.shape[1] - 2) for block in memory]
-    found = {"true": draws.distances(prediction[:, -1], latents[:, -1])}
-    for name, action_BSQ in others.items():
+    found = {}  # the true action takes the others' way, so that rounding cancels where the action changes nothing
+    for name, action_BSQ in {"true": quantized.z_q[:, -1], **others}.items():
         last_B1CHW, _ = model.follow(latents[:, -2:-1], action_BSQ[:, None], before)
         found[name] = draws.distances(last_B1CHW[:, 0], latents[:, -1])
     return Predicted({name: value.double().cpu().numpy() for name, value in values.items()}, found,
