@@ -68,6 +68,9 @@ class RunConfig(Strict):
     normalize_codes: bool = Field(True, description="layer-normalise the encoder's output before it is quantised")
     frame_pool: Literal["last", "mean", "attention"] = Field(
         "last", description="which frames up to t+1 an action is read from: the last, their mean, or a learned mixture")
+    time_positions: Literal["learned", "rotary"] = Field(
+        "learned", description="how attention knows the order of frames: learned adds a vector for each place; rotary turns "
+        "queries and keys by their distance, so that no place is special and longer sequences can be read")
     frame_difference: bool = Field(
         False, description="the encoder also sees by how much each patch changed from the frame before")
     predict_residual: bool = Field(True, description="the decoder predicts the change from the last frame")
@@ -209,8 +212,8 @@ class RunConfig(Strict):
 
 # What a run did before the schema had these keys: a record that names every other key and lacks one of them was
 # written by an older version, and means this. A key that is added to the schema is added here.
-BEFORE: dict[str, Any] = {"slots": "parallel", "frame_difference": False, "action_modulation": "film",
-                          "change_weight": 0.0, "change_weight_decay_epochs": None}
+BEFORE: dict[str, Any] = {"slots": "parallel", "time_positions": "learned", "frame_difference": False,
+                          "action_modulation": "film", "change_weight": 0.0, "change_weight_decay_epochs": None}
 
 # What promotion leaves out of a config, so that the defaults hold.
 _LEFT_OUT = ("tracking", "threads")

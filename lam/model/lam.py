@@ -48,8 +48,9 @@ class Encoder(nn.Module):
         E = config.embed_dim
         self.normalize, self.recompute = config.normalize_codes, config.recompute
         self.embed = nn.Linear(config.patch_dim, E)
-        self.positions = Positions(config.sequence_length, patches, E)
-        self.blocks = nn.ModuleList(SpaceTimeBlock(E, config.head_dim) for _ in range(config.encoder_depth))
+        rotary = config.time_positions == "rotary"
+        self.positions = Positions(None if rotary else config.sequence_length, patches, E)
+        self.blocks = nn.ModuleList(SpaceTimeBlock(E, config.head_dim, rotary) for _ in range(config.encoder_depth))
         self.norm = nn.LayerNorm(E)
         rows = 1 if config.residual_slots else config.num_codes
         self.queries_SE = nn.Parameter(torch.randn(rows, E) / math.sqrt(E))
@@ -124,8 +125,9 @@ class Decoder(nn.Module):
         if self.normed:
             for modulation in self.modulations:
                 _zero(modulation)
-        self.positions = Positions(config.sequence_length - 1, patches, E)
-        self.blocks = nn.ModuleList(SpaceTimeBlock(E, config.head_dim) for _ in range(config.decoder_depth))
+        rotary = config.time_positions == "rotary"
+        self.positions = Positions(None if rotary else config.sequence_length - 1, patches, E)
+        self.blocks = nn.ModuleList(SpaceTimeBlock(E, config.head_dim, rotary) for _ in range(config.decoder_depth))
         self.norm = nn.LayerNorm(E)
         self.head = nn.Linear(E, config.patch_dim)
 
