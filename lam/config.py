@@ -69,8 +69,8 @@ class RunConfig(Strict):
     frame_pool: Literal["last", "mean", "attention"] = Field(
         "last", description="which frames up to t+1 an action is read from: the last, their mean, or a learned mixture")
     time_positions: Literal["learned", "rotary"] = Field(
-        "learned", description="how attention knows the order of frames: learned adds a vector for each place; rotary turns "
-        "queries and keys by their distance, so that no place is special and longer sequences can be read")
+        "learned", description="how attention knows the order of frames: learned adds a vector for each place; rotary "
+        "turns queries and keys by their distance, so that no place is special and longer sequences can be read")
     frame_difference: bool = Field(
         False, description="the encoder also sees by how much each patch changed from the frame before")
     predict_residual: bool = Field(True, description="the decoder predicts the change from the last frame")
