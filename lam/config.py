@@ -2,7 +2,8 @@
 
 Names and defaults are those of the LAM training guide (docs/references.md), except `quantizer`,
 whose default is `ema` because the guide's gradient codebook collapsed on every game tried, and
-`codebook_init`, `vq_refresh_interval`, `normalize_codes` and `predict_residual` for the same reason.
+`codebook_init`, `vq_refresh_interval`, `normalize_codes` and `predict_residual` for the same reason, and `slots`
+(docs/decisions/0010-slots.md).
 The guide gives no `warmup_steps`, `weight_decay`, `rollout_prob` or `rollout_weight`. Its exact
 setting is `configs/seed.yaml`. This module is light: importing it loads no torch.
 """
