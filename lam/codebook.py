@@ -28,41 +28,67 @@ def perplexity(counts: NDArray[Any]) -> float:
 
 @dataclass(frozen=True)
 class CodebookHealth:
-    """Health of a codebook over one split; see `lam.metrics` for the meaning of each number."""
+    """Health of the codebooks over one split; see `lam.metrics` for the meaning of each number.
+
+    `unique` is a mean over books; `histogram` has the books one after another.
+    """
 
     histogram: list[int]
-    unique: int
+    unique: float
     perplexity_slot: float
     perplexity_joint: float
     entropy_ratio: float
     health: float
     collapsed: bool
+    redundancy: float
+    perplexity_by_slot: list[float]
+    usage_by_slot: list[int]
+
+    @property
+    def joint_bits(self) -> float:
+        """Entropy of the code tuples in bits."""
+        return math.log2(self.perplexity_joint)
 
 
-def codebook_health(codes: NDArray[np.integer], num_embeddings: int, full_health: float) -> CodebookHealth:
+def codebook_health(codes: NDArray[np.integer], num_embeddings: int, full_health: float,
+                    books: int = 1) -> CodebookHealth:
     """Judge the codes of a split.
 
     Args:
         codes: [N, S] code of each slot of each action.
         num_embeddings: K.
         full_health: per-slot perplexity P* at which health reaches 1.
+        books: codebooks: 1 for all slots, or S, one a slot.
     """
     slots = [np.bincount(slot, minlength=num_embeddings) for slot in codes.T]
-    histogram = np.sum(slots, axis=0)
+    by_book = slots if books > 1 else [np.sum(slots, axis=0)]
     per_slot = np.array([perplexity(slot) for slot in slots])
     slot_mean = float(np.exp(np.log(per_slot).mean()))
     _, joint_counts = np.unique(codes, axis=0, return_counts=True)
     joint = perplexity(joint_counts)
     spread = math.log(num_embeddings)
     return CodebookHealth(
-        histogram=[int(count) for count in histogram],
-        unique=int((histogram > 0).sum()),
+        histogram=[int(count) for book in by_book for count in book],
+        unique=float(np.mean([(book > 0).sum() for book in by_book])),
         perplexity_slot=slot_mean,
         perplexity_joint=joint,
         entropy_ratio=float(np.log(per_slot).mean() / spread) if spread > 0 else 0.0,
         health=health_of(slot_mean, full_health),
-        collapsed=is_collapsed(slot_mean, joint),
+        collapsed=is_collapsed(slot_mean, joint, books),
+        redundancy=slot_redundancy(np.log(per_slot), math.log(joint)),
+        perplexity_by_slot=[float(each) for each in per_slot],
+        usage_by_slot=[int((slot > 0).sum()) for slot in slots],
     )
+
+
+def slot_redundancy(entropy_S: NDArray[Any], joint: float) -> float:
+    """How much the slots say alike: their total correlation, as a share of what S copies of the fullest slot have.
+
+    (sum of the slots' entropies - joint entropy) / (that sum - the largest of them): 0 where slots are independent,
+    1 where one of them tells all the others. NaN where no two slots say anything.
+    """
+    most = float(entropy_S.sum() - entropy_S.max())
+    return (float(entropy_S.sum()) - joint) / most if most > 1e-9 else math.nan
 
 
 def health_of(perplexity_slot: float, full_health: float) -> float:
@@ -70,8 +96,13 @@ def health_of(perplexity_slot: float, full_health: float) -> float:
     return min(1.0, max(0.0, (perplexity_slot - 1) / (full_health - 1)))
 
 
-def is_collapsed(perplexity_slot: float, perplexity_joint: float) -> bool:
-    """Whether the codes carry next to nothing; a constant tuple such as (1, 5, 9) counts as collapsed."""
+def is_collapsed(perplexity_slot: float, perplexity_joint: float, books: int = 1) -> bool:
+    """Whether the codes carry next to nothing; a constant tuple such as (1, 5, 9) counts as collapsed.
+
+    Slots with a book each are judged together: the first may say all there is, and then the rest has nothing to add.
+    """
+    if books > 1:
+        return not perplexity_joint >= COLLAPSED_JOINT_PERPLEXITY
     return not (perplexity_slot >= COLLAPSED_SLOT_PERPLEXITY and perplexity_joint >= COLLAPSED_JOINT_PERPLEXITY)
 
 

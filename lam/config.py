@@ -2,24 +2,25 @@
 
 Names and defaults are those of the LAM training guide (docs/references.md), except `quantizer`,
 whose default is `ema` because the guide's gradient codebook collapsed on every game tried, and
-`codebook_init`, `vq_refresh_interval`, `normalize_codes` and `predict_residual` for the same reason.
+`codebook_init`, `vq_refresh_interval`, `normalize_codes` and `predict_residual` for the same reason, and `slots`
+(docs/decisions/0010-slots.md).
 The guide gives no `warmup_steps`, `weight_decay`, `rollout_prob` or `rollout_weight`. Its exact
 setting is `configs/seed.yaml`. This module is light: importing it loads no torch.
 """
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from lam.metrics import NEEDS, TABLE
+from lam.sections import EarlyStopping, Positive, Share, Weight
 from record import yamlio
 from record.errors import BadInput
 from record.run import RunFolder
-from record.schema import Strict, build
+from record.schema import build
 from record.workload.settings import (
     Count,
     HealthConfig,
@@ -30,36 +31,6 @@ from record.workload.settings import (
     configuring,
     resolve,
 )
-
-Weight = Annotated[float, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-
-
-class EarlyStopping(Strict):
-    """When a run that no longer gets better ends before its last epoch."""
-
-    metric: str = Field("val/objective", description="what is watched, a key of the metric table")
-    patience: Count = Field(10, description="validations in a row without an improvement that end the run")
-    min_delta: Weight = Field(0.0, description="the smallest change that counts as an improvement")
-    mode: Literal["auto", "min", "max"] = Field("auto", description="which way is better; auto = the metric's own")
-
-    @model_validator(mode="after")
-    def _has_a_direction(self) -> EarlyStopping:
-        if self.metric not in TABLE:
-            near = get_close_matches(self.metric, TABLE, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"{self.metric!r} is no metric{hint}")
-        if TABLE[self.metric].measured == "evaluate":
-            raise ValueError(f"metric {self.metric} is measured by 'lam evaluate' only; watch val/objective")
-        if self.mode == "auto" and TABLE[self.metric].direction == "none":
-            raise ValueError(f"metric {self.metric} has no better direction of its own; set mode to min or max")
-        return self
-
-    @property
-    def higher_is_better(self) -> bool:
-        """The direction that `mode` or the metric table says."""
-        return self.mode == "max" or (self.mode == "auto" and TABLE[self.metric].direction == "up")
 
 
 class RunConfig(Settings):
@@ -79,8 +50,11 @@ class RunConfig(Settings):
     head_dim: Count = Field(64, description="width of one attention head; must divide embed_dim or exceed it")
     patch_dim: Count = Field(256, description="channels of a patch after the convolutional adapter")
     patch_size: Count = Field(4, description="kernel and stride of the adapters, in latent cells")
-    num_codes: Count = Field(3, description="code slots of one action")
-    num_embeddings: Count = Field(12, description="codes in the shared codebook (K)")
+    num_codes: Count = Field(3, description="code slots of one action (S)")
+    slots: Literal["residual", "parallel"] = Field(
+        "residual", description="residual: each slot codes what the slots before it left of one embedding, with a "
+        "codebook of its own; parallel: an embedding a slot, one codebook for all (the guide's model)")
+    num_embeddings: Count = Field(12, description="codes in a codebook (K)")
     codebook_dim: Count = Field(128, description="width of one code")
     quantizer: Literal["ema", "vq", "rotation", "simvq", "fsq", "none"] = Field(
         "ema", description="how actions become discrete; rotation is ema with the rotation trick's gradient")
@@ -94,10 +68,23 @@ class RunConfig(Settings):
     normalize_codes: bool = Field(True, description="layer-normalise the encoder's output before it is quantised")
     frame_pool: Literal["last", "mean", "attention"] = Field(
         "last", description="which frames up to t+1 an action is read from: the last, their mean, or a learned mixture")
+    time_positions: Literal["learned", "rotary"] = Field(
+        "learned", description="how attention knows the order of frames: learned adds a vector for each place; rotary "
+        "turns queries and keys by their distance, so that no place is special and longer sequences can be read")
+    frame_difference: bool = Field(
+        False, description="the encoder also sees by how much each patch changed from the frame before")
     predict_residual: bool = Field(True, description="the decoder predicts the change from the last frame")
+    action_modulation: Literal["film", "adaln"] = Field(
+        "film", description="how an action enters the decoder's blocks: film scales and shifts their input; adaln adds "
+        "a scaled and shifted norm of it, from zero, so that its size does not grow with decoder_depth")
 
     # loss
     reconstruction_weight: Weight = Field(1.0, description="weight of the reconstruction term")
+    change_weight: Weight = Field(
+        0.0, description="weight of the reconstruction where the picture changes: 1 + change_weight * m/mean m, m = "
+        "mean squared change of a latent cell over the training split")
+    change_weight_decay_epochs: Count | None = Field(
+        None, description="epochs over which change_weight falls to 0, linearly by steps; null = it stays")
     rollout_horizon: Count = Field(2, description="frames predicted in a rollout, the first one included")
     rollout_prob: Share = Field(1.0, description="share of batches with a rollout")
     rollout_weight: Weight = Field(1.0, description="weight of the rollout term")
@@ -146,6 +133,9 @@ class RunConfig(Settings):
     tracking: TrackingConfig = Field(default_factory=TrackingConfig)
     sample_count: Whole = Field(4, description="picture strips written at each validation, where the data has a codec")
 
+    # Keys of `BEFORE` that the record lacks which this config was read from.
+    _absent: frozenset[str] = PrivateAttr(frozenset())
+
     @model_validator(mode="after")
     def _fits_together(self) -> RunConfig:
         if self.embed_dim % min(self.head_dim, self.embed_dim):
@@ -165,7 +155,8 @@ class RunConfig(Settings):
     def lacks(self, metric: str) -> str:
         """What this run lacks that a metric needs, in words; '' where nothing. Only the data know of labels."""
         have = {"codes": self.quantizer != "none", "codebook": self.quantizer not in ("none", "fsq"),
-                "averaging": self.average_weights is not None, "rollout": self.rollout_horizon > 1, "labels": True}
+                "averaging": self.average_weights is not None, "rollout": self.rollout_horizon > 1,
+                "change": self.change_weight > 0, "labels": True}
         return " and ".join(NEEDS[need] for need in TABLE[metric].needs if not have[need])
 
     @property
@@ -183,10 +174,50 @@ class RunConfig(Settings):
         """Whether the run may end by itself before its last epoch."""
         return self.early_stopping is not None
 
+    @property
+    def residual_slots(self) -> bool:
+        """Whether each slot codes what the slots before it left; continuous actions have nothing to leave."""
+        return self.slots == "residual" and self.quantizer != "none"
+
+    @property
+    def books(self) -> int:
+        """Codebooks of the quantizer: one a residual slot, or one for all slots."""
+        return self.num_codes if self.residual_slots else 1
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some fields changed, validated again; moved or prolonged, a record stays what it was."""
+        values = self.model_dump()
+        found = super().replace(**changes)
+        same = found.model_dump()
+        if all(same[key] == values[key] for key in changes if key not in RESUMABLE):
+            found._absent = self._absent
+        return found
+
     def steps_in_epoch(self, sequences: int) -> int:
         """Optimizer steps of one epoch of this many training sequences."""
         return self.steps_per_epoch or max(1, sequences // self.batch_size)
 
+    def mapping(self) -> dict[str, Any]:
+        """Plain values of every field, in the schema's order; of an older version's record, those that it had."""
+        return {key: value for key, value in super().mapping().items() if key not in self._absent}
+
+    def identity(self) -> dict[str, Any]:
+        """The values that tell this config from another, but for where its records are copied to.
+
+        A key of `BEFORE` counts only where it says something new, so that a config keeps its name when the schema
+        gains a key.
+        """
+        return {key: value for key, value in self.model_dump(mode="json").items()
+                if key != "tracking" and not (key in BEFORE and value == BEFORE[key])}
+
+
+# What a run did before the schema had these keys: a record that names every other key and lacks one of them was
+# written by an older version, and means this. A key that is added to the schema is added here.
+BEFORE: dict[str, Any] = {"slots": "parallel", "time_positions": "learned", "frame_difference": False,
+                          "action_modulation": "film", "change_weight": 0.0, "change_weight_decay_epochs": None}
+
+# What promotion leaves out of a config, so that the defaults hold.
+_LEFT_OUT = ("tracking", "threads")
 
 # Fields that change how a run is computed and kept, and no result beyond rounding.
 CHANGES_NO_RESULT = ("eval_batch_size", "cache", "keep", "checkpoint_every", "checkpoint_steps", "sample_count",
@@ -196,8 +227,22 @@ CHANGES_NO_RESULT = ("eval_batch_size", "cache", "keep", "checkpoint_every", "ch
 RESUMABLE = (*CHANGES_NO_RESULT, "num_epochs", "threads", "device", "data_dir", "manifest_path", "tracking")
 
 def from_mapping(values: dict[str, Any], source: str | Path) -> RunConfig:
-    """Validate a mapping; the sections that promotion adds are accepted and left out."""
-    return build(RunConfig, configuring(values), source)
+    """Validate a mapping; the sections that promotion adds are accepted and left out.
+
+    A complete record of an older version means what it meant to that version (`BEFORE`); what a person writes has
+    today's defaults.
+    """
+    given = configuring(values)
+    absent = _absent_of(given)
+    config = build(RunConfig, {**given, **{key: BEFORE[key] for key in absent}}, source)
+    config._absent = absent
+    return config
+
+
+def _absent_of(given: dict[str, Any]) -> frozenset[str]:
+    """The keys of `BEFORE` that a complete record lacks; none where a person left out what has a default."""
+    complete = given.keys() >= RunConfig.model_fields.keys() - BEFORE.keys() - set(_LEFT_OUT)
+    return frozenset(BEFORE.keys() - given.keys()) if complete else frozenset()
 
 
 def of_run(folder: RunFolder) -> RunConfig:

@@ -19,6 +19,7 @@ NEEDS = {
     "codebook": "codes that lie among the embeddings (quantizers none and fsq have none)",
     "averaging": "averaged weights (set average_weights)",
     "rollout": "a rollout (set rollout_horizon to 2 or more)",
+    "change": "a weight on where the picture changes (set change_weight)",
     "labels": "true actions in the files of the validation split",
 }
 
@@ -45,11 +46,17 @@ def _losses(split: str) -> list[Metric]:
 
 
 _TRAIN = [
-    Metric("train/codebook_usage", "distinct codes in a batch, mean over the epoch's batches", "up", "mean",
-           unit="codes", needs=("codes",)),
+    Metric("train/change_loss", "reconstruction_weight * change_weight * mean (prediction - target)² m/mean m, "
+           "m = mean squared change of each cell of the grid over the training split; not in val/loss", "down",
+           "mean", True, "latent²", needs=("change",)),
+    Metric("train/codebook_usage", "distinct codes in a batch, mean over codebooks and over the epoch's batches", "up",
+           "mean", unit="codes", needs=("codes",)),
+    Metric("train/skipped_steps", "steps of the epoch whose gradient was not finite and that changed nothing", "down",
+           "sums", unit="steps"),
     Metric("train/lr", "learning rate of the epoch's last step", "none", "last"),
     Metric("train/kl_weight", "the constant 1 (kept for compatibility)", "none", "last", bounds=(1, 1)),
-    Metric("train/grad_norm", "global L2 norm of the gradient before clipping, mean over steps", "none", "mean"),
+    Metric("train/grad_norm", "global L2 norm of the gradient before clipping, mean over steps "
+           "that were not skipped", "none", "mean"),
     Metric("train/grad_norm_mean", "the same number", "none", "mean"),
     Metric("train/grad_norm_std", "its population standard deviation over the epoch's steps", "none", "std"),
     Metric("train/grad_norm_max", "its maximum over the epoch's steps", "none", "max"),
@@ -82,9 +89,10 @@ _MODEL = [
 ]
 
 _RATIOS = [
-    Metric(f"loss_ratio/{name}", f"weighted {name} / sum of the weighted terms, over the epoch", "none", "sums",
-           bounds=(0, 1))
-    for name in ("mse_loss", "vq_loss", "rollout_loss")
+    Metric(f"loss_ratio/{name}", f"weighted {name} / sum of the weighted terms, over the epoch, of each term the part "
+           "that has a gradient (of vq_loss under ema and rotation the commitment)", "none", "sums",
+           bounds=(0, 1), needs=needs)
+    for name, needs in (("mse_loss", ()), ("vq_loss", ()), ("rollout_loss", ()), ("change_loss", ("change",)))
 ]
 
 _GENERATED = [
@@ -141,20 +149,31 @@ _CONTROL = [
 
 _CODEBOOK = [replace(metric, needs=(*metric.needs, "codes")) for metric in (
     Metric("val/codebook_usage", "distinct codes of the scored transitions: the last one of each of at most "
-           "eval_sequences sequences", "up", "counts", unit="codes"),
+           "eval_sequences sequences; mean over codebooks where slots are residual", "up", "counts", unit="codes"),
     Metric("val/codebook_unique_total", "the same number", "up", "counts", unit="codes"),
     Metric("val/codebook_usage_ratio", "codebook_unique_total / num_embeddings", "up", "counts", bounds=(0, 1)),
-    Metric("val/codebook_histogram", "how often each code was used, all slots pooled", "none", "counts", unit="uses"),
+    Metric("val/codebook_histogram", "how often each code was used, all slots pooled; codebook by codebook where slots "
+           "are residual", "none", "counts", unit="uses"),
+    Metric("val/usage_by_slot", "distinct codes of each slot, a list", "up", "counts", unit="codes"),
+    Metric("val/perplexity_by_slot", "exp(entropy of the slot's codes) of each slot, a list", "up", "counts",
+           unit="codes", bounds=(1, INF)),
+    Metric("val/joint_bits", "entropy of the code tuples, log2 perplexity_joint: what an action is told with", "up",
+           "counts", unit="bits"),
+    Metric("val/slot_redundancy", "(sum of the slots' entropies - joint entropy) / (that sum - the largest of them): 0 "
+           "independent slots, 1 copies; null where no two slots say anything. It ranks nothing: residual slots that "
+           "mean more repeat more", "none", "counts", bounds=(-INF, 1 + 1e-9)),
     Metric("val/perplexity_slot", "geometric mean over slots of exp(entropy of the slot's codes)", "up", "counts",
            unit="codes", bounds=(1, INF)),
     Metric("val/perplexity_joint", "exp(entropy of the code tuples)", "up", "counts", unit="tuples", bounds=(1, INF)),
     Metric("val/code_entropy_ratio", "mean over slots of entropy / log(num_embeddings)", "up", "counts", bounds=(0, 1)),
-    Metric("val/dead_codes", "codes never used in the scored transitions", "down", "counts", unit="codes"),
-    Metric("val/quantization_error", "mean (z_q - z_e)² / variance of z_e, scored transitions; null where "
-           "nothing varies", "down", "sums", needs=("codebook",)),
+    Metric("val/dead_codes", "num_embeddings - codebook_usage: codes never used in the scored transitions", "down",
+           "counts", unit="codes"),
+    Metric("val/quantization_error", "mean (z_q - z_e)² / variance of z_e, scored transitions, z_q summed over "
+           "residual slots; null where nothing varies", "down", "sums", needs=("codebook",)),
     Metric("val/codebook_health", "clip((perplexity_slot - 1)/(P* - 1), 0, 1), P* = max(2, num_embeddings/4)",
            "up", "counts", bounds=(0, 1)),
-    Metric("val/collapsed", "1 where perplexity_slot < 1.5 or perplexity_joint < 2", "down", "status", bounds=(0, 1)),
+    Metric("val/collapsed", "1 where perplexity_slot < 1.5 or perplexity_joint < 2; of residual slots where "
+           "perplexity_joint < 2", "down", "status", bounds=(0, 1)),
 )]
 
 _RANKS = [

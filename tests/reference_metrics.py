@@ -26,7 +26,8 @@ class Dump:
         latents: [N, T, C, H, W]; prediction of frames 1..T-1: [N, T-1, C, H, W].
         rollout, anchor: predictions of frames anchor+2 .. anchor+horizon, [N, horizon-1, C, H, W].
         shuffled, rand, flipped: predictions of frame T-1 with other codes at the last transition, [N, C, H, W].
-        z_e, z_q: [N, T-1, S, Q]; codes: [N, S] of the last transition; context: [N, E].
+        z_e, z_q: [N, T-1, S, Q], z_e with one embedding where slots are residual; codes: [N, S] of the last transition;
+            context: [N, E].
         free: rollouts of some sequences from their first frame, [M, T-1, C, H, W], of sequences `free_rows`.
         mean, std: [C] of the training split.
     """
@@ -54,7 +55,7 @@ class Dump:
 def metrics(dump: Dump, config: Any, chunk_frames: int) -> dict[str, Any]:
     """All numbers, keys as in records."""
     record = losses(dump, config) | distances(dump) | control(dump, chunk_frames) | dsnr(dump)
-    record |= codebook(dump, config) | companions(dump) | generated(dump)
+    record |= codebook(dump, config) | companions(dump, config) | generated(dump)
     record["val/objective"] = objective(record)
     return record
 
@@ -62,7 +63,7 @@ def metrics(dump: Dump, config: Any, chunk_frames: int) -> dict[str, Any]:
 def losses(dump: Dump, config: Any) -> dict[str, float]:
     target = dump.latents[:, 1:].astype(float)
     error = dump.prediction.astype(float) - target
-    gap = float(((dump.z_q.astype(float) - dump.z_e.astype(float)) ** 2).mean())
+    gap = float(np.mean([((entry - given) ** 2).mean() for given, entry in chain(dump.z_e, dump.z_q, config)]))
     steps = dump.rollout.shape[1]
     roll = dump.rollout.astype(float) - dump.latents[:, dump.anchor + 2 : dump.anchor + 2 + steps].astype(float)
     mse, mae = float((error**2).mean()), float(np.abs(error).mean())
@@ -75,6 +76,14 @@ def losses(dump: Dump, config: Any) -> dict[str, float]:
         "val/loss_mae": mae * config.reconstruction_weight + vq + float(np.abs(roll).mean()) * config.rollout_weight,
         "val/mse_copy": float(((target - dump.latents[:, :-1]) ** 2).mean()),
     }
+
+
+def chain(z_e: Array, z_q: Array, config: Any) -> list[tuple[Array, Array]]:
+    """(what was coded, its code's vector): of all slots at once, or of each residual slot what was left for it."""
+    z_e, z_q = z_e.astype(float), z_q.astype(float)
+    if config.slots == "parallel":
+        return [(z_e, z_q)]
+    return [(z_e[..., 0, :] - z_q[..., :slot, :].sum(-2), z_q[..., slot, :]) for slot in range(z_q.shape[-2])]
 
 
 def per_sample(dump: Dump) -> dict[str, dict[str, Array]]:
@@ -159,22 +168,29 @@ def entropy(values: list[Any]) -> float:
 
 def codebook(dump: Dump, config: Any) -> dict[str, Any]:
     K = config.num_embeddings
-    histogram = [int((dump.codes == code).sum()) for code in range(K)]
-    used = sum(count > 0 for count in histogram)
+    slots = [[int((slot == code).sum()) for code in range(K)] for slot in dump.codes.T]
+    books = [[sum(counts) for counts in zip(*slots, strict=True)]] if config.slots == "parallel" else slots
+    used = np.mean([sum(count > 0 for count in book) for book in books])
+    histogram = [count for book in books for count in book]
     entropies = [entropy(slot.tolist()) for slot in dump.codes.T]
     slot, joint = math.exp(np.mean(entropies)), math.exp(entropy([tuple(row) for row in dump.codes.tolist()]))
     full = config.perplexity_target or max(2.0, K / 4)
+    alike = (sum(entropies) - math.log(joint)) / (sum(entropies) - max(entropies))
     return {
+        "val/usage_by_slot": [sum(count > 0 for count in slot) for slot in slots],
+        "val/perplexity_by_slot": [math.exp(each) for each in entropies], "val/slot_redundancy": alike,
+        "val/joint_bits": math.log2(joint),
         "val/codebook_usage": used, "val/codebook_unique_total": used, "val/codebook_usage_ratio": used / K,
         "val/codebook_histogram": histogram, "val/dead_codes": K - used, "val/perplexity_slot": slot,
         "val/perplexity_joint": joint, "val/code_entropy_ratio": np.mean(entropies) / math.log(K),
         "val/codebook_health": float(np.clip((slot - 1) / (full - 1), 0, 1)),
-        "val/collapsed": int(slot < 1.5 or joint < 2),
+        "val/collapsed": int((slot < 1.5 and config.slots == "parallel") or joint < 2),
     }
 
 
-def companions(dump: Dump) -> dict[str, float]:
+def companions(dump: Dump, config: Any) -> dict[str, float]:
     z_e, z_q = dump.z_e[:, -1].astype(float), dump.z_q[:, -1].astype(float)
+    z_q = z_q if config.slots == "parallel" else z_q.sum(-2, keepdims=True)
     return {
         "val/quantization_error": ((z_q - z_e) ** 2).mean() / z_e.var(axis=0).mean(),
         "val/effective_rank_context": rank(dump.context.astype(float)),
@@ -193,6 +209,8 @@ def information(tuples: list[str], actions: Array) -> float:
     _, labels = np.unique(actions, return_inverse=True)
     chance = np.mean([mutual_info_score(tuples, rng.permutation(labels)) for _ in range(20)])
     whole = entropy(labels.tolist())
+    if whole - chance < 1e-9:  # as many tuples as samples: chance tells every action
+        return math.nan
     return max(0.0, (mutual_info_score(tuples, labels) - chance) / (whole - chance))
 
 

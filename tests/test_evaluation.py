@@ -20,7 +20,7 @@ from lam import codebook
 from lam.config import RunConfig
 from lam.data import demo
 from lam.data.windows import Windows, open_split
-from lam.evaluation import effective_rank, generation, measure, probe
+from lam.evaluation import draws, effective_rank, generation, measure, passes, probe
 from lam.metrics import TABLE
 from lam.model.lam import LatentActionModel
 from lam.training import checkpoints, console
@@ -30,14 +30,16 @@ from record.run import RunFolder
 
 TINY = {"embed_dim": 32, "encoder_depth": 1, "decoder_depth": 1, "head_dim": 16, "patch_dim": 32, "codebook_dim": 8,
         "sequence_length": 5, "rollout_horizon": 3, "batch_size": 16, "threads": 1, "device": "cpu", "keep": "all",
-        "num_epochs": 1, "steps_per_epoch": 80, "learning_rate": 3e-3, "warmup_steps": 20, "vq_refresh_interval": 20,
+        "num_epochs": 1, "steps_per_epoch": 160, "learning_rate": 3e-3, "warmup_steps": 20, "vq_refresh_interval": 50,
         "reconstruction_weight": 0.7, "rollout_weight": 0.3, "commitment_weight": 0.4}
 
 
-@pytest.fixture(scope="module")
-def measured(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunConfig, LatentActionModel, Windows]:
+@pytest.fixture(scope="module", params=["residual", "parallel"])
+def measured(
+    request: pytest.FixtureRequest, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[RunConfig, LatentActionModel, Windows]:
     """A model after a few steps of training, whose decoder heeds its actions, and the split it is measured on."""
-    config = RunConfig(data_dir=str(tiny_data), **TINY)
+    config = RunConfig(data_dir=str(tiny_data), slots=request.param, **TINY)
     windows = open_split(config, "validation", stride=1)
     folder = tmp_path_factory.mktemp("run")
     list(train(config, folder))
@@ -58,17 +60,17 @@ def dump(config: RunConfig, model: LatentActionModel, windows: Windows) -> refer
     assert codes is not None
     last = codes[:, -1]
     places = zip(batch.file.tolist(), batch.start.tolist(), strict=True)
-    draws = [measure.draw(config, windows.files[file], start) for file, start in places]
+    drawn = [draws.draw(config, windows.files[file], start) for file, start in places]
     flipped = last.clone()
-    for row, (_, slot, shift) in enumerate(draws):
+    for row, (_, slot, shift) in enumerate(drawn):
         flipped[row, slot] = (flipped[row, slot] + shift) % config.num_embeddings
     assert ((flipped != last).sum(1) == 1).all()
     lookup = model.quantizer.lookup
     others = {
-        "shuffled": z_q[measure.derangement(count, config.eval_seed), -1],
-        "rand": lookup(torch.from_numpy(np.stack([rand for rand, _, _ in draws]))), "flipped": lookup(flipped),
+        "shuffled": z_q[draws.derangement(count, config.eval_seed), -1],
+        "rand": lookup(torch.from_numpy(np.stack([rand for rand, _, _ in drawn]))), "flipped": lookup(flipped),
     }
-    rows = measure.subset(count, generation.SEQUENCES)
+    rows = draws.subset(count, generation.SEQUENCES)
     free = [latents[rows, 0]]
     for step in range(1, config.sequence_length):
         free.append(model.decode(torch.stack(free, 1), z_q[rows, :step])[:, -1])
@@ -155,10 +157,10 @@ def test_a_single_code_has_no_other_code_to_compare_with(measured: Any) -> None:
 
 
 class Watched:
-    """Windows that remember the most that was read at a time."""
+    """Windows that remember the most that was read at a time, and how much in all."""
 
     def __init__(self, windows: Windows) -> None:
-        self.windows, self.most = windows, 0
+        self.windows, self.most, self.read = windows, 0, 0
 
     def __len__(self) -> int:
         return len(self.windows)
@@ -167,7 +169,7 @@ class Watched:
         return getattr(self.windows, name)
 
     def batch(self, index: np.ndarray) -> Any:
-        self.most = max(self.most, len(index))
+        self.most, self.read = max(self.most, len(index)), self.read + len(index)
         return self.windows.batch(index)
 
 
@@ -185,10 +187,30 @@ def test_true_actions_cost_no_latents_and_codes_no_decoder(measured: Any) -> Non
     assert not passes
 
 
+def test_an_evaluation_reads_twice_encodes_once_and_decodes_no_frame_again_that_stays(measured: Any) -> None:
+    config, model, windows = measured
+    watched, frames = Watched(windows), {"encoder": 0, "decoder": 0, "alone": 0}
+
+    def count(name: str, patches: torch.Tensor) -> None:
+        frames[name] += patches.shape[0] * patches.shape[1]
+
+    hooks = [model.encoder.embed.register_forward_hook(lambda _, given, __: count("encoder", given[0])),
+             model.decoder.embed.register_forward_hook(lambda _, given, __: count("decoder", given[0]))]
+    measure.evaluate(model, watched, config)  # type: ignore[arg-type]
+    for hook in hooks:
+        hook.remove()
+    N, T = len(windows), config.sequence_length
+    free = len(draws.subset(N, generation.SEQUENCES)) * (T - 1)
+    assert watched.read == 2 * N
+    assert frames["encoder"] == N * T
+    # the true pass, the rollout beyond its first frame, one frame for each of four kinds of codes, the free rollouts
+    assert frames["decoder"] == N * ((T - 1) + (config.rollout_horizon - 1) + 4) + free
+
+
 def test_the_probes_codes_are_those_of_the_evaluation(measured: Any) -> None:
     config, model, windows = measured
     index = np.arange(len(windows))
-    codes = measure.score(model, windows, config)[1].codes
+    codes = passes.measured(model, windows, config).scored.codes
     x = probe.features(model, windows, index, config)
     np.testing.assert_array_equal(x.reshape(len(index), config.num_codes, -1).argmax(-1), codes)
     continuous = LatentActionModel(config.replace(quantizer="none"), windows.latent_shape)
@@ -226,11 +248,11 @@ def test_a_run_is_measured_on_the_chosen_device(tiny_data: Path, tmp_path: Path)
 
 def test_random_codes_depend_on_seed_file_and_place_alone() -> None:
     config = RunConfig()
-    assert repr(measure.draw(config, "a.h5", 3)) == repr(measure.draw(config.replace(seed=9), "a.h5", 3))
-    others = [measure.draw(config, "b.h5", 3), measure.draw(config, "a.h5", 4),
-              measure.draw(config.replace(eval_seed=1), "a.h5", 3)]
-    assert len({repr(each) for each in [*others, measure.draw(config, "a.h5", 3)]}) == 4
-    shifts = {measure.draw(config, "a.h5", start)[2] for start in range(300)}
+    assert repr(draws.draw(config, "a.h5", 3)) == repr(draws.draw(config.replace(seed=9), "a.h5", 3))
+    others = [draws.draw(config, "b.h5", 3), draws.draw(config, "a.h5", 4),
+              draws.draw(config.replace(eval_seed=1), "a.h5", 3)]
+    assert len({repr(each) for each in [*others, draws.draw(config, "a.h5", 3)]}) == 4
+    shifts = {draws.draw(config, "a.h5", start)[2] for start in range(300)}
     assert shifts == set(range(1, 12))
 
 

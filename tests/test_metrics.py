@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from lam.metrics import DATA_STATS, TABLE, TFLOPS_VIEWS, better, with_tflops
 from lam.model.lam import LatentActionModel
 from lam.training import vitals
 from lam.training.loop import train
+from lam.training.sums import Spread, Sums
 from record.run import RunFolder
 from record.workload.metric import RECORD_KEYS
 
@@ -84,7 +86,7 @@ def test_a_page_without_a_metric_is_stale(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_a_run_writes_every_key_of_the_table_but_the_named_ones(tiny_data: Path, tmp_path: Path) -> None:
-    records = list(train(CONFIG.replace(data_dir=str(tiny_data)), tmp_path))
+    records = list(train(CONFIG.replace(data_dir=str(tiny_data), change_weight=1.0), tmp_path))
     first = {"train/loss_decrease", "train/loss_decrease_pct", "train/is_improving"}
     elsewhere = {"model/ema_diff", *(key for key in TABLE if key.startswith("val/probe"))}
     assert set(records[0]) == {*TABLE, *RECORD_KEYS} - first - elsewhere
@@ -100,18 +102,56 @@ def test_averaged_weights_are_compared(tiny_data: Path, tmp_path: Path) -> None:
 
 
 def test_numbers_of_the_steps() -> None:
-    found = vitals.of_steps(np.array([1.0, 3.0]), np.array([0.5, 0.7, 0.9]))
+    found = vitals.of_steps(spread(1.0, 3.0), spread(0.5, 0.7, 0.9))
     assert found["train/grad_norm_mean"] == 2
     assert found["train/grad_norm_std"] == 1
     assert (found["train/grad_norm_max"], found["train/grad_norm_min"]) == (3, 1)
     assert found["train/batch_loss_std"] == pytest.approx(math.sqrt(0.08 / 3))
     assert found["train/batch_loss_cv"] == pytest.approx(math.sqrt(0.08 / 3) / 0.7)
-    assert math.isnan(vitals.of_steps(np.ones(1), np.zeros(2))["train/batch_loss_cv"])
+    assert math.isnan(vitals.of_steps(spread(1.0), spread(0.0, 0.0))["train/batch_loss_cv"])
+
+
+def spread(*values: float) -> Spread:
+    found = Spread()
+    for value in values:
+        found.add(value)
+    return found
+
+
+def test_running_sums_are_those_of_the_columns_and_do_not_grow_with_the_steps() -> None:
+    rng = np.random.default_rng(0)
+    columns = {"loss": 1e3 + rng.random(500), "grad_norm": np.where(rng.random(500) < 0.1, math.nan, rng.random(500))}
+    sums, sizes = Sums(), []
+    for values in zip(*columns.values(), strict=True):
+        sums.add(dict(zip(columns, values, strict=True)))
+        sizes.append(len(json.dumps(sums.state())))
+    for name, column in columns.items():
+        found = sums.of[name]
+        assert found.mean == pytest.approx(np.nanmean(column), rel=1e-12)
+        assert found.std == pytest.approx(np.nanstd(column), rel=1e-9)
+        assert (found.low, found.high) == (np.nanmin(column), np.nanmax(column))
+    assert sums.mean("grad_norm") == pytest.approx(np.nan_to_num(columns["grad_norm"]).mean(), rel=1e-12)
+    assert max(sizes) < 2 * sizes[0] + 100
+    again, listed = Sums(), Sums()
+    again.restore(json.loads(json.dumps(sums.state())))
+    listed.restore([{"loss": 1.0}, {"loss": 3.0}])  # as an older version saved them
+    assert again.of["loss"] == sums.of["loss"]
+    assert listed.of["loss"].mean == 2
+
+
+def test_a_loss_that_is_not_a_number_spoils_the_mean_and_a_rollout_that_was_not_run_does_not() -> None:
+    sums = Sums()
+    for values in ({"loss": 1.0, "rollout_loss": math.nan}, {"loss": math.nan, "rollout_loss": 2.0}):
+        sums.add(values)
+    assert all(math.isnan(each) for each in (sums.of["loss"].mean, sums.of["loss"].std, sums.of["loss"].high))
+    assert sums.of["rollout_loss"].mean == 2
 
 
 def test_ratios_count_a_step_without_the_term_as_nothing() -> None:
-    terms = {"mse_loss": np.array([1.0, 1.0]), "rollout_loss": np.array([math.nan, 4.0])}
-    ratios = vitals.loss_ratios(terms, {"mse_loss": 1.0, "rollout_loss": 0.5})
+    sums = Sums()
+    for rollout in (math.nan, 4.0):
+        sums.add({"mse_loss": 1.0, "rollout_loss": rollout})
+    ratios = vitals.loss_ratios({"mse_loss": sums.mean("mse_loss"), "rollout_loss": 0.5 * sums.mean("rollout_loss")})
     assert ratios == {"loss_ratio/mse_loss": 0.5, "loss_ratio/rollout_loss": 0.5}
 
 
@@ -141,7 +181,7 @@ def test_update_ratio_tells_a_frozen_part_from_one_that_moves() -> None:
     with torch.no_grad():
         for parameter in model.decoder.parameters():
             parameter.mul_(1.01)
-        model.quantizer.codes_KQ[0] += 1  # a revival
+        model.quantizer.books[0].codes_KQ[0] += 1  # a revival
     ratios = vitals.update_ratios(model, before)
     assert ratios["train/update_ratio_encoder"] == 0
     assert ratios["train/update_ratio_decoder"] == pytest.approx(0.01, rel=1e-4)

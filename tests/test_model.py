@@ -29,9 +29,12 @@ def test_shapes() -> None:
     model, latents = model_and_latents()
     output = model(latents)
     assert output.prediction.shape == (3, 5, *SHAPE)
-    assert output.z_e.shape == (3, 5, 3, 8)
+    assert output.z_e.shape == (3, 5, 1, 8)  # the slots share an embedding
     assert output.quantized.codes is not None
     assert output.quantized.codes.shape == (3, 5, 3)
+    assert output.quantized.z_q.shape == (3, 5, 3, 8)
+    parallel, _ = model_and_latents(SMALL.replace(slots="parallel"))
+    assert parallel(latents).z_e.shape == (3, 5, 3, 8)
 
 
 @pytest.mark.parametrize("t", [0, 2])
@@ -63,8 +66,9 @@ def test_training_starts_at_the_copy_baseline() -> None:
     assert torch.equal(model(latents).prediction, latents[:, :-1])
 
 
-def test_rollout_feeds_its_own_predictions_back() -> None:
-    config = SMALL.replace(rollout_horizon=3)
+@pytest.mark.parametrize("positions", ["learned", "rotary"])
+def test_rollout_feeds_its_own_predictions_back(positions: str) -> None:
+    config = SMALL.replace(rollout_horizon=3, time_positions=positions)
     model, latents = model_and_latents(config)
     model.eval()
     output = model(latents)
@@ -113,7 +117,8 @@ def test_codebook_loss_moves_only_the_codebook_and_commitment_only_the_encoder()
 
 
 def test_loss_values_follow_the_formulas() -> None:
-    config = SMALL.replace(quantizer="vq", commitment_weight=0.4, reconstruction_weight=2.0, rollout_weight=0.5)
+    config = SMALL.replace(quantizer="vq", commitment_weight=0.4, reconstruction_weight=2.0, rollout_weight=0.5,
+                           slots="parallel")
     model, latents = model_and_latents(config)
     output = model(latents)
     error = (output.prediction - latents[:, 1:]).detach()
@@ -213,6 +218,26 @@ def test_flops_are_those_of_torchs_counter_on_real_tensors(config: RunConfig) ->
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         losses.total(losses.terms(model, latents, model(latents), 1), losses.weights(config)).backward()
     assert 4 * flops.training_flops(config, SHAPE, 1) == pytest.approx(counter.get_total_flops(), rel=0.02)
+
+
+def test_rotary_places_count_by_their_distance_alone() -> None:
+    q, k = torch.randn(2, 2, 4, 7), torch.randn(2, 2, 4, 7)  # an odd width keeps its last number as it is
+    scores = [blocks.rotate(q, first) @ blocks.rotate(k, first).transpose(-1, -2) for first in (0, 5)]
+    torch.testing.assert_close(*scores)
+    assert not torch.allclose(scores[0], q @ k.transpose(-1, -2))
+    torch.testing.assert_close(blocks.rotate(q, 3).norm(dim=-1), q.norm(dim=-1))
+
+
+def test_rotary_places_tell_frames_apart_and_read_longer_sequences_than_they_were_trained_on() -> None:
+    model, latents = model_and_latents(SMALL.replace(time_positions="rotary"))
+    longer = torch.cat([latents, latents[:, :3]], dim=1)
+    z_e = model.encode(longer)
+    assert z_e.shape[1] == 8
+    torch.testing.assert_close(z_e[:, :5], model.encode(latents), rtol=1e-4, atol=1e-5)
+    swapped = latents[:, [1, 0, 2, 3, 4, 5]]
+    assert not torch.allclose(model.encode(swapped)[:, 3], z_e[:, 3], atol=1e-4)
+    with pytest.raises(RuntimeError):
+        model_and_latents()[0].encode(longer)
 
 
 @pytest.mark.parametrize("causal", [False, True])

@@ -9,6 +9,7 @@ import pytest
 from lam.cli import main
 from lam.config import RunConfig
 from lam.training import overfit
+from lam.training.stepping import MOST_SKIPPED
 from record import yamlio
 
 SMALL = {"embed_dim": 64, "encoder_depth": 2, "decoder_depth": 2, "head_dim": 32, "patch_dim": 64, "codebook_dim": 32,
@@ -53,4 +54,4 @@ def test_failure_says_what_was_reached_gives_the_hints_and_exits_with_1(
 def test_a_model_that_diverges_fails_at_once(tiny_data: Path) -> None:
     found = overfit.overfit(RunConfig(data_dir=str(tiny_data), **(SMALL | {"reconstruction_weight": 1e38})))
     assert not found.passed
-    assert found.steps < 10
+    assert found.steps <= MOST_SKIPPED  # a loss that is finite still, with a gradient that is not

@@ -186,7 +186,7 @@ def test_averaged_weights_are_the_ones_that_are_kept(tiny_data: Path, tmp_path: 
     saved = load_file(tmp_path / "run" / "checkpoints" / "epoch-2.safetensors")
     assert all(torch.equal(kept[name], saved[name]) for name in kept)
     assert not torch.equal(kept["decoder.head.weight"], plain["decoder.head.weight"])
-    assert torch.equal(kept["quantizer.codes_KQ"], plain["quantizer.codes_KQ"])
+    assert torch.equal(kept["quantizer.books.1.codes_KQ"], plain["quantizer.books.1.codes_KQ"])
 
 
 def test_weight_average_follows_its_formula() -> None:
@@ -202,8 +202,8 @@ def test_weight_average_follows_its_formula() -> None:
     torch.testing.assert_close(average.model.decoder.head.bias, before + 0.9)
 
 
-@pytest.mark.parametrize(("quantizer", "name"), [("fsq", "book.project_in.weight"),
-                                                 ("simvq", "book.code_transform.weight")])
+@pytest.mark.parametrize(("quantizer", "name"), [("fsq", "inward.weight"),
+                                                 ("simvq", "books.1.book.code_transform.weight")])
 def test_a_quantizers_trained_maps_are_averaged_and_its_codes_are_copied(quantizer: str, name: str) -> None:
     model = LatentActionModel(RunConfig(embed_dim=16, encoder_depth=1, decoder_depth=1, sequence_length=4,
                                         quantizer=quantizer), (16, 8, 8))
@@ -225,9 +225,9 @@ def test_a_gradient_codebook_is_copied_into_the_average() -> None:
                                         quantizer="vq"), (16, 8, 8))
     average = WeightAverage(model, 0.5)
     with torch.no_grad():
-        model.quantizer.codes_KQ[0] += 1  # a revival
+        model.quantizer.books[2].codes_KQ[0] += 1  # a revival
     average.update(model, 1)
-    assert torch.equal(average.model.quantizer.codes_KQ, model.quantizer.codes_KQ)
+    assert torch.equal(average.model.quantizer.books[2].codes_KQ, model.quantizer.books[2].codes_KQ)
 
 
 @pytest.mark.long

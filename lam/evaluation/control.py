@@ -174,7 +174,7 @@ def action_information(codes: Array, actions: Array, permutations: int = 20) -> 
     chance = float(np.mean([_mutual_information(tuples, rng.permutation(labels)) for _ in range(permutations)]))
     if entropy - chance <= 1e-9:
         return math.nan
-    return max(0.0, (_mutual_information(tuples, labels) - chance) / (entropy - chance))
+    return min(1.0, max(0.0, (_mutual_information(tuples, labels) - chance) / (entropy - chance)))
 
 
 def _mutual_information(a: Array, b: Array) -> float:

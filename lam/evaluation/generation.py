@@ -45,11 +45,11 @@ class RolloutSums(NamedTuple):
 
 def rollout(model: LatentActionModel, first_BCHW: Tensor, actions_BLSQ: Tensor) -> Tensor:
     """Frames 1..L from frame 0 and the actions alone: [B, L, C, H, W]."""
-    frames = first_BCHW[:, None]
-    for length in range(1, actions_BLSQ.shape[1] + 1):
-        following = model.decode(frames, actions_BLSQ[:, :length])[:, -1:]
-        frames = torch.cat([frames, following], dim=1)
-    return frames[:, 1:]
+    frame_B1CHW, past, frames = first_BCHW[:, None], None, []
+    for position in range(actions_BLSQ.shape[1]):
+        frame_B1CHW, past = model.follow(frame_B1CHW, actions_BLSQ[:, position : position + 1], past)
+        frames.append(frame_B1CHW)
+    return torch.cat(frames, dim=1)
 
 
 def sums(frames_BLCHW: Tensor, scale: ChannelStatistics) -> RolloutSums:

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from lam.config import RunConfig
 from lam.data.windows import Windows
-from lam.evaluation import measure
+from lam.evaluation import draws
 from lam.model.lam import LatentActionModel
 from record import intervals
 
@@ -61,14 +61,14 @@ def probe(model: LatentActionModel, train_set: Windows, scored_set: Windows, con
     return ProbeResult(
         accuracy=float(right.mean()), majority=float(majority.mean()), shuffled=float(shuffled.mean()),
         gain=gain.value, gain_low=gain.low, gain_high=gain.high,
-        transitions=len(y), unlabelled=len(measure.subset(len(scored_set), limit)) - len(y),
+        transitions=len(y), unlabelled=len(draws.subset(len(scored_set), limit)) - len(y),
         videos=len(np.unique(files)),
     )
 
 
 def _labelled(windows: Windows, limit: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """(windows, true actions) [N] of at most `limit` evenly spread windows whose last transition's action is known."""
-    index = measure.subset(len(windows), limit)
+    index = draws.subset(len(windows), limit)
     actions = windows.last_actions(index)
     return index[actions >= 0], actions[actions >= 0]
 

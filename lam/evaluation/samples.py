@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from lam.config import RunConfig
 from lam.data.codec import Codec
 from lam.data.windows import Windows
-from lam.evaluation.measure import subset
+from lam.evaluation.draws import subset
 from lam.model.lam import LatentActionModel
 from record import files
 

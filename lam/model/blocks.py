@@ -30,10 +30,12 @@ class Attention(nn.Module):
 
     Args:
         width: of all heads together.
+        rotary: turn queries and keys by their place (Su et al. 2021), so that only distances count.
     """
 
-    def __init__(self, embed_dim: int, head_dim: int, width: int) -> None:
+    def __init__(self, embed_dim: int, head_dim: int, width: int, rotary: bool = False) -> None:
         super().__init__()
+        self.rotary = rotary
         self.heads = max(1, width // head_dim)
         self.qkv = nn.Linear(embed_dim, 3 * width)
         self.out = nn.Linear(width, embed_dim)
@@ -42,6 +44,9 @@ class Attention(nn.Module):
         """Attend to x itself and to `past`; returns what is added to x, and the memory with x in it."""
         N, L, _ = x_NLE.shape
         q, k, v = self.qkv(x_NLE).view(N, L, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        if self.rotary:
+            first = 0 if past is None else past.keys.shape[2]
+            q, k = rotate(q, first), rotate(k, first)
         if past is not None:
             k, v = torch.cat([past.keys, k], dim=2), torch.cat([past.values, v], dim=2)
         y = attend(q, k, v, causal)
@@ -63,14 +68,25 @@ def attend(q: Tensor, k: Tensor, v: Tensor, causal: bool = False) -> Tensor:
     return scores.softmax(dim=-1).to(v.dtype) @ v
 
 
+def rotate(x_NHLD: Tensor, first: int) -> Tensor:
+    """Turn pairs of numbers of the places first, first + 1, ... by angles that grow with the place; sizes stay."""
+    half = x_NHLD.shape[-1] // 2
+    places_L = torch.arange(first, first + x_NHLD.shape[2], device=x_NHLD.device)
+    rates = 10_000.0 ** (-torch.arange(half, device=x_NHLD.device) / max(1, half))
+    angles = places_L[:, None] * rates
+    cos, sin = angles.cos().to(x_NHLD.dtype), angles.sin().to(x_NHLD.dtype)
+    a, b, rest = x_NHLD[..., :half], x_NHLD[..., half : 2 * half], x_NHLD[..., 2 * half :]
+    return torch.cat([a * cos - b * sin, a * sin + b * cos, rest], dim=-1)
+
+
 class SpaceTimeBlock(nn.Module):
     """Pre-norm block: attention in space, causal attention in time, MLP; each one a residual."""
 
-    def __init__(self, embed_dim: int, head_dim: int) -> None:
+    def __init__(self, embed_dim: int, head_dim: int, rotary: bool = False) -> None:
         super().__init__()
         self.norm_space, self.norm_time, self.norm_mlp = (nn.LayerNorm(embed_dim) for _ in range(3))
         self.space = Attention(embed_dim, head_dim, embed_dim)
-        self.time = Attention(embed_dim, head_dim, embed_dim)
+        self.time = Attention(embed_dim, head_dim, embed_dim, rotary)
         self.mlp = nn.Sequential(nn.Linear(embed_dim, 4 * embed_dim), nn.GELU(), nn.Linear(4 * embed_dim, embed_dim))
 
     def forward(self, x_BTPE: Tensor, past: Memory | None = None) -> tuple[Tensor, Memory]:
@@ -98,13 +114,15 @@ def run(block: nn.Module, recompute: bool, x_BTPE: Tensor, past: Memory | None =
 
 
 class Positions(nn.Module):
-    """Learned position of each patch and of each frame, added to the tokens."""
+    """Learned position of each patch and of each frame, added to the tokens; where `frames` is None of patches."""
 
-    def __init__(self, frames: int, patches: int, embed_dim: int) -> None:
+    def __init__(self, frames: int | None, patches: int, embed_dim: int) -> None:
         super().__init__()
         self.space_PE = nn.Parameter(0.02 * torch.randn(patches, embed_dim))
-        self.time_T1E = nn.Parameter(0.02 * torch.randn(frames, 1, embed_dim))
+        self.time_T1E = None if frames is None else nn.Parameter(0.02 * torch.randn(frames, 1, embed_dim))
 
     def forward(self, x_BTPE: Tensor, first: int = 0) -> Tensor:
         """Add the positions of frames first, first + 1, ..."""
+        if self.time_T1E is None:
+            return x_BTPE + self.space_PE
         return x_BTPE + self.space_PE + self.time_T1E[first : first + x_BTPE.shape[1]]

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from vector_quantize_pytorch import FSQ, SimVQ
 from vector_quantize_pytorch.vector_quantize_pytorch import rotate_to
@@ -45,6 +45,49 @@ class SimCodebook(Codebook):
 
     def _revive(self, seen_NQ: Tensor, step: int, optimizer: Optimizer | None) -> None:
         """A single code cannot be moved."""
+
+
+class ResidualScalars(Quantizer):
+    """Residual slots of finite scalars: each slot rounds what the ones before it left, on a grid as much finer.
+
+    The library's `ResidualFSQ` returns the sum of its layers alone; the decoder wants them side by side, with a
+    gradient each, so the layers are the library's and the chain is here. A slot has a map back of its own.
+    """
+
+    scales_SD: Tensor
+
+    def __init__(self, config: RunConfig) -> None:
+        super().__init__()
+        sizes = levels(config.num_embeddings)
+        self.inward = nn.Linear(config.codebook_dim, len(sizes))
+        self.book = FSQ(sizes, preserve_symmetry=True, bound_hard_clamp=True)
+        self.outward = nn.ModuleList(nn.Linear(len(sizes), config.codebook_dim) for _ in range(config.num_codes))
+        counts_D = torch.tensor(sizes, dtype=torch.float32)
+        self.register_buffer("reach_D", counts_D / (counts_D - 1), persistent=False)  # where all steps are as wide
+        powers_S1 = torch.arange(config.num_codes)[:, None]
+        self.register_buffer("scales_SD", counts_D ** -powers_S1, persistent=False)
+
+    def lookup(self, codes: Tensor) -> Tensor:
+        """Vectors of code numbers, each slot's through its own map: [..., S] -> [..., S, Q]."""
+        return torch.stack([back(self.book.implicit_codebook[codes[..., slot]])
+                            for slot, back in enumerate(self.outward)], dim=-2)
+
+    def restored(self, z_q: Tensor) -> Tensor:
+        """In z_e's shape [..., 1, Q], though in another space."""
+        return z_q.sum(dim=-2, keepdim=True)
+
+    def forward(self, z_e: Tensor) -> Quantized:
+        flat_NQ = z_e.float().reshape(-1, z_e.shape[-1])
+        left_ND, vectors, codes = self.inward(flat_NQ).tanh() * self.reach_D, [], []
+        for scale_D, back in zip(self.scales_SD, self.outward, strict=True):
+            rounded_1ND, codes_1N = self.book((left_ND / scale_D)[None])
+            left_ND = left_ND - (rounded_1ND[0] * scale_D).detach()
+            vectors.append(back(rounded_1ND[0]))
+            codes.append(codes_1N[0].long())
+        zero = z_e.new_zeros(len(z_e), dtype=torch.float32)
+        before = z_e.shape[:-2]
+        z_q, numbers = (torch.stack(parts, dim=1).unflatten(0, before) for parts in (vectors, codes))
+        return Quantized(z_q, numbers, zero, zero)
 
 
 class ScalarCodebook(Quantizer):
@@ -87,6 +130,9 @@ def levels(count: int) -> list[int]:
     return sorted(found, reverse=True)
 
 
-def make(config: RunConfig) -> Quantizer:
-    """The quantizer that `config.quantizer` names."""
-    return {"rotation": RotationCodebook, "simvq": SimCodebook, "fsq": ScalarCodebook}[config.quantizer](config)
+KINDS: dict[str, type[Codebook]] = {"rotation": RotationCodebook, "simvq": SimCodebook}
+
+
+def scalars(config: RunConfig) -> Quantizer:
+    """The quantizer `fsq`, of slots side by side or of slots that add."""
+    return ResidualScalars(config) if config.residual_slots else ScalarCodebook(config)

@@ -10,12 +10,18 @@ from lam.model.lam import LatentActionModel, Output
 
 
 def weights(config: RunConfig) -> dict[str, float]:
-    """Weight of each term that is back-propagated."""
+    """Weight of each term that is back-propagated; `change_loss` comes weighted, since its weight may decay."""
     return {
         "mse_loss": config.reconstruction_weight,
         "vq_loss": 1.0,
         "rollout_loss": config.rollout_weight,
-    }
+    } | ({"change_loss": 1.0} if config.change_weight else {})
+
+
+def with_gradient(config: RunConfig) -> dict[str, str]:
+    """Of each weighted term, the term that has a gradient: codes that follow averages take none from their loss."""
+    averaged = config.quantizer in ("ema", "rotation")
+    return {name: "commitment_loss" if averaged and name == "vq_loss" else name for name in weights(config)}
 
 
 def expected_weights(config: RunConfig) -> dict[str, float]:
@@ -24,11 +30,13 @@ def expected_weights(config: RunConfig) -> dict[str, float]:
     return weight | {"rollout_loss": weight["rollout_loss"] * config.rollout_prob}
 
 
-def terms(model: LatentActionModel, latents_BTCHW: Tensor, output: Output, anchor: int | None) -> dict[str, Tensor]:
+def terms(model: LatentActionModel, latents_BTCHW: Tensor, output: Output, anchor: int | None,
+          emphasis_HW: Tensor | None = None) -> dict[str, Tensor]:
     """Every loss of one batch, each sample's own value: tensors of shape [B].
 
     Args:
         anchor: last true frame before the rollout; None = no rollout, whose losses are then 0.
+        emphasis_HW: further weight of the reconstruction at each cell of the grid; None = no such term.
     """
     error = output.prediction - latents_BTCHW[:, 1:]
     mse, mae = error.pow(2).flatten(1).mean(1), error.abs().flatten(1).mean(1)
@@ -44,12 +52,13 @@ def terms(model: LatentActionModel, latents_BTCHW: Tensor, output: Output, ancho
         "vq_loss": codebook + commitment,
         "rollout_loss": rollout_mse,
         "rollout_loss_mae": rollout_mae,
-    }
+    } | ({} if emphasis_HW is None else {
+        "change_loss": model.config.reconstruction_weight * (error.pow(2) * emphasis_HW).flatten(1).mean(1)})
 
 
 def total(values: dict[str, Tensor], weight: dict[str, float]) -> Tensor:
-    """The loss that is back-propagated."""
-    return torch.stack([weight[name] * values[name].mean() for name in weight]).sum()
+    """The loss that is back-propagated, of the terms that are there."""
+    return torch.stack([weight[name] * values[name].mean() for name in weight if name in values]).sum()
 
 
 def total_mae(values: dict[str, Tensor], config: RunConfig) -> Tensor:

@@ -1,7 +1,7 @@
 """How an action embedding becomes S discrete codes: one interface, six quantizers.
 
 `ema`, `vq` and `none` are here; `rotation`, `simvq` and `fsq` are in `lam.model.library`, which is
-imported only where one of them is asked for.
+imported only where one of them is asked for. `lam.model.residual` stacks several into slots that add.
 
 A quantizer always computes in float32. In training mode its forward remembers what it saw, and
 `after_step`, called once after each optimizer step, does what is not gradient descent: the moving
@@ -24,12 +24,13 @@ from lam.config import RunConfig
 
 
 class Quantized(NamedTuple):
-    """Result of quantising z_e [B, ..., Q].
+    """Result of quantising z_e [B, ..., S, Q], or [B, ..., 1, Q] where slots are residual.
 
     Attributes:
-        z_q: what the decoder gets; its gradient goes straight through to z_e.
-        codes: [...] code numbers; None where actions stay continuous.
-        codebook_loss: [B] mean (z_q - z_e)^2 of each sample, whose gradient moves only the codebook.
+        z_q: [B, ..., S, Q] what the decoder gets; its gradient goes straight through to z_e.
+        codes: [B, ..., S] code numbers; None where actions stay continuous.
+        codebook_loss: [B] mean (z_q - z_e)^2 of each sample, whose gradient moves only the codebook; of residual
+            slots the mean over slots of the same to what each was given.
         commitment_loss: the same number before its weight, whose gradient moves only the encoder.
     """
 
@@ -43,18 +44,25 @@ class Quantizer(nn.Module):
     """What the model, the training loop and the evaluation ask of a quantizer."""
 
     def forward(self, z_e: Tensor) -> Quantized:
-        """Quantise embeddings [B, ..., Q]."""
+        """Quantise embeddings [B, ..., slots, Q]."""
         raise NotImplementedError
 
     def lookup(self, codes: Tensor) -> Tensor:
-        """Vectors of code numbers: [...] -> [..., Q]; TypeError where actions are continuous."""
+        """Vectors of code numbers: [..., S] -> [..., S, Q]; TypeError where actions are continuous."""
         raise TypeError(f"{type(self).__name__} has no codes to look up")
+
+    def restored(self, z_q: Tensor) -> Tensor:
+        """What the codes of an action say its embedding was: [..., S, Q] -> the shape of z_e."""
+        return z_q
 
     def prepare(self, z_e: Tensor) -> None:
         """Place the first codes by the embeddings of the first batch, where a quantizer does that; once only."""
 
     def after_step(self, step: int, optimizer: Optimizer | None = None) -> None:
         """Do what follows an optimizer step (`step` counts from 1), where there is something to do."""
+
+    def forget(self) -> None:
+        """Drop what the forwards of a step saw that was not taken."""
 
 
 class Identity(Quantizer):
@@ -71,16 +79,19 @@ class Codebook(Quantizer):
     Attributes:
         codes_KQ: the codebook.
         usage_K: moving average of each code's share of the assignments, 1/K when uniform.
+
+    Args:
+        number: which of several books this is; each draws revivals of its own.
     """
 
     codes_KQ: Tensor
     usage_K: Tensor
     initialized: Tensor
 
-    def __init__(self, config: RunConfig) -> None:
+    def __init__(self, config: RunConfig, number: int = 0) -> None:
         super().__init__()
         K, Q = config.num_embeddings, config.codebook_dim
-        self.config = config
+        self.config, self.number = config, number
         self.register_codes(torch.empty(K, Q).uniform_(-1 / K, 1 / K))
         self.register_buffer("usage_K", torch.full((K,), 1 / K))
         self.register_buffer("initialized", torch.tensor(config.codebook_init == "uniform"))
@@ -96,15 +107,11 @@ class Codebook(Quantizer):
 
     def forward(self, z_e: Tensor) -> Quantized:
         z_e = z_e.float()
-        flat_NQ = z_e.detach().reshape(-1, z_e.shape[-1])
         if self.training:
             self.prepare(z_e)
-        # One algorithm whatever the number of rows: the default one changes above 25, and so does its rounding.
-        far_NK = torch.cdist(flat_NQ, self.codes_KQ.detach(), compute_mode="donot_use_mm_for_euclid_dist")
-        codes = far_NK.argmin(dim=1)
+        codes = self.nearest(z_e)
         if self.training:
-            self._seen.append((flat_NQ, codes))
-        codes = codes.view(z_e.shape[:-1])
+            self._seen.append((z_e.detach().reshape(-1, z_e.shape[-1]), codes.flatten()))
         chosen = self.lookup(codes)
         return Quantized(
             z_q=self._through(z_e, chosen.detach()),
@@ -113,15 +120,22 @@ class Codebook(Quantizer):
             commitment_loss=(chosen.detach() - z_e).pow(2).flatten(1).mean(1),
         )
 
+    def nearest(self, z_e: Tensor) -> Tensor:
+        """Number of the code nearest to each embedding: [..., Q] -> [...]; remembers nothing."""
+        flat_NQ = z_e.detach().float().reshape(-1, z_e.shape[-1])
+        # One algorithm whatever the number of rows: the default one changes above 25, and so does its rounding.
+        far_NK = torch.cdist(flat_NQ, self.codes_KQ.detach(), compute_mode="donot_use_mm_for_euclid_dist")
+        return far_NK.argmin(dim=1).view(z_e.shape[:-1])
+
     def _through(self, z_e: Tensor, chosen: Tensor) -> Tensor:
         """The chosen codes, with a gradient that goes straight through to the embeddings."""
         return z_e + (chosen - z_e).detach()
 
     @torch.no_grad()
     def prepare(self, z_e: Tensor) -> None:
-        """Place the first codes at the centres of these embeddings; once only."""
-        if not bool(self.initialized):
-            flat_NQ = z_e.detach().float().reshape(-1, z_e.shape[-1])
+        """Place the first codes at the centres of these embeddings, if they are finite; once only."""
+        flat_NQ = z_e.detach().float().reshape(-1, z_e.shape[-1])
+        if not bool(self.initialized) and bool(flat_NQ.isfinite().all()):
             K = len(self.usage_K)
             self._place(torch.arange(K, device=flat_NQ.device), _centres(flat_NQ, K, self.config.seed))
             self.initialized.fill_(True)
@@ -137,13 +151,17 @@ class Codebook(Quantizer):
         if not self._seen:
             return
         seen_NQ, codes_N = (torch.cat(parts) for parts in zip(*self._seen, strict=True))
-        self._seen.clear()
+        self.forget()
         counts_K = torch.bincount(codes_N, minlength=len(self.usage_K)).float()
-        self.usage_K.lerp_(counts_K / len(codes_N), 1 - self.config.ema_decay)
+        self.usage_K.lerp_(counts_K / len(codes_N), 1 - usage_decay(self.config))
         self._average(seen_NQ, codes_N, counts_K)
         interval = self.config.vq_refresh_interval
         if interval and step % interval == 0:
             self._revive(seen_NQ, step, optimizer)
+
+    def forget(self) -> None:
+        """Drop what the forwards of a step saw that was not taken."""
+        self._seen.clear()
 
     def _average(self, seen_NQ: Tensor, codes_N: Tensor, counts_K: Tensor) -> None:
         """Gradient codebooks have no averages to fold."""
@@ -152,8 +170,10 @@ class Codebook(Quantizer):
         dead = torch.nonzero(self.usage_K < self.config.revive_below / len(self.usage_K)).flatten()
         if len(dead) == 0:
             return
-        generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + step)
-        picks = torch.randint(len(seen_NQ), (len(dead),), generator=generator).to(seen_NQ.device)
+        generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + step + self.number * 7_919)
+        # Without replacement: of two codes in one place the second never wins. Where fewer were seen, some wait.
+        picks = torch.randperm(len(seen_NQ), generator=generator)[: len(dead)].to(seen_NQ.device)
+        dead = dead[: len(picks)]
         self._place(dead, seen_NQ[picks])
         self.usage_K[dead] = 1 / len(self.usage_K)
         moments = optimizer.state.get(self.codes_KQ, {}) if optimizer is not None else {}
@@ -163,6 +183,18 @@ class Codebook(Quantizer):
 
     def _place(self, where: Tensor, vectors: Tensor) -> None:
         self.codes_KQ[where] = vectors
+
+
+def usage_decay(config: RunConfig) -> float:
+    """Decay of the average use, by which codes count as dead.
+
+    That of the codes' averages, or faster, so that one which nobody uses is dead after one interval: with a decay
+    of .99 it would take 230 steps whatever the interval is, and with .999 2,300.
+    """
+    interval, below = config.vq_refresh_interval, config.revive_below
+    if interval == 0 or not 0 < below < 1:
+        return config.ema_decay
+    return min(config.ema_decay, below ** (1 / max(1, interval - 1)))
 
 
 class EmaCodebook(Codebook):

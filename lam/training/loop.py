@@ -26,9 +26,10 @@ from lam.metrics import NEEDS, TABLE, better
 from lam.model import flops, losses
 from lam.model.lam import LatentActionModel
 from lam.trackers import RunTrackers
-from lam.training import checkpoints, identity, vitals
+from lam.training import change, checkpoints, identity, vitals
 from lam.training.patience import Patience
 from lam.training.stepping import Stepper, learning_rate
+from lam.training.sums import Sums
 from lam.training.watch import Watch
 from record.errors import BadInput
 from record.health.engine import Finding
@@ -81,7 +82,7 @@ class Run:
         torch.manual_seed(config.seed)
         self.model = LatentActionModel(config, self.train_set.latent_shape).to(self.device)
         self.steps_per_epoch = config.steps_in_epoch(len(self.train_set))
-        self.stepper = Stepper(config, self.model, self.steps_per_epoch)
+        self.stepper = Stepper(config, self.model, self.steps_per_epoch, change.of_config(config, self.train_set))
         self.epoch = 0
         self.sums, self.epoch_seconds = Sums(), 0.0  # of the epoch under way
         self.tflops = self.tflops_before = self.seconds = 0.0
@@ -128,7 +129,7 @@ class Run:
             "train/lr": learning_rate(self.config, self.stepper.number, self.steps_per_epoch),
             "train/kl_weight": 1.0,
             "train/samples_per_second": self.sums.count * self.config.batch_size / spent,
-            **self.sums.means(losses.weights(self.config)),
+            **self._means(),
             **self._vitals(before),
         }
         record |= vitals.progress(self.previous_loss, record["train/loss"])
@@ -136,6 +137,14 @@ class Run:
         self.epoch, self.seconds = epoch, self.seconds + spent
         self.sums, self.epoch_seconds = Sums(), 0.0
         return record
+
+    def _means(self) -> dict[str, float]:
+        """`train/*` means over the epoch's steps, their spread, and the terms' shares; NaN where it diverged."""
+        weight, trained, of = losses.weights(self.config), losses.with_gradient(self.config), self.sums.of
+        parts = {name: weight[name] * self.sums.mean(trained[name]) for name in weight}
+        return {**{f"train/{name}": spread.mean for name, spread in of.items()},
+                "train/skipped_steps": of["skipped_steps"].total,
+                **vitals.of_steps(of["grad_norm"], of["loss"]), **vitals.loss_ratios(parts)}
 
     def _vitals(self, before: vitals.Snapshot) -> dict[str, float]:
         """What the weights look like, and how far the last step moved them; a diverged epoch has no last step."""
@@ -274,7 +283,7 @@ class Run:
         """Write what a resume continues from; `sums` are those of an epoch under way, empty between two."""
         checkpoints.save_state(self.folder.checkpoints, {
             **self.stepper.state(),
-            "sums": self.sums.steps,
+            "sums": self.sums.state(),
             "patience": (self.patience.best, self.patience.stale),
             **{name: getattr(self, name) for name in STATE_FIELDS},
         })
@@ -282,7 +291,7 @@ class Run:
     def _restore(self, state: dict[str, Any] | None) -> None:
         if state is not None:
             self.stepper.restore(state)
-            self.sums.steps = state["sums"]
+            self.sums.restore(state["sums"])
             self.patience.best, self.patience.stale = state["patience"]
             for name in STATE_FIELDS:
                 setattr(self, name, state[name])
@@ -290,34 +299,6 @@ class Run:
         records = self.folder.metrics()
         if records:  # killed after the record that aborts it: nothing more is trained
             self.aborted = self.watch.abort(records[-1])
-
-
-class Sums:
-    """Means over an epoch's steps; a step without a value (NaN for a rollout that was not run) is left out."""
-
-    def __init__(self) -> None:
-        self.steps: list[dict[str, float]] = []
-
-    @property
-    def count(self) -> int:
-        """Steps added."""
-        return len(self.steps)
-
-    def add(self, values: dict[str, float]) -> None:
-        """Add one step."""
-        self.steps.append(values)
-
-    def means(self, weights: dict[str, float]) -> dict[str, float]:
-        """`train/*` means, the spread over steps and the terms' shares; the loss of a diverged epoch is NaN."""
-        columns = {name: np.array([step[name] for step in self.steps]) for name in self.steps[0]}
-        record = {f"train/{name}": _mean(name, column) for name, column in columns.items()}
-        return record | vitals.of_steps(columns["grad_norm"], columns["loss"]) | vitals.loss_ratios(columns, weights)
-
-
-def _mean(name: str, column: NDArray[np.float64]) -> float:
-    if name.startswith("rollout"):
-        column = column[~np.isnan(column)]
-    return float(column.mean()) if len(column) else math.nan
 
 
 def choose_device(config: RunConfig) -> torch.device:
@@ -335,9 +316,9 @@ def choose_device(config: RunConfig) -> torch.device:
 
 def _refuse_other_config(folder: RunFolder, config: RunConfig) -> None:
     """A folder holds one run: continuing it with settings that change its numbers would mix two."""
-    known, asked = config_of_run(folder).mapping(), config.mapping()
-    changed = [f"{key}: {known.get(key)!r} -> {asked[key]!r}" for key in asked
-               if key not in RESUMABLE and known.get(key) != asked[key]]
+    known, asked = config_of_run(folder).model_dump(mode="json"), config.model_dump(mode="json")
+    changed = [f"{key}: {known[key]!r} -> {asked[key]!r}" for key in asked
+               if key not in RESUMABLE and known[key] != asked[key]]
     if changed:
         raise BadInput(f"holds a run with another config ({'; '.join(changed)})", source=folder.path,
                        remedy="name another folder with --run-dir, or put the settings back")

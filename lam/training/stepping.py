@@ -16,21 +16,32 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from lam.config import RunConfig
 from lam.model import losses
 from lam.model.lam import LatentActionModel
+from lam.training import change, decay
 from record.errors import BadInput
+
+MOST_SKIPPED = 10  # steps in a row without a finite gradient; that many end the run as diverged
 
 
 class Stepper:
     """The model and everything else that an optimizer step changes.
 
     Attributes:
-        number: optimizer steps taken so far.
+        number: optimizer steps so far.
+        skipped: how many of the last ones, in a row, changed nothing since their gradient was not finite.
+
+    Args:
+        change_HW: how much each cell of the grid changes, relative to their mean (`lam.training.change`); None = the
+            loss has no weight for that.
     """
 
-    def __init__(self, config: RunConfig, model: LatentActionModel, steps_per_epoch: int) -> None:
+    def __init__(self, config: RunConfig, model: LatentActionModel, steps_per_epoch: int,
+                 change_HW: Tensor | None = None) -> None:
         self.config, self.model, self.steps_per_epoch = config, model, steps_per_epoch
         self.device = next(model.parameters()).device
+        self.change_HW = None if change_HW is None else change_HW.to(self.device)
+        self.skipped = 0
         self.optimizer = torch.optim.AdamW(
-            model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
+            decay.groups(model, config.weight_decay), lr=config.learning_rate, fused=True)
         self.average = None if config.average_weights is None else WeightAverage(model, config.average_weights)
         self.number = 0
         if config.compile:
@@ -48,7 +59,8 @@ class Stepper:
     def step(self, latents_BTCHW: Tensor, anchor: int | None) -> dict[str, float]:
         """Take one step on a batch; returns its losses, the gradient's norm and the codes in use.
 
-        A loss or gradient that is not finite changes nothing; the returned loss is then NaN.
+        A step whose gradient is not finite changes nothing and is counted; the returned loss is NaN where the loss
+        is not finite either, or where MOST_SKIPPED steps in a row were such.
         """
         self.number += 1
         for group in self.optimizer.param_groups:
@@ -58,15 +70,25 @@ class Stepper:
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
         loss = losses.total(values, losses.weights(self.config))
         record = _floats(values | {"loss": loss, "loss_mae": losses.total_mae(values, self.config), "grad_norm": norm})
-        if math.isfinite(record["loss"]) and math.isfinite(record["grad_norm"]):
-            self._update()
-        else:
-            record["loss"] = math.nan
+        record["skipped_steps"] = float(self._take_or_skip(record))
         if anchor is None:  # no rollout: nothing to average
             record["rollout_loss"] = record["rollout_loss_mae"] = math.nan
         if codes is not None:
-            record["codebook_usage"] = float(len(torch.unique(codes)))
+            record["codebook_usage"] = distinct(codes, self.config.books)
         return record
+
+    def _take_or_skip(self, record: dict[str, float]) -> bool:
+        """Take the step if its numbers are finite; whether it was skipped. Corrects what the record says of it."""
+        if math.isfinite(record["loss"]) and math.isfinite(record["grad_norm"]):
+            self.skipped = 0
+            self._update()
+            return False
+        self.model.quantizer.forget()
+        self.skipped += 1
+        record["grad_norm"] = math.nan
+        if not math.isfinite(record["loss"]) or self.skipped >= MOST_SKIPPED:
+            record["loss"] = math.nan
+        return True
 
     def _backward(self, latents_BTCHW: Tensor, anchor: int | None) -> tuple[dict[str, Tensor], Tensor | None]:
         """Gradients of the batch's loss, part by part; returns its mean losses and its codes.
@@ -78,16 +100,23 @@ class Stepper:
             self._prepare_quantizer(parts)
         means: dict[str, Tensor] = {}
         codes: list[Tensor] = []
+        emphasis_HW = self._emphasis()
         for part in parts:
             with self._autocast():
-                output = self.model(part)
-                values = losses.terms(self.model, part, output, anchor)
+                output = self.model(part, remember=anchor is not None)
+                values = losses.terms(self.model, part, output, anchor, emphasis_HW)
             shares = {name: value.mean() * (len(part) / len(latents_BTCHW)) for name, value in values.items()}
             losses.total(shares, losses.weights(self.config)).backward()
             means = {name: means.get(name, 0) + share.detach() for name, share in shares.items()}
             if output.quantized.codes is not None:
-                codes.append(output.quantized.codes.flatten())
+                codes.append(output.quantized.codes.flatten(0, -2))
         return means, torch.cat(codes) if codes else None
+
+    def _emphasis(self) -> Tensor | None:
+        """The further weight [H, W] of the reconstruction at this step."""
+        if self.change_HW is None:
+            return None
+        return change.weight(self.config, self.number, self.steps_per_epoch) * self.change_HW
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.config.precision == "bf16")
@@ -110,6 +139,7 @@ class Stepper:
         """What a resume needs."""
         return {
             "step": self.number,
+            "skipped": self.skipped,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "average": None if self.average is None else self.average.model.state_dict(),
@@ -117,9 +147,9 @@ class Stepper:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue from `state()`."""
-        self.number = state["step"]
+        self.number, self.skipped = state["step"], state.get("skipped", 0)
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.optimizer.load_state_dict(decay.regrouped(state["optimizer"], self.model))
         if self.average is not None:
             self.average.model.load_state_dict(state["average"])
 
@@ -141,9 +171,15 @@ class WeightAverage:
         """Fold in the weights after optimizer step `step` (from 1)."""
         decay = min(self.decay, (1 + step) / (9 + step))
         get_ema_multi_avg_fn(decay)(list(self.model.parameters()), list(model.parameters()), None)
-        averaged = {name for name, _ in model.quantizer.named_parameters()} - {"codes_KQ"}
+        averaged = {name for name, _ in model.quantizer.named_parameters() if name.split(".")[-1] != "codes_KQ"}
         copied = {name: value for name, value in model.quantizer.state_dict().items() if name not in averaged}
         self.model.quantizer.load_state_dict(copied, strict=False)
+
+
+def distinct(codes_NS: Tensor, books: int) -> float:
+    """Distinct codes in a batch, mean over codebooks: one for all slots, or one a slot."""
+    by_book = codes_NS.unbind(-1) if books > 1 else (codes_NS,)
+    return sum(len(torch.unique(codes)) for codes in by_book) / len(by_book)
 
 
 def learning_rate(config: RunConfig, step: int, steps_per_epoch: int) -> float:

@@ -12,33 +12,33 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from lam.model.lam import LatentActionModel
+from lam.training.sums import Spread
 
-Array = NDArray[np.float64]
 
-
-def of_steps(grad_norms: Array, losses: Array) -> dict[str, float]:
-    """Spread of the gradient norm and of the loss over the steps of an epoch, [steps] each."""
-    mean, std = float(losses.mean()), float(losses.std())
+def of_steps(grad_norm: Spread, loss: Spread) -> dict[str, float]:
+    """Spread of the gradient norm and of the loss over the steps of an epoch."""
     return {
-        "train/grad_norm_mean": float(grad_norms.mean()),
-        "train/grad_norm_std": float(grad_norms.std()),
-        "train/grad_norm_max": float(grad_norms.max()),
-        "train/grad_norm_min": float(grad_norms.min()),
-        "train/batch_loss_mean": mean,
-        "train/batch_loss_std": std,
-        "train/batch_loss_max": float(losses.max()),
-        "train/batch_loss_min": float(losses.min()),
-        "train/batch_loss_cv": std / mean if mean > 0 else math.nan,
+        "train/grad_norm_mean": grad_norm.mean,
+        "train/grad_norm_std": grad_norm.std,
+        "train/grad_norm_max": grad_norm.high,
+        "train/grad_norm_min": grad_norm.low,
+        "train/batch_loss_mean": loss.mean,
+        "train/batch_loss_std": loss.std,
+        "train/batch_loss_max": loss.high,
+        "train/batch_loss_min": loss.low,
+        "train/batch_loss_cv": loss.std / loss.mean if loss.mean > 0 else math.nan,
     }
 
 
-def loss_ratios(terms: Mapping[str, Array], weights: Mapping[str, float]) -> dict[str, float]:
-    """Each weighted term's share of the loss; NaN in a term is a step that did not have it."""
-    parts = {name: weight * float(np.nan_to_num(terms[name]).mean()) for name, weight in weights.items()}
+def loss_ratios(parts: Mapping[str, float]) -> dict[str, float]:
+    """Each weighted term's share of the loss.
+
+    Args:
+        parts: mean over the epoch's steps of each weighted term that has a gradient.
+    """
     total = sum(parts.values())
     return {f"loss_ratio/{name}": part / total if total > 0 else math.nan for name, part in parts.items()}
 
@@ -106,7 +106,7 @@ def _parts(model: LatentActionModel) -> dict[str, list[Tensor]]:
         "decoder": [*model.decoder.parameters(), *model.adapter_out.parameters()],
     }
     if model.config.quantizer != "none":
-        codes = torch.arange(model.config.num_embeddings, device=parts["encoder"][0].device)
+        codes_K = torch.arange(model.config.num_embeddings, device=parts["encoder"][0].device)
         quantizer: Any = model.quantizer
-        parts["codebook"] = [quantizer.lookup(codes)]
+        parts["codebook"] = [quantizer.lookup(codes_K[:, None].expand(-1, model.config.books))]
     return parts

@@ -96,10 +96,13 @@ class Settings(Strict):
         """Plain values of every field, in the schema's order."""
         return self.model_dump(mode="json")
 
+    def identity(self) -> dict[str, Any]:
+        """The values that tell this config from another, but for where its records are copied to."""
+        return {key: value for key, value in self.mapping().items() if key != "tracking"}
+
     def fingerprint(self) -> str:
-        """Twelve hex digits that name this exact config, but for where its records are copied to."""
-        values = {key: value for key, value in self.mapping().items() if key != "tracking"}
-        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+        """Twelve hex digits of `identity`."""
+        return hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()[:12]
 
 
 def configuring(values: Mapping[str, Any]) -> dict[str, Any]:

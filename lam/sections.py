@@ -1,0 +1,42 @@
+"""When a run ends early, a group of the run config; kinds of numbers in it."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from lam.metrics import TABLE
+from record.schema import Strict
+from record.workload.settings import Count
+
+Weight = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class EarlyStopping(Strict):
+    """When a run that no longer gets better ends before its last epoch."""
+
+    metric: str = Field("val/objective", description="what is watched, a key of the metric table")
+    patience: Count = Field(10, description="validations in a row without an improvement that end the run")
+    min_delta: Weight = Field(0.0, description="the smallest change that counts as an improvement")
+    mode: Literal["auto", "min", "max"] = Field("auto", description="which way is better; auto = the metric's own")
+
+    @model_validator(mode="after")
+    def _has_a_direction(self) -> EarlyStopping:
+        if self.metric not in TABLE:
+            near = get_close_matches(self.metric, TABLE, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"{self.metric!r} is no metric{hint}")
+        if TABLE[self.metric].measured == "evaluate":
+            raise ValueError(f"metric {self.metric} is measured by 'lam evaluate' only; watch val/objective")
+        if self.mode == "auto" and TABLE[self.metric].direction == "none":
+            raise ValueError(f"metric {self.metric} has no better direction of its own; set mode to min or max")
+        return self
+
+    @property
+    def higher_is_better(self) -> bool:
+        """The direction that `mode` or the metric table says."""
+        return self.mode == "max" or (self.mode == "auto" and TABLE[self.metric].direction == "up")
