@@ -29,8 +29,9 @@ _REVIVAL = Reach(lambda config: config.quantizer in _OWN_CODES and config.vq_ref
                  "a quantizer with codes of its own (ema, vq, rotation) and vq_refresh_interval above 0")
 _BOOK = Reach(lambda config: config.quantizer not in ("none", "fsq"),
               "a quantizer with a codebook, other than none and fsq")
-_AVERAGES = Reach(lambda config: config.quantizer in _AVERAGED or _REVIVAL.holds(config),
-                  "quantizer ema or rotation, or revivals, which go by averaged use")
+_SLOTS = Reach(lambda config: config.quantizer != "none" and config.num_codes > 1,
+               "a quantizer other than none and num_codes above 1")
+_CHANGE = Reach(lambda config: config.change_weight > 0, "change_weight above 0")
 _FIRST_REVIVAL = "the first revival of dead codes"
 
 
@@ -39,15 +40,28 @@ def _rolls_out(also: str) -> Reach:
                  f"rollout_horizon above 1 and {also} above 0")
 
 
+def _forgets_by_it(config: RunConfig) -> bool:
+    """Whether codes count as dead by an average that ema_decay decides; see `lam.model.quantizers.usage_decay`."""
+    interval, below = config.vq_refresh_interval, config.revive_below
+    return interval > 0 and 0 < below < 1 and config.ema_decay < below ** (1 / max(1, interval - 1))
+
+
+_AVERAGES = Reach(lambda config: config.quantizer in _AVERAGED or (config.quantizer == "vq" and _forgets_by_it(config)),
+                  "quantizer ema or rotation, or revivals at an interval that is long for it")
+
+
 def _knobs() -> dict[str, KnobRule]:
     revival = Onset(lambda config: config.vq_refresh_interval, _FIRST_REVIVAL)
     averages = Onset(lambda config: 1 if config.quantizer in _AVERAGED else config.vq_refresh_interval, _FIRST_REVIVAL)
     certain = dict.fromkeys((
-        "batch_size", "codebook_dim", "decoder_depth", "embed_dim", "encoder_depth", "learning_rate", "normalize_codes",
-        "num_codes", "patch_dim", "patch_size", "predict_residual", "quantizer", "reconstruction_weight",
-        "rollout_horizon", "seed", "sequence_length", "window_stride"), KnobRule(certain=True))
+        "action_modulation", "batch_size", "change_weight", "codebook_dim", "decoder_depth", "embed_dim",
+        "encoder_depth", "frame_difference", "learning_rate", "normalize_codes", "num_codes", "patch_dim", "patch_size",
+        "predict_residual", "quantizer", "reconstruction_weight", "rollout_horizon", "seed", "sequence_length",
+        "time_positions", "window_stride"), KnobRule(certain=True))
     return {
         **certain,
+        "slots": KnobRule(_SLOTS, certain=True),
+        "change_weight_decay_epochs": KnobRule(_CHANGE, by_chance="the decay is too slow to show in the probe"),
         "num_embeddings": KnobRule(_CODES, certain=True),
         "codebook_init": KnobRule(_OWN, certain=True),
         "commitment_weight": KnobRule(_BOOK, certain=True),
@@ -92,6 +106,10 @@ class LatentActions(Workload):
     curves = (Curve("val/objective", "Objective"), Curve("val/mse_loss", "Validation MSE", log=True),
               Curve("val/control", "Control"), Curve("val/perplexity_slot", "Slot perplexity"))
     rows = ()
+
+    def read(self, values: Mapping[str, Any], source: str | Path) -> RunConfig:
+        """Validate a mapping; a complete record of an older version means what it meant to that version."""
+        return config_module.from_mapping(dict(values), source)
 
     def absolute(self, config: Settings, folder: Path) -> RunConfig:
         """The config with the paths of its data, its split file and its health profile made absolute."""
