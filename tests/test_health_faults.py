@@ -119,7 +119,7 @@ def test_healthy_runs_raise_no_abort(data: Path, tmp_path: Path) -> None:
         for seed in range(3):
             folder = tmp_path / f"{len(changes)}-{seed}"
             last = None
-            config = config_of(data, seed=seed, num_epochs=16, val_every=2, eval_sequences=64, **changes)
+            config = config_of(data, seed=seed, num_epochs=10, val_every=2, eval_sequences=64, **changes)
             for _, last in watched(config, folder):
                 alarms += [(name, seed, finding.rule) for finding in last.aborts]
             assert last is not None

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple, get_args
 
-import numpy as np
+from numpy.random import default_rng  # now: a signal that meets the import of Cython modules is lost
 from pydantic import BaseModel, ConfigDict, StrictStr, field_validator
 
 from lam.data.h5 import FileInfo, check_same_shape, list_files, read_info
@@ -87,7 +87,7 @@ def split_names(names: Sequence[str], ratios: Ratios, seed: int) -> Splits:
     if len(names) < len(SPLITS):
         raise BadInput(f"got {len(names)} file{'s' * (len(names) != 1)}, need at least {len(SPLITS)} so that training, "
                        "validation and test each have one", remedy="add more videos")
-    shuffled = [sorted(names)[number] for number in np.random.default_rng(seed).permutation(len(names))]
+    shuffled = [sorted(names)[number] for number in default_rng(seed).permutation(len(names))]
     held_out = len(names) - 1  # training keeps at least one
     validation = min(max(1, round(len(names) * ratios.validation)), held_out - 1)
     test = min(max(1, round(len(names) * ratios.test)), held_out - validation)
