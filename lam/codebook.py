@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,7 +106,16 @@ def is_collapsed(perplexity_slot: float, perplexity_joint: float, books: int = 1
     return not (perplexity_slot >= COLLAPSED_SLOT_PERPLEXITY and perplexity_joint >= COLLAPSED_JOINT_PERPLEXITY)
 
 
-Preset = Literal["control_health", "dsnr_health", "mse"]
+ENOUGH_LABELS = 100  # a skill from 100 labels varies by .09 over draws of them, from 300 by .04
+Preset = Literal["action", "control_health", "dsnr_health", "mse"]
+
+
+def preset_of(record: Mapping[str, Any], asked: str) -> Preset:
+    """What a validation is ranked by: `auto` is `action` where enough true actions are known, else `control_health`."""
+    if asked != "auto":
+        return cast(Preset, asked)
+    enough = record.get("val/labelled_transitions", 0) >= ENOUGH_LABELS
+    return "action" if enough and math.isfinite(_number(record, "val/action_skill")) else "control_health"
 
 
 def objective(record: Mapping[str, Any], preset: Preset = "control_health") -> float:
@@ -117,7 +126,8 @@ def objective(record: Mapping[str, Any], preset: Preset = "control_health") -> f
 
     Args:
         record: an epoch record with `val/*` keys.
-        preset: control_health = control * health; dsnr_health = dsnr/(1 + dsnr) * health;
+        preset: action = max(0, action_skill), for a live run that beats copying the last frame;
+            control_health = control * health; dsnr_health = dsnr/(1 + dsnr) * health;
             mse = -mse/(mse + mse_copy) for every run.
     """
     mse, copy = _number(record, "val/mse_loss"), _number(record, "val/mse_copy")
@@ -126,6 +136,9 @@ def objective(record: Mapping[str, Any], preset: Preset = "control_health") -> f
     floor = -mse / (mse + copy) if mse + copy > 0 else 0.0
     if preset == "mse" or not is_live(record):
         return floor
+    if preset == "action":
+        skill = _number(record, "val/action_skill")
+        return max(0.0, skill) if mse < copy and math.isfinite(skill) else floor
     if preset == "dsnr_health":
         dsnr = _number(record, "val/dsnr")
         strength = dsnr / (1 + dsnr) if dsnr > 0 else 0.0

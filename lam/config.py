@@ -119,8 +119,9 @@ class RunConfig(Settings):
     val_every: Count = Field(1, description="epochs between two validations; the last epoch is always validated")
     val_at_tflops: tuple[Positive, ...] = Field(
         (), description="also validated after the first epoch that ends at or past each of these TFLOPs")
-    objective_preset: Literal["control_health", "dsnr_health", "mse"] = Field(
-        "control_health", description="what val/objective ranks by")
+    objective_preset: Literal["auto", "action", "control_health", "dsnr_health", "mse"] = Field(
+        "auto", description="what val/objective ranks by; auto = action where 100 true actions of the validation split "
+        "are scored, else control_health")
     perplexity_target: Annotated[float, Field(gt=1)] | None = Field(
         None, description="per-slot perplexity of full health, above 1; default: max(2, num_embeddings / 4)")
     health: HealthConfig = Field(default_factory=HealthConfig)

@@ -197,7 +197,27 @@ _PROBE = [
            "counts", bounds=(0, 1), needs=("codes", "labels")),
 ]
 
+# Measured where true actions are known, by `lam.evaluation.skill`.
+SKILL = [
+    Metric("val/action_skill", "(accuracy - majority) / (1 - majority) of a probe of the codes, slots and commonest "
+           "tuples, fitted on other videos of the split; absent without true actions", "up", "sums",
+           bounds=(-INF, 1), needs=("labels",)),
+    Metric("val/action_skill_low", "lower 95 % bound of action_skill over videos", "up", "sums", bounds=(-INF, 1),
+           needs=("labels",)),
+    Metric("val/action_skill_high", "upper 95 % bound", "up", "sums", bounds=(-INF, INF), needs=("labels",)),
+    Metric("val/action_accuracy", "share of true actions that this probe tells", "up", "counts", bounds=(0, 1),
+           needs=("labels",)),
+    Metric("val/action_majority", "the same of always naming the other videos' commonest action", "none", "counts",
+           bounds=(0, 1), needs=("labels",)),
+    Metric("val/action_log_skill", "1 - log loss of the probe / log loss of the actions' frequencies", "up", "sums",
+           bounds=(-INF, 1), needs=("labels",)),
+    Metric("val/action_skill_ceiling", "action_skill of the same probe on z_e: what the encoder knows of the action "
+           "before the quantiser", "up", "sums", bounds=(-INF, 1), needs=("labels",)),
+]
+
 _OBJECTIVE = [
+    Metric("val/objective_preset", "action | control_health | dsnr_health | mse: what val/objective is here", "none",
+           "status"),
     Metric("val/objective", "what ranks runs; see docs/decisions/0002-objective.md", "up", "sums", bounds=(-INF, 1)),
 ]
 
@@ -215,7 +235,8 @@ TFLOPS_VIEWS: dict[str, str] = {
 TABLE: dict[str, Metric] = {
     metric.key: metric
     for metric in (*_losses("train"), *_TRAIN, *_RATIOS, *_MODEL, *_losses("val"), *_OBJECTIVE, *_CONTROL,
-                   *_SENSITIVITY, *_DISTANCES, *_CODEBOOK, *_RANKS, *_GENERATED, *_PROBE)
+                   *_SENSITIVITY, *_DISTANCES, *_CODEBOOK, *_RANKS, *_GENERATED, *SKILL,
+                   *_PROBE)
 }
 
 # Written once, into run.json; a channel's name is channel_00, channel_01, ...

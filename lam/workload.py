@@ -101,10 +101,12 @@ class LatentActions(Workload):
     aside = frozenset(("data_dir", "manifest_path", "threads", "device", "cache", "keep", "checkpoint_every",
                        "sample_count", "eval_batch_size", "val_at_tflops", "seed", "tracking"))
     path_knobs = ("data_dir", "manifest_path")
-    shown = ("val/control", "val/codebook_health", "val/perplexity_slot", "val/dsnr", "val/mse_loss")
+    shown = ("val/action_skill", "val/control", "val/codebook_health", "val/perplexity_slot", "val/dsnr",
+             "val/mse_loss")
     knobs = _knobs()
     curves = (Curve("val/objective", "Objective"), Curve("val/mse_loss", "Validation MSE", log=True),
-              Curve("val/control", "Control"), Curve("val/perplexity_slot", "Slot perplexity"))
+              Curve("val/action_skill", "Action skill"), Curve("val/control", "Control"),
+              Curve("val/perplexity_slot", "Slot perplexity"))
     rows = ()
 
     def read(self, values: Mapping[str, Any], source: str | Path) -> RunConfig:

@@ -21,7 +21,8 @@ from record.text import finite, number
 
 LIVE = "live"
 # What a standing shows beside its value: the mean over seeds where there are several.
-MEANS = ("val/control", "val/codebook_health", "val/dsnr", "val/mse_copy")
+MEANS = ("val/control", "val/codebook_health", "val/dsnr", "val/mse_copy", "val/action_skill",
+         "val/action_skill_ceiling")
 
 
 @dataclass(frozen=True)

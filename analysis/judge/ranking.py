@@ -100,6 +100,10 @@ class Standing:
     mse: float | None = None
     mse_copy: float | None = None
     raw_dsnr_max: float | None = None
+    skill: float | None = None
+    skill_low: float | None = None
+    skill_high: float | None = None
+    ceiling: float | None = None
     preset: str = "control_health"
     confirmed: Confirmed | None = None
     violation: float = 0.0
@@ -136,17 +140,19 @@ def _standing(trial: Trial, study: Study) -> Standing:
     first = judge(trial, study.objective)
     counted = _counted(study, trial, first)
     joined = rules.mean_of_seeds(counted, study.maximise) or first
-    preset = str(trial.config.get("objective_preset", "control_health"))
+    preset = str(joined.record.get("val/objective_preset") or trial.config.get("objective_preset", "control_health"))
     raw = [finite(record.get("val/dsnr")) for record in trial.validated if record.get("val/collapsed")]
-    low, high = _control_bounds(counted)
+    low, high = _bounds_of(counted, "val/control")
+    skill_low, skill_high = _bounds_of(counted, "val/action_skill")
     means = {name: finite(joined.values.get(key)) for name, key in (
         ("control", "val/control"), ("health", "val/codebook_health"), ("dsnr", "val/dsnr"),
-        ("mse_copy", "val/mse_copy"))}
+        ("mse_copy", "val/mse_copy"), ("skill", "val/action_skill"), ("ceiling", "val/action_skill_ceiling"))}
     standing = Standing(
         rank=0, label=trial.label, tier=0, state=trial.state, status=joined.status,
         value=joined.value, epoch=first.record.get("epoch"),
         kept_epoch=(kept_record(trial) or {}).get("epoch"), last_epoch=trial.last_epoch,
-        num_epochs=trial.num_epochs, control_low=low, control_high=high, mse=finite(joined.mse),
+        num_epochs=trial.num_epochs, control_low=low, control_high=high,
+        skill_low=skill_low, skill_high=skill_high, mse=finite(joined.mse),
         dsnr_status=joined.record.get("val/dsnr_status"), preset=preset,
         confirmed=_confirmed(study.confirm.get(trial.label)),
         raw_dsnr_max=max((dsnr for dsnr in raw if dsnr is not None), default=None), violation=joined.violation,
@@ -162,10 +168,11 @@ def _counted(study: Study, trial: Trial, first: Judged) -> list[Judged]:
     return [item for item in (first, *others) if item.record] or [first]
 
 
-def _control_bounds(counted: Sequence[Judged]) -> tuple[float | None, float | None]:
+def _bounds_of(counted: Sequence[Judged], key: str) -> tuple[float | None, float | None]:
+    """The bounds of a metric: its own of one training, over the seeds of several."""
     if len(counted) == 1:
-        return counted[0].number("val/control_low"), counted[0].number("val/control_high")
-    return bounds([item.number("val/control") for item in counted])
+        return counted[0].number(f"{key}_low"), counted[0].number(f"{key}_high")
+    return bounds([item.number(key) for item in counted])
 
 
 def bounds(values: Sequence[float | None]) -> tuple[float | None, float | None]:

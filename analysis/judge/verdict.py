@@ -100,6 +100,10 @@ def _makeup(item: Standing) -> str:
     """What the objective of a live run is made of, under its preset."""
     if item.preset == "mse":
         return f"MSE {number(item.mse)}, copying the last frame {number(item.mse_copy)}"
+    if item.preset == "action":
+        bounds, known = interval(item.skill_low, item.skill_high), number(item.ceiling)
+        return f"action skill {number(item.skill)} {bounds}, its embedding {known}; control " \
+               f"{number(item.control)}".replace("  ", " ")
     if item.preset == "dsnr_health":
         return f"DSNR {number(item.dsnr)} bounded as d/(1 + d) × health {number(item.health)}"
     bounds = interval(item.control_low, item.control_high)
@@ -146,6 +150,9 @@ def _cautions(study: Study, first: Standing, others: list[Standing]) -> list[str
     if first.epoch != first.kept_epoch:
         cautions.append(f"{first.label} is ranked by epoch {first.epoch}, and the checkpoint of epoch "
                         f"{first.kept_epoch} is kept.")
+    if "val/action_skill" in study.workload.metrics and first.skill is None:
+        cautions.append("Whether the codes mean the true actions was not checked: the validation split has none. A few "
+                        "labels would do; see val/action_skill in docs/metrics.md.")
     alone = others and not first.seeds and not others[0].seeds
     if alone and first.tier == 1 and None not in (others[0].control_high, first.control_low) \
             and others[0].control_high >= first.control_low:  # type: ignore[operator]

@@ -99,6 +99,9 @@ def _quality(study: Study) -> list[Measure]:
         Measure("Mean over fresh seeds", study.objective, lambda trial: _fresh(study, trial),
                 "table", "95 % interval"),
         _kept("Objective, kept", study.objective),
+        Measure("Action skill, kept", "val/action_skill", _skill, "up", "0 = the commonest action, 1 = all of them"),
+        _kept("Action skill of the embedding, kept", "val/action_skill_ceiling", "what the quantiser may lose"),
+        _trajectory("Action skill, trajectory", "val/action_skill"),
         _start("Control, start", "val/control"),
         Measure("Control, kept", "val/control", _bounded, "up",
                 "95 % interval over videos"),
@@ -249,11 +252,14 @@ def _fresh(study: Study, trial: Trial) -> Cell:
     return Cell(mean, number(mean), f"{bounds}\n{entry['live']} of {len(entry['seeds'])} live".strip())
 
 
-def _bounded(trial: Trial) -> Cell:
+def _bounded(trial: Trial, key: str = "val/control") -> Cell:
     record = kept_record(trial) or {}
-    control = finite(record.get("val/control"))
-    bounds = interval(finite(record.get("val/control_low")), finite(record.get("val/control_high")))
-    return Cell(control, number(control), bounds)
+    value = finite(record.get(key))
+    return Cell(value, number(value), interval(finite(record.get(f"{key}_low")), finite(record.get(f"{key}_high"))))
+
+
+def _skill(trial: Trial) -> Cell:
+    return _bounded(trial, "val/action_skill")
 
 
 def _dsnr(trial: Trial) -> Cell:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from lam import codebook
 from lam.config import RunConfig
 from lam.data.windows import Windows
-from lam.evaluation import control, effective_rank, passes
+from lam.evaluation import control, effective_rank, passes, skill
 from lam.model import losses
 from lam.model.lam import LatentActionModel
 
@@ -32,17 +32,19 @@ def evaluate(model: LatentActionModel, windows: Windows, config: RunConfig) -> d
     was_training = model.training
     found = passes.measured(model.eval(), windows, config)
     model.train(was_training)
-    record = _losses(found.losses, config) | found.generated
+    record: dict[str, Any] = _losses(found.losses, config) | found.generated
     record["val/effective_rank_context"] = effective_rank.effective_rank(found.context_NE)
     record["val/effective_rank_target"] = effective_rank.effective_rank(found.z_e.reshape(len(found.z_e), -1))
     record |= control.metrics(found.scored, config.num_embeddings, windows.chunk_frames)
+    record |= skill.metrics(found.scored.codes, found.z_e, found.scored.actions, found.scored.files,
+                            config.num_embeddings)
     if found.scored.codes is not None:
         record |= _codebook(found.scored.codes, config)
         if config.quantizer != "fsq":  # there z_q lies in another space than z_e
             variance = float(found.z_e.var(axis=0).mean())
             record["val/quantization_error"] = float(found.error_q.mean()) / variance if variance > 0 else math.nan
-    record["val/objective"] = codebook.objective(record, config.objective_preset)
-    return record
+    preset = codebook.preset_of(record, config.objective_preset)
+    return record | {"val/objective_preset": preset, "val/objective": codebook.objective(record, preset)}
 
 
 def _losses(per_sample: dict[str, Array], config: RunConfig) -> dict[str, float]:

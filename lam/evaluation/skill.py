@@ -1,0 +1,105 @@
+"""Do the codes mean the action? A probe of them, cross-fitted by video, against always naming the commonest action.
+
+The probe is a logistic regression on the one-hot codes of each slot and on the commonest code tuples. It is fitted on
+some videos of the split and asked on the others, so that no action that it has seen is scored (of fewer than five
+videos, on some stretches of them: `record.intervals.clusters`). The same probe on the
+embedding before the quantiser is the ceiling: what the encoder knows and the quantiser may lose.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+
+from record import intervals
+
+FOLDS = 8
+TUPLES = 64
+SMOOTHING = 0.01  # of a probe's probabilities towards the frequencies: one confident mistake is not infinite
+Array = NDArray[Any]
+
+
+def metrics(codes_NS: Array | None, z_e: Array, actions: Array, files: Array, num_embeddings: int) -> dict[str, float]:
+    """The action skill of a split, keys as in `lam.metrics`; empty where no action is known.
+
+    Args:
+        codes_NS: [N, S] codes of the scored transitions; None where actions are continuous.
+        z_e: [N, S, Q] embeddings before quantisation.
+        actions: [N] true actions, -1 = unknown.
+        files: [N] video number of each, in temporal order within a video.
+    """
+    known = actions >= 0
+    if not known.any():
+        return {}
+    y, group, flat = actions[known], intervals.clusters(files[known]), z_e.reshape(len(z_e), -1)[known]
+    embedded = (flat - flat.mean(axis=0)) / (flat.std(axis=0) + 1e-8)
+    coded = embedded if codes_NS is None else features(codes_NS[known], num_embeddings)
+    base, right, log_base, log_probe = cross_fitted(coded, y, group)
+    ceiling_base, ceiling_right, _, _ = cross_fitted(embedded, y, group)
+    skill = intervals.ratio(right - base, 1 - base, group)
+    return {
+        "val/action_skill": skill.value, "val/action_skill_low": skill.low, "val/action_skill_high": skill.high,
+        "val/action_accuracy": _mean(right), "val/action_majority": _mean(base),
+        "val/action_log_skill": intervals.ratio(log_base - log_probe, log_base, group).value,
+        "val/action_skill_ceiling": intervals.ratio(ceiling_right - ceiling_base, 1 - ceiling_base, group).value,
+    }
+
+
+def features(codes_NS: Array, num_embeddings: int) -> NDArray[np.float64]:
+    """[N, S*K + tuples]: the one-hot codes of each slot, then which of the commonest tuples it is."""
+    slots = [np.eye(num_embeddings)[slot] for slot in codes_NS.T]
+    _, number, counts = np.unique(codes_NS, axis=0, return_inverse=True, return_counts=True)
+    common = np.argsort(-counts, kind="stable")[:TUPLES]
+    return np.concatenate([*slots, (number.reshape(-1, 1) == common).astype(float)], axis=1)
+
+
+def cross_fitted(x: Array, y: Array, group: Array) -> tuple[Array, Array, Array, Array]:
+    """Per sample: whether the commonest action is right, whether the probe is, and the log loss of either.
+
+    Each sample is answered by what was fitted on other groups; all NaN where there is one group.
+    """
+    found = np.full((4, len(y)), math.nan)
+    for fitted, asked in _folds(group):
+        frequencies = _frequencies(y[fitted], y.max() + 1)
+        shares = np.tile(frequencies, (len(asked), 1))
+        if len(np.unique(y[fitted])) > 1:
+            probe = _fit(x[fitted], y[fitted])
+            shares = SMOOTHING * shares
+            shares[:, probe.classes_] += (1 - SMOOTHING) * probe.predict_proba(x[asked])
+        truth = y[asked]
+        found[:, asked] = (truth == frequencies.argmax(), truth == shares.argmax(axis=1), -np.log(frequencies[truth]),
+                           -np.log(shares[np.arange(len(asked)), truth]))
+    return found[0], found[1], found[2], found[3]
+
+
+def _folds(group: Array) -> Iterator[tuple[Array, Array]]:
+    """(fitted, asked) rows; a group is asked whole, and once."""
+    names = np.unique(group)
+    if len(names) < 2:
+        return
+    fold = np.searchsorted(names, group) % min(FOLDS, len(names))
+    for number in range(min(FOLDS, len(names))):
+        yield np.flatnonzero(fold != number), np.flatnonzero(fold == number)
+
+
+def _frequencies(y: Array, count: int) -> NDArray[np.float64]:
+    counts = np.bincount(y, minlength=count) + 1 / count
+    shares: NDArray[np.float64] = counts / counts.sum()
+    return shares
+
+
+def _fit(x: Array, y: Array) -> LogisticRegression:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a little short of the optimum is as good a probe
+        return LogisticRegression(max_iter=300).fit(x, y)
+
+
+def _mean(values: Array) -> float:
+    return float(values.mean()) if len(values) else math.nan
