@@ -172,8 +172,8 @@ _CODEBOOK = [replace(metric, needs=(*metric.needs, "codes")) for metric in (
            "residual slots; null where nothing varies", "down", "sums", needs=("codebook",)),
     Metric("val/codebook_health", "clip((perplexity_slot - 1)/(P* - 1), 0, 1), P* = max(2, num_embeddings/4)",
            "up", "counts", bounds=(0, 1)),
-    Metric("val/collapsed", "1 where perplexity_slot < 1.5 or perplexity_joint < 2; of residual slots where "
-           "perplexity_joint < 2", "down", "status", bounds=(0, 1)),
+    Metric("val/collapsed", "1 where control_low is not above 0 and the codes carry next to nothing: perplexity_joint "
+           "< 2, or perplexity_slot < 1.5 of parallel slots", "down", "status", bounds=(0, 1)),
 )]
 
 _RANKS = [

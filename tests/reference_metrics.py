@@ -56,6 +56,7 @@ def metrics(dump: Dump, config: Any, chunk_frames: int) -> dict[str, Any]:
     """All numbers, keys as in records."""
     record = losses(dump, config) | distances(dump) | control(dump, chunk_frames) | dsnr(dump)
     record |= codebook(dump, config) | companions(dump, config) | generated(dump)
+    record["val/collapsed"] = int(record.pop("val/narrow") and not record["val/control_low"] > 0)
     record["val/objective"] = objective(record)
     return record
 
@@ -184,7 +185,7 @@ def codebook(dump: Dump, config: Any) -> dict[str, Any]:
         "val/codebook_histogram": histogram, "val/dead_codes": K - used, "val/perplexity_slot": slot,
         "val/perplexity_joint": joint, "val/code_entropy_ratio": np.mean(entropies) / math.log(K),
         "val/codebook_health": float(np.clip((slot - 1) / (full - 1), 0, 1)),
-        "val/collapsed": int((slot < 1.5 and config.slots == "parallel") or joint < 2),
+        "val/narrow": (slot < 1.5 and config.slots == "parallel") or joint < 2,
     }
 
 

@@ -17,7 +17,7 @@ import yaml
 from optuna.samplers import TPESampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from sweeps.workers import engine, losses, ray_session
+from sweeps.workers import engine, lost, ray_session
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 
@@ -99,7 +99,7 @@ def test_ray_init_takes_a_temporary_folder_and_logs_below_its_name() -> None:
 def test_the_memory_monitors_report_is_where_it_is_looked_for() -> None:
     from ray.exceptions import OutOfMemoryError
 
-    assert losses.memory_sentence(f"OutOfMemoryError: {OutOfMemoryError('x')}"), "workers/lost.py, memory_sentence"
+    assert lost.memory_sentence(f"OutOfMemoryError: {OutOfMemoryError('x')}"), "workers/lost.py, memory_sentence"
 
 
 def test_a_told_trial_can_take_another_class() -> None:

@@ -311,5 +311,5 @@ def test_a_shipped_profile_is_read_once_and_ones_own_every_time(tmp_path: Path) 
 
 def test_the_rule_of_collapse_says_the_limits_by_which_it_is_judged() -> None:
     rule = next(rule for rule in load("lam").rules if rule.name == "codebook_collapsed")
-    assert (f"slot perplexity below {COLLAPSED_SLOT_PERPLEXITY:g} or joint perplexity below "
-            f"{COLLAPSED_JOINT_PERPLEXITY:g}") in rule.meaning
+    assert (f"joint perplexity below {COLLAPSED_JOINT_PERPLEXITY:g}, or slot perplexity below "
+            f"{COLLAPSED_SLOT_PERPLEXITY:g} of parallel slots") in rule.meaning

@@ -39,7 +39,7 @@ def evaluate(model: LatentActionModel, windows: Windows, config: RunConfig) -> d
     record |= skill.metrics(found.scored.codes, found.z_e, found.scored.actions, found.scored.files,
                             config.num_embeddings)
     if found.scored.codes is not None:
-        record |= _codebook(found.scored.codes, config)
+        record |= _codebook(found.scored.codes, record["val/control_low"], config)
         if config.quantizer != "fsq":  # there z_q lies in another space than z_e
             variance = float(found.z_e.var(axis=0).mean())
             record["val/quantization_error"] = float(found.error_q.mean()) / variance if variance > 0 else math.nan
@@ -60,7 +60,7 @@ def _losses(per_sample: dict[str, Array], config: RunConfig) -> dict[str, float]
     return {f"val/{name}": value for name, value in record.items()}
 
 
-def _codebook(codes_NS: Array, config: RunConfig) -> dict[str, Any]:
+def _codebook(codes_NS: Array, control_low: float, config: RunConfig) -> dict[str, Any]:
     state = codebook.codebook_health(codes_NS, config.num_embeddings, config.full_health_perplexity,
                                      config.books)
     return {
@@ -77,5 +77,5 @@ def _codebook(codes_NS: Array, config: RunConfig) -> dict[str, Any]:
         "val/code_entropy_ratio": state.entropy_ratio,
         "val/dead_codes": config.num_embeddings - state.unique,
         "val/codebook_health": state.health,
-        "val/collapsed": int(state.collapsed),
+        "val/collapsed": int(state.collapsed and not control_low > 0),
     }

@@ -207,7 +207,7 @@ class Sweep:
         return {
             **elsewhere, **other,
             "name": self.spec.name,
-            "base": {key: value for key, value in self.base.mapping().items() if key != "tracking"},
+            "base": self.base.identity(),
             "space": self.space_mapping(),
             "objective": self.spec.objective,
             "search": self.spec.search.model_dump(mode="json", exclude_none=True),
