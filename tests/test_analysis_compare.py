@@ -173,7 +173,8 @@ def test_a_collapsed_run_is_assessed_with_what_its_dsnr_is_worth(study: Study) -
         "At the last validation the slot perplexity is 1.20 and the joint perplexity 1.80: its DSNR of 5.10 says "
         "nothing, random codes are merely unfamiliar.",
         "abort: codebook_collapsed. The codes carry next to nothing (joint perplexity below 2, or slot perplexity "
-        "below 1.5 of parallel slots), the decoder does not heed them, and the grace is over. Here val/collapsed is 1, at least 1 since epoch 9.",
+        "below 1.5 of parallel slots), the decoder does not heed them, and the grace is over. Here val/collapsed is 1, "
+        "at least 1 since epoch 9.",
         "warn: codebook_narrow. A slot uses fewer than an eighth of the K codes, counted by perplexity. Here "
         "val/perplexity_slot is 1.2, below 1.5 since epoch 9.",
         "warn: dead_codes. More than half of the codes are never used over the validation split. Here "
