@@ -98,7 +98,8 @@ def record(planted: Planted, epoch: int) -> dict[str, Any]:
 
 
 def config_of(params: dict[str, Any], **changes: Any) -> RunConfig:
-    values = {"data_dir": "/data/pong", "num_epochs": EPOCHS, "num_embeddings": K}
+    values = {"data_dir": "/data/pong", "num_epochs": EPOCHS, "num_embeddings": K,
+              "objective_preset": "control_health"}
     return from_mapping(values | params | changes, source="planted")
 
 

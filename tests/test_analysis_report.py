@@ -23,10 +23,10 @@ from typer.testing import CliRunner
 from analysis.commands import register
 from analysis.read.reading import read_study
 from analysis.report.charts import Dot, Series, histogram, line_chart, scatter, seed_chart
-from analysis.report.drawing import TITLES, draw, positions
+from analysis.report.drawing import draw, positions
 from analysis.report.pictures import PANELS, heat, strips_of
 from analysis.report.render import check_target, markdown_text, render_html, render_json, render_markdown, write
-from analysis.report.report import FOLLOWED, Report, build_report, report_of
+from analysis.report.report import Report, build_report, report_of
 from record.errors import BadInput
 from record.text import number
 
@@ -201,10 +201,6 @@ def test_the_winner_has_a_mark_of_its_own_in_every_chart(made: Report) -> None:
     marks = [*drawn.curves[0].series, *drawn.slices[0].dots, *drawn.histograms]
     assert {mark.status for mark in marks if mark.label == "t0005"} == {"winner"}
     assert "winner" not in {mark.status for mark in marks if mark.label != "t0005"}
-
-
-def test_every_metric_that_is_followed_has_a_title() -> None:
-    assert set(TITLES) == set(FOLLOWED)
 
 
 def test_settings_stand_at_their_numbers_or_by_name() -> None:

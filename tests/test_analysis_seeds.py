@@ -93,7 +93,7 @@ def test_the_report_lists_the_seeds(seeds: Path) -> None:
     facts = next(item for item in report.assessments if item.label == "t0004").facts
     assert ("The sweep trained it with 3 seeds: t0004 (seed 0) 0.400, t0005 (seed 1) 0.450, t0006 (seed 2) 0.350; mean "
             "0.400 [0.276, 0.524], 3 live.") in facts
-    assert {series.label for series in report.curves[0].series} == {f"t{number:04d}" for number in range(1, 7)}
+    assert {series.label for series in report.curves[0].courses} == {f"t{number:04d}" for number in range(1, 7)}
 
 
 def test_one_dead_seed_makes_the_config_as_unsound(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from analysis.judge.ranking import OUTSIDE, Seeds, Standing
-from analysis.read.reading import Study
+from analysis.read.reading import Study, Trial
 from record.text import count, finite, full_stop, interval, number, printable, words
 
 SHOWN_OUTSIDE = 3
@@ -150,9 +150,6 @@ def _cautions(study: Study, first: Standing, others: list[Standing]) -> list[str
     if first.epoch != first.kept_epoch:
         cautions.append(f"{first.label} is ranked by epoch {first.epoch}, and the checkpoint of epoch "
                         f"{first.kept_epoch} is kept.")
-    if "val/action_skill" in study.workload.metrics and first.skill is None:
-        cautions.append("Whether the codes mean the true actions was not checked: the validation split has none. A few "
-                        "labels would do; see val/action_skill in docs/metrics.md.")
     alone = others and not first.seeds and not others[0].seeds
     if alone and first.tier == 1 and None not in (others[0].control_high, first.control_low) \
             and others[0].control_high >= first.control_low:  # type: ignore[operator]
@@ -171,10 +168,18 @@ def _cautions(study: Study, first: Standing, others: list[Standing]) -> list[str
                               + (f": {why}" if why else "")))
     if len({trial.identity.get("data_fingerprint") for trial in study.trials if trial.identity}) > 1:
         cautions.append("These trials saw different data: their values do not compare.")
+    if first.skill is None and _measures_skill(study.trial(first.label)):
+        cautions.append("Whether the codes mean the true actions was not checked: the validation split has none. A few "
+                        "labels would do; see val/action_skill in docs/metrics.md.")
     if len(study.objectives) > 1:
         rest = ", ".join(study.objectives[1:])
         cautions.append(f"Several objectives were asked for. The order is by {study.objective} alone, not by {rest}.")
     return cautions
+
+
+def _measures_skill(trial: Trial | None) -> bool:
+    """Whether the trial was validated by a version that measures the action skill where it can."""
+    return trial is not None and any("val/objective_preset" in record for record in trial.validated)
 
 
 def _overlap(a: Seeds | None, b: Seeds | None) -> bool:
