@@ -10,11 +10,13 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lam import config as run_config
 from lam.data import demo
+from record.journal import journals
 from record.run import RunFolder
 
 LAM = Path(sys.executable).parent / "lam"
@@ -58,9 +60,8 @@ def ok(folder: Path, *words: str) -> str:
     return done.stdout
 
 
-def journal(sweep: Path) -> list[dict]:
-    lines = [line for segment in sorted(sweep.glob("journal-*.jsonl")) for line in segment.read_text().splitlines()]
-    return [json.loads(line) for line in lines if line]
+def journal(sweep: Path) -> list[Any]:
+    return list(journals.read(sweep))
 
 
 def kill_after_results(folder: Path, count: int) -> None:

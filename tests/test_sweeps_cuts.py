@@ -338,8 +338,8 @@ def test_hours_that_are_spent_in_the_middle_of_an_epoch_end_the_sweep(journal: J
     trial = journal.state.trials["t0001"]
     assert (trial.status, trial.epoch) == ("stopped", 1)
     assert trial.reason is not None
-    assert (trial.reason["rule"], trial.reason["epochs_saved"]) == ("budget", 8)
-    assert trial.reason["sentence"] == "the sweep's budget is spent: 2 of 2 hours"
+    assert (trial.reason.rule, trial.reason.epochs_saved) == ("budget", 8)
+    assert trial.reason.sentence == "the sweep's budget is spent: 2 of 2 hours"
     seq = journal.state.seq
     driver.started("t0001")
     assert not driver.record("t0001", {**epoch, "epoch": 2})

@@ -132,7 +132,7 @@ def test_a_sweep_with_its_journal_on_a_server_is_killed_and_resumed(s3: str, tmp
     folder = tmp_path / "runs" / "demo"
     call = f"launch({str(path)!r}, options=options)"
     process = start(call, epoch_seconds=60)  # still at work when the second one asks, however busy the machine
-    until(lambda: "started" in {event["event"] for event in journals.read(folder)}, process)
+    until(lambda: "started" in {event.event for event in journals.read(folder)}, process)
     _, err = run(call, code=2)
     assert f"another driver is at work here (process {process.pid} on" in err
     process.kill()
