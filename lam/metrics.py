@@ -211,8 +211,8 @@ SKILL = [
            bounds=(0, 1), needs=("labels",)),
     Metric("val/action_log_skill", "1 - log loss of the probe / log loss of the actions' frequencies", "up", "sums",
            bounds=(-INF, 1), needs=("labels",)),
-    Metric("val/action_skill_ceiling", "action_skill of the same probe on z_e: what the encoder knows of the action "
-           "before the quantiser", "up", "sums", bounds=(-INF, 1), needs=("labels",)),
+    Metric("val/action_skill_embedding", "action_skill of a linear probe of z_e, before the quantiser; with few labels "
+           "it may be the lower one", "up", "sums", bounds=(-INF, 1), needs=("labels",)),
 ]
 
 _OBJECTIVE = [

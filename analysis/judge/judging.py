@@ -22,7 +22,7 @@ from record.text import finite, number
 LIVE = "live"
 # What a standing shows beside its value: the mean over seeds where there are several.
 MEANS = ("val/control", "val/codebook_health", "val/dsnr", "val/mse_copy", "val/action_skill",
-         "val/action_skill_ceiling")
+         "val/action_skill_embedding")
 
 
 @dataclass(frozen=True)

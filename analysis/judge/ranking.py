@@ -103,7 +103,7 @@ class Standing:
     skill: float | None = None
     skill_low: float | None = None
     skill_high: float | None = None
-    ceiling: float | None = None
+    embedding: float | None = None
     preset: str = "control_health"
     confirmed: Confirmed | None = None
     violation: float = 0.0
@@ -146,7 +146,7 @@ def _standing(trial: Trial, study: Study) -> Standing:
     skill_low, skill_high = _bounds_of(counted, "val/action_skill")
     means = {name: finite(joined.values.get(key)) for name, key in (
         ("control", "val/control"), ("health", "val/codebook_health"), ("dsnr", "val/dsnr"),
-        ("mse_copy", "val/mse_copy"), ("skill", "val/action_skill"), ("ceiling", "val/action_skill_ceiling"))}
+        ("mse_copy", "val/mse_copy"), ("skill", "val/action_skill"), ("embedding", "val/action_skill_embedding"))}
     standing = Standing(
         rank=0, label=trial.label, tier=0, state=trial.state, status=joined.status,
         value=joined.value, epoch=first.record.get("epoch"),

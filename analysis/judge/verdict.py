@@ -101,7 +101,7 @@ def _makeup(item: Standing) -> str:
     if item.preset == "mse":
         return f"MSE {number(item.mse)}, copying the last frame {number(item.mse_copy)}"
     if item.preset == "action":
-        bounds, known = interval(item.skill_low, item.skill_high), number(item.ceiling)
+        bounds, known = interval(item.skill_low, item.skill_high), number(item.embedding)
         return f"action skill {number(item.skill)} {bounds}, its embedding {known}; control " \
                f"{number(item.control)}".replace("  ", " ")
     if item.preset == "dsnr_health":

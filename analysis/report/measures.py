@@ -100,7 +100,7 @@ def _quality(study: Study) -> list[Measure]:
                 "table", "95 % interval"),
         _kept("Objective, kept", study.objective),
         Measure("Action skill, kept", "val/action_skill", _skill, "up", "0 = the commonest action, 1 = all of them"),
-        _kept("Action skill of the embedding, kept", "val/action_skill_ceiling", "what the quantiser may lose"),
+        _kept("Action skill of the embedding, kept", "val/action_skill_embedding", "a linear probe of it"),
         _trajectory("Action skill, trajectory", "val/action_skill"),
         _start("Control, start", "val/control"),
         Measure("Control, kept", "val/control", _bounded, "up",
