@@ -3,8 +3,8 @@
 The probe is a logistic regression on the one-hot codes of each slot and on the commonest code tuples. It is fitted on
 some videos of the split and asked on the others, so that no action that it has seen is scored (of fewer than five
 videos, on some stretches of them: `record.intervals.clusters`). The same probe on the embedding before the quantiser
-says what a linear reading of that knows: where it is far more, the quantiser loses the action; with few labels it may be
-less, since a few codes are easier to learn from than many numbers.
+says what a linear reading of that knows: where it is far more, the quantiser loses the action; with few labels it may
+be less, since a few codes are easier to learn from than many numbers.
 """
 
 from __future__ import annotations
