@@ -51,7 +51,7 @@ class CodebookHealth:
 
 
 def codebook_health(codes: NDArray[np.integer], num_embeddings: int, full_health: float,
-                    books: int = 1) -> CodebookHealth:
+                    books: int = 1, control_low: float = math.nan) -> CodebookHealth:
     """Judge the codes of a split.
 
     Args:
@@ -59,6 +59,7 @@ def codebook_health(codes: NDArray[np.integer], num_embeddings: int, full_health
         num_embeddings: K.
         full_health: per-slot perplexity P* at which health reaches 1.
         books: codebooks: 1 for all slots, or S, one a slot.
+        control_low: lower 95 % bound of control on the same split; NaN where it is not known.
     """
     slots = [np.bincount(slot, minlength=num_embeddings) for slot in codes.T]
     by_book = slots if books > 1 else [np.sum(slots, axis=0)]
@@ -74,7 +75,7 @@ def codebook_health(codes: NDArray[np.integer], num_embeddings: int, full_health
         perplexity_joint=joint,
         entropy_ratio=float(np.log(per_slot).mean() / spread) if spread > 0 else 0.0,
         health=health_of(slot_mean, full_health),
-        collapsed=is_collapsed(slot_mean, joint, books),
+        collapsed=is_collapsed(slot_mean, joint, books, control_low),
         redundancy=slot_redundancy(np.log(per_slot), math.log(joint)),
         perplexity_by_slot=[float(each) for each in per_slot],
         usage_by_slot=[int((slot > 0).sum()) for slot in slots],
@@ -96,11 +97,15 @@ def health_of(perplexity_slot: float, full_health: float) -> float:
     return min(1.0, max(0.0, (perplexity_slot - 1) / (full_health - 1)))
 
 
-def is_collapsed(perplexity_slot: float, perplexity_joint: float, books: int = 1) -> bool:
-    """Whether the codes carry next to nothing; a constant tuple such as (1, 5, 9) counts as collapsed.
+def is_collapsed(perplexity_slot: float, perplexity_joint: float, books: int = 1,
+                 control_low: float = math.nan) -> bool:
+    """Whether the codes carry next to nothing and the decoder does not heed them: docs/decisions/0012-action-skill.md.
 
-    Slots with a book each are judged together: the first may say all there is, and then the rest has nothing to add.
+    A constant tuple such as (1, 5, 9) carries nothing. Slots with a book each are judged together: the first may say
+    all there is, and then the rest has nothing to add.
     """
+    if control_low > 0:
+        return False
     if books > 1:
         return not perplexity_joint >= COLLAPSED_JOINT_PERPLEXITY
     return not (perplexity_slot >= COLLAPSED_SLOT_PERPLEXITY and perplexity_joint >= COLLAPSED_JOINT_PERPLEXITY)

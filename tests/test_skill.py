@@ -91,6 +91,15 @@ def test_the_embedding_may_know_what_the_codes_lost() -> None:
     assert found(None, z_e=knows)["val/action_skill"] > 0.95  # continuous actions: the embedding is what there is
 
 
+@pytest.mark.parametrize(("slot", "joint", "books", "control_low", "collapsed"), [
+    (1.2, 1.8, 1, -0.01, True), (1.2, 1.8, 1, math.nan, True), (1.2, 1.8, 1, 0.01, False), (1.2, 4.0, 1, -0.1, True),
+    (1.2, 4.0, 3, -0.1, False), (1.0, 1.0, 3, 0.0, True), (1.3, 1.9, 3, 0.02, False), (math.nan, math.nan, 1, 0, True),
+])
+def test_collapsed_is_what_says_nothing_and_is_not_heeded(slot: float, joint: float, books: int, control_low: float,
+                                                          collapsed: bool) -> None:
+    assert codebook.is_collapsed(slot, joint, books, control_low) == collapsed
+
+
 def live(**changes: Any) -> dict[str, Any]:
     return {"val/mse_loss": 0.1, "val/mse_copy": 0.3, "val/collapsed": 0, "val/dsnr_status": "ok", "val/control": 0.5,
             "val/control_low": 0.4, "val/codebook_health": 0.8, "val/action_skill": 0.6,

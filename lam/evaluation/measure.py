@@ -62,7 +62,7 @@ def _losses(per_sample: dict[str, Array], config: RunConfig) -> dict[str, float]
 
 def _codebook(codes_NS: Array, control_low: float, config: RunConfig) -> dict[str, Any]:
     state = codebook.codebook_health(codes_NS, config.num_embeddings, config.full_health_perplexity,
-                                     config.books)
+                                     config.books, control_low)
     return {
         "val/codebook_usage": state.unique,
         "val/codebook_unique_total": state.unique,
@@ -77,5 +77,5 @@ def _codebook(codes_NS: Array, control_low: float, config: RunConfig) -> dict[st
         "val/code_entropy_ratio": state.entropy_ratio,
         "val/dead_codes": config.num_embeddings - state.unique,
         "val/codebook_health": state.health,
-        "val/collapsed": int(state.collapsed and not control_low > 0),
+        "val/collapsed": int(state.collapsed),
     }
