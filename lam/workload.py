@@ -5,11 +5,12 @@ Importing this loads neither torch nor h5py; what needs them imports them when i
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
 import tempfile
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -205,9 +206,8 @@ class LatentActions(Workload):
         from lam.training import loop
 
         with tempfile.TemporaryDirectory(prefix="lam-probe-") as folder:
-            epochs = loop.train(_own(config), folder)
-            record = next(epochs)
-            cast(Callable[[], None], getattr(epochs, "close"))()  # noqa: B009
+            with contextlib.closing(cast(Any, loop.train(_own(config), folder))) as epochs:
+                record = next(epochs)
             weights = load_file(Path(folder) / "checkpoints" / "epoch-1.safetensors")
         total = hashlib.sha256(json.dumps(_losses(record), sort_keys=True).encode())
         for name in sorted(weights):

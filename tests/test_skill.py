@@ -59,7 +59,7 @@ def test_codes_that_name_the_video_have_no_skill_where_actions_follow_the_video(
     by_video = RNG.permutation(np.arange(VIDEOS) % 4)[FILES]
     codes = slots(FILES % K, FILES // K)
     assert found(codes, actions=by_video)["val/action_skill"] < 0.3
-    _, right, _, _ = skill.cross_fitted(skill.features(codes, K), by_video, np.arange(N))
+    _, right, _, _ = skill.cross_fitted(skill.code_features(codes, K), by_video, np.arange(N))
     assert right.mean() == 1
 
 

@@ -20,7 +20,6 @@ from lam.workload import LAM
 from record import yamlio
 from record.errors import BadInput
 from record.workload import workload
-from record.workload.settings import Settings
 from record.workload.workload import Workload
 
 ROOT = Path(__file__).parent.parent
@@ -112,10 +111,10 @@ def test_the_first_workload_is_the_latent_action_model() -> None:
 
 
 def test_what_sweeps_know_of_a_config_every_workload_has() -> None:
-    """`Settings` declares for the type checker what `sweeps` reads; the LAM's config has it."""
-    declared = {name for name, value in vars(Settings).items() if isinstance(value, property)}
-    wanted = declared | {"num_epochs", "seed", "threads", "health", "tracking"}
-    assert all(hasattr(RunConfig(), name) for name in wanted)
+    """`Settings` declares these for the type checker alone; a config without one fails in the middle of a sweep."""
+    assert {"num_epochs", "seed", "threads", "health", "tracking"} <= set(RunConfig.model_fields)
+    assert RunConfig(early_stopping={"patience": 3}).stops_early  # type: ignore[arg-type]
+    assert not RunConfig().stops_early
 
 
 def test_knobs_fixed_keys_and_paths_are_keys_of_the_config() -> None:

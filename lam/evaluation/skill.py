@@ -41,7 +41,7 @@ def metrics(codes_NS: Array | None, z_e: Array, actions: Array, files: Array, nu
         return {}
     y, group, flat = actions[known], intervals.clusters(files[known]), z_e.reshape(len(z_e), -1)[known]
     embedded = (flat - flat.mean(axis=0)) / (flat.std(axis=0) + 1e-8)
-    coded = embedded if codes_NS is None else features(codes_NS[known], num_embeddings)
+    coded = embedded if codes_NS is None else code_features(codes_NS[known], num_embeddings)
     base, right, log_base, log_probe = cross_fitted(coded, y, group)
     before, before_right, _, _ = cross_fitted(embedded, y, group)
     skill = intervals.ratio(right - base, 1 - base, group)
@@ -53,7 +53,7 @@ def metrics(codes_NS: Array | None, z_e: Array, actions: Array, files: Array, nu
     }
 
 
-def features(codes_NS: Array, num_embeddings: int) -> NDArray[np.float64]:
+def code_features(codes_NS: Array, num_embeddings: int) -> NDArray[np.float64]:
     """[N, S*K + tuples]: the one-hot codes of each slot, then which of the commonest tuples it is."""
     slots = [np.eye(num_embeddings)[slot] for slot in codes_NS.T]
     _, number, counts = np.unique(codes_NS, axis=0, return_inverse=True, return_counts=True)
