@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, PrivateAttr, model_validator
 
 from lam.metrics import NEEDS, TABLE
-from lam.sections import EarlyStopping, Positive, Share, Weight
+from lam.sections import EarlyStopping, LabelRule, Positive, Share, Weight
 from record import yamlio
 from record.errors import BadInput
 from record.run import RunFolder
@@ -85,6 +85,11 @@ class RunConfig(Settings):
         "mean squared change of a latent cell over the training split")
     change_weight_decay_epochs: Count | None = Field(
         None, description="epochs over which change_weight falls to 0, linearly by steps; null = it stays")
+    action_weight: Weight = Field(
+        0.0, description="weight of the cross-entropy of true actions, named by a linear head on the code of each "
+        "labelled transition of the training split; 0 = training sees no label")
+    action_start_epoch: Whole = Field(0, description="epochs in which that head learns alone, before the codes do")
+    labels: LabelRule = Field(default_factory=LabelRule)
     rollout_horizon: Count = Field(2, description="frames predicted in a rollout, the first one included")
     rollout_prob: Share = Field(1.0, description="share of batches with a rollout")
     rollout_weight: Weight = Field(1.0, description="weight of the rollout term")
@@ -157,7 +162,7 @@ class RunConfig(Settings):
         """What this run lacks that a metric needs, in words; '' where nothing. Only the data know of labels."""
         have = {"codes": self.quantizer != "none", "codebook": self.quantizer not in ("none", "fsq"),
                 "averaging": self.average_weights is not None, "rollout": self.rollout_horizon > 1,
-                "change": self.change_weight > 0, "labels": True}
+                "change": self.change_weight > 0, "taught": self.action_weight > 0, "labels": True}
         return " and ".join(NEEDS[need] for need in TABLE[metric].needs if not have[need])
 
     @property
@@ -215,7 +220,8 @@ class RunConfig(Settings):
 # What a run did before the schema had these keys: a record that names every other key and lacks one of them was
 # written by an older version, and means this. A key that is added to the schema is added here.
 BEFORE: dict[str, Any] = {"slots": "parallel", "time_positions": "learned", "frame_difference": False,
-                          "action_modulation": "film", "change_weight": 0.0, "change_weight_decay_epochs": None}
+                          "action_modulation": "film", "change_weight": 0.0, "change_weight_decay_epochs": None,
+                          "action_weight": 0.0, "action_start_epoch": 0, "labels": {"share": 1.0, "files": None}}
 
 # What promotion leaves out of a config, so that the defaults hold.
 _LEFT_OUT = ("tracking", "threads")

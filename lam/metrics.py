@@ -20,6 +20,7 @@ NEEDS = {
     "averaging": "averaged weights (set average_weights)",
     "rollout": "a rollout (set rollout_horizon to 2 or more)",
     "change": "a weight on where the picture changes (set change_weight)",
+    "taught": "labels in training (set action_weight)",
     "labels": "true actions in the files of the validation split",
 }
 
@@ -49,6 +50,10 @@ _TRAIN = [
     Metric("train/change_loss", "reconstruction_weight * change_weight * mean (prediction - target)² m/mean m, "
            "m = mean squared change of each cell of the grid over the training split; not in val/loss", "down",
            "mean", True, "latent²", needs=("change",)),
+    Metric("train/action_loss", "mean cross-entropy of the true actions that training may use, by the linear head on "
+           "the code; null where no batch held one; not in val/loss", "down", "mean", True, "nats", needs=("taught",)),
+    Metric("train/labels", "true actions of the training split that training may use", "none", "counts",
+           unit="transitions", needs=("taught",)),
     Metric("train/codebook_usage", "distinct codes in a batch, mean over codebooks and over the epoch's batches", "up",
            "mean", unit="codes", needs=("codes",)),
     Metric("train/skipped_steps", "steps of the epoch whose gradient was not finite and that changed nothing", "down",
@@ -92,7 +97,8 @@ _RATIOS = [
     Metric(f"loss_ratio/{name}", f"weighted {name} / sum of the weighted terms, over the epoch, of each term the part "
            "that has a gradient (of vq_loss under ema and rotation the commitment)", "none", "sums",
            bounds=(0, 1), needs=needs)
-    for name, needs in (("mse_loss", ()), ("vq_loss", ()), ("rollout_loss", ()), ("change_loss", ("change",)))
+    for name, needs in (("mse_loss", ()), ("vq_loss", ()), ("rollout_loss", ()), ("change_loss", ("change",)),
+                        ("action_loss", ("taught",)))
 ]
 
 _GENERATED = [

@@ -1,4 +1,4 @@
-"""When a run ends early, a group of the run config; kinds of numbers in it."""
+"""Groups of the run config: which labels training uses, when a run ends early; and kinds of numbers in it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,14 @@ from record.workload.settings import Count
 Weight = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
+
+
+class LabelRule(Strict):
+    """Which true actions of the training split training may use."""
+
+    share: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="share of them, drawn by file name and frame: the same in every run")
+    files: tuple[str, ...] | None = Field(None, description="training files whose actions are used; null = all")
 
 
 class EarlyStopping(Strict):

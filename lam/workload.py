@@ -33,6 +33,7 @@ _BOOK = Reach(lambda config: config.quantizer not in ("none", "fsq"),
 _SLOTS = Reach(lambda config: config.quantizer != "none" and config.num_codes > 1,
                "a quantizer other than none and num_codes above 1")
 _CHANGE = Reach(lambda config: config.change_weight > 0, "change_weight above 0")
+_TAUGHT = Reach(lambda config: config.action_weight > 0, "action_weight above 0")
 _FIRST_REVIVAL = "the first revival of dead codes"
 
 
@@ -62,6 +63,8 @@ def _knobs() -> dict[str, KnobRule]:
     return {
         **certain,
         "slots": KnobRule(_SLOTS, certain=True),
+        "action_weight": KnobRule(by_chance="no batch of the probe held a label"),
+        "action_start_epoch": KnobRule(_TAUGHT, by_chance="the probe ends before either epoch"),
         "change_weight_decay_epochs": KnobRule(_CHANGE, by_chance="the decay is too slow to show in the probe"),
         "num_embeddings": KnobRule(_CODES, certain=True),
         "codebook_init": KnobRule(_OWN, certain=True),
@@ -138,15 +141,18 @@ class LatentActions(Workload):
         """Check the data and build the cache that all trials share."""
         from lam.data import windows
 
-        for config in configs:
-            for split in ("train", "validation"):
-                windows.open_split(_own(config), split)
+        for config in map(_own, configs):
+            train, _ = (windows.open_split(config, split) for split in ("train", "validation"))
+            if config.action_weight:
+                from lam.training.labels import Labels  # loads torch, which the rest of a preparation can do without
+
+                Labels(config, train)
         return windows.data_fingerprint(_own(configs[0]))
 
     def data_of(self, config: Settings) -> Hashable:
-        """The folder, the split and the length of its sequences."""
+        """The folder, the split, the length of its sequences, and which labels are used."""
         own = _own(config)
-        return own.data_dir, own.manifest_path, own.sequence_length
+        return own.data_dir, own.manifest_path, own.sequence_length, own.labels if own.action_weight else None
 
     def data_lacks(self, config: Settings, metric: str) -> str:
         """True actions, where a metric needs them and the files hold none."""

@@ -44,6 +44,7 @@ def stepper(**changes: Any) -> Stepper:
 def test_a_code_that_nobody_uses_is_revived_at_the_first_interval_whatever_the_codebooks_decay(decay: float) -> None:
     """With the codebook's decay of .999 its use would fall below a tenth only after 2,300 steps."""
     config = SMALL.replace(codebook_init="uniform", vq_refresh_interval=20, ema_decay=decay, slots="parallel")
+    torch.manual_seed(0)
     book = quantizers.EmaCodebook(config)
     data = torch.randn(64, 8, generator=torch.Generator().manual_seed(1)) * 0.01 + 5  # nearest to one code alone
     for step in range(1, 21):

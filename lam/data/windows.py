@@ -56,6 +56,7 @@ class Windows:
         latent_shape: (C, H, W) of one latent frame.
         chunk_frames: latent frames that were encoded together (T_latent).
         sequence_length: latent frames of a window.
+        frames: latent frames of each file.
         starts: int64 [N, 2], file number and first latent frame of every window, in order.
         scale: channel statistics of the training split, whichever split this is.
     """
@@ -66,7 +67,8 @@ class Windows:
         self.latent_shape = records[0].info.frame_shape
         self.chunk_frames = records[0].info.chunk_frames
         self.sequence_length = sequence_length
-        self.starts = window_starts([record.info.latent_frames for record in records], sequence_length, stride)
+        self.frames = [record.info.latent_frames for record in records]
+        self.starts = window_starts(self.frames, sequence_length, stride)
         self.scale = scale
         self._source = source
 
@@ -90,6 +92,10 @@ class Windows:
         import torch
 
         return Batch(*map(torch.from_numpy, (latents, actions, rows[:, 0].copy(), rows[:, 1].copy())))
+
+    def actions_of(self, file: int) -> NDArray[np.int64]:
+        """[frames] the true action that led into each frame of a file, -1 where unknown; the caller's own copy."""
+        return self._source.actions(file, 0, self.frames[file]).copy()
 
     def last_actions(self, index: NDArray[np.integer]) -> NDArray[np.int64]:
         """[N] the true action that led into the last frame of each window, -1 where unknown; reads no latents."""

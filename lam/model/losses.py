@@ -15,7 +15,8 @@ def weights(config: RunConfig) -> dict[str, float]:
         "mse_loss": config.reconstruction_weight,
         "vq_loss": 1.0,
         "rollout_loss": config.rollout_weight,
-    } | ({"change_loss": 1.0} if config.change_weight else {})
+    } | ({"change_loss": 1.0} if config.change_weight else {}) | (
+        {"action_loss": config.action_weight} if config.action_weight else {})
 
 
 def with_gradient(config: RunConfig) -> dict[str, str]:

@@ -27,6 +27,7 @@ from lam.model import flops, losses
 from lam.model.lam import LatentActionModel
 from lam.trackers import RunTrackers
 from lam.training import change, checkpoints, identity, vitals
+from lam.training.labels import Labels
 from lam.training.patience import Patience
 from lam.training.stepping import Stepper, learning_rate
 from lam.training.sums import Sums
@@ -82,7 +83,9 @@ class Run:
         torch.manual_seed(config.seed)
         self.model = LatentActionModel(config, self.train_set.latent_shape).to(self.device)
         self.steps_per_epoch = config.steps_in_epoch(len(self.train_set))
-        self.stepper = Stepper(config, self.model, self.steps_per_epoch, change.of_config(config, self.train_set))
+        self.labels = Labels(config, self.train_set) if config.action_weight else None
+        self.stepper = Stepper(config, self.model, self.steps_per_epoch, change.of_config(config, self.train_set),
+                               self.labels.kinds if self.labels else None)
         self.epoch = 0
         self.sums, self.epoch_seconds = Sums(), 0.0  # of the epoch under way
         self.tflops = self.tflops_before = self.seconds = 0.0
@@ -144,6 +147,7 @@ class Run:
         parts = {name: weight[name] * self.sums.mean(trained[name]) for name in weight}
         return {**{f"train/{name}": spread.mean for name, spread in of.items()},
                 "train/skipped_steps": of["skipped_steps"].total,
+                **({"train/labels": self.labels.count} if self.labels else {}),
                 **vitals.of_steps(of["grad_norm"], of["loss"]), **vitals.loss_ratios(parts)}
 
     def _vitals(self, before: vitals.Snapshot) -> dict[str, float]:
@@ -157,8 +161,9 @@ class Run:
 
     def _train_step(self, epoch: int, number: int, index: NDArray[np.int64]) -> None:
         anchor = self._anchor(epoch, number)
-        latents = self.train_set.batch(index).latents.to(self.device, non_blocking=True)
-        values = self.stepper.step(latents, anchor)
+        batch = self.train_set.batch(index)
+        actions = self.labels.of(batch).to(self.device, non_blocking=True) if self.labels else None
+        values = self.stepper.step(batch.latents.to(self.device, non_blocking=True), anchor, actions)
         self.tflops += len(index) * self._flops(anchor) / 1e12
         self.sums.add(values)
         self.diverged = not math.isfinite(values["loss"])

@@ -15,8 +15,9 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from lam.config import RunConfig
 from lam.model import losses
-from lam.model.lam import LatentActionModel
+from lam.model.lam import LatentActionModel, Output
 from lam.training import change, decay
+from lam.training.labels import ActionHead
 from record.errors import BadInput
 
 MOST_SKIPPED = 10  # steps in a row without a finite gradient; that many end the run as diverged
@@ -32,16 +33,19 @@ class Stepper:
     Args:
         change_HW: how much each cell of the grid changes, relative to their mean (`lam.training.change`); None = the
             loss has no weight for that.
+        kinds: true actions that training may see are numbers below this; None = it sees none.
     """
 
     def __init__(self, config: RunConfig, model: LatentActionModel, steps_per_epoch: int,
-                 change_HW: Tensor | None = None) -> None:
+                 change_HW: Tensor | None = None, kinds: int | None = None) -> None:
         self.config, self.model, self.steps_per_epoch = config, model, steps_per_epoch
         self.device = next(model.parameters()).device
         self.change_HW = None if change_HW is None else change_HW.to(self.device)
         self.skipped = 0
+        self.head = None if kinds is None else ActionHead(config, kinds).to(self.device)
+        own = [] if self.head is None else [{"params": list(self.head.parameters()), "weight_decay": 0.0}]
         self.optimizer = torch.optim.AdamW(
-            decay.groups(model, config.weight_decay), lr=config.learning_rate, fused=True)
+            [*decay.groups(model, config.weight_decay), *own], lr=config.learning_rate, fused=True)
         self.average = None if config.average_weights is None else WeightAverage(model, config.average_weights)
         self.number = 0
         if config.compile:
@@ -56,9 +60,10 @@ class Stepper:
         """Measurements run uncompiled: their numbers must not depend on how the model was trained."""
         return torch.compiler.set_stance("force_eager") if self.config.compile else nullcontext()
 
-    def step(self, latents_BTCHW: Tensor, anchor: int | None) -> dict[str, float]:
+    def step(self, latents_BTCHW: Tensor, anchor: int | None, actions_BL: Tensor | None = None) -> dict[str, float]:
         """Take one step on a batch; returns its losses, the gradient's norm and the codes in use.
 
+        `actions_BL` are the true actions that training may see, -1 elsewhere; None where it sees none.
         A step whose gradient is not finite changes nothing and is counted; the returned loss is NaN where the loss
         is not finite either, or where MOST_SKIPPED steps in a row were such.
         """
@@ -66,13 +71,15 @@ class Stepper:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.config, self.number, self.steps_per_epoch)
         self.optimizer.zero_grad(set_to_none=True)
-        values, codes = self._backward(latents_BTCHW, anchor)
+        values, codes = self._backward(latents_BTCHW, anchor, actions_BL)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
         loss = losses.total(values, losses.weights(self.config))
         record = _floats(values | {"loss": loss, "loss_mae": losses.total_mae(values, self.config), "grad_norm": norm})
         record["skipped_steps"] = float(self._take_or_skip(record))
         if anchor is None:  # no rollout: nothing to average
             record["rollout_loss"] = record["rollout_loss_mae"] = math.nan
+        if actions_BL is not None and not _known(actions_BL):
+            record["action_loss"] = math.nan
         if codes is not None:
             record["codebook_usage"] = distinct(codes, self.config.books)
         return record
@@ -90,7 +97,8 @@ class Stepper:
             record["loss"] = math.nan
         return True
 
-    def _backward(self, latents_BTCHW: Tensor, anchor: int | None) -> tuple[dict[str, Tensor], Tensor | None]:
+    def _backward(self, latents_BTCHW: Tensor, anchor: int | None,
+                  actions_BL: Tensor | None) -> tuple[dict[str, Tensor], Tensor | None]:
         """Gradients of the batch's loss, part by part; returns its mean losses and its codes.
 
         Every term is a mean over samples, so the parts' terms weighted by their shares are the batch's.
@@ -100,17 +108,26 @@ class Stepper:
             self._prepare_quantizer(parts)
         means: dict[str, Tensor] = {}
         codes: list[Tensor] = []
-        emphasis_HW = self._emphasis()
+        emphasis_HW, done = self._emphasis(), 0
         for part in parts:
             with self._autocast():
                 output = self.model(part, remember=anchor is not None)
                 values = losses.terms(self.model, part, output, anchor, emphasis_HW)
             shares = {name: value.mean() * (len(part) / len(latents_BTCHW)) for name, value in values.items()}
+            if actions_BL is not None:
+                shares["action_loss"] = self._naming(output, actions_BL[done : done + len(part)], _known(actions_BL))
+            done += len(part)
             losses.total(shares, losses.weights(self.config)).backward()
             means = {name: means.get(name, 0) + share.detach() for name, share in shares.items()}
             if output.quantized.codes is not None:
                 codes.append(output.quantized.codes.flatten(0, -2))
         return means, torch.cat(codes) if codes else None
+
+    def _naming(self, output: Output, actions_BL: Tensor, known: int) -> Tensor:
+        """This part's share of the mean cross-entropy over the batch's `known` true actions; 0 where it has none."""
+        assert self.head is not None, "who hands over actions said how many kinds there are"
+        teach = self.number > self.config.action_start_epoch * self.steps_per_epoch
+        return self.head.loss(output.quantized.z_q, actions_BL, teach) / max(1, known)
 
     def _emphasis(self) -> Tensor | None:
         """The further weight [H, W] of the reconstruction at this step."""
@@ -143,6 +160,7 @@ class Stepper:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "average": None if self.average is None else self.average.model.state_dict(),
+            "head": None if self.head is None else self.head.state_dict(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -152,6 +170,8 @@ class Stepper:
         self.optimizer.load_state_dict(decay.regrouped(state["optimizer"], self.model))
         if self.average is not None:
             self.average.model.load_state_dict(state["average"])
+        if self.head is not None:
+            self.head.load_state_dict(state["head"])
 
 
 class WeightAverage:
@@ -174,6 +194,10 @@ class WeightAverage:
         averaged = {name for name, _ in model.quantizer.named_parameters() if name.split(".")[-1] != "codes_KQ"}
         copied = {name: value for name, value in model.quantizer.state_dict().items() if name not in averaged}
         self.model.quantizer.load_state_dict(copied, strict=False)
+
+
+def _known(actions_BL: Tensor) -> int:
+    return int((actions_BL >= 0).sum())
 
 
 def distinct(codes_NS: Tensor, books: int) -> float:

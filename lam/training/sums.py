@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-# What a step may lack (NaN): a rollout that was not run, the gradient of a step that was skipped.
-_MAY_LACK = ("rollout_loss", "rollout_loss_mae", "grad_norm")
+# What a step may lack (NaN): a rollout that was not run, the gradient of a step that was skipped, a label.
+_MAY_LACK = ("rollout_loss", "rollout_loss_mae", "grad_norm", "action_loss")
 
 
 @dataclass
