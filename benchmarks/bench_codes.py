@@ -19,15 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+import tuple_probe
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 ROOT = Path(__file__).resolve().parent.parent
-TUPLES = 64
 SHOWN = {"val/mse_loss": "MSE", "val/control": "control", "val/joint_bits": "joint bits",
          "val/slot_redundancy": "redundancy", "val/collapsed": "collapsed"}
-Array = NDArray[Any]
 
 
 def data(folder: Path, game: str) -> Path:
@@ -56,27 +54,8 @@ def config(folder: Path, manifest: Path, arm: str, seed: int) -> Any:
                          "manifest_path": str(manifest), "seed": seed, **changes}, source=arm)
 
 
-def codes(config: Any, model: Any, windows: Any) -> tuple[Array, Array, Array]:
-    """(codes [N, S], true actions [N], videos [N]) of the last transition of every window."""
-    from lam.evaluation import probe
-
-    index = np.arange(len(windows))
-    one_hot = probe.features(model, windows, index, config).reshape(len(index), config.num_codes, -1)
-    return one_hot.argmax(-1), windows.last_actions(index), windows.starts[:, 0]
-
-
-def tuple_features(fitted: Array, asked: Array, count: int) -> Array:
-    """One-hot slots, and one-hot of the tuples that are commonest in `fitted`; [N, S*K + 64]."""
-    known, counts = np.unique(fitted, axis=0, return_counts=True)
-    commonest = known[np.argsort(-counts, kind="stable")[:TUPLES]]
-    slots = np.eye(count)[asked].reshape(len(asked), -1)
-    return np.hstack([slots, (asked[:, None, :] == commonest[None]).all(-1)])
-
-
 def measure(config: Any, folder: Path) -> dict[str, Any]:
     """Train and measure one run; `right` says of each held-out transition whether the probe tells its action."""
-    from sklearn.linear_model import LogisticRegression
-
     from lam.data.windows import open_split
     from lam.model.lam import LatentActionModel
     from lam.training import checkpoints, loop
@@ -85,11 +64,9 @@ def measure(config: Any, folder: Path) -> dict[str, Any]:
     train, held = open_split(config, "train", stride=1), open_split(config, "validation", stride=1)
     model = LatentActionModel(config, train.latent_shape)
     checkpoints.load_weights(folder / "checkpoints", "best", model)
-    (fitted, y, _), (asked, true, videos) = codes(config, model, train), codes(config, model, held)
-    probe = LogisticRegression(max_iter=1000).fit(tuple_features(fitted, fitted, config.num_embeddings), y)
-    right = probe.predict(tuple_features(fitted, asked, config.num_embeddings)) == true
+    right, commonest, videos = tuple_probe.ask(model, train, held, config)
     return {"probe": float(right.mean()), "right": right.astype(int).tolist(), "videos": videos.tolist(),
-            "commonest": float((true == np.bincount(y).argmax()).mean()), "seconds": record["seconds"],
+            "commonest": float(commonest.mean()), "seconds": record["seconds"],
             "nmi": record["val/action_nmi"], **{key: record[key] for key in SHOWN}}
 
 

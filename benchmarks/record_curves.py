@@ -2,7 +2,7 @@
 
     python benchmarks/record_curves.py NAME DATA_DIR [--scratch DIR] [--pause-while FILE]
 
-DATA_DIR holds latents of the table's game, 40 clips of 120 latent frames on an 8 by 8 grid:
+DATA_DIR holds latents of the table's game, 60 clips of 120 latent frames on an 8 by 8 grid:
 ``lam data demo DATA_DIR --game NAME --size 64``. Each config takes some seconds on one core. An
 interrupted recording continues; the finished table is written to benchmarks/data/NAME.json.gz.
 """
@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import tables
+import tuple_probe
 
 from lam.config import RunConfig
 from lam.data import windows
-from lam.evaluation import probe
 from lam.model.lam import LatentActionModel
 from lam.training import checkpoints, loop
 from record import files
@@ -74,33 +74,34 @@ def _wait_while(path: Path | None) -> None:
 
 def record(recipe: tables.Recipe, params: dict[str, Any], seed: int, data_dir: str) -> dict[str, Any]:
     """Train one config with its full budget; its curve, and the probe of its best weights."""
-    config = RunConfig(**{**recipe.base, **params, "seed": seed, "data_dir": data_dir})
+    config = RunConfig(**{**recipe.base, **params, "seed": seed, "data_dir": data_dir, "keep": "all"})
     folder = RunFolder(tempfile.mkdtemp(prefix="curve-"))
     begin = time.process_time()
     try:
         curve = [[_plain(record.get(column)) for column in tables.COLUMNS]
                  for record in loop.train(config, folder.path)]
         spent = time.process_time() - begin
-        probed = _probe(config, folder)
+        best, last = (_probe(config, folder, name) for name in ("best", "last"))
     finally:
         shutil.rmtree(folder.path)
-    return {"params": params, "seed": seed, "cpu_seconds": round(spent, 2), "probe": probed, "curve": curve}
+    return {"params": params, "seed": seed, "cpu_seconds": round(spent, 2), "probe": best, "probe_last": last,
+            "curve": curve}
 
 
 def _plain(value: Any) -> Any:
     return float(f"{value:.6g}") if isinstance(value, float) and math.isfinite(value) else value
 
 
-def _probe(config: RunConfig, folder: RunFolder) -> dict[str, float] | None:
-    """Accuracy of the best weights and majority baseline, on the validation clips; None for a run without weights."""
-    if not (folder.checkpoints / "best.safetensors").exists():
+def _probe(config: RunConfig, folder: RunFolder, which: str) -> dict[str, float] | None:
+    """Accuracy of these weights and of the commonest action, on the test clips; None for a run without such weights."""
+    if not (folder.checkpoints / f"{which}.safetensors").exists():
         return None
-    train_set = windows.open_split(config, "train", stride=4)
-    scored = windows.open_split(config, "validation", stride=1)
+    train_set = windows.open_split(config, "train", stride=2)
+    held = windows.open_split(config, "test", stride=1)
     model = LatentActionModel(config, train_set.latent_shape)
-    checkpoints.load_weights(folder.checkpoints, "best", model)
-    found = probe.probe(model, train_set, scored, config)
-    return None if found is None else {"accuracy": _plain(found.accuracy), "majority": _plain(found.majority)}
+    checkpoints.load_weights(folder.checkpoints, which, model)
+    found = tuple_probe.ask(model, train_set, held, config)
+    return {"accuracy": _plain(float(found.right.mean())), "majority": _plain(float(found.commonest.mean()))}
 
 
 def final_objective(row: dict[str, Any]) -> float:

@@ -3,7 +3,11 @@
 A table is a set of configs drawn from a space, each one trained for real by `lam.train` with its full
 budget (benchmarks/record_curves.py). It is kept as ``data/NAME.json.gz``:
 
-    game, space, base, epochs, columns, rows: [{params, seed, cpu_seconds, probe, curve: [[...columns], ...]}]
+    game, space, base, epochs, columns,
+    rows: [{params, seed, cpu_seconds, probe, probe_last, curve: [[...columns], ...]}]
+
+`probe` and `probe_last` say what the weights of the best and of the last epoch tell of the actions of the test videos,
+which took no part in the search (`tuple_probe`).
 
 A table stands for the surface it was drawn from: the config that a searcher asks for is answered by the
 nearest recorded one that this search has not met yet, whoever searches: a config is never trained twice, as a real
@@ -31,18 +35,21 @@ EPOCHS = 16
 COLUMNS = (
     "epoch", "step", "total_tflops", "train/loss", "val/mse_loss", "val/mse_copy", "val/objective", "val/control",
     "val/control_low", "val/codebook_health", "val/perplexity_slot", "val/collapsed", "val/dsnr", "val/dsnr_status",
-    "val/d_action_l2", "val/d_rand_l2", "val/d_action_eps_l2",
+    "val/d_action_l2", "val/d_rand_l2", "val/d_action_eps_l2", "val/action_skill", "val/action_skill_low",
+    "val/action_skill_high", "val/action_log_skill", "val/action_skill_embedding", "val/action_nmi", "val/joint_bits",
+    "val/slot_redundancy", "val/objective_preset",
 )
 
 # What all recorded runs share: small enough for some seconds on one core, large enough to live or to collapse.
 BASE: dict[str, Any] = {
     "sequence_length": 3, "embed_dim": 32, "encoder_depth": 1, "decoder_depth": 1, "head_dim": 16, "patch_dim": 32,
     "codebook_dim": 16, "num_codes": 3, "num_embeddings": 12, "batch_size": 32, "warmup_steps": 20,
-    "num_epochs": EPOCHS, "steps_per_epoch": 20, "rollout_horizon": 1, "eval_sequences": 128, "sample_count": 0,
+    "num_epochs": EPOCHS, "steps_per_epoch": 20, "rollout_horizon": 1, "eval_sequences": 300, "sample_count": 0,
     "cache": True, "threads": 1, "device": "cpu", "seed": 0,
 }
 
 SEARCH_SPACE: dict[str, Any] = {
+    "slots": {"choice": ["residual", "parallel"]},
     "quantizer": {"choice": ["ema", "vq"]},
     "learning_rate": {"loguniform": [3e-4, 3e-2]},
     "commitment_weight": {"loguniform": [0.02, 20.0]},
@@ -55,6 +62,7 @@ SEARCH_SPACE: dict[str, Any] = {
 # A space in which the gradient codebook mostly collapses, with codes so close together that DSNR divides by next to
 # nothing: the raw number is then far above what a live codebook shows.
 DECEPTIVE_SPACE: dict[str, Any] = {
+    "slots": {"choice": ["residual", "parallel"]},
     "quantizer": {"choice": ["ema", "vq"]},
     "learning_rate": {"loguniform": [4e-3, 2e-2]},
     "commitment_weight": {"loguniform": [0.1, 20.0]},

@@ -6,6 +6,7 @@ action of a latent frame is one well-defined thing. Nothing is sticky and no fra
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,24 +70,36 @@ def game_actions(game: str) -> list[str]:
 def play(game: str, latent_frames: int, size: int, seed: tuple[int, ...]) -> Clip:
     """One clip of `latent_frames` latent frames; the same arguments give the same clip.
 
-    A clip must not jump, so no life is lost and no game ends in it: where that happens, play goes back
-    some latent frames, further each time, and draws other actions from there.
+    What is played is decided first, without a picture, since most of what is tried may be taken back.
 
     Raises:
         BadInput: random play never lasts that long in this game.
     """
-    random = np.random.default_rng(seed)
-    codes = [getattr(Action, name) for name in game_actions(game)]
-    emulator = _emulator(game, int(random.integers(2**31)))
-    for _ in range(int(random.integers(*STARTUP_FRAMES))):
-        emulator.act(Action.NOOP)
+    actions = survived(game, latent_frames, seed)
+    emulator, codes, _ = _begun(game, seed)
+    frames = np.empty((latent_frames, BLOCK_FRAMES, size, size, 3), np.uint8)
+    for action, pictures in zip(actions, frames, strict=True):
+        _hold(emulator, codes[action], pictures)
+    return Clip(frames.reshape(-1, size, size, 3), actions)
+
+
+@functools.lru_cache(maxsize=1024)
+def survived(game: str, latent_frames: int, seed: tuple[int, ...]) -> NDArray[np.int64]:
+    """[latent_frames] random actions that lose no life and end no game.
+
+    A clip must not jump: where a life is lost, play goes back some latent frames, further each time, and draws other
+    actions from there.
+
+    Raises:
+        BadInput: random play never lasts that long in this game.
+    """
+    emulator, codes, random = _begun(game, seed)
     states = [emulator.cloneState()]  # states[t]: before latent frame t
     actions = np.zeros(latent_frames, np.int64)
-    frames = np.empty((latent_frames, BLOCK_FRAMES, size, size, 3), np.uint8)
     losses = 0
     while (now := len(states) - 1) < latent_frames:
         actions[now] = random.integers(len(codes))
-        if _hold(emulator, codes[actions[now]], frames[now]):
+        if _hold(emulator, codes[actions[now]]):
             states.append(emulator.cloneState())
             continue
         losses += 1
@@ -95,7 +108,24 @@ def play(game: str, latent_frames: int, size: int, seed: tuple[int, ...]) -> Cli
                            key="--length", remedy="take a smaller --length or another --game")
         del states[max(1, len(states) - int(random.integers(*REWIND_FRAMES)) * (1 + losses // 10)):]
         emulator.restoreState(states[-1])
-    return Clip(frames.reshape(-1, size, size, 3), actions)
+    actions.flags.writeable = False  # shared by all who ask for this clip
+    return actions
+
+
+def _begun(game: str, seed: tuple[int, ...]) -> tuple[ALEInterface, list[Action], np.random.Generator]:
+    """A game where a clip begins, the actions to draw from, and what draws them."""
+    random = np.random.default_rng(seed)
+    codes = [getattr(Action, name) for name in _names(game)]
+    emulator = _emulator(game, int(random.integers(2**31)))
+    for _ in range(int(random.integers(*STARTUP_FRAMES))):
+        emulator.act(Action.NOOP)
+    return emulator, codes, random
+
+
+@functools.cache
+def _names(game: str) -> tuple[str, ...]:
+    """`game_actions`, asked once: it looks at every game there is."""
+    return tuple(game_actions(game))
 
 
 def _emulator(game: str, seed: int) -> ALEInterface:
@@ -108,12 +138,12 @@ def _emulator(game: str, seed: int) -> ALEInterface:
     return emulator
 
 
-def _hold(emulator: ALEInterface, action: Action, frames: NDArray[np.uint8]) -> bool:
-    """Hold `action` while `frames` [4, size, size, 3] are filled; False when a life is lost or the game ends."""
-    screen = np.empty((*emulator.getScreenDims(), 3), np.uint8)
-    lives, size = emulator.lives(), frames.shape[1]
-    for frame in frames:
+def _hold(emulator: ALEInterface, action: Action, frames: NDArray[np.uint8] | None = None) -> bool:
+    """Hold `action` for a latent frame, into `frames` [4, size, size, 3] if given; False when a life or game is lost."""
+    lives = emulator.lives()
+    for number in range(BLOCK_FRAMES):
         emulator.act(action)
-        emulator.getScreenRGB(screen)
-        frame[...] = Image.fromarray(screen).resize((size, size), Image.Resampling.BOX)
+        if frames is not None:
+            screen = Image.fromarray(emulator.getScreenRGB())
+            frames[number] = screen.resize(frames.shape[1:3], Image.Resampling.BOX)
     return not emulator.game_over() and emulator.lives() >= lives
