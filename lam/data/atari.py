@@ -139,7 +139,7 @@ def _emulator(game: str, seed: int) -> ALEInterface:
 
 
 def _hold(emulator: ALEInterface, action: Action, frames: NDArray[np.uint8] | None = None) -> bool:
-    """Hold `action` for a latent frame, into `frames` [4, size, size, 3] if given; False when a life or game is lost."""
+    """Hold `action` for a latent frame, filling `frames` [4, size, size, 3] if given; False when a life is lost."""
     lives = emulator.lives()
     for number in range(BLOCK_FRAMES):
         emulator.act(action)
