@@ -95,7 +95,7 @@ def compare(arms: dict[str, list[dict[str, Any]]]) -> None:
     print(f"commonest action: {base[0]['commonest']:.3f} of {len(base[0]['right'])} transitions")
     for name, runs in others:
         right = np.mean([run["right"] for run in runs], axis=0) - np.mean([run["right"] for run in base], axis=0)
-        gap = intervals.mean(right, intervals.clusters(np.array(base[0]["videos"])))
+        gap = intervals.mean(right, np.array(base[0]["videos"]))
         lists = {key: ([run[key] for run in base], [run[key] for run in runs]) for key in SHOWN}
         print(f"{name} against {first}: probe {gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}] by video; "
               f"MSE x {paired(*lists['val/mse_loss'], ratio=True)}, control {paired(*lists['val/control'])}, "

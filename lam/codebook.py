@@ -132,7 +132,7 @@ def objective(record: Mapping[str, Any], preset: Preset = "control_health") -> f
     Args:
         record: an epoch record with `val/*` keys.
         preset: action = max(0, action_skill), for a live run that beats copying the last frame;
-            control_health = control * health; dsnr_health = dsnr/(1 + dsnr) * health;
+            control_health = control * health; dsnr_health = dsnr/(1 + dsnr) * health, for one whose DSNR is defined;
             mse = -mse/(mse + mse_copy) for every run.
     """
     mse, copy = _number(record, "val/mse_loss"), _number(record, "val/mse_copy")
@@ -146,19 +146,17 @@ def objective(record: Mapping[str, Any], preset: Preset = "control_health") -> f
         return max(0.0, skill) if mse < copy and math.isfinite(skill) else floor
     if preset == "dsnr_health":
         dsnr = _number(record, "val/dsnr")
-        strength = dsnr / (1 + dsnr) if dsnr > 0 else 0.0
+        if record.get("val/dsnr_status") != "ok":
+            return floor
+        strength = dsnr / (1 + dsnr)
     else:
         strength = _number(record, "val/control")
     return strength * _number(record, "val/codebook_health")
 
 
 def is_live(record: Mapping[str, Any]) -> bool:
-    """Not collapsed, DSNR defined, and the lower 95 % bound of control above 0."""
-    return (
-        record.get("val/collapsed") == 0
-        and record.get("val/dsnr_status") == "ok"
-        and _number(record, "val/control_low") > 0
-    )
+    """Not collapsed, and the lower 95 % bound of control above 0."""
+    return record.get("val/collapsed") == 0 and _number(record, "val/control_low") > 0
 
 
 def verdict(record: Mapping[str, Any]) -> str:

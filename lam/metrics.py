@@ -135,15 +135,19 @@ _CONTROL = [
     Metric("val/dsnr_valid", "1 where dsnr_status is ok, else 0", "up", "status", bounds=(0, 1), needs=("codes",)),
     Metric("val/dsnr_status", "ok | no_transitions | single_code | actions_ignored | denominator_not_positive | "
            "nonfinite", "none", "status", needs=("codes",)),
-    Metric("val/control", "1 - mse_true/mse_shuffled, shuffled = another sample's codes at the scored transition",
+    Metric("val/mse_scored", "mean squared error at the scored transition, the last of each sequence", "down", "mean",
+           unit="latent²"),
+    Metric("val/control", "1 - mse_true/mse_shuffled, shuffled = another sample's codes at the scored transition, mean "
+           "over four others at the same place in their chunks",
            "up", "sums", bounds=(-INF, 1)),
-    Metric("val/control_low", "lower 95 % bound of control, clustered by video; too tight below 5 videos, "
-           "where blocks of each video stand in", "up", "sums", bounds=(-INF, 1)),
+    Metric("val/control_low", "lower 95 % bound of control, clustered by video; below 5 videos the wider of that and "
+           "of blocks of each video, which is too tight for one video", "up", "sums", bounds=(-INF, 1)),
     Metric("val/control_high", "upper 95 % bound of control; the same holds", "up", "sums", bounds=(-INF, INF)),
     Metric("val/control_within", "control of the transitions inside a chunk", "up", "sums", bounds=(-INF, 1)),
     Metric("val/control_across", "control of the transitions from one chunk to the next", "up", "sums",
            bounds=(-INF, 1)),
-    Metric("val/delta_psnr", "mean 10*log10(mse_rand/mse_true)", "up", "mean", unit="dB", bounds=(-INF, INF),
+    Metric("val/delta_psnr", "mean 10*log10(mse_rand/mse_true), each at least 1e-10 of the mean mse_rand", "up",
+           "mean", unit="dB", bounds=(-INF, INF),
            needs=("codes",)),
     Metric("val/mse_copy", "mean squared error of repeating the last frame", "none", "mean"),
     Metric("val/scored_transitions", "transitions behind the control and DSNR numbers", "none", "counts",

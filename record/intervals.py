@@ -1,9 +1,10 @@
 """Ratios of sums with intervals clustered by video: the statistics behind control and DSNR.
 
 Transitions of one video are not independent, so a standard error that treats them as such is too
-small. The unit is the video; where a split has fewer than MIN_CLUSTERS of them, consecutive blocks
-of each video stand in, which is the most such a split can say. Method: linearised variance of a
-ratio estimator over clusters (Cochran, Sampling Techniques, 3rd ed., ch. 6), Student's t bounds.
+small. The unit is the video. Below MIN_CLUSTERS of them consecutive blocks of each video are looked at too, and
+the wider of the two intervals counts; of a single video there are its blocks alone, which know nothing of other
+videos. Method: linearised variance of a ratio estimator over clusters (Cochran, Sampling Techniques, 3rd ed.,
+ch. 6), Student's t bounds.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ BLOCKS = 10
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its standard error and 95 % bounds; the last three are NaN with fewer than 2 clusters."""
+    """A number with its standard error and 95 % bounds; the last three are NaN with fewer than 2 clusters or blocks."""
 
     value: float
     se: float
@@ -47,8 +48,19 @@ def clusters(files: NDArray[Any]) -> NDArray[np.int64]:
     return blocks
 
 
-def ratio(numerator: NDArray[Any], denominator: NDArray[Any], cluster: NDArray[Any]) -> Estimate:
-    """sum(numerator)/sum(denominator) with a cluster-robust interval; NaN where the denominator is 0."""
+def ratio(numerator: NDArray[Any], denominator: NDArray[Any], files: NDArray[Any]) -> Estimate:
+    """sum(numerator)/sum(denominator) with an interval clustered by video; NaN where the denominator is 0.
+
+    Args:
+        files: [N] video number of each sample, samples of a video in temporal order.
+    """
+    ways = [_of_clusters(numerator, denominator, files)]
+    if len(np.unique(files)) < MIN_CLUSTERS:
+        ways.append(_of_clusters(numerator, denominator, clusters(files)))
+    return max(ways, key=lambda each: -1.0 if math.isnan(each.high) else each.high - each.low)
+
+
+def _of_clusters(numerator: NDArray[Any], denominator: NDArray[Any], cluster: NDArray[Any]) -> Estimate:
     count, (top, bottom) = _cluster_sums(cluster, numerator, denominator)
     total = bottom.sum()
     if total == 0 or not np.isfinite(total):
@@ -57,9 +69,9 @@ def ratio(numerator: NDArray[Any], denominator: NDArray[Any], cluster: NDArray[A
     return _estimate(value, (top - value * bottom) / total, count)
 
 
-def mean(values: NDArray[Any], cluster: NDArray[Any]) -> Estimate:
-    """Mean over samples with a cluster-robust interval."""
-    return ratio(values, np.ones(len(values)), cluster)
+def mean(values: NDArray[Any], files: NDArray[Any]) -> Estimate:
+    """Mean over samples with such an interval."""
+    return ratio(values, np.ones(len(values)), files)
 
 
 def _cluster_sums(cluster: NDArray[Any], *columns: NDArray[Any]) -> tuple[int, list[NDArray[np.float64]]]:

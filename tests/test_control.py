@@ -73,6 +73,7 @@ def test_objective_of_a_live_run_is_control_times_health() -> None:
     assert codebook.objective(live_record()) == pytest.approx(0.4)
     assert codebook.objective(live_record(), "dsnr_health") == pytest.approx(0.75 * 0.8)
     assert codebook.objective(live_record(), "mse") == pytest.approx(-0.25)
+    assert codebook.objective(live_record(**{"val/dsnr_status": "actions_ignored"}), "dsnr_health") < 0
 
 
 @pytest.mark.parametrize("codes", [np.zeros((N, 3), int), np.tile([1, 5, 9], (N, 1))])
@@ -92,7 +93,7 @@ def test_failures_are_ordered_by_their_error_and_lie_below_every_live_run() -> N
 
 @pytest.mark.parametrize(("changes", "word"), [
     ({}, "live"), ({"val/control_low": -0.1}, "actions_ignored"),
-    ({"val/dsnr_status": "actions_ignored"}, "actions_ignored"),
+    ({"val/dsnr_status": "denominator_not_positive"}, "live"),
     ({"val/mse_loss": None}, "nonfinite"), ({"val/collapsed": None}, "no_codes"), ({"val/collapsed": 1}, "collapsed"),
 ])
 def test_verdict(changes: dict[str, Any], word: str) -> None:
@@ -135,7 +136,35 @@ def test_interval_of_correlated_samples_is_that_of_the_clusters() -> None:
     values = rng.normal(size=20)[cluster]
     estimate = intervals.mean(values, cluster)
     assert estimate.se == pytest.approx(values[::50].std(ddof=1) / math.sqrt(20))
-    assert math.isnan(intervals.mean(np.ones(5), np.zeros(5)).low)
+    assert math.isnan(intervals.mean(np.ones(1), np.zeros(1)).low)
+
+
+@pytest.mark.parametrize(("videos", "at_least"), [(2, 0.9), (3, 0.9), (4, 0.9), (6, 0.9), (12, 0.92)])
+def test_an_interval_holds_the_truth_of_other_videos_as_often_as_it_says(videos: int, at_least: float) -> None:
+    """Half of the variance is between videos; by blocks of few videos alone it was .42 to .65."""
+    rng = np.random.default_rng(0)
+    files = np.repeat(np.arange(videos), 60)
+    held = 0
+    for _ in range(400):
+        found = intervals.mean(rng.normal(size=videos)[files] + rng.normal(size=len(files)), files)
+        held += found.low <= 0 <= found.high
+    assert held / 400 >= at_least
+
+
+@pytest.mark.parametrize("signal", [0.0, 5.0])
+def test_a_ratio_over_nothing_is_rarely_called_defined(signal: float) -> None:
+    rng = np.random.default_rng(0)
+    found = [control.dsnr_status(signal + rng.normal(size=N), rng.normal(size=N), FILES, 12) for _ in range(300)]
+    assert found.count("ok") / 300 < 0.05
+    expected = "denominator_not_positive" if signal else "actions_ignored"
+    assert found.count(expected) / 300 > 0.85
+
+
+def test_one_sample_without_error_does_not_make_the_mean() -> None:
+    exact = np.ones(N)
+    exact[0] = 0.0
+    record = control.metrics(scored(true=Distances(exact, exact, exact, exact)), 12, 2)
+    assert record["val/delta_psnr"] < 10 * math.log10(16) + 100 / N + 1
 
 
 def test_few_videos_are_cut_into_blocks() -> None:

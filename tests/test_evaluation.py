@@ -66,8 +66,10 @@ def dump(config: RunConfig, model: LatentActionModel, windows: Windows) -> refer
         flipped[row, slot] = (flipped[row, slot] + shift) % config.num_embeddings
     assert ((flipped != last).sum(1) == 1).all()
     lookup = model.quantizer.lookup
+    chunk_places = (batch.start.numpy() + config.sequence_length - 1) % windows.chunk_frames
+    partners = draws.partners(chunk_places, config.eval_seed)
     others = {
-        "shuffled": z_q[draws.derangement(count, config.eval_seed), -1],
+        **{f"shuffled {number}": z_q[partner, -1] for number, partner in enumerate(partners)},
         "rand": lookup(torch.from_numpy(np.stack([rand for rand, _, _ in drawn]))), "flipped": lookup(flipped),
     }
     rows = draws.subset(count, generation.SEQUENCES)
@@ -75,10 +77,12 @@ def dump(config: RunConfig, model: LatentActionModel, windows: Windows) -> refer
     for step in range(1, config.sequence_length):
         free.append(model.decode(torch.stack(free, 1), z_q[rows, :step])[:, -1])
     encoded = model.encoder.tokens(model.patches(latents))  # the encoder is causal: later frames change nothing
+    seen = {name: model.decode(latents[:, :-1], torch.cat([z_q[:, :-1], other[:, None]], 1))[:, -1]
+            for name, other in others.items()}
     tensors: dict[str, torch.Tensor] = {
         "latents": latents, "prediction": output.prediction, "rollout": model.rollout(latents, output, anchor),
-        **{name: model.decode(latents[:, :-1], torch.cat([z_q[:, :-1], other[:, None]], 1))[:, -1]
-           for name, other in others.items()},
+        "rand": seen["rand"], "flipped": seen["flipped"],
+        "shuffled": torch.stack([seen[f"shuffled {number}"] for number in range(len(partners))]),
         "z_e": output.z_e, "z_q": z_q, "codes": last, "context": encoded[:, -2].mean(1),
         "free": torch.stack(free[1:], 1), "actions": batch.actions[:, -1], "files": batch.file, "starts": batch.start,
     }
@@ -105,16 +109,21 @@ def close(a: Any, b: Any) -> bool:
 
 
 def test_every_number_is_that_of_an_independent_implementation(measured: Any) -> None:
-    """But for the action skill, whose truth is planted in test_skill.py."""
+    """But for the action skill, whose truth is planted in test_skill.py; on eight videos, and on a single one."""
     config, model, windows = measured
     config = config.replace(objective_preset="control_health")
+    assert compared(config, model, open_split(config, "train", stride=1))["val/dsnr_status"] == "ok"
+    assert compared(config, model, windows)["val/scored_files"] == 1
+
+
+def compared(config: RunConfig, model: LatentActionModel, windows: Windows) -> dict[str, Any]:
     ours = {key: value for key, value in measure.evaluate(model, windows, config).items()
             if key != "val/objective_preset" and key not in {metric.key for metric in metrics.SKILL}}
     theirs = reference.metrics(dump(config, model, windows), config, windows.chunk_frames)
     assert set(ours) == set(theirs)
-    assert ours["val/dsnr_status"] == "ok"
     wrong = {key: (ours[key], theirs[key]) for key in ours if not close(ours[key], theirs[key])}
     assert not wrong
+    return ours
 
 
 @pytest.mark.parametrize("size", [1, 7, 32])
@@ -206,8 +215,9 @@ def test_an_evaluation_reads_twice_encodes_once_and_decodes_no_frame_again_that_
     free = len(draws.subset(N, generation.SEQUENCES)) * (T - 1)
     assert watched.read == 2 * N
     assert frames["encoder"] == N * T
-    # the true pass, the rollout beyond its first frame, one frame for each of four kinds of codes, the free rollouts
-    assert frames["decoder"] == N * ((T - 1) + (config.rollout_horizon - 1) + 4) + free
+    # the true pass, the rollout beyond its first frame, one frame for the true, the random and the flipped codes and
+    # those of each partner, the free rollouts
+    assert frames["decoder"] == N * ((T - 1) + (config.rollout_horizon - 1) + 3 + draws.PARTNERS) + free
 
 
 def test_the_probes_codes_are_those_of_the_evaluation(measured: Any) -> None:

@@ -145,5 +145,5 @@ def _hold(emulator: ALEInterface, action: Action, frames: NDArray[np.uint8] | No
         emulator.act(action)
         if frames is not None:
             screen = Image.fromarray(emulator.getScreenRGB())
-            frames[number] = screen.resize(frames.shape[1:3], Image.Resampling.BOX)
+            frames[number] = np.asarray(screen.resize(frames.shape[1:3], Image.Resampling.BOX))
     return not emulator.game_over() and emulator.lives() >= lives

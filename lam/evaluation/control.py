@@ -55,30 +55,30 @@ class Scored:
 
 def metrics(scored: Scored, num_embeddings: int, chunk_frames: int) -> dict[str, Any]:
     """The action metrics of a split, keys as in `lam.metrics`."""
-    cluster = intervals.clusters(scored.files)
     labelled = scored.actions >= 0
     record: dict[str, Any] = {
         "val/scored_transitions": len(scored.files),
         "val/labelled_transitions": int(labelled.sum()),
         "val/scored_files": len(np.unique(scored.files)),
-        **_control(scored, cluster, chunk_frames),
+        **_control(scored, chunk_frames),
         **_distances(scored),
     }
     if scored.codes is not None:
-        record |= _dsnr(scored, cluster, num_embeddings)
+        record |= _dsnr(scored, num_embeddings)
         if labelled.any():
             record["val/action_nmi"] = action_information(scored.codes[labelled], scored.actions[labelled])
     return record
 
 
-def _control(scored: Scored, cluster: Array, chunk_frames: int) -> dict[str, float]:
-    whole = _one_minus_ratio(scored.true.mse, scored.shuffled.mse, cluster)
+def _control(scored: Scored, chunk_frames: int) -> dict[str, float]:
+    whole = _one_minus_ratio(scored.true.mse, scored.shuffled.mse, scored.files)
     within = scored.targets % chunk_frames != 0
     parts = {
-        name: _one_minus_ratio(scored.true.mse[rows], scored.shuffled.mse[rows], cluster[rows]).value
+        name: _one_minus_ratio(scored.true.mse[rows], scored.shuffled.mse[rows], scored.files[rows]).value
         for name, rows in (("within", within), ("across", ~within))
     }
     return {
+        "val/mse_scored": _mean(scored.true.mse),
         "val/control": whole.value,
         "val/control_low": whole.low,
         "val/control_high": whole.high,
@@ -87,8 +87,8 @@ def _control(scored: Scored, cluster: Array, chunk_frames: int) -> dict[str, flo
     }
 
 
-def _one_minus_ratio(top: Array, bottom: Array, cluster: Array) -> intervals.Estimate:
-    estimate = intervals.ratio(top, bottom, cluster)
+def _one_minus_ratio(top: Array, bottom: Array, files: Array) -> intervals.Estimate:
+    estimate = intervals.ratio(top, bottom, files)
     return intervals.Estimate(1 - estimate.value, estimate.se, 1 - estimate.high, 1 - estimate.low)
 
 
@@ -116,18 +116,18 @@ def _distances(scored: Scored) -> dict[str, float]:
 
 
 def _decibels(top: Array, bottom: Array) -> Array:
-    """10 log10(top/bottom); 0 where both are 0, NaN-free only for positive bottoms."""
-    tiny = np.finfo(np.float64).tiny
-    return 10 * np.log10(np.maximum(top, tiny) / np.maximum(bottom, tiny))
+    """10 log10(top/bottom), each at least 1e-10 of the mean of `top`, so that one sample cannot be the whole mean."""
+    floor = max(1e-10 * _mean(top), np.finfo(np.float64).tiny)
+    return 10 * np.log10(np.maximum(top, floor) / np.maximum(bottom, floor))
 
 
-def _dsnr(scored: Scored, cluster: Array, num_embeddings: int) -> dict[str, Any]:
+def _dsnr(scored: Scored, num_embeddings: int) -> dict[str, Any]:
     signal = noise = np.zeros(0)
     if scored.rand is not None and scored.flipped is not None:
         signal, noise = scored.rand.l2 - scored.true.l2, scored.flipped.l2 - scored.true.l2
-    status = dsnr_status(signal, noise, cluster, num_embeddings)
+    status = dsnr_status(signal, noise, scored.files, num_embeddings)
     valid = status == "ok"
-    estimate = intervals.ratio(signal, noise, cluster) if valid else None
+    estimate = intervals.ratio(signal, noise, scored.files) if valid else None
     return {
         "val/dsnr": estimate.value if estimate else math.nan,
         "val/dsnr_se": estimate.se if estimate else math.nan,
@@ -136,17 +136,17 @@ def _dsnr(scored: Scored, cluster: Array, num_embeddings: int) -> dict[str, Any]
     }
 
 
-def dsnr_status(signal: Array, noise: Array, cluster: Array, num_embeddings: int) -> str:
-    """Why DSNR is or is not defined.
+def dsnr_status(signal: Array, noise: Array, files: Array, num_embeddings: int) -> str:
+    """Why DSNR is or is not defined: a ratio says something only where its denominator differs from 0 (Fieller 1954).
 
     Args:
         signal: [N] d_rand - d_action.
         noise: [N] d_action_eps - d_action.
-        cluster: [N] cluster of each sample.
+        files: [N] video of each sample.
 
     Returns:
-        single_code (K = 1), no_transitions (N = 0), nonfinite, actions_ignored (neither mean differs
-        from 0 by more than its standard error), denominator_not_positive, or ok.
+        single_code (K = 1), no_transitions (N = 0), nonfinite, actions_ignored (the 95 % intervals of both means hold
+        0), denominator_not_positive (that of the noise is not above 0), or ok.
     """
     if num_embeddings == 1:
         return "single_code"
@@ -154,11 +154,17 @@ def dsnr_status(signal: Array, noise: Array, cluster: Array, num_embeddings: int
         return "no_transitions"
     if not (np.isfinite(signal).all() and np.isfinite(noise).all()):
         return "nonfinite"
-    means = [intervals.mean(values, cluster) for values in (signal, noise)]
-    # Without an interval (one cluster) only an exact 0 can be told from an effect.
-    if all(abs(each.value) <= (0.0 if math.isnan(each.se) else each.se) for each in means):
-        return "actions_ignored"
-    return "ok" if noise.sum() > 0 else "denominator_not_positive"
+    above, below = _sides(noise, files)
+    if above:
+        return "ok"
+    return "denominator_not_positive" if below or any(_sides(signal, files)) else "actions_ignored"
+
+
+def _sides(values: Array, files: Array) -> tuple[bool, bool]:
+    """Whether the 95 % interval of the mean lies above 0, and below; without an interval, whether the mean does."""
+    found = intervals.mean(values, files)
+    low, high = (found.value, found.value) if math.isnan(found.se) else (found.low, found.high)
+    return low > 0, high < 0
 
 
 def action_information(codes: Array, actions: Array, permutations: int = 20) -> float:

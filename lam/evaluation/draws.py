@@ -16,11 +16,20 @@ from lam.evaluation.control import Distances
 Array = NDArray[Any]
 
 
+PARTNERS = 4  # other samples whose codes stand in for a sample's own
+
+
 def subset(count: int, limit: int) -> NDArray[np.int64]:
-    """At most `limit` of `count` indices, evenly spread."""
+    """All of `count` indices, or one drawn from each of `limit` equal stretches of them.
+
+    Equal steps would meet every video at the same places of its chunks.
+    """
     if count == 0:
         raise ValueError("the split holds no sequence")
-    return np.unique(np.linspace(0, count - 1, min(limit, count)).round().astype(np.int64))
+    if count <= limit:
+        return np.arange(count)
+    edges = np.arange(limit + 1) * count // limit
+    return np.random.default_rng(0).integers(edges[:-1], edges[1:])
 
 
 def draw(config: RunConfig, file: str, start: int) -> tuple[Array, int, int]:
@@ -34,12 +43,21 @@ def draw(config: RunConfig, file: str, start: int) -> tuple[Array, int, int]:
     return rng.integers(K, size=config.num_codes), int(rng.integers(config.num_codes)), int(rng.integers(1, K))
 
 
-def derangement(count: int, seed: int) -> NDArray[np.int64]:
-    """A seeded cyclic permutation: nobody is their own partner (but for a lone sample)."""
-    order = np.random.default_rng(seed).permutation(count)
-    partner = np.empty(count, dtype=np.int64)
-    partner[order] = np.roll(order, 1)
-    return partner
+def partners(places: Array, seed: int) -> NDArray[np.int64]:
+    """[PARTNERS, N] seeded permutations among samples of the same place; nobody is their own partner.
+
+    But for a lone sample of its place; where there are few others, some come twice.
+
+    Args:
+        places: [N] place of the scored transition in its chunk, since a code that tells only that is worth nothing.
+    """
+    found = np.empty((PARTNERS, len(places)), np.int64)
+    for place in np.unique(places):
+        rows = np.flatnonzero(places == place)
+        order = rows[np.random.default_rng((seed, int(place))).permutation(len(rows))]
+        for number in range(PARTNERS):
+            found[number, order] = np.roll(order, 1 + number % max(1, len(rows) - 1))
+    return found
 
 
 def distances(prediction: Tensor, target: Tensor) -> Distances:

@@ -146,8 +146,8 @@ def _generated(parts: list[tuple[RolloutSums, RolloutSums]]) -> dict[str, float]
 def _other_actions(model: LatentActionModel, windows: Windows, index: Array, encoded: Encoded,
                    config: RunConfig) -> dict[str, Tensor]:
     """What stands in for the action of the scored transition, [N, S, Q] each; a slot's codes are of its own book."""
-    partner = draws.derangement(len(index), config.eval_seed)
-    others = {"shuffled": encoded.actions_NLSQ[partner, -1]}
+    partners = draws.partners(_targets(windows, index) % windows.chunk_frames, config.eval_seed)
+    others = {f"shuffled {number}": encoded.actions_NLSQ[partner, -1] for number, partner in enumerate(partners)}
     codes_NS = encoded.codes_NS
     if codes_NS is not None and config.num_embeddings > 1:
         names = [windows.files[int(file)] for file in windows.starts[index, 0]]
@@ -161,6 +161,11 @@ def _other_actions(model: LatentActionModel, windows: Windows, index: Array, enc
     return others
 
 
+def _targets(windows: Windows, index: Array) -> Array:
+    """[N] the latent frame that each window's last transition leads into."""
+    return windows.starts[index, 1] + windows.sequence_length - 1
+
+
 def _scored(windows: Windows, index: Array, codes_NS: Tensor | None, parts: list[dict[str, Distances]]) -> Scored:
     found = {name: Distances(*(np.concatenate(column) for column in
                                zip(*(part[name] for part in parts), strict=True))) for name in parts[0]}
@@ -168,10 +173,16 @@ def _scored(windows: Windows, index: Array, codes_NS: Tensor | None, parts: list
         codes=None if codes_NS is None else codes_NS.cpu().numpy(),
         actions=windows.last_actions(index),
         files=windows.starts[index, 0],
-        targets=windows.starts[index, 1] + windows.sequence_length - 1,
+        targets=_targets(windows, index),
         dims=int(np.prod(windows.latent_shape)),
-        true=found["true"], shuffled=found["shuffled"], rand=found.get("rand"), flipped=found.get("flipped"),
+        true=found["true"], shuffled=_mean_of([found[name] for name in found if name.startswith("shuffled")]),
+        rand=found.get("rand"), flipped=found.get("flipped"),
     )
+
+
+def _mean_of(ways: list[Distances]) -> Distances:
+    """The mean of several measurements of the same samples."""
+    return Distances(*(np.mean(columns, axis=0) for columns in zip(*ways, strict=True)))
 
 
 def _latents(model: LatentActionModel, windows: Windows, index: Array, config: RunConfig) -> Iterator[Tensor]:

@@ -57,7 +57,7 @@ def probe(model: LatentActionModel, train_set: Windows, scored_set: Windows, con
     right = _fit(x_train, y_train).predict(x) == y
     shuffled = _fit(x_train, np.random.default_rng(0).permutation(y_train)).predict(x) == y
     majority = y == np.bincount(y_train).argmax()
-    gain = intervals.mean(right.astype(float) - majority.astype(float), intervals.clusters(files))
+    gain = intervals.mean(right.astype(float) - majority.astype(float), files)
     return ProbeResult(
         accuracy=float(right.mean()), majority=float(majority.mean()), shuffled=float(shuffled.mean()),
         gain=gain.value, gain_low=gain.low, gain_high=gain.high,

@@ -39,17 +39,18 @@ def metrics(codes_NS: Array | None, z_e: Array, actions: Array, files: Array, nu
     known = actions >= 0
     if not known.any():
         return {}
-    y, group, flat = actions[known], intervals.clusters(files[known]), z_e.reshape(len(z_e), -1)[known]
+    y, video, flat = actions[known], files[known], z_e.reshape(len(z_e), -1)[known]
+    group = intervals.clusters(video)
     embedded = (flat - flat.mean(axis=0)) / (flat.std(axis=0) + 1e-8)
     coded = embedded if codes_NS is None else code_features(codes_NS[known], num_embeddings)
     base, right, log_base, log_probe = cross_fitted(coded, y, group)
     before, before_right, _, _ = cross_fitted(embedded, y, group)
-    skill = intervals.ratio(right - base, 1 - base, group)
+    skill = intervals.ratio(right - base, 1 - base, video)
     return {
         "val/action_skill": skill.value, "val/action_skill_low": skill.low, "val/action_skill_high": skill.high,
         "val/action_accuracy": _mean(right), "val/action_majority": _mean(base),
-        "val/action_log_skill": intervals.ratio(log_base - log_probe, log_base, group).value,
-        "val/action_skill_embedding": intervals.ratio(before_right - before, 1 - before, group).value,
+        "val/action_log_skill": intervals.ratio(log_base - log_probe, log_base, video).value,
+        "val/action_skill_embedding": intervals.ratio(before_right - before, 1 - before, video).value,
     }
 
 
