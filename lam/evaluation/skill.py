@@ -23,6 +23,7 @@ from record import intervals
 
 FOLDS = 8
 TUPLES = 64
+MOST_EXACT = 800  # weights of a probe up to which its Hessian is inverted
 SMOOTHING = 0.01  # of a probe's probabilities towards the frequencies: one confident mistake is not infinite
 Array = NDArray[Any]
 
@@ -98,9 +99,12 @@ def _frequencies(y: Array, count: int) -> NDArray[np.float64]:
 
 
 def _fit(x: Array, y: Array) -> LogisticRegression:
+    """A few exact steps where the Hessian is small, which take half the time; the same probe either way."""
+    small = x.shape[1] * len(np.unique(y)) <= MOST_EXACT
+    how: dict[str, Any] = {"solver": "newton-cholesky", "tol": 1e-2} if small else {"max_iter": 300, "tol": 1e-3}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a little short of the optimum is as good a probe
-        return LogisticRegression(max_iter=300).fit(x, y)
+        return LogisticRegression(**how).fit(x, y)
 
 
 def _mean(values: Array) -> float:
