@@ -18,9 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lam.config import RunConfig
+from lam.data import labels
 from lam.data.codec import ARRAYS, Codec
 from lam.data.h5 import CODEC, EMBEDDINGS, check_same_shape, dataset, hard_link, open_file
 from lam.data.index import FileRecord, scan
+from lam.data.labels import GivenLabels, Labelled
 from lam.data.manifest import SPLITS, SplitName, Splits, read_manifest
 from lam.data.sources import Cached, Direct, Source, build_cache
 from lam.data.statistics import ChannelStatistics, pooled
@@ -121,10 +123,17 @@ def _of_data() -> Iterator[None]:
 
 
 class Checked(NamedTuple):
-    """Data that a run can use: the splits and the record of every file. Whoever asks several things checks once."""
+    """Data that a run can use. Whoever asks several things checks once.
+
+    Attributes:
+        splits: the files of each split.
+        records: what is known of every file.
+        given: what labels.csv says beside them.
+    """
 
     splits: Splits
     records: dict[str, FileRecord]
+    given: GivenLabels
 
     def long_enough(self, split: SplitName, config: RunConfig) -> tuple[str, ...]:
         """Names of a split's files that hold a whole sequence; the others are left out."""
@@ -145,7 +154,7 @@ def open_split(config: RunConfig, split: SplitName, *, stride: int | None = None
         EnvironmentFailed: no room for the cache.
     """
     checked = checked or check(config)
-    (splits, records), folder = checked, Path(config.data_dir)
+    (splits, records, given), folder = checked, Path(config.data_dir)
     names = splits.of(split)
     if not names:
         raise BadInput("names no file", source=config.manifest, key=f"splits.{split}",
@@ -157,6 +166,8 @@ def open_split(config: RunConfig, split: SplitName, *, stride: int | None = None
         source = Cached(build_cache(folder, {name: records[name] for name in names}), chosen)
     else:
         source = Direct(folder, names, chosen)
+    if given.of:
+        source = Labelled(source, [given.of.get(name, {}) for name in names])
     scale = pooled(records[name] for name in splits.train)
     return Windows(names, chosen, source, config.sequence_length, stride or config.window_stride, scale)
 
@@ -180,10 +191,11 @@ def _without_short(names: tuple[str, ...], long_enough: tuple[str, ...], config:
 
 
 def data_fingerprint(config: RunConfig, checked: Checked | None = None) -> str:
-    """Twelve hex digits that name the data: the split, name, size and content of every file."""
-    splits, records = checked or check(config)
-    lines = [[split, name, records[name].size, records[name].sha256] for split in SPLITS for name in
-             sorted(splits.of(split))]
+    """Twelve hex digits that name the data: the split, name, size and content of every file, and labels.csv."""
+    splits, records, given = checked or check(config)
+    lines: list[Any] = [[split, name, records[name].size, records[name].sha256] for split in SPLITS for name in
+                        sorted(splits.of(split))]
+    lines += [given.digest] if given.digest else []
     return hashlib.sha256(json.dumps(lines).encode()).hexdigest()[:12]
 
 
@@ -203,7 +215,7 @@ def load_codec(config: RunConfig, checked: Checked | None = None) -> Codec | Non
     Raises:
         BadInput: the codec is damaged.
     """
-    splits, records = checked or check(config)
+    splits, records, _ = checked or check(config)
     name = splits.train[0]
     if not records[name].info.codec:
         return None
@@ -221,15 +233,14 @@ def load_codec(config: RunConfig, checked: Checked | None = None) -> Codec | Non
 
 
 def action_names(config: RunConfig, checked: Checked | None = None) -> list[str]:
-    """Names of the true actions, by number, as the first training file has them; empty where it has none."""
-    splits, records = checked or check(config)
-    return list(records[splits.train[0]].info.action_names)
+    """Names of the true actions, by number, as the first training file or labels.csv has them; else empty."""
+    return list((checked or check(config)).given.names)
 
 
 def has_labels(config: RunConfig, checked: Checked | None = None) -> bool:
-    """Whether a file of the validation split holds true actions."""
-    splits, records = checked or check(config)
-    return any(records[name].info.actions for name in splits.validation)
+    """Whether there are true actions of the validation split, in its files or in labels.csv."""
+    splits, records, given = checked or check(config)
+    return any(records[name].info.actions or name in given.of for name in splits.validation)
 
 
 @_of_data()
@@ -244,4 +255,5 @@ def check(config: RunConfig) -> Checked:
     if result.problems:
         raise next(iter(result.problems.values()))
     check_same_shape({name: record.info for name, record in result.records.items()})
-    return Checked(splits, result.records)
+    names = result.records[splits.train[0]].info.action_names if splits.train else ()
+    return Checked(splits, result.records, labels.read(Path(config.data_dir), result.records, names))
