@@ -144,7 +144,9 @@ class LatentActions(Workload):
         for config in map(_own, configs):
             train, _ = (windows.open_split(config, split) for split in ("train", "validation"))
             if config.action_weight:
-                from lam.training.labels import Labels  # loads torch, which the rest of a preparation can do without
+                from lam.training.guidance.labels import (
+                    Labels,  # loads torch, which the rest of a preparation can do without
+                )
 
                 Labels(config, train)
         return windows.data_fingerprint(_own(configs[0]))

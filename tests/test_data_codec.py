@@ -8,8 +8,8 @@ import h5py
 import numpy as np
 import pytest
 
-from lam.data.atari import play
 from lam.data.codec import ARRAYS, CHANNELS, Codec, channel_scale, from_blocks, sample, to_blocks
+from lam.data.games.atari import play
 
 
 @pytest.fixture(scope="module")

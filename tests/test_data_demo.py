@@ -9,9 +9,10 @@ import h5py
 import numpy as np
 import pytest
 
-from lam.data import atari, demo, panning
+from lam.data import demo
 from lam.data.codec import Codec
 from lam.data.demo import Demo, make
+from lam.data.games import atari, panning
 from lam.data.manifest import read_manifest
 from record.errors import BadInput
 

@@ -37,7 +37,7 @@ def test_a_given_label_counts_in_place_of_the_files_and_the_later_of_two(folder:
     before = windows.open_split(asked, "train").actions_of(2)
     other = ["NOOP", "RIGHT", "LEFT"][(before[5] + 1) % 3]
     for action in ("0", other):
-        labels.add(folder, name, 5, action)
+        labels.append(folder, name, 5, action)
     after = windows.open_split(asked, "train").actions_of(2)
     assert after[5] == (before[5] + 1) % 3
     assert (np.delete(after, 5) == np.delete(before, 5)).all()
@@ -48,7 +48,7 @@ def test_data_without_actions_have_those_that_were_given_and_the_others_are_unkn
     assert not windows.has_labels(config(folder))
     scored = windows.open_split(config(folder), "validation").files[0]
     for frame, action in ((3, "jump"), (9, "run"), (10, "jump")):
-        labels.add(folder, scored, frame, action)
+        labels.append(folder, scored, frame, action)
     assert windows.has_labels(config(folder))
     assert windows.action_names(config(folder)) == ["jump", "run"]
     found = windows.open_split(config(folder), "validation").actions_of(0)
@@ -58,7 +58,7 @@ def test_data_without_actions_have_those_that_were_given_and_the_others_are_unkn
 
 def test_other_labels_are_other_data(folder: Path) -> None:
     before = windows.data_fingerprint(config(folder))
-    labels.add(folder, windows.open_split(config(folder), "train").files[0], 1, "LEFT")
+    labels.append(folder, windows.open_split(config(folder), "train").files[0], 1, "LEFT")
     assert windows.data_fingerprint(config(folder)) != before
 
 
@@ -80,5 +80,5 @@ def test_a_line_that_cannot_be_is_named_with_what_may_stand_there(folder: Path, 
 
 def test_a_file_without_the_header_is_refused(folder: Path) -> None:
     (folder / labels.FILE_NAME).write_text("pong-0000.h5,1,LEFT\n")
-    with pytest.raises(BadData, match="labels.csv: begins with 'pong-0000.h5,1,LEFT', expected file,frame,action"):
+    with pytest.raises(BadData, match=r"labels.csv: begins with 'pong-0000.h5,1,LEFT', expected file,frame,action"):
         windows.check(config(folder))

@@ -13,8 +13,9 @@ from torch.nn import functional as F
 from lam.config import BEFORE, RunConfig, from_mapping
 from lam.data.windows import open_split
 from lam.model.lam import LatentActionModel
-from lam.training import labels, loop
-from lam.training.labels import ActionHead, Labels
+from lam.training import loop
+from lam.training.guidance import labels
+from lam.training.guidance.labels import ActionHead, Labels
 from record.errors import BadData
 from record.run import RunFolder
 

@@ -15,7 +15,8 @@ from lam.config import RunConfig
 from lam.data.windows import open_split
 from lam.model import losses, quantizers
 from lam.model.lam import LatentActionModel
-from lam.training import change, loop, stepping
+from lam.training import loop, stepping
+from lam.training.guidance import change
 from lam.training.stepping import Stepper
 from record.run import RunFolder
 

@@ -20,8 +20,9 @@ import h5py
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from lam.data import atari, manifest, panning
+from lam.data import manifest
 from lam.data.codec import BLOCK_PIXELS, Codec, Sample, sample
+from lam.data.games import atari, panning
 from lam.data.h5 import ACTIONS, CODEC, EMBEDDINGS, read_info
 from lam.data.manifest import Ratios, Splits
 from record import files
@@ -44,7 +45,7 @@ class Demo(NamedTuple):
     """What a demonstration is made of; two equal ones give the same files.
 
     Attributes:
-        game: an Atari game, such as "breakout", or "panning" (see `lam.data.panning`).
+        game: an Atari game, such as "breakout", or "panning" (see `lam.data.games.panning`).
         episodes: files, one clip each.
         length: latent frames of a clip, even.
         size: pixels of a side, a multiple of 8; the latent grid has an eighth.

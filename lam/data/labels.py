@@ -119,7 +119,7 @@ class Labelled:
         return np.array([given.get(first + place, action) for place, action in enumerate(found.tolist())], np.int64)
 
 
-def add(folder: Path, file: str, frame: int, action: str) -> None:
+def append(folder: Path, file: str, frame: int, action: str) -> None:
     """Add one label, durably."""
     path = folder / FILE_NAME
     new = not path.exists()

@@ -26,8 +26,9 @@ from lam.metrics import NEEDS, TABLE, better
 from lam.model import flops, losses
 from lam.model.lam import LatentActionModel
 from lam.trackers import RunTrackers
-from lam.training import change, checkpoints, identity, vitals
-from lam.training.labels import Labels
+from lam.training import checkpoints, identity, vitals
+from lam.training.guidance import change
+from lam.training.guidance.labels import Labels
 from lam.training.patience import Patience
 from lam.training.stepping import Stepper, learning_rate
 from lam.training.sums import Sums

@@ -16,8 +16,9 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from lam.config import RunConfig
 from lam.model import losses
 from lam.model.lam import LatentActionModel, Output
-from lam.training import change, decay
-from lam.training.labels import ActionHead
+from lam.training import decay
+from lam.training.guidance import change
+from lam.training.guidance.labels import ActionHead
 from record.errors import BadInput
 
 MOST_SKIPPED = 10  # steps in a row without a finite gradient; that many end the run as diverged
@@ -31,8 +32,8 @@ class Stepper:
         skipped: how many of the last ones, in a row, changed nothing since their gradient was not finite.
 
     Args:
-        change_HW: how much each cell of the grid changes, relative to their mean (`lam.training.change`); None = the
-            loss has no weight for that.
+        change_HW: how much each cell of the grid changes, relative to their mean (`lam.training.guidance.change`);
+            None = the loss has no weight for that.
         kinds: true actions that training may see are numbers below this; None = it sees none.
     """
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from lam.data import atari
 from lam.data.codec import BLOCK_FRAMES
+from lam.data.games import atari
 
 NAME = "panning"
 PIXELS = 2  # of a side of 64, a video frame
