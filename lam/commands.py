@@ -1,4 +1,4 @@
-"""Commands about one run: `lam init`, `lam train`, `lam evaluate`, `lam sync`."""
+"""Commands about one run: `lam init`, `lam train`, `lam evaluate`, `lam label`, `lam sync`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ def register(app: typer.Typer) -> None:
     app.command("init")(init)
     app.command("train")(train)
     app.command("evaluate")(evaluate)
+    app.command("label")(label)
     app.command("sync")(sync)
 
 
@@ -59,6 +60,34 @@ def evaluate(
     from lam.training import console
 
     console.show_evaluation(run, split, checkpoint, json_output)
+
+
+def label(
+    run: Annotated[Path, typer.Argument(help="A run folder; its data are asked about.")],
+    ask: Annotated[bool, typer.Option("--ask", help="Open a page on this machine that shows transitions and takes "
+                                      "their actions, keys 1 to 9.")] = False,
+    split: Annotated[str, typer.Option(help="validation, whose labels score; or train, whose labels teach.")] =
+        "validation",
+    count: Annotated[int, typer.Option(min=1, max=10_000, help="Most transitions to ask about.")] = 100,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of the page; 0 = any that is free.")] = 0,
+    browser: Annotated[bool, typer.Option(help="Open the page.")] = True,
+) -> None:
+    """Give transitions their true actions, into labels.csv beside the data.
+
+    Asked again, it goes on with transitions that have none. 300 labels of validation make `val/action_skill` reliable.
+    """
+    from typing import cast, get_args
+
+    from lam.data.manifest import SplitName
+    from lam.labelling import asking
+    from record.errors import BadInput
+    from record.schema import suggest
+
+    if split not in get_args(SplitName):
+        raise BadInput(f"got {split!r}", key="--split", remedy=suggest(split, list(get_args(SplitName))))
+    if not ask:
+        raise BadInput("nothing to do", remedy=f"add --ask to give labels: lam label {run} --ask")
+    asking.ask(run, cast(SplitName, split), count, port, browser)
 
 
 def sync(

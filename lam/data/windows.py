@@ -99,6 +99,10 @@ class Windows:
         """[frames] the true action that led into each frame of a file, -1 where unknown; the caller's own copy."""
         return self._source.actions(file, 0, self.frames[file]).copy()
 
+    def latents_of(self, file: int, first: int, count: int) -> NDArray[np.float32]:
+        """[count, C, H, W] latent frames of a file from `first` on."""
+        return self._source.frames(file, first, count)
+
     def last_actions(self, index: NDArray[np.integer]) -> NDArray[np.int64]:
         """[N] the true action that led into the last frame of each window, -1 where unknown; reads no latents."""
         last = self.sequence_length - 1

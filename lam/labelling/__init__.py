@@ -1,0 +1,1 @@
+"""Asking a person which action led from one frame to the next."""

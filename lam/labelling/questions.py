@@ -1,0 +1,119 @@
+"""Which transitions a person is asked about, and what becomes of the answers.
+
+They are spread over the split and drawn without regard to the codes, so that a skill measured on them is that of the
+split. Answers go to labels.csv as they are given; asking again goes on with what has none.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from lam.config import RunConfig
+from lam.data import labels
+from lam.data import windows as data
+from lam.data.codec import Codec
+from lam.data.manifest import SplitName
+from lam.data.windows import Windows
+from lam.evaluation.draws import subset
+from record.errors import BadInput
+
+FRAMES_BEFORE = 3  # latent frames shown before the one that the action led into
+
+
+@dataclass(frozen=True)
+class Question:
+    """One transition: the file and the latent frame that its action led into."""
+
+    file: str
+    frame: int
+
+
+@dataclass
+class Session:
+    """The questions of one sitting and their answers so far.
+
+    Attributes:
+        names: actions to choose from, by number; a person may add to them where the data has no table.
+        fixed: whether the data has a table of actions, which holds all there are.
+        answers: by question; None = skipped.
+    """
+
+    folder: Path
+    windows: Windows
+    codec: Codec
+    questions: Sequence[Question]
+    names: list[str]
+    fixed: bool
+    answers: dict[int, str | None] = field(default_factory=dict)
+
+    @property
+    def given(self) -> int:
+        """Labels that were given, without what was skipped."""
+        return sum(action is not None for action in self.answers.values())
+
+    def answer(self, number: int, action: str | None) -> None:
+        """Take an answer, durably; None skips the question.
+
+        Raises:
+            BadInput: no such question, or no such action.
+        """
+        if not 0 <= number < len(self.questions):
+            raise BadInput(f"got question {number}, there are {len(self.questions)}", key="number")
+        if action is not None:
+            self._check(action)
+            question = self.questions[number]
+            labels.append(self.folder, question.file, question.frame, action)
+        self.answers[number] = action
+
+    def _check(self, action: str) -> None:
+        if action in self.names:
+            return
+        if self.fixed or not action.isidentifier():
+            raise BadInput(f"got {action!r:.40}", key="action",
+                           remedy=f"one of {', '.join(self.names)}" if self.fixed else "a word of letters and digits")
+        self.names.append(action)
+
+    def pictures(self, number: int) -> list[str]:
+        """The video frames of a question's latent frames as PNG data URIs, oldest first."""
+        question = self.questions[number]
+        first = max(0, question.frame - FRAMES_BEFORE)
+        latents = self.windows.latents_of(self.windows.files.index(question.file), first, question.frame + 1 - first)
+        return [png(picture) for block in self.codec.decode(latents) for picture in block]
+
+
+def png(picture: NDArray[np.uint8]) -> str:
+    """A picture [H, W, 3] as a data URI."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def begin(config: RunConfig, split: SplitName, count: int) -> Session:
+    """Choose `count` transitions of a split that have no label yet.
+
+    Raises:
+        BadInput: the data has no codec to show them by, or every transition has its label.
+    """
+    checked = data.check(config)
+    codec = data.load_codec(config, checked)
+    if codec is None:
+        raise BadInput("holds no codec, so nothing can be shown", source=config.data_dir,
+                       remedy=f"write {labels.FILE_NAME} beside the files with columns {','.join(labels.COLUMNS)}")
+    windows = data.open_split(config, split, stride=1, checked=checked)
+    open_rows = np.flatnonzero(windows.last_actions(np.arange(len(windows))) < 0)
+    if not len(open_rows):
+        raise BadInput(f"every transition of {split} has its true action already", source=config.data_dir,
+                       remedy="ask about another --split, or score with 'lam evaluate'")
+    rows = np.random.default_rng(len(open_rows)).permutation(open_rows[subset(len(open_rows), count)])
+    last = windows.sequence_length - 1
+    questions = [Question(windows.files[file], start + last) for file, start in windows.starts[rows].tolist()]
+    table = bool(checked.records[checked.splits.train[0]].info.action_names)
+    return Session(Path(config.data_dir), windows, codec, questions, list(checked.given.names), table)
