@@ -6,6 +6,7 @@ import errno
 import json
 import math
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import IO, Any, TypeVar
 from record.errors import EnvironmentFailed
 
 T = TypeVar("T")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # of a sweep or a trial: it becomes a folder
 
 
 def write_atomic(path: str | Path, write: Callable[[IO[bytes]], object]) -> Path:

@@ -73,11 +73,11 @@ def test_what_is_written_is_what_is_read(event: events.JournalEvent) -> None:
 def test_numbers_come_back_to_the_last_digit_and_what_is_not_finite_as_null(
         number: float, text: str, values: dict[str, float]) -> None:
     finite = {key: value for key, value in values.items() if math.isfinite(value)}
-    event = events.Result(trial=text, epoch=1, objective=number, verdict=text, tflops=number, values=finite)
+    event = events.Result(trial="t", epoch=1, objective=number, verdict=text, tflops=number, values=finite)
     again = events.read_event(written(event))
     assert isinstance(again, events.Result)
     assert again.objective == (number if math.isfinite(number) else None)
-    assert (again.trial, again.values) == (text, finite)
+    assert (again.verdict, again.values) == (text, finite)
     params = events.read_event(written(events.Suggested(trial="t", params=finite)))
     assert isinstance(params, events.Suggested)
     assert params.params == finite

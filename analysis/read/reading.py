@@ -229,12 +229,9 @@ def _trial_states(journal: Iterable[events.JournalEvent]) -> dict[str, tuple[eve
         if not isinstance(event, events.Change):
             continue
         name = event.trial
-        if Path(name).name != name:
-            raise BadInput(f"got trial {name!r}, expected a plain name", source="journal",
-                           remedy="this folder was not written by a sweep; do not trust it")
         if isinstance(event, events.Suggested):
             states[name] = event, event
-        elif name in states:
+        else:
             states[name] = states[name][0], event
     return states
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from record import files
 from record.documents import RunState
-from record.errors import BadInput, Damaged, EnvironmentFailed
+from record.errors import BadInput, EnvironmentFailed
 from record.journal import journals
 from record.journal.events import FINAL, JournalEvent, Status
 from record.run import RunFolder
@@ -52,13 +52,10 @@ def journal(folder: Path) -> list[JournalEvent]:
     """Every event of a sweep in order of its sequence number.
 
     Raises:
-        BadInput: it is damaged before its last line, or an event is missing.
+        Damaged: before its last line, or an event is missing.
         EnvironmentFailed: it is kept on a store that does not answer.
     """
-    try:
-        return list(journals.read(folder))
-    except Damaged as error:
-        raise BadInput(str(error)) from None
+    return list(journals.read(folder))
 
 
 def epoch_records(run: RunFolder) -> tuple[dict[str, Any], ...]:

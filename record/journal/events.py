@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from record import files
 from record.errors import Damaged, EnvironmentFailed
+from record.journal.trial_id import TrialId
 
 VERSION = 1
 
@@ -115,7 +116,7 @@ class SweepInterrupted(JournalEvent):
 class TrialEvent(JournalEvent):
     """Something happened to a trial."""
 
-    trial: str = Field(description="id of the trial")
+    trial: TrialId = Field(description="id of the trial")
 
 
 class Change(TrialEvent):
@@ -166,7 +167,7 @@ class Suggested(Change):
                                    "are absent")
     attrs: dict[str, Any] = Field({}, description="where the sampler keeps something")
     seed: int | None = Field(None, description="where a config is trained several times")
-    repeats: str | None = Field(None, description="id of the first training of its config, on all but that one")
+    repeats: TrialId | None = Field(None, description="id of the first training of its config, on all but that one")
 
 
 class Started(Change):
@@ -284,7 +285,8 @@ def _problem(error: ValidationError) -> str:
     field = ".".join(map(str, item["loc"][1:]))
     if item["type"] == "missing":
         return f"{field} is missing"
-    return f"{field}: got {item['input']!r:.80}, {item['msg'][0].lower()}{item['msg'][1:]}"
+    said = item["msg"].removeprefix("Value error, ")
+    return f"{field}: got {item['input']!r:.80}, {said[0].lower()}{said[1:]}"
 
 
 def _lacks_its_head(where: str) -> Damaged:

@@ -7,7 +7,7 @@ sweep folder. Its events are the same in both: numbered 1, 2, 3, ... without gap
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -74,9 +74,34 @@ def read(folder: str | Path) -> Iterator[events.JournalEvent]:
 def read_at(where: Path | str) -> Iterator[events.JournalEvent]:
     """The events kept at a `place`; see `read`."""
     if isinstance(where, Path):
-        return _in_folder(where)
+        return coherent(_in_folder(where), where)
     filesystem, root = journal_objects.connect(where)
-    return iter(journal_objects.read_objects(filesystem, root, where))
+    return coherent(journal_objects.read_objects(filesystem, root, where), where)
+
+
+def coherent(found: Iterable[events.JournalEvent], where: Path | str) -> Iterator[events.JournalEvent]:
+    """The same events, as long as each is about a trial that an earlier one suggested, and none is suggested twice.
+
+    Raises:
+        Damaged: the first one that is not.
+    """
+    trials: set[str] = set()
+    for event in found:
+        if isinstance(event, events.TrialEvent):
+            if wrong := _stranger(event, trials):
+                raise Damaged(f"{where}: event {event.seq}: {event.event}: {wrong}; restore the journal from a copy")
+            trials.add(event.trial)
+        yield event
+
+
+def _stranger(event: events.TrialEvent, trials: set[str]) -> str | None:
+    """What is wrong with the trials that an event names, given those suggested before."""
+    if not isinstance(event, events.Suggested):
+        return None if event.trial in trials else f"trial {event.trial!r} was never suggested"
+    if event.trial in trials:
+        return f"trial {event.trial!r} was suggested before"
+    stranger = event.repeats is not None and event.repeats not in trials
+    return f"repeats trial {event.repeats!r}, which was never suggested" if stranger else None
 
 
 def segments(folder: str | Path) -> list[Path]:
