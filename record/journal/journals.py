@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from record import documents
 from record.errors import BadInput, Damaged
-from record.journal import events, journal_objects
+from record.journal import events, journal_objects, trust
 
 # Parts of names of URI options that carry a secret.
 _SECRET = ("key", "secret", "token", "password", "sig", "credential")
@@ -47,7 +47,11 @@ def place(uri: str, name: str) -> Path | str:
 
 
 def home(folder: str | Path) -> Path | str:
-    """Where the journal of the sweep in `folder` is kept, by its sweep.json."""
+    """Where the journal of the sweep in `folder` is kept, by its sweep.json.
+
+    Raises:
+        BadInput: sweep.json is damaged, or names a server that the reader has not allowed (`record.journal.trust`).
+    """
     file = Path(folder) / "sweep.json"
     if not file.exists():
         return Path(folder)
@@ -57,6 +61,7 @@ def home(folder: str | Path) -> Path | str:
         return Path(folder)
     if wrong := problem(str(uri)):
         raise BadInput(wrong, source=file, key="spec.journal", remedy="restore sweep.json from a copy")
+    trust.check(str(uri), file, "spec.journal")
     return place(str(uri), known.name)
 
 

@@ -87,7 +87,7 @@ def launch(path: str | Path, storage: str | Path | None = None, options: Options
     sweep = load(path)
     folder = folders.sweep_folder(sweep, storage)
     folders.check_same(sweep, folder)
-    for warning in [*checks.warnings(sweep), *folders.shrunk(sweep, folder)]:
+    for warning in [*checks.warnings(sweep), *folders.shrunk(sweep, folder), *folders.kept_to_itself(sweep)]:
         console.print(f"warning: {warning}", markup=False, soft_wrap=True)
     return run_in(sweep, folder, options, console)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -12,7 +13,7 @@ from typing import Any
 
 from record import documents, files, provenance
 from record.errors import BadInput, EnvironmentFailed
-from record.journal import journals
+from record.journal import journals, trust
 from record.journal.events import Session
 from record.schema import build
 from record.workload import workload
@@ -76,6 +77,14 @@ def shrunk(sweep: Sweep, folder: Path) -> list[str]:
         return []
     lines = difference({name: there[name] for name in less if name in there}, less)
     return [f"{folder}: its budget is lowered ({', '.join(lines)}); 'lam sweep extend' raises it again"]
+
+
+def kept_to_itself(sweep: Sweep) -> list[str]:
+    """A warning where the journal's URI names a server, to which other commands do not connect unasked."""
+    uri = sweep.spec.journal
+    if uri is None or trust.is_plain(uri) or trust.is_allowed(uri, os.environ.get(trust.ALLOWED, "")):
+        return []
+    return [f"{sweep.source}:journal: names a server; so that other commands read this sweep, {trust.words(uri)}"]
 
 
 def another_optuna(folder: Path, here: str | None = None) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from record import yamlio
 from record.errors import BadInput
+from record.journal import trust
 from record.schema import build
 from record.workload import workload
 from record.workload.settings import Settings, resolve
@@ -29,6 +30,8 @@ def load(path: str | Path) -> Sweep:
     path = Path(path)
     values = yamlio.load_mapping(path)
     spec = build(SweepSpec, values, path)
+    if spec.journal and (path.parent / "sweep.json").exists():  # a sweep folder's own YAML is a record like others
+        trust.check(spec.journal, path, "journal")
     trained = workload.find(spec.workload)
     _make_absolute(values["space"], trained.path_knobs, path.parent)
     spec = build(SweepSpec, values, path)
