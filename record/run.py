@@ -16,6 +16,8 @@ from record import documents, files, yamlio
 from record.errors import BadInput
 
 LAST_STATE = "last.pt"
+_WORKERS_OWN = ("output.log", ".writer", ".config.yaml.*.tmp", ".run.json.*.tmp")
+ELSEWHERE = "name a new or empty folder"
 
 
 class RunFolder:
@@ -54,10 +56,39 @@ class RunFolder:
         return yamlio.load_mapping(self.config_file)
 
     def start(self, config: Mapping[str, Any], identity: dict[str, Any]) -> None:
-        """Write config.yaml and run.json; the run exists from here on."""
+        """Write config.yaml and run.json; the run exists from here on.
+
+        Raises:
+            BadInput: something lies there that no run wrote, see `check_free`.
+        """
+        self.check_free(config)
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         files.write_text(self.config_file, yamlio.dump_mapping(dict(config)))
         self._identify(identity)
+
+    def check_free(self, config: Mapping[str, Any]) -> None:
+        """Refuse a folder that holds no run and yet something else: a run would overwrite its files, or mix with them.
+
+        What a start of this config left when it was cut off, and a worker's own files, are no obstacle.
+
+        Raises:
+            BadInput: with the first names found.
+        """
+        if self.exists() or not self.path.exists():
+            return
+        if not self.path.is_dir():
+            raise BadInput("is a file, expected the run's folder", source=self.path, remedy=ELSEWHERE)
+        foreign = sorted(path.name for path in self.path.iterdir() if not self._is_a_beginning(path, config))
+        if foreign:
+            raise BadInput(f"is no run (run.json is missing) and holds {', '.join(map(repr, foreign[:3]))}",
+                           source=self.path, remedy=ELSEWHERE)
+
+    def _is_a_beginning(self, path: Path, config: Mapping[str, Any]) -> bool:
+        if path == self.checkpoints:
+            return not any(path.iterdir()) if path.is_dir() else False
+        if path == self.config_file:
+            return path.read_bytes() == yamlio.dump_mapping(dict(config)).encode()
+        return any(path.match(pattern) for pattern in _WORKERS_OWN)
 
     def metrics(self) -> list[dict[str, Any]]:
         """Epoch records in order; where an epoch stands twice (a resume), the later line counts."""

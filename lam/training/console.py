@@ -40,7 +40,8 @@ def show_training(config: RunConfig, run_dir: Path) -> None:
         AnswerIsNo: the run diverged, or a health rule aborted it.
     """
     folder = RunFolder(run_dir)
-    done = len(folder.metrics())
+    folder.check_free(config.mapping())
+    done = len(folder.metrics()) if folder.exists() else 0
     if done:
         print(f"resuming {run_dir} after epoch {done}")
     print(" ".join(title.rjust(WIDTH) for title, _, _ in COLUMNS), "  state")
