@@ -64,7 +64,8 @@ def evaluate(
 def sync(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     wandb: Annotated[str | None, typer.Option(help="off, offline or online; default: the run's config.")] = None,
-    mlflow: Annotated[str | None, typer.Option(help="MLflow tracking URI; default: the run's config.")] = None,
+    mlflow: Annotated[str | None, typer.Option(help="MLflow tracking URI; default: the run's config, where "
+                                                     "MLFLOW_TRACKING_URI is the same.")] = None,
 ) -> None:
     """Send a run's records to W&B and MLflow again, for example after they could not be reached."""
     from lam import trackers
@@ -75,6 +76,7 @@ def sync(
     folder = RunFolder(run)
     folder.identity()
     asked = {key: value for key, value in (("wandb", wandb), ("mlflow", mlflow)) if value is not None}
-    tracking = of_run(folder).tracking.model_dump() | asked
-    for name in trackers.sync(folder, schema.build(TrackingConfig, tracking, "lam sync")):
+    tracking = schema.build(TrackingConfig, of_run(folder).tracking.model_dump() | asked, "lam sync")
+    trackers.check_address(folder, tracking, mlflow)
+    for name in trackers.sync(folder, tracking):
         typer.echo(f"{name} has every record of {run}")

@@ -58,6 +58,11 @@ def check(uri: str, source: str | Path, key: str, allowed: str | None = None) ->
                        "read this folder")
 
 
+def is_a_record(source: str | Path) -> bool:
+    """Whether a YAML lies in a sweep folder: then it came with the folder, as sweep.json did."""
+    return (Path(source).parent / "sweep.json").exists()
+
+
 def words(uri: str) -> str:
     """How a reader allows a URI."""
     return f"set {ALLOWED}={shlex.quote(uri)} in the environment"

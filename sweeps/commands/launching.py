@@ -31,7 +31,7 @@ from sweeps.spec.sections import Resources
 from sweeps.spec.space import corners
 from sweeps.spec.spec import Sweep
 from sweeps.views import display, summary
-from sweeps.views.tracking import SweepTracker
+from sweeps.views.tracking import SweepTracker, allowed
 from sweeps.workers import ray_session
 from sweeps.workers.signals import Signals
 
@@ -110,7 +110,7 @@ def run_in(sweep: Sweep, folder: Path, options: Options, console: Console) -> Sw
             if found is not None:
                 warm.check_begun(found, journal.state)
             if not is_over(sweep, journal.state):
-                with tracked(sweep, journal):
+                with tracked(sweep, journal, console):
                     _run(sweep, journal, options, console, found)
             elif journal.state.finished is None:  # its driver was killed after the last trial
                 _begin(sweep, journal)
@@ -199,10 +199,12 @@ def _finish(sweep: Sweep, journal: Journal) -> None:
 
 
 @contextlib.contextmanager
-def tracked(sweep: Sweep, journal: Journal) -> Iterator[None]:
+def tracked(sweep: Sweep, journal: Journal, console: Console) -> Iterator[None]:
     """The sweep in MLflow, where the base config asks for it, for the length of a with-block."""
-    tracker = SweepTracker(journal.folder, sweep.base.tracking, journal.store.read())
-    with contextlib.closing(tracker):
+    tracking, said = allowed(sweep.base.tracking, sweep.source)
+    if said:
+        console.print(said, highlight=False, markup=False, soft_wrap=True)
+    with contextlib.closing(SweepTracker(journal.folder, tracking, journal.store.read())) as tracker:
         journal.listen = tracker.event
         yield
 

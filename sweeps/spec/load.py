@@ -30,7 +30,7 @@ def load(path: str | Path) -> Sweep:
     path = Path(path)
     values = yamlio.load_mapping(path)
     spec = build(SweepSpec, values, path)
-    if spec.journal and (path.parent / "sweep.json").exists():  # a sweep folder's own YAML is a record like others
+    if spec.journal and trust.is_a_record(path):
         trust.check(spec.journal, path, "journal")
     trained = workload.find(spec.workload)
     _make_absolute(values["space"], trained.path_knobs, path.parent)
