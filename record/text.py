@@ -86,6 +86,11 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
+def shown(text: str) -> str:
+    """Lines as they leave for a terminal: each `printable`."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
 def gist(error: BaseException) -> str:
-    """The first line of an error's message, shortened."""
-    return next(iter(str(error).strip().splitlines()), "no message")[:200]
+    """The first line of an error's message, shortened and printable."""
+    return printable(next(iter(str(error).strip().splitlines()), "no message")[:200])

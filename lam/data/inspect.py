@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -20,6 +19,7 @@ from lam.data.manifest import FILE_NAME, SPLITS, read_manifest
 from lam.data.statistics import pooled
 from lam.data.windows import open_split
 from record.errors import BadInput
+from record.progress import Screen
 
 SEQUENCE = 8  # latent frames of the windows that are timed
 
@@ -172,7 +172,7 @@ def _time(folder: Path, records: dict[str, FileRecord], batches: int, cached: bo
 
 def show(found: Inspection) -> None:
     """Print an inspection as tables."""
-    console = Console()
+    console = Screen()
     for part in _render(found):
         console.print(part, soft_wrap=isinstance(part, str))  # a table fits the screen, a message stays one line
 

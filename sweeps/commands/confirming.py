@@ -20,6 +20,7 @@ from rich.console import Console
 
 from record import documents, standing
 from record.errors import AnswerIsNo, BadInput
+from record.progress import Screen
 from record.run import RunFolder
 from record.standing import t_interval
 from record.workload.settings import Settings
@@ -68,7 +69,7 @@ def confirm(folder: str | Path, top: int, seeds: int, options: launching.Options
         BadInput: no sweep, a count below 1, or data that is not the sweep's.
         AnswerIsNo: the sweep has no trial to confirm, or a run did not train to the end.
     """
-    options, console = options or launching.Options(), console or Console(file=sys.stdout)
+    options, console = options or launching.Options(), console or Screen(file=sys.stdout)
     for name, count in (("--top", top), ("--seeds", seeds)):
         if count < 1:
             raise BadInput(f"got {count}, expected 1 or more", source=name)

@@ -19,6 +19,7 @@ from rich.console import Console
 
 from record.errors import AnswerIsNo, BadInput, EnvironmentFailed, Interrupted
 from record.journal import events
+from record.progress import Screen
 from record.workload.settings import Settings
 from sweeps.journal import folders, stores
 from sweeps.journal.journal import Journal
@@ -83,7 +84,7 @@ def launch(path: str | Path, storage: str | Path | None = None, options: Options
         EnvironmentFailed: disk or Ray failed; the same call resumes.
         Interrupted: a signal came; the same call resumes.
     """
-    options, console = options or Options(), console or Console(file=sys.stdout)
+    options, console = options or Options(), console or Screen(file=sys.stdout)
     sweep = load(path)
     folder = folders.sweep_folder(sweep, storage)
     folders.check_same(sweep, folder)
