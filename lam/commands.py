@@ -43,10 +43,11 @@ def train(
     from lam import config
     from lam.training import console
 
+    asked = config.relative_paths_from(config.load(config_file, overrides), config_file.parent)
     if overfit:
-        console.show_overfit(config.load(config_file, overrides), steps)
+        console.show_overfit(asked, steps)
         return
-    console.show_training(config.load(config_file, overrides), run_dir or Path("runs") / config_file.stem)
+    console.show_training(asked, run_dir or Path("runs") / config_file.stem)
 
 
 def evaluate(

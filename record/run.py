@@ -8,7 +8,7 @@ Reading and writing need neither torch nor ray.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,18 @@ from record.errors import BadInput
 LAST_STATE = "last.pt"
 _WORKERS_OWN = ("output.log", ".writer", ".config.yaml.*.tmp", ".run.json.*.tmp")
 ELSEWHERE = "name a new or empty folder"
+
+
+def check_epoch_record(record: Any, where: str) -> dict[str, Any]:
+    """The record, once it is known to be one.
+
+    Raises:
+        BadInput: it is no mapping, or a value is wrong.
+    """
+    if not isinstance(record, dict):
+        raise BadInput(f"got {record!r:.80}, expected an epoch record", source=where, remedy="restore it from a copy")
+    documents.checked_part(documents.EpochRecord, record, where)
+    return record
 
 
 class RunFolder:
@@ -52,8 +64,14 @@ class RunFolder:
         return self.document().as_written()
 
     def config(self) -> dict[str, Any]:
-        """The complete config of the run as it is written; `lam.config.of_run` checks it."""
-        return yamlio.load_mapping(self.config_file)
+        """The complete config of the run as it is written; its workload's `of_run` checks all of it.
+
+        Raises:
+            BadInput: it is missing or damaged, or a key that every reader asks for is wrong.
+        """
+        found = yamlio.load_mapping(self.config_file)
+        documents.checked_part(documents.ConfigAsked, found, self.config_file)
+        return found
 
     def start(self, config: Mapping[str, Any], identity: dict[str, Any]) -> None:
         """Write config.yaml and run.json; the run exists from here on.
@@ -91,9 +109,21 @@ class RunFolder:
         return any(path.match(pattern) for pattern in _WORKERS_OWN)
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Epoch records in order; where an epoch stands twice (a resume), the later line counts."""
-        records = {record["epoch"]: record for record in files.read_json_lines(self.metrics_file)}
+        """Epoch records in order; where an epoch stands twice (a resume), the later line counts.
+
+        Raises:
+            BadInput: a line before the last is not JSON, or a record is not what it should be.
+        """
+        records = {record["epoch"]: record for record in self._lines()}
         return [records[epoch] for epoch in sorted(records)]
+
+    def _lines(self) -> Iterator[dict[str, Any]]:
+        try:
+            for number, record in enumerate(files.read_json_lines(self.metrics_file), 1):
+                yield check_epoch_record(record, f"{self.metrics_file}:{number}")
+        except ValueError as error:
+            raise BadInput(f"is damaged ({error})", source=self.metrics_file,
+                           remedy="restore it from a copy, or take the run out") from None
 
     def append(self, record: dict[str, Any]) -> None:
         """Add one epoch record and force it to the disk."""

@@ -12,7 +12,10 @@ def finite(value: Any) -> float | None:
     """`value` as a float, None where it is absent, not a number or not finite."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
-    return float(value) if math.isfinite(value) else None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:  # an integer that no float holds
+        return None
 
 
 def number(value: float | None, digits: int = 3) -> str:

@@ -165,7 +165,7 @@ LINE = written(ONE_OF_EACH[5], seq=2)
     ((b'"event":"result",', b""), Damaged, "j:2: an event lacks its seq or its name"),
     ((LINE, b"[]\n"), Damaged, "j:2: an event lacks its seq or its name"),
     ((b'"seq":2', b'"version":2,"seq":2'), EnvironmentFailed, "j:2: was written as version 2, this one reads 1"),
-    ((LINE, b"nonsense\n"), ValueError, "j:2: not JSON: b'nonsense'"),
+    ((LINE, b"nonsense\n"), ValueError, "j:2: not JSON: Expecting value"),
 ])
 def test_a_wrong_line_is_named_with_its_field(
         change: tuple[bytes, bytes], error: type[Exception], message: str) -> None:

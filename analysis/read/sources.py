@@ -11,6 +11,8 @@ from record.errors import BadInput, EnvironmentFailed
 from record.journal import journals
 from record.journal.events import FINAL, JournalEvent, Status
 from record.run import RunFolder
+from record.workload.metric import check_values
+from record.workload.workload import Workload
 
 # The state of a run as the status that a trial would have.
 STATUS_OF: dict[RunState, Status] = {"running": "started", "finished": "completed", "failed": "failed",
@@ -58,17 +60,16 @@ def journal(folder: Path) -> list[JournalEvent]:
     return list(journals.read(folder))
 
 
-def epoch_records(run: RunFolder) -> tuple[dict[str, Any], ...]:
+def epoch_records(run: RunFolder, trained: Workload) -> tuple[dict[str, Any], ...]:
     """The epoch records of a run, in order.
 
     Raises:
-        BadInput: a line before the last is damaged.
+        BadInput: a line before the last is damaged, or a value is not of its metric's kind.
     """
-    try:
-        return tuple(run.metrics())
-    except (ValueError, KeyError, TypeError) as error:
-        raise BadInput(f"is damaged ({error})", source=run.metrics_file,
-                       remedy="restore it from a copy, or take the run out") from None
+    records = tuple(run.metrics())
+    for record in records:
+        check_values(record, trained.metrics, f"{run.metrics_file}:epoch {record['epoch']}")
+    return records
 
 
 def save(path: Path, text: str) -> Path:

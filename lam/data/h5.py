@@ -9,7 +9,6 @@ a file would read anything on the machine, or silently read zeros.
 from __future__ import annotations
 
 import functools
-import json
 import logging
 import math
 from collections.abc import Iterator
@@ -226,7 +225,7 @@ def _action_names(file: h5py.File, path: str | Path) -> tuple[str, ...]:
     if text is None:
         return ()
     try:
-        names = json.loads(text)
+        names = files.parse_json(text)
         if isinstance(names, list) and all(isinstance(name, str) for name in names):
             return tuple(names)
     except (TypeError, ValueError):

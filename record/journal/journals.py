@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from record import documents
+from record import documents, files
 from record.errors import BadInput, Damaged
 from record.journal import events, journal_objects, trust
 
@@ -118,7 +118,7 @@ def _in_folder(folder: Path) -> Iterator[events.JournalEvent]:
     expected = 1
     for segment in segments(folder):
         try:
-            for event in events.read_lines(segment.read_bytes(), segment):
+            for event in events.read_lines(files.read_record(segment), segment):
                 if event.seq != expected:
                     raise Damaged(f"{segment}: the event after number {expected - 1} has number {event.seq}; "
                                   "restore the journal from a copy of the sweep folder")

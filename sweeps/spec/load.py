@@ -6,6 +6,7 @@ Nothing is started and nothing is written before that has passed; see `sweeps.sp
 from __future__ import annotations
 
 import itertools
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,9 @@ def load(path: str | Path) -> Sweep:
     """
     path = Path(path)
     values = yamlio.load_mapping(path)
+    if not values.keys() & {"space", "budget"} and values.keys() & {"data_dir", "num_epochs", "seed"}:
+        raise BadInput("is a run config, expected a sweep file", source=path,
+                       remedy=shlex.join(["lam", "train", str(path)]))
     spec = build(SweepSpec, values, path)
     if spec.journal and trust.is_a_record(path):
         trust.check(spec.journal, path, "journal")

@@ -40,7 +40,7 @@ class SweepSpec(Strict):
     search: Search = Field(default_factory=lambda: Search(tpe=Tpe()))
     scheduler: Scheduler | None = Field(None, description="how trials end early; none: they do not")
     budget: Budget
-    seed: Annotated[StrictInt, Field(ge=0)] = 0
+    seed: Annotated[StrictInt, Field(ge=0, lt=2**32)] = 0
     seeds: Count = Field(1, description="trainings of a config, each with its own seed; the searcher sees the mean")
     resources: Resources = Field(default_factory=Resources)
     storage: str = Field("runs", description="folder that holds the sweeps")
