@@ -44,7 +44,7 @@ def _places(reports: list[Path], paths: list[Path]) -> list[tuple[str, Path]]:
     from record import documents
 
     places = [("report", report) for report in reports]
-    for path in paths:
+    for path in {path.resolve(): path for path in paths}.values():
         if (path / "sweep.json").exists():
             places.append(("sweep folder", path))
         if (path / "promotion.json").exists():

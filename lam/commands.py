@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -26,7 +27,9 @@ def init(
 
     for path in scaffold.write(folder, data_dir, preset):
         typer.echo(f"wrote {path}")
-    typer.echo(f"next: lam train {folder / 'run.yaml'}   or   lam sweep launch {folder / 'sweep.yaml'}")
+    train_it, sweep_it = (shlex.join(["lam", *words, str(folder / name)]) for words, name in (
+        (["train"], "run.yaml"), (["sweep", "launch"], "sweep.yaml")))
+    typer.echo(f"next: {train_it}   or   {sweep_it}")
 
 
 def train(

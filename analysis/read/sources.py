@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -72,18 +74,21 @@ def epoch_records(run: RunFolder, trained: Workload) -> tuple[dict[str, Any], ..
     return records
 
 
-def save(path: Path, text: str) -> Path:
-    """Replace `path` atomically.
+def save(path: Path, text: str, write: Callable[[Path, str], Path] = files.write_text) -> Path:
+    """Replace `path` atomically, by `write`.
 
     Raises:
         BadInput: the place cannot be written to.
         EnvironmentFailed: the disk failed or is full; what was there is untouched.
     """
     try:
-        return files.write_text(path, text)
+        return write(path, text)
     except (PermissionError, NotADirectoryError, FileExistsError, FileNotFoundError) as error:
         raise BadInput(f"cannot be written ({error.strerror})", source=path,
                        remedy="check its permissions, or choose another place") from None
     except OSError as error:
+        if error.errno == errno.EROFS:
+            raise BadInput(f"cannot be written ({error.strerror})", source=path,
+                           remedy="choose another place with -o") from None
         raise EnvironmentFailed(f"{path}: cannot be written ({error.strerror}); make room and give the same command "
                                 "again") from None

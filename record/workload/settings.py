@@ -120,4 +120,4 @@ def absolute_profile(config: Settings, folder: Path) -> dict[str, Any]:
 def resolve(path: str, folder: Path) -> Path:
     """The absolute path of one that a file in `folder` states: relative to it, or else to the current folder."""
     beside = folder / path
-    return (beside if beside.exists() or not Path(path).exists() else Path(path)).absolute()
+    return (beside if beside.exists() else Path(path)).absolute()

@@ -85,14 +85,14 @@ def explain(
 ) -> None:
     """Why each trial ended, in a sentence; and what early stopping saved."""
     from record.errors import BadInput
-    from record.schema import suggest
     from record.text import printable
     from sweeps.journal import folders
     from sweeps.views import summary
 
     sweep, state = folders.open_sweep(folder)
     if trial is not None and trial not in state.trials:
-        raise BadInput(f"has no trial {trial!r}", source=folder, remedy=suggest(trial, list(state.trials)))
+        raise BadInput(f"has no trial {trial!r}", source=folder, remedy=f"its trials are {', '.join(state.trials)}"
+                       if len(state.trials) <= 5 else f"its trials are {min(state.trials)} to {max(state.trials)}")
     for line in summary.explain(sweep, state, trial):
         typer.echo(printable(line))
 

@@ -30,9 +30,7 @@ def load(path: str | Path) -> Sweep:
     """
     path = Path(path)
     values = yamlio.load_mapping(path)
-    if not values.keys() & {"space", "budget"} and values.keys() & {"data_dir", "num_epochs", "seed"}:
-        raise BadInput("is a run config, expected a sweep file", source=path,
-                       remedy=shlex.join(["lam", "train", str(path)]))
+    _refuse_a_run_config(values, path)
     spec = build(SweepSpec, values, path)
     if spec.journal and trust.is_a_record(path):
         trust.check(spec.journal, path, "journal")
@@ -44,6 +42,14 @@ def load(path: str | Path) -> Sweep:
     sweep = Sweep(spec, base, str(path), path.read_text(encoding="utf-8"))
     checks.check(sweep, given)
     return sweep
+
+
+def _refuse_a_run_config(values: dict[str, Any], path: Path) -> None:
+    """Say in one sentence what would otherwise be an unknown key after the other."""
+    keys_of_runs = workload.default().config.model_fields.keys() - SweepSpec.model_fields.keys()
+    if values.keys() & keys_of_runs and not values.keys() & {"space", "budget"}:
+        raise BadInput("is a run config, expected a sweep file", source=path,
+                       remedy=shlex.join(["lam", "train", str(path)]))
 
 
 def _make_absolute(space: dict[str, Any], keys: Sequence[str], folder: Path) -> None:
