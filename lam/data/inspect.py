@@ -102,7 +102,9 @@ def inspect(folder: str | Path, batches: int = 0, cached: bool = False) -> Inspe
     notes += [f"{name}: every channel is constant" for name, record in records.items() if record.constant]
     mixed = _mixed_shapes(records)
     if mixed:
-        problems[mixed.partition(":")[0]] = mixed
+        odd = mixed.partition(":")[0]
+        problems[odd] = mixed
+        records = {name: record for name, record in records.items() if name != odd}
     elif splits and batches and not problems:
         speed = _time(folder, records, batches, cached)
         return _inspection(folder, records, split_of, problems, notes, splits, speed)
