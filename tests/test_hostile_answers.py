@@ -18,9 +18,11 @@ from analysis.read import sources
 from lam import cli
 from lam.data import h5
 from record.errors import BadInput, EnvironmentFailed
-from record.journal.events import Suggested, SweepStarted
-from sweeps.journal import folders
+from record.journal.events import Started, Suggested, SweepInterrupted, SweepStarted, TrialInterrupted
+from record.workload.settings import TrackingConfig
+from sweeps.journal import folders, stores
 from sweeps.journal.journal import Journal
+from sweeps.views.tracking import MlflowSweepSink
 
 
 @pytest.fixture
@@ -97,3 +99,33 @@ def test_names_of_actions_that_nest_without_end_are_no_names() -> None:
 
     with pytest.raises(BadInput, match=r"attribute action_names: got .*, expected a JSON list of words"):
         h5._action_names(File(), "x.h5")
+
+
+class Told:
+    """A run of MLflow's that keeps how it was ended."""
+
+    def __init__(self) -> None:
+        self.endings: list[tuple[str, str | None]] = []
+
+    def end(self, status: str, reason: str | None = None) -> None:
+        self.endings.append((status, reason))
+
+
+def test_an_interrupted_sweep_leaves_no_trial_running_in_mlflow(tmp_path: Path) -> None:
+    sink, parent, running, ended = MlflowSweepSink(tmp_path, TrackingConfig()), Told(), Told(), Told()
+    sink._parent, sink._trials = parent, {"t0001": running, "t0002": ended}  # type: ignore[assignment]
+    sink._described = {"t0001", "t0002"}
+    sink.send([Started(trial="t0001"), Started(trial="t0002"), TrialInterrupted(trial="t0002", epoch=1),
+               SweepInterrupted(reason="signal 2")])
+    assert running.endings == [("KILLED", "the sweep was interrupted (signal 2)")]
+    assert (parent.endings, ended.endings) == ([("KILLED", "signal 2")], [])
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", "3", "[" * 100_000, '{"pid": 1, "host": "\\u001b]0;x", "since": "now"}'])
+def test_whatever_a_lock_says_of_its_holder_it_is_one_sentence(tmp_path: Path, text: str) -> None:
+    with stores.Lock(tmp_path):
+        (tmp_path / "driver.lock").write_text(text)
+        with pytest.raises(BadInput, match=r"another driver is at work here \((it has not said|process 1 on).*\)") as \
+                caught, stores.Lock(tmp_path):
+            raise AssertionError("two drivers")
+    assert str(caught.value).isprintable()

@@ -11,6 +11,7 @@ import pytest
 
 from lam.data import inspect
 from lam.data.h5 import list_files, read_info
+from lam.data.index import scan_file
 from record.errors import BadInput
 
 
@@ -54,3 +55,10 @@ def test_files_that_only_end_in_another_way_are_named(tmp_path: Path) -> None:
         (tmp_path / f"{number}.hdf5").touch()
     with pytest.raises(BadInput, match=r"holds no \.h5 file; rename its 6 HDF5 files so that they end in \.h5"):
         list_files(tmp_path)
+
+
+def test_latents_that_no_float_squares_are_refused_as_what_is_not_finite_is(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["embeddings"] = np.full((2, 4, 2, 8, 8), 1e30, dtype=np.float32)
+    with pytest.raises(BadInput, match=r"x.h5:embeddings: holds values up to 1e\+30 in chunk 0; encode the"):
+        scan_file(tmp_path / "x.h5")

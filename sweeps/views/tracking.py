@@ -73,6 +73,7 @@ class MlflowSweepSink:
         self._folder, self._tracking = folder, tracking
         self._trials: dict[str, mlflow_client.MlflowRun] = {}
         self._described: set[str] = set()
+        self._running: set[str] = set()
 
     def open(self) -> None:
         """Begin the parent run, or find it: the same sweep folder is the same parent."""
@@ -92,12 +93,19 @@ class MlflowSweepSink:
             elif isinstance(event, events.SweepFinished):
                 self._parent.end("FINISHED", event.reason)
             elif isinstance(event, events.SweepInterrupted):
+                for trial in sorted(self._running):
+                    self._trials[trial].end("KILLED", f"the sweep was interrupted ({event.reason})")
+                self._running.clear()
                 self._parent.end("KILLED", event.reason)
 
     def _trial_event(self, event: events.TrialEvent) -> None:
         trial, ending = event.trial, STATUS.get(type(event))
         run = self._trial(trial, event.params if isinstance(event, events.Suggested) else {})
         self._describe(trial, run)
+        if isinstance(event, events.Started):
+            self._running.add(trial)
+        elif not isinstance(event, events.Result):
+            self._running.discard(trial)
         if ending or isinstance(event, events.Result):
             run.records(map(self._trained.views, RunFolder(self._folder / "trials" / trial).metrics()))
         if ending:
