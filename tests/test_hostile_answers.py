@@ -129,3 +129,16 @@ def test_whatever_a_lock_says_of_its_holder_it_is_one_sentence(tmp_path: Path, t
                 caught, stores.Lock(tmp_path):
             raise AssertionError("two drivers")
     assert str(caught.value).isprintable()
+
+
+def test_the_folder_of_the_sweeps_names_those_inside_it(tmp_path: Path) -> None:
+    folders.write_identity(make_sweep(tmp_path / "yaml"), tmp_path / "runs" / "demo", "data")
+    with pytest.raises(BadInput, match=r"runs: holds no sweep \(sweep.json is missing\); name one of those .*: demo"):
+        folders.open_sweep(tmp_path / "runs")
+    with pytest.raises(BadInput, match="name the folder that 'lam sweep launch' wrote"):
+        folders.open_sweep(tmp_path)
+
+
+def test_an_empty_space_is_said_to_be_empty(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"sweep\.yaml:space: is empty; name at least one"):
+        make_sweep(tmp_path, space={})

@@ -209,8 +209,10 @@ def open_sweep(folder: str | Path) -> tuple[Sweep, SweepState]:
     """
     file = Path(folder) / "sweep.json"
     if not file.exists():
+        inside = sorted(child.parent.name for child in Path(folder).glob("*/sweep.json"))
         raise BadInput("holds no sweep (sweep.json is missing)", source=folder,
-                       remedy="name the folder that 'lam sweep launch' wrote, for example runs/vq")
+                       remedy=f"name one of those inside it: {', '.join(inside[:5])}" if inside else
+                       "name the folder that 'lam sweep launch' wrote, for example runs/vq")
     found = known(Path(folder))
     # The space is rebuilt from what was asked, since the plain dump also writes the kinds that are null.
     spec = build(SweepSpec, {**found.spec, "space": found.asked.get("space")}, file)
