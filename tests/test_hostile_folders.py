@@ -8,8 +8,9 @@ import pytest
 
 from lam.config import from_mapping
 from lam.training import console
-from record.errors import BadInput
+from record.errors import BadInput, EnvironmentFailed
 from record.run import RunFolder
+from sweeps.workers import trainable
 
 CONFIG = from_mapping({"data_dir": "/nowhere"}, source="test")
 OTHERS = {"config.yaml": "mine: 1\n", "metrics.jsonl": '{"epoch":1,"mine":1}\n', "health.jsonl": "",
@@ -50,3 +51,11 @@ def test_a_start_that_was_cut_off_and_a_workers_files_are_no_obstacle(tmp_path: 
     run.identity_file.unlink()
     with pytest.raises(BadInput, match=r"holds .config\.yaml."):
         run.start(CONFIG.replace(seed=1).mapping(), {"state": "running"})
+
+
+def test_a_trial_whose_folder_is_a_link_is_not_trained_into_what_it_leads_to(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "t0001").symlink_to(tmp_path / "mine")
+    with pytest.raises(EnvironmentFailed, match=r"t0001 is a link, expected the trial's own folder; replace it by"):
+        trainable._made(tmp_path / "t0001")
+    assert trainable._made(tmp_path / "trials" / "t0002").is_dir()
