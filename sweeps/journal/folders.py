@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from record import documents, files, provenance
+from record import documents, files, provenance, yamlio
 from record.errors import BadInput, EnvironmentFailed
 from record.journal import journals, trust
 from record.journal.events import Session
@@ -128,7 +128,7 @@ def _remedy(folder: Path | None = None) -> str:
 def is_extended(folder: Path) -> bool:
     """Whether the folder's own sweep.yaml says more than the one that was launched."""
     file = folder / "sweep.yaml"
-    return file.exists() and file.read_text(encoding="utf-8").startswith(EXTENDED)
+    return file.exists() and files.read_record(file, yamlio.MAX_BYTES).startswith(EXTENDED.encode())
 
 
 def resume_command(folder: Path) -> str:

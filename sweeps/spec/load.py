@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from record import yamlio
+from record import files, yamlio
 from record.errors import BadInput
 from record.journal import trust
 from record.schema import build
@@ -39,7 +39,7 @@ def load(path: str | Path) -> Sweep:
     spec = build(SweepSpec, values, path)
     given, base_source = _base_values(spec, path)
     base = _complete(spec, trained, trained.read(given, base_source), Path(base_source).parent)
-    sweep = Sweep(spec, base, str(path), path.read_text(encoding="utf-8"))
+    sweep = Sweep(spec, base, str(path), files.read_record(path).decode("utf-8"))
     checks.check(sweep, given)
     return sweep
 
