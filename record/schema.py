@@ -90,7 +90,7 @@ def _sentence(model: type[BaseModel], path: KeyPath, items: list[Any]) -> tuple[
     if item["type"] == "model_type":
         return key, f"got {item['input']!r:.80}, expected a mapping of keys to values", _example(model, path)
     if item["type"] == "too_short" and not item["input"]:
-        return key, "is empty", "name at least one"
+        return key, f"got {item['input']!r}, which is empty", "name at least one"
     if item["type"] == "value_error":
         message = item["msg"].removeprefix("Value error, ")
         what, _, remedy = message.rpartition("; ")

@@ -140,5 +140,5 @@ def test_the_folder_of_the_sweeps_names_those_inside_it(tmp_path: Path) -> None:
 
 
 def test_an_empty_space_is_said_to_be_empty(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=r"sweep\.yaml:space: is empty; name at least one"):
+    with pytest.raises(BadInput, match=r"sweep\.yaml:space: got {}, which is empty; name at least one"):
         make_sweep(tmp_path, space={})
