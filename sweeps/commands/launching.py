@@ -211,9 +211,8 @@ def tracked(sweep: Sweep, journal: Journal, console: Console) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def trial_machinery(
-    options: Options, folder: Path, sweep: Sweep, console: Console
-) -> Iterator[tuple[Signals, int, Path]]:
+def trial_machinery(options: Options, folder: Path, sweep: Sweep,
+                    console: Console) -> Iterator[tuple[Signals, int, Path]]:
     """Ray and the signal handlers for the length of a with-block.
 
     Yields:
