@@ -156,8 +156,9 @@ class _ConfirmJobs:
         verdict = self._sweep.workload.verdict(record)
         self._losses.pop(job_id, None)
         if is_judged(record, verdict):
-            self._say(display.line(result_event(self._sweep.spec, job_id, record, verdict),
-                                   self._reruns[job_id].config.num_epochs))
+            rerun = self._reruns[job_id]
+            told = result_event(self._sweep.spec, rerun.trial, record, verdict).model_copy(update={"trial": job_id})
+            self._say(display.line(told, rerun.config.num_epochs))
         if verdict == "nonfinite" or record["epoch"] >= self._reruns[job_id].config.num_epochs:
             self._ended.add(job_id)
         return job_id not in self._ended
