@@ -25,17 +25,18 @@ def report(
     """Compare trials: who won and why, curves, codebooks, pictures."""
     from analysis.report.render import check_target, write
     from analysis.report.report import build_report
+    from record.text import printable, shown
 
     default = (paths[0] if len(paths) == 1 else Path()) / "report.html"
     targets = [check_target(target) for target in output or [default]]
     made = build_report(list(paths), baseline)
     places = _places(targets, list(paths))
     write(made, targets)
-    typer.echo(made.verdict.sentence)
+    typer.echo(shown(made.verdict.sentence))
     for caution in made.verdict.cautions:
-        typer.echo(f"Note: {caution}")
+        typer.echo(shown(f"Note: {caution}"))
     for label, place in places:
-        typer.echo(f"{label:<16}{place}")
+        typer.echo(printable(f"{label:<16}{place}"))
 
 
 def _places(reports: list[Path], paths: list[Path]) -> list[tuple[str, Path]]:
@@ -43,7 +44,7 @@ def _places(reports: list[Path], paths: list[Path]) -> list[tuple[str, Path]]:
     from record import documents
 
     places = [("report", report) for report in reports]
-    for path in paths:
+    for path in {path.resolve(): path for path in paths}.values():
         if (path / "sweep.json").exists():
             places.append(("sweep folder", path))
         if (path / "promotion.json").exists():
@@ -69,6 +70,7 @@ def promote(
     from analysis.promote import promote as run
     from analysis.promote import refusal, waivers
     from record.errors import AnswerIsNo
+    from record.text import shown
 
     result = run(folder, output, trial, waivers(waive or [], because or []))
     if json_output:
@@ -76,7 +78,7 @@ def promote(
     if not result.promoted:
         raise AnswerIsNo(refusal(result))
     if not json_output:
-        typer.echo(result.summary())
+        typer.echo(shown(result.summary()))
 
 
 def monitor(

@@ -7,7 +7,10 @@ and keeps the one before it as .bak beside it. What was promoted is also in the 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
+import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,6 +30,8 @@ from record.workload import workload
 from record.workload.settings import PRODUCTION_SECTIONS, Settings
 from record.workload.workload import Workload
 
+SEAL = "# Written by 'lam promote', which replaces this file as long as nothing above is edited: "
+
 
 @dataclass(frozen=True)
 class Promotion:
@@ -40,15 +45,17 @@ class Promotion:
     replaced: Path | None = None
 
     def document(self) -> documents.Promotion:
-        """What promotion.json says of it."""
-        return documents.Promotion.model_validate(files.jsonable(dataclasses.asdict(self)))
+        """What promotion.json says of it; it is read from any folder, so its paths are absolute."""
+        kept = self.replaced.absolute() if self.replaced else None
+        whole = dataclasses.replace(self, target=self.target.absolute(), replaced=kept)
+        return documents.Promotion.model_validate(files.jsonable(dataclasses.asdict(whole)))
 
     def summary(self) -> str:
         """Lines for the terminal."""
         lines = [f"Promoted {self.trial} to {self.target}", *(_gate_line(gate) for gate in self.gates)]
         if self.replaced:
             lines.append(f"The file before it is kept as {self.replaced}")
-        return "\n".join([*lines, f"Train it with: lam train {self.target}"])
+        return "\n".join([*lines, f"Train it with: {shlex.join(['lam', 'train', str(self.target)])}"])
 
 
 def promote(folder: str | Path, target: str | Path, trial: str | None = None, waivers: dict[str, str] | None = None,
@@ -67,6 +74,7 @@ def promote(folder: str | Path, target: str | Path, trial: str | None = None, wa
     if not is_sweep(place):
         raise BadInput("holds a run, not a sweep", source=folder, remedy="name the sweep's folder")
     check_replaceable(path)
+    _check_writable(place)
     study = read_study(place)
     chosen, standing, reason = _choose(study, trial)
     gates = try_gates(study, chosen, standing, waivers or {})
@@ -127,12 +135,38 @@ def check_replaceable(path: Path) -> None:
         values = yamlio.load_mapping(path)
     except BadInput:
         values = {}
-    if not all(section in values for section in PRODUCTION_SECTIONS):
+    if not all(isinstance(values.get(section), (dict, list)) for section in PRODUCTION_SECTIONS):
         raise BadInput("exists and was not written by 'lam promote'", source=path, remedy=f"move it away, or {remedy}")
-    trained = workload.find(values["provenance"].get("workload", workload.DEFAULT))
-    if trained.read(values, source=path).fingerprint() != values["provenance"].get("config_fingerprint"):
+    if _is_edited(path, values):
         raise BadInput("was edited since it was promoted", source=path,
                        remedy=f"move it away to keep your changes, or {remedy}")
+
+
+def _is_edited(path: Path, values: dict[str, Any]) -> bool:
+    """Whether a production YAML is not as it was written, by the hash in its last line.
+
+    A file of before that line was written is known by its config alone.
+    """
+    body, sealed, digest = path.read_text(encoding="utf-8").rpartition(SEAL)
+    if sealed:
+        return digest.strip() != _digest(body)
+    trained = workload.find(values["provenance"].get("workload", workload.DEFAULT))
+    return bool(trained.read(values, source=path).fingerprint() != values["provenance"].get("config_fingerprint"))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _check_writable(folder: Path) -> None:
+    """Refuse a sweep's folder that cannot take promotion.json, before the YAML is written.
+
+    Raises:
+        BadInput: it cannot be written.
+    """
+    if not os.access(folder, os.W_OK):
+        raise BadInput("cannot be written, and promotion.json belongs there", source=folder,
+                       remedy="make it writable, or promote from a copy of it")
 
 
 def _choose(study: Study, name: str | None) -> tuple[Trial, Standing, str]:
@@ -206,8 +240,9 @@ def _text(path: Path, trial: Trial, sweep: str, production: Settings, sections: 
     ]
     if waived:
         header.append(f"# Promoted although these gates failed: {', '.join(waived)}. The reasons are below.")
-    return "\n".join(header) + "\n" + yamlio.dump_mapping(
+    body = "\n".join(header) + "\n" + yamlio.dump_mapping(
         {key: value for key, value in production.mapping().items() if key not in SET_BY_SWEEP} | sections)
+    return f"{body}{SEAL}{_digest(body)}\n"
 
 
 def _write(path: Path, text: str) -> Path | None:

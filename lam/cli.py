@@ -15,6 +15,7 @@ from types import FrameType
 import typer
 
 from record.errors import MEMORY_REMEDY, EnvironmentFailed, LamError, is_out_of_memory
+from record.text import shown
 
 app = typer.Typer(
     name="lam",
@@ -72,5 +73,5 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _fail(message: str, code: int) -> None:
-    print(f"lam: {message}", file=sys.stderr)
+    print(f"lam: {shown(message)}", file=sys.stderr)
     sys.exit(code)

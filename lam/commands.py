@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -27,7 +28,9 @@ def init(
 
     for path in scaffold.write(folder, data_dir, preset):
         typer.echo(f"wrote {path}")
-    typer.echo(f"next: lam train {folder / 'run.yaml'}   or   lam sweep launch {folder / 'sweep.yaml'}")
+    train_it, sweep_it = (shlex.join(["lam", *words, str(folder / name)]) for words, name in (
+        (["train"], "run.yaml"), (["sweep", "launch"], "sweep.yaml")))
+    typer.echo(f"next: {train_it}   or   {sweep_it}")
 
 
 def train(
@@ -44,10 +47,11 @@ def train(
     from lam import config
     from lam.training import console
 
+    asked = config.relative_paths_from(config.load(config_file, overrides), config_file.parent)
     if overfit:
-        console.show_overfit(config.load(config_file, overrides), steps)
+        console.show_overfit(asked, steps)
         return
-    console.show_training(config.load(config_file, overrides), run_dir or Path("runs") / config_file.stem)
+    console.show_training(asked, run_dir or Path("runs") / config_file.stem)
 
 
 def evaluate(
@@ -93,7 +97,8 @@ def label(
 def sync(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     wandb: Annotated[str | None, typer.Option(help="off, offline or online; default: the run's config.")] = None,
-    mlflow: Annotated[str | None, typer.Option(help="MLflow tracking URI; default: the run's config.")] = None,
+    mlflow: Annotated[str | None, typer.Option(help="MLflow tracking URI; default: the run's config, where "
+                                                     "MLFLOW_TRACKING_URI is the same.")] = None,
 ) -> None:
     """Send a run's records to W&B and MLflow again, for example after they could not be reached."""
     from lam import trackers
@@ -104,6 +109,7 @@ def sync(
     folder = RunFolder(run)
     folder.identity()
     asked = {key: value for key, value in (("wandb", wandb), ("mlflow", mlflow)) if value is not None}
-    tracking = of_run(folder).tracking.model_dump() | asked
-    for name in trackers.sync(folder, schema.build(TrackingConfig, tracking, "lam sync")):
+    tracking = schema.build(TrackingConfig, of_run(folder).tracking.model_dump() | asked, "lam sync")
+    trackers.check_address(folder, tracking, mlflow)
+    for name in trackers.sync(folder, tracking):
         typer.echo(f"{name} has every record of {run}")

@@ -10,13 +10,14 @@ setting is `configs/seed.yaml`. This module is light: importing it loads no torc
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PrivateAttr, model_validator
 
 from lam.metrics import NEEDS, TABLE
-from lam.sections import EarlyStopping, LabelRule, Positive, Share, Weight
+from lam.sections import EarlyStopping, LabelRule, Positive, Seed, Share, Weight
 from record import yamlio
 from record.errors import BadInput
 from record.run import RunFolder
@@ -113,14 +114,14 @@ class RunConfig(Settings):
     compile: bool = Field(False, description="compile the encoder and the decoder with torch.compile")
     recompute: bool = Field(
         False, description="compute activations in blocks again on the way back: less memory, more time, same numbers")
-    seed: Whole = Field(0, description="seed of the weights, the batch order and the revivals")
+    seed: Seed = Field(0, description="seed of the weights, the batch order and the revivals")
     threads: Whole = Field(0, description="CPU threads; 0 = torch decides")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto = a GPU where there is one")
 
     # evaluation
     eval_batch_size: Count = Field(64, description="sequences evaluated at a time; changes numbers by rounding only")
     eval_sequences: Count = Field(512, description="at most so many sequences of a split are scored")
-    eval_seed: Whole = Field(0, description="seed of the random and flipped codes")
+    eval_seed: Seed = Field(0, description="seed of the random and flipped codes")
     val_every: Count = Field(1, description="epochs between two validations; the last epoch is always validated")
     val_at_tflops: tuple[Positive, ...] = Field(
         (), description="also validated after the first epoch that ends at or past each of these TFLOPs")
@@ -268,6 +269,9 @@ def load(path: str | Path, overrides: list[str] | None = None) -> RunConfig:
         BadInput: naming file, key, value and remedy.
     """
     values = yamlio.load_mapping(path)
+    if values.keys() >= {"space", "budget"}:
+        raise BadInput("is a sweep file, expected a run config", source=path,
+                       remedy=shlex.join(["lam", "sweep", "launch", str(path)]))
     for text in overrides or []:
         key, equals, value = text.partition("=")
         if not equals or not key:
@@ -285,8 +289,7 @@ def _assign(values: dict[str, Any], path: list[str], value: Any) -> None:
 def relative_paths_from(config: RunConfig, folder: Path) -> RunConfig:
     """The config with paths made absolute: of the data and of one's own health profile, which may be beside `folder`.
 
-    A config is usually run from the folder that its paths are relative to; a promoted or sweep
-    config may be read from elsewhere, so the absolute path is what records keep.
+    A config may be read from anywhere, so the absolute path is what records keep.
     """
     changes: dict[str, Any] = {"data_dir": str(resolve(config.data_dir, folder))}
     if config.manifest_path:

@@ -7,6 +7,7 @@ seconds on small latents.
 from __future__ import annotations
 
 import json
+import os
 from importlib import resources
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -45,7 +46,8 @@ def write(folder: Path, data_dir: str, preset: str) -> list[Path]:
         raise BadInput(f"got {preset!r}", source="--preset", remedy=suggest(preset, list(PRESETS)))
     sweep = resources.files("lam").joinpath("templates", f"sweep-{preset}.yaml").read_text(encoding="utf-8")
     swept = set(yamlio.parse_mapping(sweep, source="sweep.yaml")["space"])
-    contents = {"run.yaml": run_yaml(data_dir, preset, swept), "sweep.yaml": sweep}
+    stated = data_dir if Path(data_dir).is_absolute() else os.path.relpath(data_dir, folder)
+    contents = {"run.yaml": run_yaml(stated, preset, swept), "sweep.yaml": sweep}
     for point in entry_points(group="lam.schemas"):
         contents[f"{point.name}.schema.json"] = json.dumps(point.load().model_json_schema(), indent=2) + "\n"
     for name in contents:

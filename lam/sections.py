@@ -9,10 +9,11 @@ from pydantic import Field, model_validator
 
 from lam.metrics import TABLE
 from record.schema import Strict
-from record.workload.settings import Count
+from record.workload.settings import Count, Whole
 
 Weight = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Seed = Annotated[Whole, Field(lt=2**32)]
 Positive = Annotated[float, Field(gt=0)]
 
 

@@ -6,10 +6,10 @@ What a newer version of the same schema added is kept as it is; a field that is 
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -19,6 +19,13 @@ from record.errors import BadInput
 SCHEMA: Literal[1] = 1
 RunState = Literal["running", "finished", "failed", "interrupted", "stopped"]
 RUN_STATES: tuple[RunState, ...] = get_args(RunState)
+
+
+_REMEDY = "restore it from a copy"
+_MEMBER = re.compile(r"bool|int|float|str|none|(?:dict|list|constrained-int|function-\w+)\[.*\]|constrained-\w+")
+Int = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+# A value of a config, of a knob or of a record, as JSON has it; an integer fits into 64 bits.
+Plain = None | bool | Int | float | str | list[Any] | dict[str, Any]
 
 
 class Section(BaseModel):
@@ -33,8 +40,13 @@ class Section(BaseModel):
 
 
 class Document(Section):
-    """A JSON file of the records."""
+    """A JSON file of the records.
 
+    Attributes:
+        parts: what is known of fields whose content belongs to one package.
+    """
+
+    parts: ClassVar[dict[str, type[Section]]] = {}
     schema_number: Literal[1] = Field(SCHEMA, alias="schema", description="1; another one is refused")
 
     def as_written(self) -> dict[str, Any]:
@@ -58,19 +70,56 @@ class Run(Document):
     versions: dict[str, str] = Field({}, description="lamsweep, torch, python, ...")
     git_commit: str | None = Field(None, description="null outside a checkout")
     started_at: str | None = Field(None, description="ISO")
-    num_params: int | None = Field(None, description="weights of the model")
-    num_train_trials: int | None = Field(None, description="files of the training split")
+    num_params: Int | None = Field(None, description="weights of the model")
+    num_train_trials: Int | None = Field(None, description="files of the training split")
     data_stats: dict[str, float | None] = Field({}, description="data_stats/* keys of the training split")
-    epoch: int | None = Field(None, description="the last one, once the run is over or interrupted")
+    epoch: Int | None = Field(None, description="the last one, once the run is over or interrupted")
     reason: str | None = Field(None, description="of a failure, or why a sweep stopped it")
     rule: str | None = Field(None, description="the health rule that ended it, where one did")
     stopped_early: str | None = Field(None, description="why a finished run ended before its last epoch; absent where "
                                       "it did not")
 
 
+class SpecAsked(Section):
+    """What everybody may ask of a sweep's spec; the rest of it is for `sweeps`."""
+
+    workload: str = DEFAULT_WORKLOAD
+    journal: str | None = None
+    objective: str | list[str] | None = None
+    constraints: dict[str, dict[str, Any]] | None = None
+    scheduler: dict[str, dict[str, Any] | None] | None = None
+
+
+class HealthAsked(Section):
+    """What everybody may ask of a run's `health`."""
+
+    profile: str = "lam"
+    grace_epochs: Int | None = None
+    patience: Int | None = None
+
+
+class ConfigAsked(Section):
+    """What everybody may ask of a run's config; the rest of it is for its workload."""
+
+    num_epochs: Annotated[int, Field(ge=0, le=10**9)] | None = None
+    seed: Int | None = None
+    health: HealthAsked | None = None
+
+
+class EpochRecord(Section):
+    """One line of metrics.jsonl: numbers, words, and lists of them by their keys."""
+
+    __pydantic_extra__: dict[str, Plain]
+    epoch: Annotated[int, Field(ge=0, le=10**9, strict=True)]
+    step: Int | float | None = None
+    seconds: float | None = None
+    total_tflops: float | None = None
+
+
 class Sweep(Document):
     """What a sweep was asked and where it came from."""
 
+    parts: ClassVar[dict[str, type[Section]]] = {"spec": SpecAsked}
     name: str = Field(description="of the sweep")
     spec: dict[str, Any] = Field(description="the resolved sweep")
     base: dict[str, Any] = Field(description="the resolved base config")
@@ -92,13 +141,13 @@ class Confirmed(Section):
 
     trial: str = Field(description="its id")
     config_fingerprint: str | None = Field(None, description="of the trial's own config")
-    seeds: list[int] = Field(description="fresh ones")
+    seeds: list[Int] = Field(description="fresh ones")
     values: list[float | None] = Field(description="objective of each; null = missing")
     mean: float | None = Field(description="of the values")
     low: float | None = Field(None, description="lower bound of its 95 % t interval")
     high: float | None = Field(None, description="upper bound")
-    live: int = Field(description="how many ended sound")
-    outside: int = Field(0, description="of these, how many are outside the sweep's constraints")
+    live: Int = Field(description="how many ended sound")
+    outside: Int = Field(0, description="of these, how many are outside the sweep's constraints")
 
 
 class Difference(Section):
@@ -140,14 +189,14 @@ class Provenance(Section):
     promoted_at: str = Field(description="ISO")
     config_fingerprint: str = Field(description="of the production config")
     trial_config_fingerprint: str | None = Field(None, description="of the trial's own config")
-    trial_threads: int | None = Field(None, description="what the trial ran with; the last digits depend on it")
+    trial_threads: Int | None = Field(None, description="what the trial ran with; the last digits depend on it")
     data_fingerprint: str | None = Field(None, description="of the data")
     git_commit: str | None = Field(None, description="of the trial")
     versions: dict[str, str] = Field({}, description="of the trial's software, and of the promotion's")
-    seeds: list[int] = Field(description="that speak for it")
+    seeds: list[Int] = Field(description="that speak for it")
     objective: str = Field(description="the metric")
     value: float | None = Field(description="its value in the sweep")
-    epoch: int | None = Field(description="at which it was judged")
+    epoch: Int | None = Field(description="at which it was judged")
     fresh_seed_mean: float | None = Field(None, description="over the fresh seeds of a confirmation")
 
 
@@ -174,7 +223,7 @@ def load_document(kind: type[D], file: Path) -> D:
         BadInput: it is not JSON or no object, of another schema, or a field is missing or wrong.
     """
     try:
-        found = json.loads(file.read_bytes())
+        found = files.parse_json(files.read_record(file))
     except ValueError as error:  # what is not UTF-8 as well
         raise BadInput(f"is not JSON ({error})", source=file, remedy="restore it from a copy") from None
     if not isinstance(found, dict):
@@ -193,15 +242,34 @@ def checked(kind: type[D], found: Mapping[str, Any], file: Path) -> D:
         BadInput: a field is missing or wrong.
     """
     try:
+        for field, part in kind.parts.items():
+            if isinstance(found.get(field), dict):
+                checked_part(part, found[field], file, field)
         return kind.model_validate(found)
     except ValidationError as error:
-        item = error.errors()[0]
-        *outer, last = map(str, item["loc"])
-        if item["type"] == "missing":
-            raise BadInput(f"lacks its {last}", source=file, key=".".join(outer),
-                           remedy="restore it from a copy") from None
-        raise BadInput(f"got {item['input']!r:.80}, {item['msg'][0].lower()}{item['msg'][1:]}", source=file,
-                       key=".".join([*outer, last]), remedy="restore it from a copy") from None
+        raise _problem(error, file) from None
+
+
+def checked_part(kind: type[Section], found: Mapping[str, Any], file: Path | str, *outer: str) -> None:
+    """Check the fields of a mapping that many read and one package owns.
+
+    Raises:
+        BadInput: a field is wrong.
+    """
+    try:
+        kind.model_validate(found)
+    except ValidationError as error:
+        raise _problem(error, file, *outer) from None
+
+
+def _problem(error: ValidationError, file: Path | str, *outer: str) -> BadInput:
+    """The first wrong field; the names that pydantic gives the members of a union are no part of its path."""
+    item = error.errors()[0]
+    *above, last = [*outer, *(str(part) for part in item["loc"] if not _MEMBER.fullmatch(str(part)))]
+    if item["type"] == "missing":
+        return BadInput(f"lacks its {last}", source=file, key=".".join(above), remedy=_REMEDY)
+    return BadInput(f"got {item['input']!r:.80}, {item['msg'][0].lower()}{item['msg'][1:]}", source=file,
+                    key=".".join([*above, last]), remedy=_REMEDY)
 
 
 def write(file: Path, document: Document) -> Path:

@@ -3,6 +3,7 @@
 LamError
  +-- BadInput          2  a file, key or argument is wrong; nothing was started
  |    +-- BadData      2  the data is what is wrong
+ |    +-- Damaged      2  a journal is not as it was written
  +-- AnswerIsNo        1  the work was done and the answer is no (a run that must abort, no finished trial)
  +-- EnvironmentFailed 3  disk, Ray or storage failed; the work is resumable
  +-- Interrupted     130  Ctrl-C or SIGTERM (143); the work is resumable
@@ -54,6 +55,10 @@ class BadData(BadInput):
     """
 
 
+class Damaged(BadInput):
+    """The journal is not as it was written; nothing is read from it until it has been restored."""
+
+
 class AnswerIsNo(LamError):
     """The command did its work and the answer is no."""
 
@@ -64,10 +69,6 @@ class EnvironmentFailed(LamError):
     """The machine, not the input, stopped the work; the same command resumes it."""
 
     exit_code = 3
-
-
-class Damaged(EnvironmentFailed):
-    """The journal is not as it was written; nothing is read from it until it has been restored."""
 
 
 class Interrupted(LamError):

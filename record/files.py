@@ -6,14 +6,19 @@ import errno
 import json
 import math
 import os
+import re
+import stat
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from record.errors import EnvironmentFailed
+from record.errors import BadInput, EnvironmentFailed
 
 T = TypeVar("T")
+MOST_BYTES = 1 << 29  # of one record: a hundred times what a long sweep writes into one file
+MOST_LEVELS = 50  # of lists and mappings in one another; ours nest seven deep
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # of a sweep or a trial: it becomes a folder
 
 
 def write_atomic(path: str | Path, write: Callable[[IO[bytes]], object]) -> Path:
@@ -92,8 +97,11 @@ def jsonable(value: Any) -> Any:
 
 
 def as_number(value: Any) -> float:
-    """A value of a record as a float: NaN for what is absent or no number."""
-    return float(value) if isinstance(value, (int, float)) else math.nan
+    """A value of a record as a float: NaN for what is absent, no number, or an integer that no float holds."""
+    try:
+        return float(value) if isinstance(value, (int, float)) else math.nan
+    except OverflowError:
+        return math.nan
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -104,6 +112,58 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return result
 
 
+def read_record(path: str | Path, most: int = MOST_BYTES) -> bytes:
+    """The bytes of a record: of a regular file that is no larger than one can be. Never waits, as a pipe would.
+
+    Raises:
+        BadInput: it is something else, or larger.
+        OSError: it cannot be opened.
+    """
+    with open(path, "rb", opener=_without_waiting) as file:
+        state = os.fstat(file.fileno())
+        if not stat.S_ISREG(state.st_mode):
+            raise BadInput("is no regular file", source=path, remedy="restore it from a copy")
+        if state.st_size > most:
+            raise BadInput(f"has {state.st_size:,} bytes, at most {most:,} are read", source=path,
+                           remedy="is this the right file?")
+        return file.read(most)
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """An opener that takes a pipe for what it is at once; a folder can be opened by the system and by Python not."""
+    handle = os.open(path, flags | os.O_NONBLOCK)
+    if stat.S_ISDIR(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise BadInput("is a folder, expected a file", source=path, remedy="restore it from a copy")
+    return handle
+
+
+def parse_json(data: bytes | str, **options: Any) -> Any:
+    """The value of a JSON text.
+
+    Raises:
+        ValueError: it is none, or nests deeper than any record does.
+    """
+    try:
+        value = json.loads(data, **options)
+    except RecursionError:
+        raise ValueError("it nests too deep") from None
+    if not is_shallow(value):
+        raise ValueError("it nests too deep")
+    return value
+
+
+def is_shallow(value: Any) -> bool:
+    """Whether lists and mappings nest no deeper than MOST_LEVELS."""
+    level, depth = [value], 0
+    while level := [item for each in level if isinstance(each, (dict, list))
+                    for item in (each.values() if isinstance(each, dict) else each)]:
+        depth += 1
+        if depth > MOST_LEVELS:
+            return False
+    return True
+
+
 def read_json_lines(path: str | Path) -> Iterator[dict[str, Any]]:
     """The JSON objects of a file, one a line; a half-written last line is left out.
 
@@ -112,12 +172,12 @@ def read_json_lines(path: str | Path) -> Iterator[dict[str, Any]]:
     """
     path = Path(path)
     if path.exists():
-        yield from parse_json_lines(path.read_bytes(), path)
+        yield from parse_json_lines(read_record(path), path)
 
 
 def parse_json_lines(data: bytes, source: str | Path) -> Iterator[dict[str, Any]]:
     """As `read_json_lines`, of bytes; errors name `source`."""
-    return parse_lines(data, source, lambda line, number: json.loads(line))
+    return parse_lines(data, source, lambda line, number: parse_json(line))
 
 
 def parse_lines(data: bytes, source: str | Path, parse: Callable[[bytes, int], T]) -> Iterator[T]:
@@ -132,7 +192,7 @@ def parse_lines(data: bytes, source: str | Path, parse: Callable[[bytes, int], T
             continue
         try:
             yield parse(line, number)
-        except ValueError:
+        except ValueError as error:
             if number == len(lines):
                 return
-            raise ValueError(f"{source}:{number}: not JSON: {line[:80]!r}") from None
+            raise ValueError(f"{source}:{number}: not JSON: {error}") from None

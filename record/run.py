@@ -8,7 +8,7 @@ Reading and writing need neither torch nor ray.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,20 @@ from record import documents, files, yamlio
 from record.errors import BadInput
 
 LAST_STATE = "last.pt"
+_WORKERS_OWN = ("output.log", ".writer", ".config.yaml.*.tmp", ".run.json.*.tmp")
+ELSEWHERE = "name a new or empty folder"
+
+
+def check_epoch_record(record: Any, where: str) -> dict[str, Any]:
+    """The record, once it is known to be one.
+
+    Raises:
+        BadInput: it is no mapping, or a value is wrong.
+    """
+    if not isinstance(record, dict):
+        raise BadInput(f"got {record!r:.80}, expected an epoch record", source=where, remedy="restore it from a copy")
+    documents.checked_part(documents.EpochRecord, record, where)
+    return record
 
 
 class RunFolder:
@@ -50,19 +64,66 @@ class RunFolder:
         return self.document().as_written()
 
     def config(self) -> dict[str, Any]:
-        """The complete config of the run as it is written; `lam.config.of_run` checks it."""
-        return yamlio.load_mapping(self.config_file)
+        """The complete config of the run as it is written; its workload's `of_run` checks all of it.
+
+        Raises:
+            BadInput: it is missing or damaged, or a key that every reader asks for is wrong.
+        """
+        found = yamlio.load_mapping(self.config_file)
+        documents.checked_part(documents.ConfigAsked, found, self.config_file)
+        return found
 
     def start(self, config: Mapping[str, Any], identity: dict[str, Any]) -> None:
-        """Write config.yaml and run.json; the run exists from here on."""
+        """Write config.yaml and run.json; the run exists from here on.
+
+        Raises:
+            BadInput: something lies there that no run wrote, see `check_free`.
+        """
+        self.check_free(config)
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         files.write_text(self.config_file, yamlio.dump_mapping(dict(config)))
         self._identify(identity)
 
+    def check_free(self, config: Mapping[str, Any]) -> None:
+        """Refuse a folder that holds no run and yet something else: a run would overwrite its files, or mix with them.
+
+        What a start of this config left when it was cut off, and a worker's own files, are no obstacle.
+
+        Raises:
+            BadInput: with the first names found.
+        """
+        if self.exists() or not self.path.exists():
+            return
+        if not self.path.is_dir():
+            raise BadInput("is a file, expected the run's folder", source=self.path, remedy=ELSEWHERE)
+        foreign = sorted(path.name for path in self.path.iterdir() if not self._is_a_beginning(path, config))
+        if foreign:
+            raise BadInput(f"is no run (run.json is missing) and holds {', '.join(map(repr, foreign[:3]))}",
+                           source=self.path, remedy=ELSEWHERE)
+
+    def _is_a_beginning(self, path: Path, config: Mapping[str, Any]) -> bool:
+        if path == self.checkpoints:
+            return not any(path.iterdir()) if path.is_dir() else False
+        if path == self.config_file:
+            return path.read_bytes() == yamlio.dump_mapping(dict(config)).encode()
+        return any(path.match(pattern) for pattern in _WORKERS_OWN)
+
     def metrics(self) -> list[dict[str, Any]]:
-        """Epoch records in order; where an epoch stands twice (a resume), the later line counts."""
-        records = {record["epoch"]: record for record in files.read_json_lines(self.metrics_file)}
+        """Epoch records in order; where an epoch stands twice (a resume), the later line counts.
+
+        Raises:
+            BadInput: a line before the last is not JSON, or a record is not what it should be.
+        """
+        records = {record["epoch"]: record for record in self._lines()}
         return [records[epoch] for epoch in sorted(records)]
+
+    def _lines(self) -> Iterator[dict[str, Any]]:
+        try:
+            for number, record in enumerate(files.read_json_lines(self.metrics_file), 1):
+                yield check_epoch_record(record, f"{self.metrics_file}:{number}")
+        except ValueError as error:
+            raise BadInput(f"is damaged ({error})", source=self.metrics_file,
+                           remedy="restore it from a copy, or take the run out") from None
 
     def append(self, record: dict[str, Any]) -> None:
         """Add one epoch record and force it to the disk."""

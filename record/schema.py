@@ -11,6 +11,7 @@ from typing import Any, ClassVar, TypeVar, get_origin
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from record.errors import BadInput
+from record.text import printable
 
 
 class Strict(BaseModel):
@@ -23,6 +24,10 @@ class Strict(BaseModel):
     example: ClassVar[str] = ""
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
 
+
+MOST_PROBLEMS = 10  # that are told
+MOST_ERRORS = 200  # of pydantic's that are looked at; each may be one of several about a key
+LONGEST_KEY = 200
 
 Model = TypeVar("Model", bound=BaseModel)
 KeyPath = tuple[int | str, ...]
@@ -40,12 +45,16 @@ def build(model: type[Model], values: dict[str, Any], source: str | Path) -> Mod
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        problems = [_sentence(model, key, items) for key, items in _by_key(model, error.errors()).items()]
-        if len(problems) == 1:
+        items = error.errors()
+        found = _by_key(model, items[:MOST_ERRORS])
+        problems = [_sentence(model, key, found[key]) for key in list(found)[:MOST_PROBLEMS]]
+        if len(found) == 1 and len(items) <= MOST_ERRORS:
             key, what, remedy = problems[0]
             raise BadInput(what, source=source, key=key, remedy=remedy) from None
         lines = "\n".join(f"  {key}: {what}; {remedy}" for key, what, remedy in problems)
-        raise BadInput(f"{len(problems)} problems\n{lines}", source=source) from None
+        more = max(len(found), len(items) if len(items) > MOST_ERRORS else 0)
+        rest = f"\n  and {more - len(problems):,} more" if more > len(problems) else ""
+        raise BadInput(f"{more:,} problems\n{lines}{rest}", source=source) from None
 
 
 def _by_key(model: type[BaseModel], items: Iterable[Any]) -> dict[KeyPath, list[Any]]:
@@ -73,13 +82,15 @@ def _written(model: type[BaseModel], loc: KeyPath) -> KeyPath:
 
 def _sentence(model: type[BaseModel], path: KeyPath, items: list[Any]) -> tuple[str, str, str]:
     """(key path, what was wrong, remedy) of the pydantic errors about one key."""
-    item, key = items[0], ".".join(str(part) for part in path) or "the file"
+    item, key = items[0], printable(".".join(str(part)[:LONGEST_KEY] for part in path)) or "the file"
     if item["type"] == "extra_forbidden":
         return key, "unknown key", suggest(str(path[-1]), field_names(model, path[:-1]))
     if item["type"] == "missing":
         return key, "is missing", "add it"
     if item["type"] == "model_type":
         return key, f"got {item['input']!r:.80}, expected a mapping of keys to values", _example(model, path)
+    if item["type"] == "too_short" and not item["input"]:
+        return key, f"got {item['input']!r}, which is empty", "name at least one"
     if item["type"] == "value_error":
         message = item["msg"].removeprefix("Value error, ")
         what, _, remedy = message.rpartition("; ")
@@ -107,7 +118,7 @@ def _example(model: type[BaseModel], path: KeyPath) -> str:
 
 def suggest(word: str, known: list[str]) -> str:
     """'did you mean ...?' when a known name is near, else the known names."""
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(word[:LONGEST_KEY], known, n=1, cutoff=0.6)
     if near:
         return f"did you mean '{near[0]}'?"
     return f"known here: {', '.join(sorted(known))}" if known else "take it out"

@@ -12,7 +12,10 @@ def finite(value: Any) -> float | None:
     """`value` as a float, None where it is absent, not a number or not finite."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
-    return float(value) if math.isfinite(value) else None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:  # an integer that no float holds
+        return None
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -86,6 +89,11 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
+def shown(text: str) -> str:
+    """Lines as they leave for a terminal: each `printable`."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
 def gist(error: BaseException) -> str:
-    """The first line of an error's message, shortened."""
-    return next(iter(str(error).strip().splitlines()), "no message")[:200]
+    """The first line of an error's message, shortened and printable."""
+    return printable(next(iter(str(error).strip().splitlines()), "no message")[:200])

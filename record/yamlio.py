@@ -2,7 +2,8 @@
 
 PyYAML implements YAML 1.1, where ``1e-4`` is a string, ``no`` is False and a duplicate key wins
 silently. The loader here follows the YAML 1.2 core schema on those points and refuses what a
-config never needs: anchors and aliases, tags, several documents, files over 1 MiB.
+config never needs: anchors and aliases, tags, octal written with a bare zero, several documents, texts that nest more
+than 20 deep or are over 1 MiB.
 """
 
 from __future__ import annotations
@@ -13,18 +14,33 @@ from typing import Any
 
 import yaml
 
+from record import files
 from record.errors import BadInput
 
 MAX_BYTES = 1 << 20
+MAX_LEVELS = 20
+MAX_VALUES = 20_000
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """SafeLoader with YAML 1.2 numbers and booleans, and unique keys."""
+    """SafeLoader with YAML 1.2 numbers and booleans, unique keys, and limits."""
+
+    depth = values = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise _problem(self.peek_event(), "anchors and aliases are not supported; write the value out")
-        return super().compose_node(parent, index)
+        event = self.peek_event()
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
+            raise _problem(event, "anchors and aliases are not supported; write the value out")
+        if getattr(event, "tag", None) is not None:
+            raise _problem(event, f"the tag {event.tag[:40]!r} is not supported; write the value alone")
+        if self.depth >= MAX_LEVELS:
+            raise _problem(event, f"nests more than {MAX_LEVELS} deep; write it flatter")
+        if self.values >= MAX_VALUES:
+            raise _problem(event, f"holds more than {MAX_VALUES:,} keys and values; is this the right file?")
+        self.depth, self.values = self.depth + 1, self.values + 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
@@ -39,11 +55,15 @@ class _StrictLoader(yaml.SafeLoader):
 
 
 _StrictLoader.yaml_implicit_resolvers = {
-    first: [(tag, regexp) for tag, regexp in resolvers if tag.endswith((":null", ":int"))]
+    first: [(tag, regexp) for tag, regexp in resolvers if tag.endswith(":null")]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _StrictLoader.add_implicit_resolver(
     "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
+_StrictLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:int", re.compile(r"^(?:[-+]?[0-9]{1,40}|0x[0-9a-fA-F]{1,32}|0o[0-7]{1,32})$"),
+    list("-+0123456789"),
 )
 _StrictLoader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
@@ -51,6 +71,18 @@ _StrictLoader.add_implicit_resolver(
                r"|\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"),
     list("-+0123456789."),
 )
+
+
+def _integer(loader: _StrictLoader, node: Any) -> int:
+    """An integer as YAML 1.2 writes it; 010, which YAML 1.1 reads as octal, is refused: people mean ten, or eight."""
+    text = loader.construct_scalar(node)
+    if re.fullmatch(r"[-+]?0[0-9]+", text):
+        ten = text.lstrip("-+0") or 0
+        raise _problem(node, f"got {text}, a number that begins with 0; write {ten}, or 0o for octal")
+    return int(text, 0)
+
+
+_StrictLoader.add_constructor("tag:yaml.org,2002:int", _integer)
 
 
 def _problem(node: Any, text: str) -> yaml.MarkedYAMLError:
@@ -68,11 +100,8 @@ def load_mapping(path: str | Path) -> dict[str, Any]:
         raise BadInput("no such file", source=path, remedy="check the path, or write one with 'lam init'")
     if path.is_dir():
         raise BadInput("is a folder, expected a YAML file", source=path, remedy="name the file inside it")
-    if path.stat().st_size > MAX_BYTES:
-        raise BadInput(f"has {path.stat().st_size:,} bytes, at most {MAX_BYTES:,} are read", source=path,
-                       remedy="a config is a short text; is this the right file?")
     try:
-        text = path.read_bytes().decode("utf-8")
+        text = files.read_record(path, MAX_BYTES).decode("utf-8")
     except UnicodeDecodeError as error:
         raise BadInput(f"is not UTF-8 text (byte {error.start})", source=path,
                        remedy="save it as UTF-8") from None
@@ -112,3 +141,7 @@ class _Dumper(yaml.SafeDumper):
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
+
+
+# So that a word which looks like one is quoted.
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^0o[0-7]+$"), ["0"])

@@ -145,7 +145,7 @@ def test_a_trial_outside_its_sweep_is_refused(tmp_path: Path) -> None:
     folder = write_sweep(tmp_path / "s")
     journal = folder / "journal-000001.jsonl"
     journal.write_text(journal.read_text().replace('"t0001"', '"../../etc"'))
-    with pytest.raises(BadInput, match=r"got trial '../../etc', expected a plain name"):
+    with pytest.raises(BadInput, match=r"trial: got '../../etc', expected a plain name"):
         read_study(folder)
 
 

@@ -118,7 +118,7 @@ def test_damage_before_the_last_event_is_said_and_not_skipped(
     spoil(kept, 2, change)
     with pytest.raises(Damaged, match=message):
         kept.events()
-    with pytest.raises(EnvironmentFailed, match=message), kept.session():
+    with pytest.raises(Damaged, match=message), kept.session():
         raise AssertionError("a session began on a damaged journal")
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from record.errors import BadInput, EnvironmentFailed
+from record.errors import BadInput, Damaged, EnvironmentFailed
 from record.journal import journals
 from record.journal.events import (
     Failed,
@@ -135,7 +135,7 @@ def test_damage_in_the_middle_is_said_and_not_skipped(tmp_path: Path) -> None:
     segment = segments(tmp_path)[0]
     lines = segment.read_text().splitlines()
     segment.write_text("\n".join([*lines[:2], lines[2][:10], *lines[3:]]) + "\n")
-    with pytest.raises(EnvironmentFailed, match=r"journal-000001.jsonl:3: not JSON.*restore the journal from a copy"):
+    with pytest.raises(Damaged, match=r"journal-000001.jsonl:3: not JSON.*restore the journal from a copy"):
         Journal(tmp_path)
 
 

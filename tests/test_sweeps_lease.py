@@ -85,7 +85,7 @@ def test_what_a_driver_writes_after_it_lost_its_claim_does_not_count(disk: Disk,
             os.utime(claim, (time.time() - 99,) * 2)
         with journal_on(disk, tmp_path) as second:
             first.append(Suggested(trial="void", params={}))
-            first.append(Suggested(trial="void too", params={}))
+            first.append(Suggested(trial="void-too", params={}))
             second.append(Suggested(trial="counts", params={}))
             assert [event.trial for event in second.store.read()] == ["t0000", "t0001", "t0002", "counts"]
             fill(second, 5)

@@ -13,7 +13,6 @@ What is missing, half-written or not a number is read around and said in `notes`
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,13 +21,14 @@ from pathlib import Path
 from typing import Any
 
 from analysis.read.sources import ENDED, is_run, is_sweep, journal
-from record import documents, files, yamlio
+from record import documents, files
 from record.errors import BadInput
 from record.health.facts import of_config, steps_per_epoch
 from record.journal import events
-from record.run import RunFolder
+from record.run import RunFolder, check_epoch_record
 from record.text import printable
 from record.workload import workload
+from record.workload.metric import check_values
 
 Record = dict[str, Any]
 EPOCHS, EMBEDDINGS, SUMMARY = "epoch_metrics.jsonl", "embedding_metrics.jsonl", "metrics.json"
@@ -98,12 +98,14 @@ def _ours(folder: Path) -> Recorded:
     run = RunFolder(folder)
     known = run.document()
     rows, notes = _lines(run.metrics_file)
-    latest = {row["epoch"]: row for row in rows if "epoch" in row}
+    latest = {row["epoch"]: check_epoch_record(row, str(run.metrics_file)) for row in rows if "epoch" in row}
     records = tuple(latest[epoch] for epoch in sorted(latest))
-    config = yamlio.load_mapping(run.config_file) if run.config_file.exists() else {}
+    config = run.config() if run.config_file.exists() else {}
     if not config:
         notes.append("config.yaml is missing: rules that need K or the grace are not judged")
     trained = workload.find(known.workload)
+    for record in records:
+        check_values(record, trained.metrics, f"{run.metrics_file}:epoch {record['epoch']}")
     facts = of_config(config, steps_per_epoch(records), trained.settling_steps(config)) if config else {}
     told = _told_by_the_sweep(folder)
     state = ENDED.get(told.event, known.state) if told else known.state
@@ -171,7 +173,7 @@ def _summary(path: Path, notes: list[str]) -> Record:
         notes.append(f"{path.name} is missing: validation losses are not judged")
         return {}
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = files.parse_json(files.read_record(path))
     except ValueError:
         notes.append(f"{path.name} is half-written: validation losses are not judged")
         return {}
@@ -257,10 +259,10 @@ def _lines(path: Path) -> tuple[list[Record], list[str]]:
         return float(token.lower())
 
     bad = 0
-    lines = [line for line in path.read_bytes().split(b"\n") if line.strip()]
+    lines = [line for line in files.read_record(path).split(b"\n") if line.strip()]
     for number, line in enumerate(lines, 1):
         try:
-            value = json.loads(line, parse_constant=constant)
+            value = files.parse_json(line, parse_constant=constant)
         except ValueError:
             if number == len(lines):
                 notes.append(f"{path.name}: the last line is half-written and is left out")

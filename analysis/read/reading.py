@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.read.sources import STATUS_OF, epoch_records, is_sweep, journal, record_folder
-from record import documents, files, yamlio
+from record import documents, files
 from record.bounds import Bound
 from record.errors import BadInput
 from record.journal import events
@@ -174,14 +174,15 @@ def _read_trial(path: Path, label: str, state: str | None = None, **known: Any) 
     """A run folder as a trial; `state` where a journal knows better than run.json."""
     run = RunFolder(path)
     known_run = run.document() if run.exists() else None
-    config = files.flat(yamlio.load_mapping(run.config_file)) if run.config_file.exists() else {}
-    reason = known.pop("reason", None)
+    config = files.flat(run.config()) if run.config_file.exists() else {}
+    reason, trained = known.pop("reason", None), known.pop("workload", None) or workloads.default()
     if not reason and known_run and known_run.reason:
         reason = {"rule": "failed", "sentence": known_run.reason}
     return Trial(
         label=printable(label), id=printable(known.pop("id", label)), path=path,
         state=state or (STATUS_OF[known_run.state] if known_run else "started"), config=config,
-        identity=known_run.as_written() if known_run else {}, records=epoch_records(run), reason=reason or {}, **known,
+        identity=known_run.as_written() if known_run else {}, reason=reason or {}, workload=trained,
+        records=epoch_records(run, trained), **known,
     )
 
 
@@ -229,12 +230,9 @@ def _trial_states(journal: Iterable[events.JournalEvent]) -> dict[str, tuple[eve
         if not isinstance(event, events.Change):
             continue
         name = event.trial
-        if Path(name).name != name:
-            raise BadInput(f"got trial {name!r}, expected a plain name", source="journal",
-                           remedy="this folder was not written by a sweep; do not trust it")
         if isinstance(event, events.Suggested):
             states[name] = event, event
-        elif name in states:
+        else:
             states[name] = states[name][0], event
     return states
 

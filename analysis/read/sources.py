@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from record import files
 from record.documents import RunState
-from record.errors import BadInput, Damaged, EnvironmentFailed
+from record.errors import BadInput, EnvironmentFailed
 from record.journal import journals
 from record.journal.events import FINAL, JournalEvent, Status
 from record.run import RunFolder
+from record.workload.metric import check_values
+from record.workload.workload import Workload
 
 # The state of a run as the status that a trial would have.
 STATUS_OF: dict[RunState, Status] = {"running": "started", "finished": "completed", "failed": "failed",
@@ -52,40 +56,39 @@ def journal(folder: Path) -> list[JournalEvent]:
     """Every event of a sweep in order of its sequence number.
 
     Raises:
-        BadInput: it is damaged before its last line, or an event is missing.
+        Damaged: before its last line, or an event is missing.
         EnvironmentFailed: it is kept on a store that does not answer.
     """
-    try:
-        return list(journals.read(folder))
-    except Damaged as error:
-        raise BadInput(str(error)) from None
+    return list(journals.read(folder))
 
 
-def epoch_records(run: RunFolder) -> tuple[dict[str, Any], ...]:
+def epoch_records(run: RunFolder, trained: Workload) -> tuple[dict[str, Any], ...]:
     """The epoch records of a run, in order.
 
     Raises:
-        BadInput: a line before the last is damaged.
+        BadInput: a line before the last is damaged, or a value is not of its metric's kind.
     """
-    try:
-        return tuple(run.metrics())
-    except (ValueError, KeyError, TypeError) as error:
-        raise BadInput(f"is damaged ({error})", source=run.metrics_file,
-                       remedy="restore it from a copy, or take the run out") from None
+    records = tuple(run.metrics())
+    for record in records:
+        check_values(record, trained.metrics, f"{run.metrics_file}:epoch {record['epoch']}")
+    return records
 
 
-def save(path: Path, text: str) -> Path:
-    """Replace `path` atomically.
+def save(path: Path, text: str, write: Callable[[Path, str], Path] = files.write_text) -> Path:
+    """Replace `path` atomically, by `write`.
 
     Raises:
         BadInput: the place cannot be written to.
         EnvironmentFailed: the disk failed or is full; what was there is untouched.
     """
     try:
-        return files.write_text(path, text)
+        return write(path, text)
     except (PermissionError, NotADirectoryError, FileExistsError, FileNotFoundError) as error:
         raise BadInput(f"cannot be written ({error.strerror})", source=path,
                        remedy="check its permissions, or choose another place") from None
     except OSError as error:
+        if error.errno == errno.EROFS:
+            raise BadInput(f"cannot be written ({error.strerror})", source=path,
+                           remedy="choose another place with -o") from None
         raise EnvironmentFailed(f"{path}: cannot be written ({error.strerror}); make room and give the same command "
                                 "again") from None

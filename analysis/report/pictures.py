@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import base64
 import io
+import math
+import re
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,10 +16,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from analysis.read.reading import Trial
+from record import files
+from record.errors import BadInput
 
 PANELS = ("Frame", "True next frame", "Prediction, its own action", "Prediction, another action", "Difference")
+MOST_BYTES = 1 << 28  # hundreds of strips of the largest pictures
+UNREADABLE = (OSError, ValueError, KeyError, IndexError, zipfile.BadZipFile, zlib.error, BadInput)
 MIN_SIDE = 144
 MAX_STRIPS = 4
+
+_NAME = re.compile(r"epoch-([0-9]{1,9})\.npz")
 
 
 @dataclass(frozen=True)
@@ -53,20 +62,21 @@ class Strips:
 
 def strips_of(trial: Trial, epoch: int | None) -> Strips:
     """Strips of the validation at `epoch`, or of the nearest one before it, or of the first one."""
-    found = {int(path.stem.removeprefix("epoch-")): path for path in trial.path.glob("samples/epoch-*.npz")
-             if path.stem.removeprefix("epoch-").isdigit()}
+    named = ((_NAME.fullmatch(path.name), path) for path in trial.path.glob("samples/epoch-*.npz"))
+    found = {int(name[1]): path for name, path in named if name}
     if not found:
         return Strips(trial.label, None, (), "No picture was recorded: the data has no codec back to pixels.")
     before = [number for number in found if epoch is None or number <= epoch]
     chosen = max(before) if before else min(found)
     try:
         return Strips(trial.label, chosen, _read(found[chosen]))
-    except (OSError, ValueError, KeyError, IndexError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         return Strips(trial.label, chosen, (), f"{found[chosen].name} cannot be read ({error}).")
 
 
 def _read(path: Path) -> tuple[Strip, ...]:
-    with np.load(path, allow_pickle=False) as data:
+    with np.load(io.BytesIO(files.read_record(path, MOST_BYTES)), allow_pickle=False) as data:
+        _check_size(data.zip)
         names = dict(enumerate(str(name) for name in data["action_names"]))
         return tuple(
             _strip(data["pictures"][index], data["codes"][index],
@@ -74,6 +84,24 @@ def _read(path: Path) -> tuple[Strip, ...]:
                    str(data["files"][index]), int(data["frames"][index]))
             for index in range(min(MAX_STRIPS, len(data["pictures"])))
         )
+
+
+def _check_size(archive: zipfile.ZipFile) -> None:
+    """Refuse arrays that unpack to more than pictures are, by what the archive says before anything is unpacked.
+
+    Python unpacks no more of an entry than it says; what an array's own header asks for beyond that is memory that is
+    never touched, so it is held to the entry's size as well.
+
+    Raises:
+        ValueError: an entry is too large, or its array would be.
+    """
+    for entry in archive.infolist():
+        with archive.open(entry) as file:
+            version = np.lib.format.read_magic(file)
+            read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
+            shape, _, kind = read(file)
+        if entry.file_size > MOST_BYTES or math.prod(shape) * kind.itemsize > entry.file_size:
+            raise ValueError(f"{entry.filename} asks for {math.prod(shape) * kind.itemsize:,} bytes")
 
 
 def _strip(pictures: NDArray[np.uint8], codes: NDArray[np.integer], actions: tuple[str, ...], file: str,

@@ -176,6 +176,9 @@ def _curve(trials: Sequence[Trial], objective: str, followed: workload.Curve) ->
     ))
 
 
+HISTOGRAM = "val/codebook_histogram"
+
+
 def _slice(knob: str, standings: Sequence[Standing]) -> Slice:
     return Slice(knob, tuple((item.label, item.status, item.params[knob], float(item.value))
                              for item in standings if knob in item.params and item.value is not None))
@@ -190,8 +193,18 @@ def _pictured(trials: dict[str, Trial], standings: Sequence[Standing], winner: s
 
 
 def _histograms(trials: Sequence[Trial], objective: str) -> list[Histogram]:
-    return [Histogram(trial.label, judge(trial, objective).status, last["epoch"], tuple(int(n) for n in counts))
-            for trial in trials for last in trial.validated[-1:] if (counts := last.get("val/codebook_histogram"))]
+    return [Histogram(trial.label, judge(trial, objective).status, last["epoch"], counts)
+            for trial in trials for last in trial.validated[-1:] if (counts := _counts(last.get(HISTOGRAM)))]
+
+
+def _counts(values: Any) -> tuple[int, ...]:
+    """How often each code was used; empty where that is not what was recorded."""
+    numbers = [finite(value) for value in values] if isinstance(values, list) else []
+    return tuple(int(number or 0) for number in numbers) if all(map(_is_count, numbers)) else ()
+
+
+def _is_count(number: float | None) -> bool:
+    return number is not None and 0 <= number < 2**53
 
 
 def _provenance(study: Study) -> list[tuple[str, str]]:

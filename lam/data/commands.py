@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -41,7 +42,7 @@ def demo(
         return
     typer.echo(f"wrote {made.written} clips of {game} to {folder}")
     typer.echo(f"the codec explains {share(made.explained_variance, digits=1)} of what differs from the mean picture")
-    typer.echo(f"next: lam data inspect {folder}")
+    typer.echo(f"next: {shlex.join(['lam', 'data', 'inspect', str(folder)])}")
 
 
 def manifest(

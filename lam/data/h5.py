@@ -9,9 +9,9 @@ a file would read anything on the machine, or silently read zeros.
 from __future__ import annotations
 
 import functools
-import json
 import logging
 import math
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +31,8 @@ EMBEDDINGS = "embeddings"
 ACTIONS = "actions"
 CODEC = "codec"
 UNKNOWN_ACTION = -1
+LARGE_BYTES = 1 << 28  # below, what it unpacks to does no harm
+MOST_EXPANSION = 200  # of constant latents it is 1,000, of others 1 to 4
 EXPECTED = "expected [N_chunks, C, T_latent, H, W] of floats"
 
 
@@ -76,8 +78,10 @@ def list_files(folder: str | Path) -> list[str]:
         raise BadInput(what, source=folder, remedy="check the path, or make a demonstration with 'lam data demo'")
     names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".h5") and entry.name[0] != ".")
     if not names:
-        raise BadInput("holds no .h5 file", source=folder,
-                       remedy="name the folder with the latents, or make a demonstration with 'lam data demo'")
+        others = sum(entry.suffix in (".hdf5", ".hdf", ".he5") for entry in folder.iterdir())
+        raise BadInput("holds no .h5 file", source=folder, remedy=f"rename its {others} HDF5 files so that they end in "
+                       ".h5" if others else "name the folder with the latents, or make a demonstration with 'lam data "
+                       "demo'")
     return names
 
 
@@ -149,6 +153,7 @@ def dataset(file: h5py.File | h5py.Group, name: str, path: str | Path) -> h5py.D
                        remedy="copy the data into the file")
     _check_filters(item, path)
     _check_written(item, path)
+    _check_expansion(item, path)
     return item
 
 
@@ -193,6 +198,15 @@ def _check_written(data: h5py.Dataset, path: str | Path) -> None:
                        key=data.name.lstrip("/"), remedy="write the file again, it is incomplete")
 
 
+def _check_expansion(data: h5py.Dataset, path: str | Path) -> None:
+    """Refuse a large dataset that next to nothing on the disk unpacks to: no latents compress like that."""
+    unpacked = data.size * data.dtype.itemsize
+    stored = min(data.id.get_storage_size(), os.stat(path).st_blocks * 512)
+    if unpacked > LARGE_BYTES and unpacked > MOST_EXPANSION * stored:
+        raise BadInput(f"takes {stored:,} bytes and unpacks to {unpacked:,}, which no latents do", source=path,
+                       key=data.name.lstrip("/"), remedy="encode the video again, or take the file out")
+
+
 def _check_embeddings(data: h5py.Dataset, path: str | Path) -> None:
     shape = list(data.shape) if data.shape is not None else None
     if shape is None or len(shape) != 5:
@@ -226,7 +240,7 @@ def _action_names(file: h5py.File, path: str | Path) -> tuple[str, ...]:
     if text is None:
         return ()
     try:
-        names = json.loads(text)
+        names = files.parse_json(text)
         if isinstance(names, list) and all(isinstance(name, str) for name in names):
             return tuple(names)
     except (TypeError, ValueError):

@@ -9,7 +9,6 @@ NaN and infinite latents are found here, before anything trains on them.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -36,6 +35,7 @@ INDEX = "index.json"
 BEAT = "lock.beat"
 VERSION = 1
 SILENCE_SECONDS = 600.0  # a holder of the lock that finished no file for so long is taken for dead
+LARGEST = 1e15  # of a latent; squares of larger ones are beyond a float32, and training ends in NaN
 READ_BYTES = 32 << 20  # latents decoded at a time while a file is scanned
 
 
@@ -224,10 +224,11 @@ def _statistics(data: h5py.Dataset, path: Path) -> dict[str, NDArray[np.float64]
 
 
 def _check_finite(block: NDArray[np.float32], first: int, path: Path) -> None:
-    finite = np.isfinite(block).all(axis=(1, 2, 3, 4))
+    finite = (np.abs(block) <= LARGEST).all(axis=(1, 2, 3, 4))
     if not finite.all():
         bad = int(finite.argmin())
-        kind = "NaN" if np.isnan(block[bad]).any() else "infinity"
+        worst = float(np.max(np.abs(block[bad])))  # NaN where there is one
+        kind = "NaN" if np.isnan(worst) else "infinity" if np.isinf(worst) else f"values up to {worst:.3g}"
         raise BadInput(f"holds {kind} in chunk {first + bad}", source=path, key=EMBEDDINGS,
                        remedy="encode the video again, or take the file out of the data folder")
 
@@ -243,13 +244,13 @@ def _check_values(actions: NDArray[np.integer], info: FileInfo, path: Path) -> N
 def stored_records(folder: Path) -> dict[str, FileRecord]:
     """The stored index; one that cannot be read counts as empty, because it can be made again."""
     try:
-        values = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        values = files.parse_json(files.read_record(folder / INDEX))
         if values["version"] != VERSION:
             return {}
         return {name: FileRecord.model_validate(record) for name, record in values["files"].items()}
     except FileNotFoundError:
         return {}
-    except (ValueError, KeyError, TypeError, AttributeError, ValidationError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, ValidationError, BadInput) as error:
         log.warning("%s: cannot be used (%s); the files are read again", folder / INDEX, type(error).__name__)
         return {}
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -20,6 +19,7 @@ from lam.data.manifest import FILE_NAME, SPLITS, read_manifest
 from lam.data.statistics import pooled
 from lam.data.windows import open_split
 from record.errors import BadInput
+from record.progress import Screen
 
 SEQUENCE = 8  # latent frames of the windows that are timed
 
@@ -102,7 +102,9 @@ def inspect(folder: str | Path, batches: int = 0, cached: bool = False) -> Inspe
     notes += [f"{name}: every channel is constant" for name, record in records.items() if record.constant]
     mixed = _mixed_shapes(records)
     if mixed:
-        problems[mixed.partition(":")[0]] = mixed
+        odd = mixed.partition(":")[0]
+        problems[odd] = mixed
+        records = {name: record for name, record in records.items() if name != odd}
     elif splits and batches and not problems:
         speed = _time(folder, records, batches, cached)
         return _inspection(folder, records, split_of, problems, notes, splits, speed)
@@ -172,7 +174,7 @@ def _time(folder: Path, records: dict[str, FileRecord], batches: int, cached: bo
 
 def show(found: Inspection) -> None:
     """Print an inspection as tables."""
-    console = Console()
+    console = Screen()
     for part in _render(found):
         console.print(part, soft_wrap=isinstance(part, str))  # a table fits the screen, a message stays one line
 

@@ -7,7 +7,6 @@ run silently unvalidated.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -181,8 +180,8 @@ def _read_splits(path: Path, folder: Path) -> Splits:
     if not path.is_file():
         raise BadInput("no such file", source=path, remedy=f"write one with 'lam data manifest {folder}'")
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
+        values = files.parse_json(files.read_record(path))
+    except ValueError as error:
         raise BadInput(f"not valid JSON: {error}", source=path,
                        remedy=f"write it again with 'lam data manifest {folder}'") from None
     if not isinstance(values, dict):

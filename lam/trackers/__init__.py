@@ -7,6 +7,6 @@ the config's group `tracking` asks for them.
 
 from __future__ import annotations
 
-from lam.trackers.run import RunTrackers, sync
+from lam.trackers.run import RunTrackers, check_address, sync
 
-__all__ = ["RunTrackers", "sync"]
+__all__ = ["RunTrackers", "check_address", "sync"]

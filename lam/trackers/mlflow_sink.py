@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 from lam.metrics import with_tflops
@@ -41,7 +42,7 @@ class MlflowSink:
 
     def later(self) -> str:
         """Records are sent again from the run folder."""
-        return f"lam sync {self._view.folder}"
+        return shlex.join(["lam", "sync", str(self._view.folder), "--mlflow", str(self._tracking.mlflow)])
 
     def abandon(self) -> None:
         """Nothing of MLflow outlives the thread."""

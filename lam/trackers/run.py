@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from typing import Any
 
 from lam.config import RunConfig, of_run
@@ -12,6 +13,7 @@ from record.errors import BadInput, EnvironmentFailed
 from record.run import RunFolder
 from record.tracking import feed, view
 from record.tracking.feed import Feed, Sink
+from record.tracking.mlflow_client import is_named
 from record.tracking.view import RunView
 from record.workload.settings import TrackingConfig
 
@@ -57,6 +59,21 @@ def sinks(tracking: TrackingConfig, run: RunView) -> list[Sink]:
     if tracking.mlflow is not None:
         found.append(MlflowSink(tracking, run))
     return found
+
+
+def check_address(folder: RunFolder, tracking: TrackingConfig, named: str | None) -> None:
+    """Refuse to send records, and the sender's credentials, to an address that only the run's config names.
+
+    Args:
+        named: what was named on the command line.
+
+    Raises:
+        BadInput: nobody but the config names the address.
+    """
+    if tracking.mlflow is not None and not is_named(tracking.mlflow, named):
+        raise BadInput(f"names {tracking.mlflow!r}, and nothing was sent there", source=folder.config_file,
+                       key="tracking.mlflow", remedy="if the records belong there, give the same command with "
+                       f"--mlflow {shlex.quote(tracking.mlflow)}, or set MLFLOW_TRACKING_URI to it")
 
 
 def sync(folder: RunFolder, tracking: TrackingConfig) -> list[str]:

@@ -6,7 +6,9 @@ safetensors. Both are replaced whole, so that a kill at any moment leaves the on
 
 from __future__ import annotations
 
+import contextlib
 import pickle
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -16,8 +18,9 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from record import files
-from record.errors import BadInput
+from record.errors import BadInput, is_out_of_memory
 from record.run import LAST_STATE
+from record.text import gist
 
 
 def save_state(folder: Path, state: dict[str, Any]) -> None:
@@ -47,10 +50,30 @@ def load_state(folder: Path, device: torch.device) -> dict[str, Any] | None:
         return None
     try:
         state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
-        raise BadInput(f"cannot be read as a checkpoint ({error})", source=path,
-                       remedy="delete it to train this run from the start") from None
+    except (RuntimeError, EOFError, OSError, KeyError, ValueError, pickle.UnpicklingError) as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]  # torch's advice is to run its code
+        raise _no_state(path, f"cannot be read as a checkpoint ({first.partition('. ')[0]})") from None
     return state
+
+
+@contextlib.contextmanager
+def restoring(folder: Path) -> Iterator[None]:
+    """Whatever a state that is not this run's makes fail in the with-block is a fault of its file.
+
+    Raises:
+        BadInput: something failed.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
+        why = f"{type(error).__name__}: {gist(error)}"
+        raise _no_state(folder / LAST_STATE, f"is no state of this run ({why})") from None
+
+
+def _no_state(path: Path, what: str) -> BadInput:
+    return BadInput(what, source=path, remedy="delete it to train this run from the start")
 
 
 def save_weights(folder: Path, name: str, model: nn.Module) -> None:

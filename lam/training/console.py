@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from lam import codebook
@@ -21,8 +20,9 @@ from lam.model.lam import LatentActionModel
 from lam.training import checkpoints, loop
 from record import files
 from record.errors import AnswerIsNo, BadInput
+from record.progress import Screen
 from record.run import RunFolder
-from record.text import seen, share
+from record.text import printable, seen, share
 
 COLUMNS = (
     ("epoch", "epoch", "{:.0f}"), ("train loss", "train/loss", "{:.4f}"), ("val MSE", "val/mse_loss", "{:.4f}"),
@@ -40,7 +40,8 @@ def show_training(config: RunConfig, run_dir: Path) -> None:
         AnswerIsNo: the run diverged, or a health rule aborted it.
     """
     folder = RunFolder(run_dir)
-    done = len(folder.metrics())
+    folder.check_free(config.mapping())
+    done = len(folder.metrics()) if folder.exists() else 0
     if done:
         print(f"resuming {run_dir} after epoch {done}")
     print(" ".join(title.rjust(WIDTH) for title, _, _ in COLUMNS), "  state")
@@ -55,8 +56,8 @@ def _print_health(folder: RunFolder, epoch: int) -> None:
     """What fired or cleared at this epoch; what is only informative is left to `lam monitor`."""
     for event in folder.health():
         if event["epoch"] == epoch and event["severity"] != "info":
-            print(f"{event['severity']}: {event['rule']} {event['event']} (value {seen(event['value'])}, threshold "
-                  f"{event['threshold']})", flush=True)
+            print(printable(f"{event['severity']}: {event['rule']} {event['event']} (value {seen(event['value'])}, "
+                            f"threshold {event['threshold']})"), flush=True)
 
 
 def show_overfit(config: RunConfig, most_steps: int) -> None:
@@ -141,7 +142,7 @@ def _print_evaluation(result: dict[str, Any], path: Path) -> None:
     for key, value in result["metrics"].items():
         shown = f"{value:.5g}" if isinstance(value, float) else str(value)
         table.add_row(key.replace("val/", ""), shown)
-    console = Console()
+    console = Screen()
     console.print(table)
     found = result["probe"]
     if found is None:

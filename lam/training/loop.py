@@ -296,11 +296,12 @@ class Run:
 
     def _restore(self, state: dict[str, Any] | None) -> None:
         if state is not None:
-            self.stepper.restore(state)
-            self.sums.restore(state["sums"])
-            self.patience.best, self.patience.stale = state["patience"]
-            for name in STATE_FIELDS:
-                setattr(self, name, state[name])
+            with checkpoints.restoring(self.folder.checkpoints):
+                self.stepper.restore(state)
+                self.sums.restore(state["sums"])
+                self.patience.best, self.patience.stale = state["patience"]
+                for name in STATE_FIELDS:
+                    setattr(self, name, state[name])
         self.folder.keep_until(self.epoch)
         records = self.folder.metrics()
         if records:  # killed after the record that aborts it: nothing more is trained

@@ -100,7 +100,6 @@ _ABSENT: Any = object()
 
 def series(records: Iterable[Mapping[str, Any]], key: str) -> tuple[list[float], list[float]]:
     """(epochs, finite values) of one key."""
-    pairs = [(float(record["epoch"]), float(record[key])) for record in records
-             if isinstance(record.get(key), (int, float)) and math.isfinite(record[key])
-             and isinstance(record.get("epoch"), (int, float))]
-    return [epoch for epoch, _ in pairs], [value for _, value in pairs]
+    pairs = [(as_number(record.get("epoch")), as_number(record.get(key))) for record in records]
+    known = [(epoch, value) for epoch, value in pairs if not math.isnan(epoch) and math.isfinite(value)]
+    return [epoch for epoch, _ in known], [value for _, value in known]

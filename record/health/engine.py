@@ -144,6 +144,8 @@ def _simple(table: Table, rule: Rule) -> _State | str:
     if any(isinstance(limit, float) and math.isnan(limit) for limit in limits):
         return "its threshold, patience or phase needs a fact about the run that is not known"
     raw = table.values(rule.metric)
+    if raw.dtype.kind in "OU" and rule.comparison not in ("is", "is_not"):
+        return f"{expressions.text(rule.metric)} holds words, and a number is judged"
     if rule.statistic == "nonfinite":
         flags = table.nonfinite.get(rule.metric, np.zeros(len(table), bool)) if isinstance(rule.metric, str) else None
         raw = flags.astype(np.float64) if flags is not None else (~np.isfinite(raw)).astype(np.float64)

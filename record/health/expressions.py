@@ -77,7 +77,7 @@ def evaluate(expression: Expression, lookup: Callable[[str], Array], matching: C
         return lookup(expression)
     if not isinstance(expression, Operation):
         return np.asarray(expression, dtype=np.float64)
-    parts = [evaluate(operand, lookup, matching) for operand in _spread(expression, matching)]
+    parts = [_numbers(evaluate(operand, lookup, matching)) for operand in _spread(expression, matching)]
     with np.errstate(all="ignore"):
         if expression.name in _MAPS:
             return _MAPS[expression.name](parts[0])
@@ -88,6 +88,11 @@ def evaluate(expression: Expression, lookup: Callable[[str], Array], matching: C
     if expression.name == "divide":
         result = np.where(np.isinf(result), np.nan, result)
     return result
+
+
+def _numbers(values: Array) -> Array:
+    """The values, NaN where they are words, with which nothing can be computed."""
+    return np.full(values.shape, np.nan) if values.dtype.kind in "OU" else values
 
 
 def _spread(operation: Operation, matching: Callable[[str], Iterable[str]]) -> list[Expression]:

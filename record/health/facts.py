@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
+from record.files import as_number
 from record.health.engine import Finding, judge_records
 from record.health.profile import Profile, load
 
@@ -39,7 +40,7 @@ def of_config(config: Mapping[str, Any], steps_per_epoch: int, settling_steps: i
         every number and word of the config by its name, and `steps_per_epoch`, `grace_epochs` (epochs before
         collapse is judged) and `collapse_patience` (validations in a row that must show it).
     """
-    facts: dict[str, float | str] = {key: value if isinstance(value, str) else float(value)
+    facts: dict[str, float | str] = {key: value if isinstance(value, str) else as_number(value)
                                      for key, value in config.items() if isinstance(value, (str, int, float))}
     health = config.get("health") or {}
     grace = health.get("grace_epochs")

@@ -7,7 +7,6 @@ added is read and kept; a field that is wrong is damage, named with its file and
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +15,9 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from record import files
+from record.documents import Int, Plain
 from record.errors import Damaged, EnvironmentFailed
+from record.journal.trial_id import TrialId
 
 VERSION = 1
 
@@ -39,12 +40,12 @@ class Reason(BaseModel):
                       "hung, ended_early, invalid_config, codebook_collapsed (`collapse` in older journals), or the "
                       "health rule that aborted the run")
     sentence: str = Field(description="the reason in words")
-    epochs_saved: int = Field(0, description="epochs that its budget would still have given it")
-    rung: int | float | None = Field(None, description="where it was judged: epochs, or TFLOP")
-    value: int | float | None = Field(None, description="what was judged: the result at the rung, under median the "
+    epochs_saved: Int = Field(0, description="epochs that its budget would still have given it")
+    rung: Int | float | None = Field(None, description="where it was judged: epochs, or TFLOP")
+    value: Int | float | None = Field(None, description="what was judged: the result at the rung, under median the "
                                       "best so far")
-    cutoff: int | float | None = Field(None, description="what it would have had to reach")
-    peers: int | None = Field(None, description="how many were compared")
+    cutoff: Int | float | None = Field(None, description="what it would have had to reach")
+    peers: Int | None = Field(None, description="how many were compared")
     paused: bool = Field(False, description="true where it was paused and never promoted")
 
     def as_written(self) -> dict[str, Any]:
@@ -81,9 +82,9 @@ class Session(JournalEvent):
     """A driver begins to work."""
 
     name: str = Field(description="the sweep's")
-    pid: int = Field(description="the driver's process")
+    pid: Int = Field(description="the driver's process")
     host: str = Field(description="its machine")
-    budget: dict[str, int | float] = Field({}, description="limits of the sweep from here on")
+    budget: dict[str, Int | float] = Field({}, description="limits of the sweep from here on")
 
 
 class SweepStarted(Session):
@@ -115,7 +116,7 @@ class SweepInterrupted(JournalEvent):
 class TrialEvent(JournalEvent):
     """Something happened to a trial."""
 
-    trial: str = Field(description="id of the trial")
+    trial: TrialId = Field(description="id of the trial")
 
 
 class Change(TrialEvent):
@@ -127,7 +128,7 @@ class Change(TrialEvent):
 class Measured(JournalEvent):
     """What one validated epoch came to."""
 
-    epoch: int = Field(description="from 1")
+    epoch: Int = Field(description="from 1")
     objective: float | None = Field(description="the first one; null = not finite")
     verdict: str = Field(description="live, collapsed, actions_ignored, nonfinite or no_codes")
     error: float | None = Field(None, description="the workload's error, which decides between equals; in older "
@@ -135,7 +136,7 @@ class Measured(JournalEvent):
     metrics: dict[str, float | None] = Field({}, description="a few val/* keys")
     tflops: float | None = Field(description="operations since the trial began")
     seconds: float | None = Field(0.0, description="training time since the trial began")
-    step: int = Field(0, description="optimizer steps since the trial began")
+    step: Int = Field(0, description="optimizer steps since the trial began")
     values: dict[str, float | None] = Field({}, description="with further objectives or constraints: their metrics")
     violation: float | None = Field(0.0, description="with constraints: 0 inside, null = not measured")
 
@@ -148,7 +149,7 @@ class Measured(JournalEvent):
 
 class _Taken(JournalEvent):
     source: str = Field(description="`<sweep>/<id>`")
-    params: dict[str, Any] = Field(description="as this sweep would have suggested them")
+    params: dict[str, Plain] = Field(description="as this sweep would have suggested them")
     state: Status = Field(description="how it ended there")
 
 
@@ -162,11 +163,11 @@ class Suggested(Change):
     """The searcher made a new trial."""
 
     event: Literal["suggested"] = "suggested"
-    params: dict[str, Any] = Field(description="{knob: value}, what the sampler chose; inactive conditional knobs "
+    params: dict[str, Plain] = Field(description="{knob: value}, what the sampler chose; inactive conditional knobs "
                                    "are absent")
     attrs: dict[str, Any] = Field({}, description="where the sampler keeps something")
-    seed: int | None = Field(None, description="where a config is trained several times")
-    repeats: str | None = Field(None, description="id of the first training of its config, on all but that one")
+    seed: Int | None = Field(None, description="where a config is trained several times")
+    repeats: TrialId | None = Field(None, description="id of the first training of its config, on all but that one")
 
 
 class Started(Change):
@@ -185,21 +186,21 @@ class TrialInterrupted(Change):
     """It comes back under the same id; of a paused trial: it is promoted."""
 
     event: Literal["interrupted"] = "interrupted"
-    epoch: int = Field(description="its last validated epoch, 0 before the first")
+    epoch: Int = Field(description="its last validated epoch, 0 before the first")
 
 
 class Completed(Change):
     """The trial had its full budget, or stopped by itself."""
 
     event: Literal["completed"] = "completed"
-    epoch: int = Field(description="its last validated epoch")
+    epoch: Int = Field(description="its last validated epoch")
     objective: float | None = Field(description="its best; null = none was finite")
 
 
 class Cut(Change):
     """The trial was ended from outside."""
 
-    epoch: int = Field(description="its last validated epoch, 0 before the first")
+    epoch: Int = Field(description="its last validated epoch, 0 before the first")
     reason: Reason = Field(description="why")
 
 
@@ -247,7 +248,7 @@ def read_event(line: bytes, where: str = "the event") -> JournalEvent:
     try:
         event: JournalEvent = _READER.validator.validate_json(line, strict=True)
     except ValidationError as error:
-        event = _otherwise(json.loads(line), where, error)
+        event = _otherwise(files.parse_json(line), where, error)
     if event.seq < 1:
         raise _lacks_its_head(where)
     if event.time is _UNWRITTEN:
@@ -284,7 +285,8 @@ def _problem(error: ValidationError) -> str:
     field = ".".join(map(str, item["loc"][1:]))
     if item["type"] == "missing":
         return f"{field} is missing"
-    return f"{field}: got {item['input']!r:.80}, {item['msg'][0].lower()}{item['msg'][1:]}"
+    said = item["msg"].removeprefix("Value error, ")
+    return f"{field}: got {item['input']!r:.80}, {said[0].lower()}{said[1:]}"
 
 
 def _lacks_its_head(where: str) -> Damaged:

@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
+from record import files
 from record.errors import BadInput, Damaged, EnvironmentFailed
 from record.journal import events
 
@@ -128,8 +129,10 @@ def load_parts(
 
 def _read_object(filesystem: FileSystem, path: str) -> bytes:
     with filesystem.open_input_stream(path) as stream:
-        content: bytes = stream.read()
-        return content
+        content: bytes = stream.read(files.MOST_BYTES + 1)
+    if len(content) > files.MOST_BYTES:
+        raise ValueError(f"{path} is larger than {files.MOST_BYTES:,} bytes")
+    return content
 
 
 def accepted(found: dict[int, tuple[Key, events.JournalEvent]]) -> tuple[list[events.JournalEvent], int | None]:

@@ -7,13 +7,13 @@ sweep folder. Its events are the same in both: numbered 1, 2, 3, ... without gap
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from record import documents
+from record import documents, files
 from record.errors import BadInput, Damaged
-from record.journal import events, journal_objects
+from record.journal import events, journal_objects, trust
 
 # Parts of names of URI options that carry a secret.
 _SECRET = ("key", "secret", "token", "password", "sig", "credential")
@@ -47,7 +47,11 @@ def place(uri: str, name: str) -> Path | str:
 
 
 def home(folder: str | Path) -> Path | str:
-    """Where the journal of the sweep in `folder` is kept, by its sweep.json."""
+    """Where the journal of the sweep in `folder` is kept, by its sweep.json.
+
+    Raises:
+        BadInput: sweep.json is damaged, or names a server that the reader has not allowed (`record.journal.trust`).
+    """
     file = Path(folder) / "sweep.json"
     if not file.exists():
         return Path(folder)
@@ -57,6 +61,7 @@ def home(folder: str | Path) -> Path | str:
         return Path(folder)
     if wrong := problem(str(uri)):
         raise BadInput(wrong, source=file, key="spec.journal", remedy="restore sweep.json from a copy")
+    trust.check(str(uri), file, "spec.journal")
     return place(str(uri), known.name)
 
 
@@ -74,9 +79,34 @@ def read(folder: str | Path) -> Iterator[events.JournalEvent]:
 def read_at(where: Path | str) -> Iterator[events.JournalEvent]:
     """The events kept at a `place`; see `read`."""
     if isinstance(where, Path):
-        return _in_folder(where)
+        return coherent(_in_folder(where), where)
     filesystem, root = journal_objects.connect(where)
-    return iter(journal_objects.read_objects(filesystem, root, where))
+    return coherent(journal_objects.read_objects(filesystem, root, where), where)
+
+
+def coherent(found: Iterable[events.JournalEvent], where: Path | str) -> Iterator[events.JournalEvent]:
+    """The same events, as long as each is about a trial that an earlier one suggested, and none is suggested twice.
+
+    Raises:
+        Damaged: the first one that is not.
+    """
+    trials: set[str] = set()
+    for event in found:
+        if isinstance(event, events.TrialEvent):
+            if wrong := _stranger(event, trials):
+                raise Damaged(f"{where}: event {event.seq}: {event.event}: {wrong}; restore the journal from a copy")
+            trials.add(event.trial)
+        yield event
+
+
+def _stranger(event: events.TrialEvent, trials: set[str]) -> str | None:
+    """What is wrong with the trials that an event names, given those suggested before."""
+    if not isinstance(event, events.Suggested):
+        return None if event.trial in trials else f"trial {event.trial!r} was never suggested"
+    if event.trial in trials:
+        return f"trial {event.trial!r} was suggested before"
+    stranger = event.repeats is not None and event.repeats not in trials
+    return f"repeats trial {event.repeats!r}, which was never suggested" if stranger else None
 
 
 def segments(folder: str | Path) -> list[Path]:
@@ -88,7 +118,7 @@ def _in_folder(folder: Path) -> Iterator[events.JournalEvent]:
     expected = 1
     for segment in segments(folder):
         try:
-            for event in events.read_lines(segment.read_bytes(), segment):
+            for event in events.read_lines(files.read_record(segment), segment):
                 if event.seq != expected:
                     raise Damaged(f"{segment}: the event after number {expected - 1} has number {event.seq}; "
                                   "restore the journal from a copy of the sweep folder")

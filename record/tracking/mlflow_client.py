@@ -22,6 +22,15 @@ PARAMS = 100  # params in one call, likewise
 PARAM_LENGTH = 6000
 
 
+def is_named(uri: str, named: str | None = None) -> bool:
+    """Whether the person at work has named this tracking store: a folder's records alone send nothing anywhere.
+
+    Args:
+        named: what was named on the command line; default: the environment's MLFLOW_TRACKING_URI.
+    """
+    return uri == (os.environ.get("MLFLOW_TRACKING_URI") if named is None else named)
+
+
 class Experiment:
     """One MLflow experiment of a tracking store; made where it is missing."""
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
+
+from record.errors import BadInput
 
 Direction = Literal["up", "down", "none"]
 Reduction = Literal["mean", "sums", "counts", "last", "max", "min", "std", "status"]
@@ -49,6 +52,26 @@ class Metric:
         if self.evaluate_only:
             return "evaluate"
         return "validation" if self.key.startswith(("val/", "validation/")) else "training"
+
+
+def check_values(record: Mapping[str, Any], metrics: Mapping[str, Metric], where: str | Path) -> None:
+    """Refuse a record in which a metric has a value of a kind that it never has.
+
+    Raises:
+        BadInput: naming the key and the value.
+    """
+    for key in record.keys() & metrics.keys():
+        if not _fits(metrics[key], record[key]):
+            raise BadInput(f"got {record[key]!r:.80}, expected a number or null", source=where, key=key,
+                           remedy="restore it from a copy, or take the run out")
+
+
+def _fits(metric: Metric, value: Any) -> bool:
+    if isinstance(value, str):
+        return metric.reduction == "status" and metric.direction == "none"
+    if isinstance(value, list):
+        return metric.reduction == "counts"
+    return value is None or isinstance(value, (bool, int, float))
 
 
 def is_validated(record: Mapping[str, Any]) -> bool:

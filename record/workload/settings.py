@@ -118,6 +118,6 @@ def absolute_profile(config: Settings, folder: Path) -> dict[str, Any]:
 
 
 def resolve(path: str, folder: Path) -> Path:
-    """The absolute path of one that is relative to the current folder, or else to `folder`."""
+    """The absolute path of one that a file in `folder` states: relative to it, or else to the current folder."""
     beside = folder / path
-    return (beside if not Path(path).exists() and beside.exists() else Path(path)).absolute()
+    return (beside if beside.exists() else Path(path)).absolute()

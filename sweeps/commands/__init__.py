@@ -53,10 +53,11 @@ def launch(
 
 def plan(spec: SpecFile) -> None:
     """Check a sweep's YAML and say what it would do; starts no trial."""
+    from record.text import printable
     from sweeps.commands.planning import plan as describe
 
     for line in describe(spec):
-        typer.echo(line)
+        typer.echo(printable(line))
 
 
 def status(
@@ -84,15 +85,16 @@ def explain(
 ) -> None:
     """Why each trial ended, in a sentence; and what early stopping saved."""
     from record.errors import BadInput
-    from record.schema import suggest
+    from record.text import printable
     from sweeps.journal import folders
     from sweeps.views import summary
 
     sweep, state = folders.open_sweep(folder)
     if trial is not None and trial not in state.trials:
-        raise BadInput(f"has no trial {trial!r}", source=folder, remedy=suggest(trial, list(state.trials)))
+        raise BadInput(f"has no trial {trial!r}", source=folder, remedy=f"its trials are {', '.join(state.trials)}"
+                       if len(state.trials) <= 5 else f"its trials are {min(state.trials)} to {max(state.trials)}")
     for line in summary.explain(sweep, state, trial):
-        typer.echo(line)
+        typer.echo(printable(line))
 
 
 def extend(
@@ -126,6 +128,7 @@ def replay(
     from dataclasses import asdict
 
     from record import files
+    from record.text import printable
     from sweeps.journal import folders
     from sweeps.journal.journal import read
     from sweeps.scheduling.replaying import replay_policy as play
@@ -136,7 +139,7 @@ def replay(
         typer.echo(json.dumps(files.jsonable([asdict(outcome) for outcome in outcomes]), indent=2))
         return
     for outcome in outcomes:
-        typer.echo(outcome.sentence())
+        typer.echo(printable(outcome.sentence()))
 
 
 def optuna(
@@ -147,7 +150,7 @@ def optuna(
     from sweeps.views.exporting import export
 
     name, trials = export(folder, to)
-    typer.echo(f"wrote study {name} with {trials} trials; open it with: optuna-dashboard {to}")
+    typer.echo(f"wrote study {name} with {trials} trials; open it with: {shlex.join(['optuna-dashboard', to])}")
 
 
 def confirm(
@@ -158,14 +161,14 @@ def confirm(
     quiet: Quiet = False,
 ) -> None:
     """Train the best trials again on fresh seeds; the same command does only what is missing."""
-    from record.text import short
+    from record.text import printable, short
     from sweeps.commands.confirming import confirm as run
     from sweeps.commands.launching import Options
 
     found = run(folder, top, seeds, Options(address=address, quiet=quiet, again=_this_command()))
     for row in found.trials:
-        typer.echo(f"{row.trial}: {found.objective} {short(row.mean)} [{short(row.low)}, {short(row.high)}] over "
-                   f"{len(row.seeds)} fresh seeds, {row.live} of them live")
+        typer.echo(printable(f"{row.trial}: {found.objective} {short(row.mean)} [{short(row.low)}, {short(row.high)}] "
+                             f"over {len(row.seeds)} fresh seeds, {row.live} of them live"))
     for pair in found.differences:
         typer.echo(f"{pair.a} - {pair.b}: {short(pair.mean)} [{short(pair.low)}, {short(pair.high)}]")
     typer.echo(f"wrote {folder / 'confirm.json'}")

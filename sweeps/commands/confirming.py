@@ -20,6 +20,7 @@ from rich.console import Console
 
 from record import documents, standing
 from record.errors import AnswerIsNo, BadInput
+from record.progress import Screen
 from record.run import RunFolder
 from record.standing import t_interval
 from record.workload.settings import Settings
@@ -68,7 +69,7 @@ def confirm(folder: str | Path, top: int, seeds: int, options: launching.Options
         BadInput: no sweep, a count below 1, or data that is not the sweep's.
         AnswerIsNo: the sweep has no trial to confirm, or a run did not train to the end.
     """
-    options, console = options or launching.Options(), console or Console(file=sys.stdout)
+    options, console = options or launching.Options(), console or Screen(file=sys.stdout)
     for name, count in (("--top", top), ("--seeds", seeds)):
         if count < 1:
             raise BadInput(f"got {count}, expected 1 or more", source=name)
@@ -155,8 +156,9 @@ class _ConfirmJobs:
         verdict = self._sweep.workload.verdict(record)
         self._losses.pop(job_id, None)
         if is_judged(record, verdict):
-            self._say(display.line(result_event(self._sweep.spec, job_id, record, verdict),
-                                   self._reruns[job_id].config.num_epochs))
+            rerun = self._reruns[job_id]
+            told = result_event(self._sweep.spec, rerun.trial, record, verdict).model_copy(update={"trial": job_id})
+            self._say(display.line(told, rerun.config.num_epochs))
         if verdict == "nonfinite" or record["epoch"] >= self._reruns[job_id].config.num_epochs:
             self._ended.add(job_id)
         return job_id not in self._ended

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from record import yamlio
 from record.errors import BadInput, EnvironmentFailed
+from record.progress import Screen
 from record.schema import build
 from sweeps.commands import launching
 from sweeps.journal import folders, stores
@@ -35,7 +36,7 @@ def extend(folder: str | Path, more: Mapping[str, float], space_file: str | Path
         EnvironmentFailed: disk or Ray failed; the message names the command that goes on.
     """
     folder = Path(folder).absolute()
-    options, console = options or launching.Options(), console or Console(file=sys.stdout)
+    options, console = options or launching.Options(), console or Screen(file=sys.stdout)
     sweep, state = folders.open_sweep(folder)
     if not more and space_file is None:
         raise BadInput("nothing to add", source="lam sweep extend", remedy="for example --trials 20, or --space FILE")

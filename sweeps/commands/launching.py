@@ -19,6 +19,7 @@ from rich.console import Console
 
 from record.errors import AnswerIsNo, BadInput, EnvironmentFailed, Interrupted
 from record.journal import events
+from record.progress import Screen
 from record.workload.settings import Settings
 from sweeps.journal import folders, stores
 from sweeps.journal.journal import Journal
@@ -31,7 +32,7 @@ from sweeps.spec.sections import Resources
 from sweeps.spec.space import corners
 from sweeps.spec.spec import Sweep
 from sweeps.views import display, summary
-from sweeps.views.tracking import SweepTracker
+from sweeps.views.tracking import SweepTracker, allowed
 from sweeps.workers import ray_session
 from sweeps.workers.signals import Signals
 
@@ -83,11 +84,11 @@ def launch(path: str | Path, storage: str | Path | None = None, options: Options
         EnvironmentFailed: disk or Ray failed; the same call resumes.
         Interrupted: a signal came; the same call resumes.
     """
-    options, console = options or Options(), console or Console(file=sys.stdout)
+    options, console = options or Options(), console or Screen(file=sys.stdout)
     sweep = load(path)
     folder = folders.sweep_folder(sweep, storage)
     folders.check_same(sweep, folder)
-    for warning in [*checks.warnings(sweep), *folders.shrunk(sweep, folder)]:
+    for warning in [*checks.warnings(sweep), *folders.shrunk(sweep, folder), *folders.kept_to_itself(sweep)]:
         console.print(f"warning: {warning}", markup=False, soft_wrap=True)
     return run_in(sweep, folder, options, console)
 
@@ -110,7 +111,7 @@ def run_in(sweep: Sweep, folder: Path, options: Options, console: Console) -> Sw
             if found is not None:
                 warm.check_begun(found, journal.state)
             if not is_over(sweep, journal.state):
-                with tracked(sweep, journal):
+                with tracked(sweep, journal, console):
                     _run(sweep, journal, options, console, found)
             elif journal.state.finished is None:  # its driver was killed after the last trial
                 _begin(sweep, journal)
@@ -199,18 +200,19 @@ def _finish(sweep: Sweep, journal: Journal) -> None:
 
 
 @contextlib.contextmanager
-def tracked(sweep: Sweep, journal: Journal) -> Iterator[None]:
+def tracked(sweep: Sweep, journal: Journal, console: Console) -> Iterator[None]:
     """The sweep in MLflow, where the base config asks for it, for the length of a with-block."""
-    tracker = SweepTracker(journal.folder, sweep.base.tracking, journal.store.read())
-    with contextlib.closing(tracker):
+    tracking, said = allowed(sweep.base.tracking, sweep.source)
+    if said:
+        console.print(said, highlight=False, markup=False, soft_wrap=True)
+    with contextlib.closing(SweepTracker(journal.folder, tracking, journal.store.read())) as tracker:
         journal.listen = tracker.event
         yield
 
 
 @contextlib.contextmanager
-def trial_machinery(
-    options: Options, folder: Path, sweep: Sweep, console: Console
-) -> Iterator[tuple[Signals, int, Path]]:
+def trial_machinery(options: Options, folder: Path, sweep: Sweep,
+                    console: Console) -> Iterator[tuple[Signals, int, Path]]:
     """Ray and the signal handlers for the length of a with-block.
 
     Yields:

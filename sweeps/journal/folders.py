@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -10,9 +11,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from record import documents, files, provenance
+from record import documents, files, provenance, yamlio
 from record.errors import BadInput, EnvironmentFailed
-from record.journal import journals
+from record.journal import journals, trust
 from record.journal.events import Session
 from record.schema import build
 from record.workload import workload
@@ -78,6 +79,14 @@ def shrunk(sweep: Sweep, folder: Path) -> list[str]:
     return [f"{folder}: its budget is lowered ({', '.join(lines)}); 'lam sweep extend' raises it again"]
 
 
+def kept_to_itself(sweep: Sweep) -> list[str]:
+    """A warning where the journal's URI names a server, to which other commands do not connect unasked."""
+    uri = sweep.spec.journal
+    if uri is None or trust.is_plain(uri) or trust.is_allowed(uri, os.environ.get(trust.ALLOWED, "")):
+        return []
+    return [f"{sweep.source}:journal: names a server; so that other commands read this sweep, {trust.words(uri)}"]
+
+
 def another_optuna(folder: Path, here: str | None = None) -> list[str]:
     """A warning where a sweep is resumed under another Optuna: what its samplers keep in the journal is private to it.
 
@@ -119,7 +128,7 @@ def _remedy(folder: Path | None = None) -> str:
 def is_extended(folder: Path) -> bool:
     """Whether the folder's own sweep.yaml says more than the one that was launched."""
     file = folder / "sweep.yaml"
-    return file.exists() and file.read_text(encoding="utf-8").startswith(EXTENDED)
+    return file.exists() and files.read_record(file, yamlio.MAX_BYTES).startswith(EXTENDED.encode())
 
 
 def resume_command(folder: Path) -> str:
@@ -200,8 +209,10 @@ def open_sweep(folder: str | Path) -> tuple[Sweep, SweepState]:
     """
     file = Path(folder) / "sweep.json"
     if not file.exists():
+        inside = sorted(child.parent.name for child in Path(folder).glob("*/sweep.json"))
         raise BadInput("holds no sweep (sweep.json is missing)", source=folder,
-                       remedy="name the folder that 'lam sweep launch' wrote, for example runs/vq")
+                       remedy=f"name one of those inside it: {', '.join(inside[:5])}" if inside else
+                       "name the folder that 'lam sweep launch' wrote, for example runs/vq")
     found = known(Path(folder))
     # The space is rebuilt from what was asked, since the plain dump also writes the kinds that are null.
     spec = build(SweepSpec, {**found.spec, "space": found.asked.get("space")}, file)

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from record.errors import Damaged, EnvironmentFailed
-from record.journal import events, journal_objects
+from record.journal import events, journal_objects, journals
 from record.journal.journal_objects import READERS, ObjectPart
 from sweeps.journal.lease import Lease, refused
 
@@ -49,7 +49,7 @@ class ObjectStore:
 
     def read(self) -> Iterator[events.JournalEvent]:
         """All events in order."""
-        return iter(journal_objects.read_objects(self._filesystem, self._root, self.where))
+        return journals.coherent(journal_objects.read_objects(self._filesystem, self._root, self.where), self.where)
 
     def append(self, seq: int, line: bytes) -> None:
         """Write the event with number `seq`; it is stored when this returns.

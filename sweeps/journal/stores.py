@@ -20,12 +20,14 @@ from record import files
 from record.errors import BadInput, EnvironmentFailed
 from record.journal import journal_objects, journals
 from record.journal.events import JournalEvent
+from record.text import printable
 from sweeps.journal import lease
 from sweeps.journal.objects import ObjectStore
 
 SEGMENT_EVENTS = 5000
 LOCK_TRIES = 4
 LOCK_PAUSE_SECONDS = 0.05
+LONGEST_HOLDER = 1000  # characters of what names the holder of a lock
 
 
 class Store(Protocol):
@@ -221,10 +223,10 @@ class Lock:
     def _holder(self) -> str:
         self._handle.seek(0)
         try:
-            told = json.loads(self._handle.read())
-        except ValueError:
+            told = files.parse_json(self._handle.read(LONGEST_HOLDER))
+            return printable(f"process {told['pid']} on {told['host']} since {told['since']}")
+        except (ValueError, KeyError, TypeError):
             return "it has not said which"
-        return f"process {told['pid']} on {told['host']} since {told['since']}"
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:

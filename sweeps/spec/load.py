@@ -6,12 +6,14 @@ Nothing is started and nothing is written before that has passed; see `sweeps.sp
 from __future__ import annotations
 
 import itertools
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from record import yamlio
+from record import files, yamlio
 from record.errors import BadInput
+from record.journal import trust
 from record.schema import build
 from record.workload import workload
 from record.workload.settings import Settings, resolve
@@ -28,15 +30,26 @@ def load(path: str | Path) -> Sweep:
     """
     path = Path(path)
     values = yamlio.load_mapping(path)
+    _refuse_a_run_config(values, path)
     spec = build(SweepSpec, values, path)
+    if spec.journal and trust.is_a_record(path):
+        trust.check(spec.journal, path, "journal")
     trained = workload.find(spec.workload)
     _make_absolute(values["space"], trained.path_knobs, path.parent)
     spec = build(SweepSpec, values, path)
     given, base_source = _base_values(spec, path)
     base = _complete(spec, trained, trained.read(given, base_source), Path(base_source).parent)
-    sweep = Sweep(spec, base, str(path), path.read_text(encoding="utf-8"))
+    sweep = Sweep(spec, base, str(path), files.read_record(path).decode("utf-8"))
     checks.check(sweep, given)
     return sweep
+
+
+def _refuse_a_run_config(values: dict[str, Any], path: Path) -> None:
+    """Say in one sentence what would otherwise be an unknown key after the other."""
+    keys_of_runs = workload.default().config.model_fields.keys() - SweepSpec.model_fields.keys()
+    if values.keys() & keys_of_runs and not values.keys() & {"space", "budget"}:
+        raise BadInput("is a run config, expected a sweep file", source=path,
+                       remedy=shlex.join(["lam", "train", str(path)]))
 
 
 def _make_absolute(space: dict[str, Any], keys: Sequence[str], folder: Path) -> None:

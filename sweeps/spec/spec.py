@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +15,7 @@ from pydantic import Field, StrictInt, ValidationInfo, field_validator, model_va
 
 from record.bounds import Bound
 from record.errors import BadInput
+from record.files import NAME
 from record.journal import journals
 from record.schema import Strict, suggest
 from record.workload import workload as workloads
@@ -23,8 +23,6 @@ from record.workload.settings import Settings
 from record.workload.workload import DEFAULT, Workload
 from sweeps.spec.sections import Amount, Asha, Budget, Count, Policy, Resources, Scheduler, Search, Tpe
 from sweeps.spec.space import Knob, Scalar
-
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 class SweepSpec(Strict):
@@ -42,7 +40,7 @@ class SweepSpec(Strict):
     search: Search = Field(default_factory=lambda: Search(tpe=Tpe()))
     scheduler: Scheduler | None = Field(None, description="how trials end early; none: they do not")
     budget: Budget
-    seed: Annotated[StrictInt, Field(ge=0)] = 0
+    seed: Annotated[StrictInt, Field(ge=0, lt=2**32)] = 0
     seeds: Count = Field(1, description="trainings of a config, each with its own seed; the searcher sees the mean")
     resources: Resources = Field(default_factory=Resources)
     storage: str = Field("runs", description="folder that holds the sweeps")

@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from record.journal import events, journals
+from record.progress import Screen
 from record.text import short, words
 from sweeps.journal import folders, stores
 from sweeps.journal.state import SweepState, TrialState, ranking
@@ -174,7 +175,7 @@ def look(folder: Path) -> Seen:
 def show(seen: Seen) -> None:
     """Print the overview once, the sentences below the table."""
     lines = [*sentences(seen.sweep, seen.state, seen.at_work), *seen.notes]
-    Console().print(Group(table(seen.sweep, seen.state), *map(Text, lines)))
+    Screen().print(Group(table(seen.sweep, seen.state), *map(Text, lines)))
 
 
 def follow(folder: Path, seconds: float = 2.0, console: Console | None = None) -> None:
@@ -182,7 +183,7 @@ def follow(folder: Path, seconds: float = 2.0, console: Console | None = None) -
 
     Ctrl-C leaves.
     """
-    console = console or Console()
+    console = console or Screen()
     with contextlib.suppress(KeyboardInterrupt):
         if not console.is_terminal:
             _follow_lines(folder, seconds, console)

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from record import documents
-from record.journal import events
+from record.journal import events, trust
 from record.run import RunFolder
+from record.text import printable
 from record.tracking import feed, mlflow_client, view
 from record.tracking.feed import Feed
 from record.workload import workload
@@ -20,6 +21,23 @@ from record.workload.settings import TrackingConfig
 
 STATUS: dict[type[events.JournalEvent], str] = {
     events.Completed: "FINISHED", events.Stopped: "KILLED", events.Failed: "FAILED"}
+
+
+def allowed(tracking: TrackingConfig, source: str) -> tuple[TrackingConfig, str]:
+    """Where copies of a sweep's records go, and the sentence that says so before anything is sent.
+
+    Nothing is sent to an address that only the sweep's folder names: credentials of whoever works on it would go along.
+
+    Args:
+        source: the YAML that the sweep was read from.
+    """
+    if tracking.mlflow is None:
+        return tracking, ""
+    if trust.is_a_record(source) and not mlflow_client.is_named(tracking.mlflow):
+        return tracking.model_copy(update={"mlflow": None}), (
+            f"warning: {source} names MLflow at {tracking.mlflow!r}, and nothing is sent there; where the records "
+            "belong there, set MLFLOW_TRACKING_URI to it")
+    return tracking, f"MLflow: {printable(tracking.mlflow)}"
 
 
 class SweepTracker:
@@ -55,6 +73,7 @@ class MlflowSweepSink:
         self._folder, self._tracking = folder, tracking
         self._trials: dict[str, mlflow_client.MlflowRun] = {}
         self._described: set[str] = set()
+        self._running: set[str] = set()
 
     def open(self) -> None:
         """Begin the parent run, or find it: the same sweep folder is the same parent."""
@@ -74,12 +93,19 @@ class MlflowSweepSink:
             elif isinstance(event, events.SweepFinished):
                 self._parent.end("FINISHED", event.reason)
             elif isinstance(event, events.SweepInterrupted):
+                for trial in sorted(self._running):
+                    self._trials[trial].end("KILLED", f"the sweep was interrupted ({event.reason})")
+                self._running.clear()
                 self._parent.end("KILLED", event.reason)
 
     def _trial_event(self, event: events.TrialEvent) -> None:
         trial, ending = event.trial, STATUS.get(type(event))
         run = self._trial(trial, event.params if isinstance(event, events.Suggested) else {})
         self._describe(trial, run)
+        if isinstance(event, events.Started):
+            self._running.add(trial)
+        elif not isinstance(event, events.Result):
+            self._running.discard(trial)
         if ending or isinstance(event, events.Result):
             run.records(map(self._trained.views, RunFolder(self._folder / "trials" / trial).metrics()))
         if ending:

@@ -25,7 +25,9 @@ from sweeps.workers.signals import Signals
 # seconds, which loses nothing, since a trial goes on after its last checkpoint.
 STOP_SECONDS = 5
 STORE_BYTES = 100 * 1024**2  # trials exchange messages of a few kB
-LONGEST_SOCKET_FOLDER = 40  # Ray appends about 60 characters; the kernel takes 107
+LONGEST_SOCKET_FOLDER = 28  # our folder takes 15 characters, Ray's below it 64; the kernel takes 107
+# Where Tune names the variables that it copies from the driver into the environment of its workers.
+COPIED = ("ray.tune.execution.class_cache", "ENV_VARS_TO_PROPAGATE")
 
 # Read when ray.tune is imported or started, so they are set before either.
 _ENVIRONMENT = {
@@ -64,15 +66,37 @@ def session(address: str | None, log: Path, signals: Signals) -> Iterator[Path]:
     """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    scratch = Path(tempfile.mkdtemp(prefix="lam-", dir=_short_folder()))
-    with reaper.guarded(scratch), _quiet(log):
+    scratch = Path(tempfile.mkdtemp(prefix="lam-", dir=_short_folder()))  # 0700: Ray opens its own folder to everyone
+    with reaper.guarded(scratch), _quiet(log), without_secrets():
         import ray
 
-        _start(ray, address, scratch, log, signals)
+        _start(ray, address, scratch / "r", log, signals)
         try:
             yield scratch
         finally:
             ray.shutdown()
+
+
+@contextlib.contextmanager
+def without_secrets(place: tuple[str, str] = COPIED) -> Iterator[None]:
+    """Keep credentials out of the workers' runtime environments, which Ray writes into its logs in clear.
+
+    Tune copies AWS_* there for workers that save to S3; ours do not, and those of an embedded Ray inherit them anyway.
+
+    Raises:
+        EnvironmentFailed: this Ray keeps the list elsewhere.
+    """
+    module, name = place
+    copied = getattr(importlib.import_module(module), name, None)
+    if not isinstance(copied, set):
+        raise EnvironmentFailed(f"this Ray has no {module}.{name}, so it would log credentials; install "
+                                "a Ray that pyproject.toml allows")
+    secrets = {variable for variable in copied if variable.startswith("AWS_")}
+    copied -= secrets
+    try:
+        yield
+    finally:
+        copied |= secrets
 
 
 def _short_folder() -> str | None:

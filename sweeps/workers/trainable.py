@@ -61,8 +61,7 @@ class TrialTrainable(Trainable):
         self._silence = job["silence_seconds"]
         self._held = contextlib.ExitStack()
         try:
-            run_dir = Path(job["run_dir"])
-            run_dir.mkdir(parents=True, exist_ok=True)
+            run_dir = _made(Path(job["run_dir"]))
             _write_output_to(run_dir / "output.log")
             self._held.enter_context(_hold(run_dir / ".writer"))
             self._records = _records(job, run_dir)
@@ -191,6 +190,18 @@ def _reason(error: Exception) -> dict[str, str]:
     text = str(error) or "no message"
     remedy = f"; {MEMORY_REMEDY}" if rule == "out_of_memory" else ""
     return {"rule": rule, "sentence": f"training raised {type(error).__name__}: {text.splitlines()[0][:300]}{remedy}"}
+
+
+def _made(run_dir: Path) -> Path:
+    """The trial's folder, made where it is missing.
+
+    Raises:
+        EnvironmentFailed: a link stands in its place: what is written there would land in another folder.
+    """
+    if run_dir.is_symlink():
+        raise EnvironmentFailed(f"{run_dir} is a link, expected the trial's own folder; replace it by what it leads to")
+    run_dir.mkdir(parents=True, exist_ok=True)
+    return run_dir
 
 
 def _write_output_to(path: Path) -> None:
