@@ -12,6 +12,7 @@ import pytest
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # one worker a core: before numpy and torch, which read it once, are imported
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("RAY_AUTH_MODE", "token")  # read once, too: Ray starts with it, and is joined with it
 
 from object_disk import Disk
 
@@ -61,6 +62,15 @@ def s3_server() -> Iterator[str]:
         fs.FileSystem.from_uri("s3://bucket?allow_bucket_creation=true&region=us-east-1")[0].create_dir("bucket")
         yield "s3://bucket"
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def ray_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Ray that many sweeps may join, one after the other: most of a short sweep's time is the start of a Ray."""
+    import sweep_driver
+
+    with sweep_driver.shared_ray(tmp_path_factory.mktemp("ray") / "ray.log") as address:
+        yield address
 
 
 @pytest.fixture

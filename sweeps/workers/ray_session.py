@@ -67,6 +67,8 @@ def session(address: str | None, log: Path, signals: Signals) -> Iterator[Path]:
     """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    if address and _token().exists():  # `ray start` asks for the token it finds; who joins must be told to send it
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     scratch = Path(tempfile.mkdtemp(prefix="lam-", dir=_short_folder()))
     with reaper.guarded(scratch), _quiet(log):
         import ray
@@ -125,9 +127,14 @@ def _worker_environment() -> dict[str, Any]:
                          "PYTHONUNBUFFERED": "1"}}
 
 
+def _token() -> Path:
+    """Where Ray keeps its token."""
+    return Path.home() / ".ray" / "auth_token"
+
+
 def _protect_token() -> None:
     """Ray writes its token file readable by everyone; make it the owner's alone."""
-    token = Path.home() / ".ray" / "auth_token"
+    token = _token()
     if token.exists() and stat.S_IMODE(token.stat().st_mode) & 0o077:
         token.chmod(0o600)
 
