@@ -132,12 +132,12 @@ def test_a_trial_that_rays_memory_monitor_kills(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.long
-def test_a_driver_killed_at_random_moments(tmp_path: Path) -> None:
+def test_a_driver_killed_at_random_moments(tmp_path: Path, ray_address: str) -> None:
     """No trial is lost or run twice, every finished result is kept, and the trials are those of an untouched sweep."""
     settings: dict[str, Any] = {"space": PLAIN, "scheduler": {"asha": {"max_epochs": 9}}, "budget": {"trials": 8},
                                 "concurrency": 1, "search": {"tpe": {"n_startup_trials": 3}}}
     whole = spec(tmp_path, name="whole", **settings)
-    run(f"launch({str(whole)!r}, options=options)", epoch_seconds=0.03)
+    launch(whole, options=options(ray_address))
     path = spec(tmp_path, name="killed", **settings)
     folder = tmp_path / "runs" / "killed"
     generator = random.Random(3)
@@ -151,7 +151,7 @@ def test_a_driver_killed_at_random_moments(tmp_path: Path) -> None:
         events = list(read(folder))
         assert events[: len(kept)] == kept, "what was journalled stays"
         kept = events
-    run(f"launch({str(path)!r}, options=options)", epoch_seconds=0.03)
+    launch(path, options=options(ray_address))
     assert endings(state_of(folder)) == endings(state_of(tmp_path / "runs" / "whole"))
     for trial in state_of(folder).trials.values():
         assert [result.epoch for result in trial.results] == list(range(1, trial.epoch + 1))
