@@ -21,7 +21,8 @@ setup: $(READY) ## Make a virtual environment in .venv with the tested versions
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt \
+	  --editable '.[dev]'
 	@touch $@
 
 demo: $(READY) ## The main job on real video: data, sweep, confirmation, promotion, report

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,10 +13,24 @@ import pytest
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # one worker a core: before numpy and torch, which read it once, are imported
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("RAY_AUTH_MODE", "token")  # read once, too: Ray starts with it, and is joined with it
 
 from object_disk import Disk
 
 from lam.data import demo
+
+MEMORY, ROOM = Path("/dev/shm"), 2 * 1024**3
+
+
+def pytest_configure() -> None:
+    """Put the tests' files into memory where there is room: they force journals to the disk thousands of times."""
+    if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The slow ones first, so that no core waits at the end for the other one's last test."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture(scope="session")
@@ -61,6 +76,15 @@ def s3_server() -> Iterator[str]:
         fs.FileSystem.from_uri("s3://bucket?allow_bucket_creation=true&region=us-east-1")[0].create_dir("bucket")
         yield "s3://bucket"
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def ray_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Ray that many sweeps may join, one after the other: most of a short sweep's time is the start of a Ray."""
+    import sweep_driver
+
+    with sweep_driver.shared_ray(tmp_path_factory.mktemp("ray") / "ray.log") as address:
+        yield address
 
 
 @pytest.fixture

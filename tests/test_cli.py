@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import shutil
 import signal
 import subprocess
@@ -16,8 +15,8 @@ import h5py
 import numpy as np
 import pytest
 import torch
+import typed
 
-from lam.cli import main
 from record.errors import is_out_of_memory
 from sweeps.journal import folders
 from sweeps.spec.load import load
@@ -45,16 +44,9 @@ def lam(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def answer(folder: Path, *words: str) -> tuple[int, str]:
-    """(exit code, standard error) of the same in this process, which need not import everything again."""
-    before, told = signal.getsignal(signal.SIGTERM), io.StringIO()
-    try:
-        with contextlib.chdir(folder), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(told):
-            main([*words])
-    except SystemExit as end:
-        return int(end.code or 0), told.getvalue()
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    raise AssertionError("a command ends with its exit code")
+    """(exit code, standard error) of the same in this process."""
+    found = typed.lam(folder, *words)
+    return found.code, found.err
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from sweep_driver import options
 from torch import nn
 
 from lam import config as config_module
@@ -18,6 +19,8 @@ from lam.training import decay, loop
 from record import yamlio
 from record.errors import BadInput
 from record.run import RunFolder
+from sweeps.commands.extending import extend
+from sweeps.commands.launching import launch
 from sweeps.journal import folders
 
 OLD = Path(__file__).parent / "records_before"
@@ -115,12 +118,10 @@ def test_weights_that_multiply_decay_and_nothing_else(quantizer: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_sweep_of_before_is_extended_with_trials_like_its_own(tmp_path: Path) -> None:
-    from sweep_driver import run
-
+def test_a_sweep_of_before_is_extended_with_trials_like_its_own(tmp_path: Path, ray_address: str) -> None:
     folder = Path(shutil.copytree(OLD / "before", tmp_path / "before"))
     fingerprint = json.loads((folder / "sweep.json").read_text())["fingerprint"]
-    run(f"extend({str(folder)!r}, {{'trials': 1}}, options=options)")
+    extend(folder, {"trials": 1}, options=options(ray_address))
     assert json.loads((folder / "sweep.json").read_text())["fingerprint"] == fingerprint
     assert of_run(RunFolder(folder / "trials" / "t0007")).slots == "parallel"
-    run(f"launch({str(folder / 'sweep.yaml')!r}, {str(tmp_path)!r}, options=options)")  # over: no trial, no refusal
+    launch(folder / "sweep.yaml", tmp_path, options(ray_address))  # over: no trial, no refusal

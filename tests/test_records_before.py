@@ -11,13 +11,14 @@ import shutil
 from pathlib import Path
 
 import pytest
-from sweep_driver import run, state_of
+from sweep_driver import options, state_of
 
 from analysis.promote import promote
 from analysis.report.render import report_dict
 from analysis.report.report import build_report
 from lam import config
 from record.journal.events import FINAL
+from sweeps.commands.extending import extend
 from sweeps.journal import folders
 
 BEFORE = Path(__file__).parent / "records_before"
@@ -55,8 +56,8 @@ def test_its_sweep_is_the_one_that_the_folder_says(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_it_goes_on_with_more_trials(folder: Path) -> None:
-    run(f"extend({str(folder)!r}, {{'trials': 1}}, options=options)")
+def test_it_goes_on_with_more_trials(folder: Path, ray_address: str) -> None:
+    extend(folder, {"trials": 1}, options=options(ray_address))
     state = state_of(folder)
     assert list(state.trials) == [*TOLD, "t0007"]
     assert state.trials["t0007"].final

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import random
@@ -14,13 +15,15 @@ from typing import Any
 
 import psutil
 import pytest
-from sweep_driver import ROOT, calls, run, spec, start, state_of
+from rich.console import Console
+from sweep_driver import ROOT, calls, options, run, spec, start, state_of
 
 from analysis.monitor.monitor import examine
 from analysis.read import foreign
 from record import errors
-from record.errors import BadInput
+from record.errors import BadInput, EnvironmentFailed
 from sweeps.commands import extending
+from sweeps.commands.launching import Options, launch
 from sweeps.journal import folders
 from sweeps.journal.journal import read
 from sweeps.journal.state import SweepState
@@ -32,11 +35,11 @@ GIB = 1024**3
 PLAIN = {"weight_decay": {"uniform": [0.0, 0.8]}}
 
 
-def test_each_fault_ends_as_what_it_is_and_the_study_has_none_running(tmp_path: Path) -> None:
+def test_each_fault_ends_as_what_it_is_and_the_study_has_none_running(tmp_path: Path, ray_address: str) -> None:
     """NaN, an exception, a worker killed again and again, one without memory, one that hangs, and a healthy one."""
     path = spec(tmp_path, search="grid", scheduler="none", base={"data_dir": "nowhere", "num_epochs": 3},
                 space={"seed": {"choice": [1, 3, 4, 5, 7, 8]}}, budget={"trials": 99}, hang_minutes=0.2)
-    run(f"launch({str(path)!r}, options=options)")
+    launch(path, options=options(ray_address))
     folder = tmp_path / "runs" / "demo"
     state = state_of(folder)
     found = {trial.params["seed"]: (trial.status, trial.rule) for trial in state.trials.values()}
@@ -55,11 +58,11 @@ def test_each_fault_ends_as_what_it_is_and_the_study_has_none_running(tmp_path: 
     assert Counter(trial.state.name for trial in study.trials) == {"COMPLETE": 1, "FAIL": 5}
 
 
-def test_a_process_whose_training_failed_is_not_used_again(tmp_path: Path) -> None:
+def test_a_process_whose_training_failed_is_not_used_again(tmp_path: Path, ray_address: str) -> None:
     """As on a GPU, whose memory may stay taken: the next trial gets a fresh one, and no trial is lost."""
     path = spec(tmp_path, search="grid", scheduler="none", base={"data_dir": "nowhere", "num_epochs": 3},
                 space={"seed": {"choice": [1, 8, 11, 14, 21]}}, budget={"trials": 99}, concurrency=1)
-    run(f"launch({str(path)!r}, options=Options(**{{**common, 'train': 'fake_training:on_a_gpu'}}))")
+    launch(path, options=options(ray_address, train="fake_training:on_a_gpu"))
     folder = tmp_path / "runs" / "demo"
     found = {trial.params["seed"]: trial for trial in state_of(folder).trials.values()}
     assert {seed: trial.status for seed, trial in found.items()} == {
@@ -73,19 +76,19 @@ def test_a_process_whose_training_failed_is_not_used_again(tmp_path: Path) -> No
     assert len(set.union(*pids.values())) <= 3, "each failure costs a process, nothing else does"
 
 
-def test_data_that_a_worker_cannot_open_fails_no_trial(tmp_path: Path, tiny_data: Path) -> None:
+def test_data_that_a_worker_cannot_open_fails_no_trial(tmp_path: Path, tiny_data: Path, ray_address: str) -> None:
     """The driver has read it; then the disk it is on goes away, and comes back."""
     data = tmp_path / "mount"
     path = spec(tmp_path, space=PLAIN, search="random", scheduler="none", budget={"trials": 3},
                 base={"data_dir": str(data), "num_epochs": 2, "sequence_length": 3})
-    call = f"launch({str(path)!r}, options=Options(**{{**common, 'train': 'fake_training:reading'}}))"
-    _, err = run(call, code=3)
-    assert f"{data}:data_dir: no such folder" in err
-    assert "mend that, the same command then resumes" in err
+    asked = options(ray_address, train="fake_training:reading")
+    with pytest.raises(EnvironmentFailed, match="mend that, the same command then resumes") as refused:
+        launch(path, options=asked)
+    assert f"{data}:data_dir: no such folder" in str(refused.value)
     state = state_of(tmp_path / "runs" / "demo")
     assert {trial.status for trial in state.trials.values()} == {"interrupted"}
     data.symlink_to(tiny_data)
-    run(call)
+    launch(path, options=asked)
     assert [trial.status for trial in state_of(tmp_path / "runs" / "demo").trials.values()] == ["completed"] * 3
 
 
@@ -129,12 +132,12 @@ def test_a_trial_that_rays_memory_monitor_kills(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.long
-def test_a_driver_killed_at_random_moments(tmp_path: Path) -> None:
+def test_a_driver_killed_at_random_moments(tmp_path: Path, ray_address: str) -> None:
     """No trial is lost or run twice, every finished result is kept, and the trials are those of an untouched sweep."""
     settings: dict[str, Any] = {"space": PLAIN, "scheduler": {"asha": {"max_epochs": 9}}, "budget": {"trials": 8},
                                 "concurrency": 1, "search": {"tpe": {"n_startup_trials": 3}}}
     whole = spec(tmp_path, name="whole", **settings)
-    run(f"launch({str(whole)!r}, options=options)", epoch_seconds=0.03)
+    launch(whole, options=options(ray_address))
     path = spec(tmp_path, name="killed", **settings)
     folder = tmp_path / "runs" / "killed"
     generator = random.Random(3)
@@ -148,7 +151,7 @@ def test_a_driver_killed_at_random_moments(tmp_path: Path) -> None:
         events = list(read(folder))
         assert events[: len(kept)] == kept, "what was journalled stays"
         kept = events
-    run(f"launch({str(path)!r}, options=options)", epoch_seconds=0.03)
+    launch(path, options=options(ray_address))
     assert endings(state_of(folder)) == endings(state_of(tmp_path / "runs" / "whole"))
     for trial in state_of(folder).trials.values():
         assert [result.epoch for result in trial.results] == list(range(1, trial.epoch + 1))
@@ -170,7 +173,7 @@ def endings(state: SweepState) -> list[Any]:
              [(result.epoch, result.objective) for result in trial.results]) for trial in state.trials.values()]
 
 
-def test_a_full_disk_ends_the_sweep_resumably(tmp_path: Path) -> None:
+def test_a_full_disk_ends_the_sweep_resumably(tmp_path: Path, ray_address: str) -> None:
     """The journal's tenth write is refused as on a full disk."""
     path = spec(tmp_path, space=PLAIN, scheduler="none", base={"data_dir": "nowhere", "num_epochs": 5},
                 budget={"trials": 6}, concurrency=1)
@@ -179,27 +182,28 @@ def test_a_full_disk_ends_the_sweep_resumably(tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "demo"
     before = state_of(folder)
     assert before.seq == 9
-    run(f"launch({str(path)!r}, options=options)")
+    launch(path, options=options(ray_address))
     after = state_of(folder)
     assert len(after.with_status("completed")) == 6
     assert list(after.trials)[: len(before.trials)] == list(before.trials)
 
 
 @pytest.mark.long
-def test_a_disk_that_is_full_for_a_worker_ends_the_sweep_resumably(tmp_path: Path) -> None:
+def test_a_disk_that_is_full_for_a_worker_ends_the_sweep_resumably(tmp_path: Path, ray_address: str) -> None:
     path = spec(tmp_path, space={"seed": {"choice": [1, 12, 11]}}, search="grid", scheduler="none",
                 base={"data_dir": "nowhere", "num_epochs": 3}, budget={"trials": 6})
-    _, err = run(f"launch({str(path)!r}, options=options)", code=3)
-    assert "[Errno 28] No space left on device; all results so far are kept; mend that" in err
+    with pytest.raises(EnvironmentFailed,
+                       match=r"\[Errno 28\] No space left on device; all results so far are kept; mend that"):
+        launch(path, options=options(ray_address))
     assert state_of(tmp_path / "runs" / "demo").with_status("failed") == []
-    run(f"launch({str(path)!r}, options=options)")
+    launch(path, options=options(ray_address))
     assert len(state_of(tmp_path / "runs" / "demo").with_status("completed")) == 3
 
 
-def test_paused_trials_are_promoted_or_stopped(tmp_path: Path) -> None:
+def test_paused_trials_are_promoted_or_stopped(tmp_path: Path, ray_address: str) -> None:
     path = spec(tmp_path, space=PLAIN, search={"random": {}}, budget={"trials": 9}, concurrency=1,
                 scheduler={"asha": {"max_epochs": 9, "promote": True}}, seed=5)
-    run(f"launch({str(path)!r}, options=options)")
+    launch(path, options=options(ray_address))
     folder = tmp_path / "runs" / "demo"
     state, events = state_of(folder), list(read(folder))
     assert state.unfinished == []
@@ -214,10 +218,10 @@ def test_paused_trials_are_promoted_or_stopped(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-def test_seeds_extend_and_warm_start(tmp_path: Path) -> None:
+def test_seeds_extend_and_warm_start(tmp_path: Path, ray_address: str) -> None:
     path = spec(tmp_path, space=PLAIN, search="random", budget={"trials": 3}, seeds=2,
                 scheduler={"asha": {"max_epochs": 3}})
-    run(f"launch({str(path)!r}, options=options)")
+    launch(path, options=options(ray_address))
     folder = tmp_path / "runs" / "demo"
     state = state_of(folder)
     repeats = [trial for trial in state.trials.values() if trial.repeats]
@@ -226,7 +230,7 @@ def test_seeds_extend_and_warm_start(tmp_path: Path) -> None:
     assert all(trial.seed == 1 and trial.params == state.trials[trial.repeats].params for trial in repeats)
     wide = tmp_path / "wide.yaml"
     wide.write_text("space: {weight_decay: {uniform: [0.0, 0.9]}}\n")
-    run(f"extend({str(folder)!r}, {{'trials': 2}}, {str(wide)!r}, options)")
+    extending.extend(folder, {"trials": 2}, wide, options(ray_address))
     longer = state_of(folder)
     assert len(longer.configs) == 5
     assert list(longer.trials)[: len(state.trials)] == list(state.trials)
@@ -235,21 +239,24 @@ def test_seeds_extend_and_warm_start(tmp_path: Path) -> None:
         extending.extend(folder, {"trials": 2}, tmp_path / "sweep.yaml")
     other = spec(tmp_path, name="next", space={"weight_decay": {"uniform": [0.0, 1.0]}}, budget={"trials": 2},
                  scheduler={"asha": {"max_epochs": 3}})
-    out, _ = run(f"launch({str(other)!r}, options=Options(**common, warm_start={str(folder)!r}))")
+    terminal = io.StringIO()
+    launch(other, options=options(ray_address, warm_start=str(folder)), console=Console(file=terminal))
     taken = state_of(tmp_path / "runs" / "next").prior
-    assert f"warm start: {len(taken)} trials of demo taken over" in out
+    assert f"warm start: {len(taken)} trials of demo taken over" in terminal.getvalue()
     assert len(taken) == len(longer.with_status("completed", "stopped"))
     assert len(state_of(tmp_path / "runs" / "next").trials) == 2
 
 
-def test_a_trial_is_the_same_in_a_fresh_process_and_as_the_fifth_of_an_actor(tmp_path: Path, tiny_data: Path) -> None:
+def test_a_trial_is_the_same_in_a_fresh_process_and_as_the_fifth_of_an_actor(
+    tmp_path: Path, tiny_data: Path, ray_address: str
+) -> None:
     """Real training: what an actor did before leaves no trace in the numbers."""
     base = {"data_dir": str(tiny_data), "sequence_length": 3, "embed_dim": 16, "encoder_depth": 1, "decoder_depth": 1,
             "head_dim": 16, "patch_dim": 16, "codebook_dim": 8, "num_epochs": 2, "steps_per_epoch": 3, "batch_size": 8,
             "eval_sequences": 16, "sample_count": 0, "threads": 1, "device": "cpu", "warmup_steps": 2}
     path = spec(tmp_path, base=base, search="random", scheduler="none", budget={"trials": 5}, concurrency=1,
                 space={"learning_rate": {"loguniform": [1e-4, 1e-2]}, "quantizer": {"choice": ["ema", "vq"]}})
-    run(f"launch({str(path)!r}, options=Options())")
+    launch(path, options=Options(address=ray_address))
     fifth = tmp_path / "runs" / "demo" / "trials" / "t0005"
     alone = tmp_path / "alone"
     code = ("from lam.config import of_run; from lam.training import loop; from record.run import RunFolder\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import signal
@@ -12,10 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sweep_driver import calls, left_over, run, spec, start, state_of, until, wait_for
+from rich.console import Console
+from sweep_driver import calls, left_over, options, run, spec, start, state_of, until, wait_for
 
 from record import yamlio
+from record.errors import AnswerIsNo, BadInput
 from record.journal.events import Completed, Result, Suggested, SweepStarted
+from sweeps.commands.confirming import confirm
+from sweeps.commands.launching import launch
 from sweeps.journal import folders
 from sweeps.journal.journal import Journal, read
 from sweeps.journal.state import SweepState
@@ -85,11 +90,11 @@ def check_best(out: str, state: SweepState) -> None:
     assert f"best: {best.id} with val/objective {best.best(True).objective:.4g}" in out
 
 
-def test_workers_start_together_and_are_used_again(tmp_path: Path) -> None:
+def test_workers_start_together_and_are_used_again(tmp_path: Path, ray_address: str) -> None:
     """Tune alone would ask for a trial only when the one before has its worker."""
     path = spec(tmp_path, space={"weight_decay": {"uniform": [0.0, 0.8]}}, scheduler="none", concurrency=3,
                 resources={"cpu": 0.5}, base={"data_dir": "nowhere", "num_epochs": 1}, budget={"trials": 9})
-    run(f"launch({str(path)!r}, options=options)")
+    launch(path, options=options(ray_address))
     folder = tmp_path / "runs" / "demo"
     assert [event.event for event in read(folder)][:5] == ["sweep_started", *["suggested"] * 3, "started"]
     workers = [call["pid"] for trial in state_of(folder).trials for call in calls(folder, trial)]
@@ -97,18 +102,17 @@ def test_workers_start_together_and_are_used_again(tmp_path: Path) -> None:
     assert len(set(workers)) <= 3
 
 
-def test_a_killed_driver_loses_nothing_and_the_same_command_goes_on(tmp_path: Path) -> None:
+def test_a_killed_driver_loses_nothing_and_the_same_command_goes_on(tmp_path: Path, ray_address: str) -> None:
     path = spec(tmp_path, space={"weight_decay": {"uniform": [0.0, 0.8]}}, scheduler="none",
                 base={"data_dir": "nowhere", "num_epochs": 6}, budget={"trials": 6})
     folder = tmp_path / "runs" / "demo"
-    call = f"launch({str(path)!r}, options=options)"
-    process = start(call, epoch_seconds=0.1)
+    process = start(f"launch({str(path)!r}, options=options)", epoch_seconds=0.1)
     wait_for(folder, 9, process)
     process.kill()
     process.communicate()
     until(lambda: not left_over(process.pid))
     before = state_of(folder)
-    run(call)
+    launch(path, options=options(ray_address))
     after = state_of(folder)
     assert [trial.params for trial in list(after.trials.values())[: len(before.trials)]] == [
         trial.params for trial in before.trials.values()]
@@ -117,8 +121,9 @@ def test_a_killed_driver_loses_nothing_and_the_same_command_goes_on(tmp_path: Pa
         assert [result.epoch for result in trial.results] == [1, 2, 3, 4, 5, 6]
         recorded = (folder / "trials" / trial.id / "metrics.jsonl").read_text().splitlines()
         assert [json.loads(line)["epoch"] for line in recorded] == [1, 2, 3, 4, 5, 6]
-    out, _ = run(call)
-    assert "6 trials: 6 completed" in out, "a finished sweep is only summed up again"
+    terminal = io.StringIO()
+    launch(path, options=options(ray_address), console=Console(file=terminal))
+    assert "6 trials: 6 completed" in terminal.getvalue(), "a finished sweep is only summed up again"
 
 
 def test_ctrl_c_ends_the_sweep_resumably(tmp_path: Path) -> None:
@@ -168,10 +173,10 @@ def test_a_signal_while_the_workers_are_sent_home_changes_nothing(tmp_path: Path
     assert left_over(process.pid) == []
 
 
-def test_resources_that_no_node_has(tmp_path: Path) -> None:
+def test_resources_that_no_node_has(tmp_path: Path, ray_address: str) -> None:
     path = spec(tmp_path, resources={"cpu": 1, "gpu": 64})
-    _, err = run(f"launch({str(path)!r}, options=options)", code=2)
-    assert "resources: got cpu 1 and gpu 64 for one trial; the largest node has" in err
+    with pytest.raises(BadInput, match="resources: got cpu 1 and gpu 64 for one trial; the largest node has"):
+        launch(path, options=options(ray_address))
     assert list(read(tmp_path / "runs" / "demo")) == []
 
 
@@ -187,10 +192,10 @@ def finished_sweep(sweep: Sweep, folder: Path) -> Path:
     return folder
 
 
-def test_confirm_trains_the_best_again_and_only_what_is_missing(tmp_path: Path) -> None:
+def test_confirm_trains_the_best_again_and_only_what_is_missing(tmp_path: Path, ray_address: str) -> None:
     path = spec(tmp_path, space={"weight_decay": {"uniform": [0.0, 0.8]}}, scheduler={"asha": {"max_epochs": 3}})
     folder = finished_sweep(load(path), tmp_path / "runs" / "demo")
-    run(f"confirm({str(folder)!r}, 2, 2, options)")
+    confirm(folder, 2, 2, options(ray_address))
     found = json.loads((folder / "confirm.json").read_text())
     assert [row["seeds"] for row in found["trials"]] == [[1000, 1001], [1000, 1001]]
     assert found["trials"][0]["values"][0] > found["trials"][1]["values"][0]
@@ -198,20 +203,23 @@ def test_confirm_trains_the_best_again_and_only_what_is_missing(tmp_path: Path) 
     assert found["differences"][0]["mean"] > 0
     best = found["trials"][0]["trial"]
     assert yamlio.load_mapping(folder / "confirm" / best / "seed-1001" / "config.yaml")["num_epochs"] == 3
-    run(f"confirm({str(folder)!r}, 1, 3, options)")
+    confirm(folder, 1, 3, options(ray_address))
     opened = [len((folder / "confirm" / best / f"seed-{seed}" / "calls.jsonl").read_text().splitlines())
               for seed in (1000, 1001, 1002)]
     assert opened == [2, 2, 2], "each was opened and closed once"
 
 
-def test_a_run_that_never_ends_does_not_count_as_confirmed(tmp_path: Path) -> None:
+def test_a_run_that_never_ends_does_not_count_as_confirmed(tmp_path: Path, ray_address: str) -> None:
     """Seed 1003 kills its process at epoch 2, each time."""
     path = spec(tmp_path, space={"weight_decay": {"uniform": [0.0, 0.8]}}, scheduler={"asha": {"max_epochs": 3}})
     folder = finished_sweep(load(path), tmp_path / "runs" / "demo")
-    out, err = run(f"confirm({str(folder)!r}, 1, 4, options)", code=1)
-    assert "t0002/seed-1000 epoch 3/3 objective" in out, "progress is on the terminal"
-    assert "t0002/seed-1003 failed: its process died 3 times in a row; see output.log in its folder" in out
-    assert "t0002/seed-1003 did not train to the end and count as missing" in err
+    terminal = io.StringIO()
+    with pytest.raises(AnswerIsNo, match="t0002/seed-1003 did not train to the end and count as missing") as refused:
+        confirm(folder, 1, 4, options(ray_address), Console(file=terminal))
+    assert refused.value.exit_code == 1
+    assert "t0002/seed-1000 epoch 3/3 objective" in terminal.getvalue(), "progress is on the terminal"
+    assert "t0002/seed-1003 failed: its process died 3 times in a row; see output.log in its folder" in (
+        terminal.getvalue())
     row = json.loads((folder / "confirm.json").read_text())["trials"][0]
     assert [value is None for value in row["values"]] == [False, False, False, True]
     assert row["mean"] is None

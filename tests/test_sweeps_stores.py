@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import json
 import re
 import threading
@@ -12,14 +13,16 @@ from typing import Any
 import pytest
 import typer
 from object_disk import Disk, refuse
-from sweep_driver import left_over, run, spec, start, state_of, until, wait_for
+from rich.console import Console
+from sweep_driver import left_over, options, run, spec, start, state_of, until, wait_for
 from typer.testing import CliRunner
 
 from analysis.read.sources import journal as events_of
 from record.errors import BadInput, EnvironmentFailed
 from record.journal import journal_objects, journals
 from record.journal.events import SweepStarted
-from sweeps.commands import confirming, register
+from sweeps.commands import confirming, extending, register
+from sweeps.commands.launching import launch
 from sweeps.journal import folders, lease, stores
 from sweeps.journal.journal import Journal
 from sweeps.spec.load import load
@@ -126,19 +129,21 @@ def test_a_journal_does_not_move(s3: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-def test_a_sweep_with_its_journal_on_a_server_is_killed_and_resumed(s3: str, tmp_path: Path) -> None:
+def test_a_sweep_with_its_journal_on_a_server_is_killed_and_resumed(
+    s3: str, tmp_path: Path, ray_address: str
+) -> None:
     """Every command reads the journal where it is; the sweep folder holds none."""
     path = spec(tmp_path, journal=s3, **PLAIN)
     folder = tmp_path / "runs" / "demo"
     call = f"launch({str(path)!r}, options=options)"
     process = start(call, epoch_seconds=60)  # still at work when the second one asks, however busy the machine
-    until(lambda: "started" in {event.event for event in journals.read(folder)}, process)
+    until(lambda: "started" in {event.event for event in journals.read(folder)}, process, pause=0.5)
     _, err = run(call, code=2)
     assert f"another driver is at work here (process {process.pid} on" in err
     process.kill()
     process.communicate()
     before = list(journals.read(folder))
-    run(f"extend({str(folder)!r}, {{'trials': 1}}, None, options)")
+    extending.extend(folder, {"trials": 1}, None, options(ray_address))
     events = list(journals.read(folder))
     assert events[: len(before)] == before
     assert [event.seq for event in events] == list(range(1, len(events) + 1))
@@ -146,8 +151,9 @@ def test_a_sweep_with_its_journal_on_a_server_is_killed_and_resumed(s3: str, tmp
     assert not list(folder.glob("journal-*"))
     assert len(confirming.plan(*folders.open_sweep(folder), 1, 1)) == 1
     other = spec(tmp_path, name="next", journal=s3, **{**PLAIN, "search": "tpe"})
-    out, _ = run(f"launch({str(other)!r}, options=Options(**common, warm_start={str(folder)!r}))")
-    assert "warm start: 5 trials of demo taken over" in out
+    terminal = io.StringIO()
+    launch(other, options=options(ray_address, warm_start=str(folder)), console=Console(file=terminal))
+    assert "warm start: 5 trials of demo taken over" in terminal.getvalue()
     check_commands(folder)
 
 

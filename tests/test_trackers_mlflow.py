@@ -14,16 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sweep_driver import options, spec
 from tracked import config
 
 from lam import config as config_module
 from lam import trackers
 from lam.config import of_run
 from lam.training.loop import train
-from record import files, yamlio
+from record import files
 from record.errors import BadInput, EnvironmentFailed
 from record.journal import events
 from record.run import RunFolder
+from sweeps.commands.launching import launch
 from sweeps.views import tracking as tracking_view
 
 # mlflow's own dependencies warn about one another
@@ -201,24 +203,14 @@ def test_a_real_mlflow_server_holds_a_run_and_a_sweep(tiny_data: Path, tmp_path:
     check_sweep(server, tmp_path / "vq")
 
 
-DRIVER = """
-import sys
-sys.path.insert(0, sys.argv[1])
-import fake_training
-from sweeps.commands.launching import Options, launch
-launch(sys.argv[2], options=Options(train="fake_training:train", prepare=fake_training.prepare, quiet=True))
-"""
-
-
 @pytest.mark.long
-def test_a_launched_sweep_is_a_parent_with_a_child_for_each_trial(tmp_path: Path, store: str) -> None:
-    spec = files.write_text(tmp_path / "sweep.yaml", yamlio.dump_mapping({
-        "name": "demo", "base": {"data_dir": "nowhere", "tracking": {"mlflow": store}},
-        "storage": str(tmp_path / "runs"), "space": {"weight_decay": {"uniform": [0.0, 0.8]}},
-        "scheduler": {"asha": {"max_epochs": 3}}, "budget": {"trials": 3}, "concurrency": 2}))
-    done = subprocess.run([sys.executable, "-c", DRIVER, str(Path(__file__).parent), spec], capture_output=True,
-                          text=True, timeout=600, check=False)
-    assert done.returncode == 0, done.stderr
+def test_a_launched_sweep_is_a_parent_with_a_child_for_each_trial(
+    tmp_path: Path, store: str, ray_address: str
+) -> None:
+    path = spec(tmp_path, base={"data_dir": "nowhere", "tracking": {"mlflow": store}},
+                space={"weight_decay": {"uniform": [0.0, 0.8]}}, scheduler={"asha": {"max_epochs": 3}},
+                budget={"trials": 3})
+    launch(path, options=options(ray_address, quiet=True))
     by_name = {run.info.run_name: run for run in runs(store)}
     assert set(by_name) == {"demo", "t0001", "t0002", "t0003"}
     assert by_name["demo"].info.status == "FINISHED"

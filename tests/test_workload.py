@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typed
 
 from lam.config import RunConfig
 from lam.metrics import TABLE
@@ -58,7 +59,9 @@ def done(process: subprocess.Popen[str]) -> tuple[int, str, str]:
 
 
 @pytest.mark.slow
-def test_another_training_is_launched_interrupted_resumed_reported_and_promoted(folder: Path) -> None:
+def test_another_training_is_launched_interrupted_resumed_reported_and_promoted(
+    folder: Path, ray_address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plan = done(lam(folder, "sweep", "plan", "sweep.yaml"))
     assert plan[0] == 0, plan
     assert "rate: not probed (failed: second names no digest of a short training)" in plan[1]
@@ -68,28 +71,29 @@ def test_another_training_is_launched_interrupted_resumed_reported_and_promoted(
         time.sleep(0.1)
     first.send_signal(signal.SIGINT)
     assert done(first)[0] == 130
-    code, out, err = done(lam(folder, "sweep", "launch", "sweep.yaml"))
+    monkeypatch.syspath_prepend(PLUGIN)  # from here on in this process, which has it installed then
+    code, out, err = typed.lam(folder, "sweep", "launch", "sweep.yaml", "--address", ray_address)
     assert code == 0, err
     assert "val/error" in out
-    status = json.loads(done(lam(folder, "sweep", "status", "runs/fits", "--json"))[1])
+    status = json.loads(typed.lam(folder, "sweep", "status", "runs/fits", "--json").out)
     rows = status["trials"]
     assert len(rows) == 6
     assert {row["state"] for row in rows} <= {"completed", "stopped"}
-    code, _, err = done(lam(folder, "report", "runs/fits", "-o", "report.md", "-o", "report.html"))
+    code, _, err = typed.lam(folder, "report", "runs/fits", "-o", "report.md", "-o", "report.html")
     assert code == 0, err
     text = (folder / "report.md").read_text()
     assert "Explained, end" in text
     assert "Slot perplexity" not in text
     best = min((row for row in rows if row["state"] == "completed"), key=lambda row: row["objective"])
     assert best["id"] in text
-    code, out, err = done(lam(folder, "promote", "runs/fits", "-o", "production.yaml", "--waive", "confirmed",
-                              "--because", "one seed is enough for a fit"))
+    code, out, err = typed.lam(folder, "promote", "runs/fits", "-o", "production.yaml", "--waive", "confirmed",
+                               "--because", "one seed is enough for a fit")
     assert code == 0, (out, err)
     values = yamlio.load_mapping(folder / "production.yaml")
     assert values["provenance"]["workload"] == "second"
     assert values["degree"] == best["params"]["degree"]
-    again = done(lam(folder, "promote", "runs/fits", "-o", "production.yaml", "--waive", "confirmed", "--because", "x"))
-    assert again[0] == 0, again  # its own file is known again, and kept as .bak
+    again = typed.lam(folder, "promote", "runs/fits", "-o", "production.yaml", "--waive", "confirmed", "--because", "x")
+    assert again.code == 0, again  # its own file is known again, and kept as .bak
     missing = done(lam(folder, "report", "runs/fits", plugin=False))
     assert missing[0] == 2
     assert "got 'second', and no installed package offers a workload of that name; known here: lam" in missing[2]

@@ -43,6 +43,9 @@ _ENVIRONMENT = {
     "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # Tune gives its workers an environment of their own, so those that Ray starts ahead, one a CPU, are never used.
+    "RAY_enable_worker_prestart": "0",
+    "RAY_prestart_worker_first_driver": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DEDUP_LOGS": "0",
     "RAY_TQDM_PATCH_PRINT": "0",
@@ -66,6 +69,8 @@ def session(address: str | None, log: Path, signals: Signals) -> Iterator[Path]:
     """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    if address and _token().exists():  # `ray start` asks for the token it finds; who joins must be told to send it
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     scratch = Path(tempfile.mkdtemp(prefix="lam-", dir=_short_folder()))  # 0700: Ray opens its own folder to everyone
     with reaper.guarded(scratch), _quiet(log), without_secrets():
         import ray
@@ -146,9 +151,14 @@ def _worker_environment() -> dict[str, Any]:
                          "PYTHONUNBUFFERED": "1"}}
 
 
+def _token() -> Path:
+    """Where Ray keeps its token."""
+    return Path.home() / ".ray" / "auth_token"
+
+
 def _protect_token() -> None:
     """Ray writes its token file readable by everyone; make it the owner's alone."""
-    token = Path.home() / ".ray" / "auth_token"
+    token = _token()
     if token.exists() and stat.S_IMODE(token.stat().st_mode) & 0o077:
         token.chmod(0o600)
 
