@@ -95,8 +95,8 @@ class Recipe:
 RECIPES = {
     "deception": Recipe("panning", DECEPTIVE_SPACE, 120, 1,
                         {**BASE, "codebook_init": "uniform", "vq_refresh_interval": 0, "steps_per_epoch": 40}),
-    "breakout": Recipe("breakout", SEARCH_SPACE, 200, 3, BASE),
-    "pong": Recipe("pong", SEARCH_SPACE, 200, 3, BASE),
+    "breakout": Recipe("breakout", SEARCH_SPACE, 120, 3, BASE),
+    "pong": Recipe("pong", SEARCH_SPACE, 120, 3, BASE),
 }
 
 

@@ -131,7 +131,7 @@ def objective(record: Mapping[str, Any], preset: Preset = "control_health") -> f
 
     Args:
         record: an epoch record with `val/*` keys.
-        preset: action = max(0, action_skill), for a live run that beats copying the last frame;
+        preset: action = max(0, (action_skill + action_log_skill)/2), for a live run that beats copying the last frame;
             control_health = control * health; dsnr_health = dsnr/(1 + dsnr) * health, for one whose DSNR is defined;
             mse = -mse/(mse + mse_copy) for every run.
     """
@@ -142,7 +142,7 @@ def objective(record: Mapping[str, Any], preset: Preset = "control_health") -> f
     if preset == "mse" or not is_live(record):
         return floor
     if preset == "action":
-        skill = _number(record, "val/action_skill")
+        skill = (_number(record, "val/action_skill") + _number(record, "val/action_log_skill")) / 2
         return max(0.0, skill) if mse < copy and math.isfinite(skill) else floor
     if preset == "dsnr_health":
         dsnr = _number(record, "val/dsnr")
