@@ -380,6 +380,6 @@ def test_headings_sort_and_lines_answer_the_pointer(made: Report, tmp_path: Path
     page.write_text(html)
     title = re.search(r"<title>(.*)</title>", _chromium(tmp_path, page, "--dump-dom").stdout)
     assert title is not None
-    first = made.curves[0].series[0].points[0][1]
+    first = next(course for course in made.curves[0].courses if course.label == "t0005").points[0][1]
     assert title[1] == ("t0007 t0005 t0001 t0008 t0003 t0002 t0004 t0006; ascending; t0005 (winner), epoch 1: "
                         f"{number(first)}")

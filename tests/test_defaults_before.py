@@ -34,7 +34,7 @@ def test_a_run_folder_a_sweep_and_a_production_yaml_of_before_mean_parallel_slot
     found = [of_run(RunFolder(OLD / "before" / "trials" / "t0001")), config_module.load(OLD / "production.yaml"),
              sweep.base]
     for config in found:
-        assert {key: getattr(config, key) for key in BEFORE} == BEFORE
+        assert {key: config.model_dump(mode="json")[key] for key in BEFORE} == BEFORE
         assert not BEFORE.keys() & config.mapping().keys()
 
 
