@@ -26,9 +26,9 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(READY) ## The main job on real video: data, sweep, confirmation, promotion, report
-	$(BIN)/lam data demo $(DEMO)/data
+	$(BIN)/lam data demo $(DEMO)/data --size 64 --episodes 48 --length 96
 	$(BIN)/lam sweep launch configs/sweeps/demo.yaml --storage $(DEMO)/runs
-	$(BIN)/lam sweep confirm $(DEMO)/runs/demo --top 1 --seeds 2
+	$(BIN)/lam sweep confirm $(DEMO)/runs/demo --top 1 --seeds 3
 	$(BIN)/lam promote $(DEMO)/runs/demo -o $(DEMO)/production.yaml
 	$(BIN)/lam report $(DEMO)/runs/demo -o $(DEMO)/report.html -o $(DEMO)/report.md
 

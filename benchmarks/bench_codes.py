@@ -50,6 +50,7 @@ def config(folder: Path, manifest: Path, arm: str, seed: int) -> Any:
     base = yamlio.load_mapping(ROOT / "configs" / "sweeps" / "demo.yaml")["base"]
     changes = yamlio.parse_mapping("\n".join(part.replace("=", ": ", 1) for part in arm.split(",") if part), source=arm)
     return from_mapping({**base, "embed_dim": 32, "quantizer": "vq", "num_epochs": 9, "val_every": 9, "threads": 1,
+                         "steps_per_epoch": 75, "lr_decay_epochs": 9, "warmup_steps": 50,
                          "eval_sequences": 4096, "sample_count": 0, "data_dir": str(folder),
                          "manifest_path": str(manifest), "seed": seed, **changes}, source=arm)
 

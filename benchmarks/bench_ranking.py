@@ -75,7 +75,7 @@ def interval(values: Array, probe: Array, share: float) -> str:
 def main() -> None:
     """Print a table of Markdown for each recorded one."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("tables", nargs="*", default=["breakout", "pong"])
+    parser.add_argument("tables", nargs="*", default=["breakout"])
     for name in parser.parse_args().tables:
         table = Table(name)
         rows = living(table)

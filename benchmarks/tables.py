@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from lam import codebook
 from sweeps.spec import space as space_module
 from sweeps.spec.space import Knob, Scalar
 
@@ -116,11 +117,22 @@ class Table:
         self.space_mapping: dict[str, Any] = content["space"]
         self.columns: list[str] = content["columns"]
         self.epochs: int = content["epochs"]
+        for row in content["rows"]:
+            row["curve"] = [self._judged(epoch) for epoch in row["curve"]]
         self.rows = [row for row in content["rows"] if row["seed"] == self.base["seed"]]
         by_params: dict[str, list[Any]] = {}
         for row in content["rows"]:
             by_params.setdefault(json.dumps(row["params"], sort_keys=True), []).append(row["curve"])
         self.repeats = [by_params[json.dumps(row["params"], sort_keys=True)] for row in self.rows]
+
+    def _judged(self, epoch: list[Any]) -> list[Any]:
+        """An epoch with the objective as it is computed now, from the metrics as they were recorded."""
+        record = dict(zip(self.columns, epoch, strict=True))
+        preset = record.get("val/objective_preset")
+        if preset:
+            value = codebook.objective(record, preset)
+            record["val/objective"] = value if math.isfinite(value) else None
+        return list(record.values())
 
     def record(self, row: int, epoch: int) -> dict[str, Any]:
         """The epoch record of a row, as `lam.train` yielded it; the last one it has where it diverged earlier."""

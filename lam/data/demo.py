@@ -11,8 +11,9 @@ import io
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -186,6 +187,6 @@ def _write_manifest(path: Path, splits: Splits, demo: Demo) -> None:
 
 
 def _parallel(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """Results in order from two threads; the emulator and the resizing leave the interpreter free."""
-    with ThreadPoolExecutor(min(2, os.cpu_count() or 1)) as pool:
+    """Results in order from two processes; in threads the emulator's short calls wait for each other."""
+    with ProcessPoolExecutor(min(2, os.cpu_count() or 1), get_context("spawn"), threadpool_limits, (1, "blas")) as pool:
         yield from pool.map(function, items)

@@ -75,25 +75,30 @@ def play(game: str, latent_frames: int, size: int, seed: tuple[int, ...]) -> Cli
     Raises:
         BadInput: random play never lasts that long in this game.
     """
-    actions = survived(game, latent_frames, seed)
-    emulator, codes, _ = _begun(game, seed)
+    random = np.random.default_rng(seed)
+    codes = [getattr(Action, name) for name in _names(game)]
+    emulator = _emulator(game, int(random.integers(2**31)))
+    for _ in range(int(random.integers(*STARTUP_FRAMES))):
+        emulator.act(Action.NOOP)
+    start = emulator.cloneState()
+    actions = _survived(emulator, codes, latent_frames, random)
+    if actions is None:
+        raise BadInput(f"got {latent_frames}, and random play of {game} does not last that long", key="--length",
+                       remedy="take a smaller --length or another --game")
+    emulator.restoreState(start)
     frames = np.empty((latent_frames, BLOCK_FRAMES, size, size, 3), np.uint8)
     for action, pictures in zip(actions, frames, strict=True):
         _hold(emulator, codes[action], pictures)
     return Clip(frames.reshape(-1, size, size, 3), actions)
 
 
-@functools.lru_cache(maxsize=1024)
-def survived(game: str, latent_frames: int, seed: tuple[int, ...]) -> NDArray[np.int64]:
-    """[latent_frames] random actions that lose no life and end no game.
+def _survived(emulator: ALEInterface, codes: list[Action], latent_frames: int,
+              random: np.random.Generator) -> NDArray[np.int64] | None:
+    """[latent_frames] random actions that lose no life and end no game; None where too many do.
 
     A clip must not jump: where a life is lost, play goes back some latent frames, further each time, and draws other
     actions from there.
-
-    Raises:
-        BadInput: random play never lasts that long in this game.
     """
-    emulator, codes, random = _begun(game, seed)
     states = [emulator.cloneState()]  # states[t]: before latent frame t
     actions = np.zeros(latent_frames, np.int64)
     losses = 0
@@ -104,22 +109,10 @@ def survived(game: str, latent_frames: int, seed: tuple[int, ...]) -> NDArray[np
             continue
         losses += 1
         if losses > MOST_LOSSES:
-            raise BadInput(f"got {latent_frames}, and random play of {game} does not last that long",
-                           key="--length", remedy="take a smaller --length or another --game")
+            return None
         del states[max(1, len(states) - int(random.integers(*REWIND_FRAMES)) * (1 + losses // 10)):]
         emulator.restoreState(states[-1])
-    actions.flags.writeable = False  # shared by all who ask for this clip
     return actions
-
-
-def _begun(game: str, seed: tuple[int, ...]) -> tuple[ALEInterface, list[Action], np.random.Generator]:
-    """A game where a clip begins, the actions to draw from, and what draws them."""
-    random = np.random.default_rng(seed)
-    codes = [getattr(Action, name) for name in _names(game)]
-    emulator = _emulator(game, int(random.integers(2**31)))
-    for _ in range(int(random.integers(*STARTUP_FRAMES))):
-        emulator.act(Action.NOOP)
-    return emulator, codes, random
 
 
 @functools.cache
