@@ -23,6 +23,7 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt \
 	  --editable '.[dev]'
+	$(BIN)/python -m compileall -q -j 0 $(VENV)/lib > /dev/null || true  # on every core, which pip does not
 	@touch $@
 
 demo: $(READY) ## The main job on real video: data, sweep, confirmation, promotion, report
