@@ -68,6 +68,7 @@ def test_other_labels_are_other_data(folder: Path) -> None:
     ("pong-0000.h5,24,LEFT", "got '24', expected a latent frame from 1 to 23"),
     ("pong-0000.h5,-1,LEFT", "got '-1', expected a latent frame"),
     ("pong-0000.h5,1,LEFTT", "got 'LEFTT', no action of the data; did you mean 'LEFT'"),
+    ("pong-0000.h5," + "9" * 5000 + ",LEFT", "expected a latent frame from 1 to 23"),
     ("pong-0000.h5,1,3", "got '3', no action of the data"),
     ("pong-0000.h5,1", "got 2 values, expected file,frame,action"),
 ])
@@ -76,6 +77,12 @@ def test_a_line_that_cannot_be_is_named_with_what_may_stand_there(folder: Path, 
     with pytest.raises(BadData, match=r"labels.csv:4") as caught:
         windows.check(config(folder))
     assert words in str(caught.value)
+
+
+def test_bytes_that_are_no_text_are_refused_in_words(folder: Path) -> None:
+    (folder / labels.FILE_NAME).write_bytes(b"file,frame,action\n\xff\xfe,1,LEFT\n")
+    with pytest.raises(BadData, match=r"labels.csv: cannot be read as lines of values"):
+        windows.check(config(folder))
 
 
 def test_a_file_without_the_header_is_refused(folder: Path) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 
 from lam.data.index import FileRecord
 from lam.data.sources import Source
+from record import files
 from record.errors import BadInput
 from record.schema import suggest
 
@@ -61,18 +63,22 @@ def read(folder: Path, records: Mapping[str, FileRecord], names: Sequence[str]) 
     path = folder / FILE_NAME
     if not path.is_file():
         return GivenLabels(tuple(names))
-    text = path.read_text(encoding="utf-8")
-    rows = csv.reader(text.splitlines())
-    header = next(rows, [])
+    content = files.read_record(path)
+    try:
+        rows = list(csv.reader(content.decode("utf-8").splitlines()))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise BadInput(f"cannot be read as lines of values ({error})", source=path,
+                       remedy="save it as UTF-8 text with commas") from None
+    header = rows[0] if rows else []
     if tuple(header) != COLUMNS:
         raise BadInput(f"begins with {','.join(header)!r:.60}, expected {','.join(COLUMNS)}", source=path,
                        remedy="write that as its first line")
     known, of = list(names), dict[str, dict[int, int]]()
-    for number, row in enumerate(rows, 2):
+    for number, row in enumerate(rows[1:], 2):
         if row:
             file, frame, action = _line(row, records, known, bool(names), f"{path}:{number}")
             of.setdefault(file, {})[frame] = action
-    return GivenLabels(tuple(known), of, hashlib.sha256(text.encode()).hexdigest())
+    return GivenLabels(tuple(known), of, hashlib.sha256(content).hexdigest())
 
 
 def _line(row: list[str], records: Mapping[str, FileRecord], known: list[str], fixed: bool,
@@ -84,7 +90,7 @@ def _line(row: list[str], records: Mapping[str, FileRecord], known: list[str], f
         raise BadInput(f"got {file!r}, no file of the manifest", source=place, key="file",
                        remedy=suggest(file, sorted(records)))
     frames = records[file].info.latent_frames
-    if not frame.isdecimal() or not 1 <= int(frame) < frames:
+    if not frame.isdecimal() or len(frame) > 9 or not 1 <= int(frame) < frames:
         raise BadInput(f"got {frame!r}, expected a latent frame from 1 to {frames - 1}", source=place, key="frame")
     return file, int(frame), _number(action, known, fixed, place)
 
@@ -94,7 +100,7 @@ def _number(action: str, known: list[str], fixed: bool, place: str) -> int:
     if action in known:
         return known.index(action)
     most = len(known) if fixed else MOST_KINDS
-    if action.isdecimal() and int(action) < most:
+    if action.isdecimal() and len(action) < 10 and int(action) < most:
         return int(action)
     if fixed or not action or action.isdecimal():
         raise BadInput(f"got {action!r}, no action of the data", source=place, key="action",
@@ -128,3 +134,5 @@ def append(folder: Path, file: str, frame: int, action: str) -> None:
         if new:
             writer.writerow(COLUMNS)
         writer.writerow((file, frame, action))
+        out.flush()
+        os.fsync(out.fileno())
