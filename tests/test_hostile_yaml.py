@@ -50,7 +50,8 @@ def test_what_a_config_never_needs_is_refused_in_words(text: str, message: str) 
 
 KEYS = st.from_regex(r"[a-z]{1,8}", fullmatch=True)
 NUMBERS = st.integers(-10**30, 10**30) | st.floats(allow_nan=False, allow_infinity=False)
-WORDS = (st.from_regex(r"0[ox]?[0-7]{1,6}", fullmatch=True)
+WORDS = (st.from_regex(r"[-+]?[0-9.]{0,3}[eExo_:]?[-+]?[0-9]{0,4}", fullmatch=True)
+         | st.sampled_from(["on", "no", "Yes", "null", "~", "TRUE", ".inf", "-.NaN", "=", "<<", "08", "0E0", "1_0"])
          | st.text(st.characters(codec="utf-8", categories=["L", "N", "P", "Zs"]), max_size=12))
 
 
