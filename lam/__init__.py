@@ -1,7 +1,8 @@
 """Latent action models: one run, from a folder of latents to a judged checkpoint.
 
-The Python interface is `lam.train(config)` and `lam.load_config(path)`; both load lazily, so that
-importing this package, and the command line's help, need no torch.
+The Python interface is `lam.train(config, run_dir)` and `lam.load_config(path)`, and for what was trained
+`lam.load(run)` and `lam.export(run, to)`. All load lazily, so that importing this package, and the command line's help,
+need no torch.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ __version__ = version("lamsweep")
 _PUBLIC = {
     "train": ("lam.training.loop", "train"),
     "evaluate": ("lam.evaluation.measure", "evaluate"),
+    "load": ("lam.inference.opening", "load"),
+    "export": ("lam.inference.exporting", "export"),
     "load_config": ("lam.config", "load"),
     "RunConfig": ("lam.config", "RunConfig"),
 }
-__all__ = ["RunConfig", "evaluate", "load_config", "train"]
+__all__ = ["RunConfig", "evaluate", "export", "load", "load_config", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Commands about one run: `lam init`, `lam train`, `lam evaluate`, `lam label`, `lam sync`."""
+"""Commands about one run: `lam init`, `lam train`, `lam evaluate`, `lam label`, `lam export`, `lam sync`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ def register(app: typer.Typer) -> None:
     app.command("train")(train)
     app.command("evaluate")(evaluate)
     app.command("label")(label)
+    app.command("export")(export)
     app.command("sync")(sync)
 
 
@@ -92,6 +93,23 @@ def label(
     if not ask:
         raise BadInput("nothing to do", remedy=f"add --ask to give labels: lam label {run} --ask")
     asking.ask(run, cast(SplitName, split), count, port, browser)
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    to: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where to write; made if missing.")],
+    checkpoint: Annotated[str | None, typer.Option(help="Which kept weights: best, last or epoch-N; default: best, "
+                                                   "else last.")] = None,
+    programs: Annotated[bool, typer.Option("--programs", help="Also encode.pt2 and step.pt2, which torch runs without "
+                                           "this package.")] = False,
+) -> None:
+    """Write a run's model as a folder that needs neither the run nor its data: safetensors, config and a card."""
+    from lam.inference import exporting
+
+    folder = exporting.export(run, to, checkpoint, programs)
+    for path in sorted(folder.iterdir()):
+        typer.echo(f"wrote {path}")
+    typer.echo(f"next: python -c \"import lam; print(lam.load('{folder}').codebook.shape)\"")
 
 
 def sync(

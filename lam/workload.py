@@ -18,6 +18,7 @@ from lam import codebook
 from lam import config as config_module
 from lam.config import CHANGES_NO_RESULT, RunConfig
 from lam.metrics import NEEDS, TABLE, with_tflops
+from record.run import RunFolder
 from record.workload.knobs import KnobRule, Onset, Reach, Size
 from record.workload.settings import Settings
 from record.workload.workload import Curve, Workload
@@ -222,6 +223,12 @@ class LatentActions(Workload):
             if not name.endswith(_BOOKKEEPING):
                 total.update(f"{name}{list(weights[name].shape)}".encode() + weights[name].numpy().tobytes())
         return total.hexdigest()[:16]
+
+    def export(self, run: RunFolder, to: Path) -> Path:
+        """Weights as safetensors, the config, what the codes mean and a card; `lam.load` opens it."""
+        from lam.inference import exporting
+
+        return exporting.export(run.path, to)
 
 
 def _own(config: Settings) -> RunConfig:

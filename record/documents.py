@@ -66,7 +66,7 @@ class Run(Document):
     workload: str = Field(DEFAULT_WORKLOAD, description="what was trained")
     config_fingerprint: str | None = Field(None, description="of the config it began with")
     data_fingerprint: str | None = Field(None, description="of the data it began with")
-    data: dict[str, Any] = Field({}, description="files, channels, grid, latent_frames")
+    data: dict[str, Any] = Field({}, description="files, channels, grid, chunk_frames, latent_frames")
     versions: dict[str, str] = Field({}, description="lamsweep, torch, python, ...")
     git_commit: str | None = Field(None, description="null outside a checkout")
     started_at: str | None = Field(None, description="ISO")

@@ -306,7 +306,7 @@ def test_fingerprint_names_content_and_split(data: Path, tmp_path: Path) -> None
 
 def test_summary_codec_and_action_names(tiny_data: Path) -> None:
     assert summary(config(tiny_data)) == {
-        "files": 10, "too_short": 0, "channels": 16, "grid": [8, 8], "latent_frames": 240}
+        "files": 10, "too_short": 0, "channels": 16, "grid": [8, 8], "chunk_frames": 2, "latent_frames": 240}
     assert action_names(config(tiny_data)) == ["NOOP", "RIGHT", "LEFT"]
     codec = load_codec(config(tiny_data))
     assert codec is not None

@@ -204,12 +204,13 @@ def data_fingerprint(config: RunConfig, checked: Checked | None = None) -> str:
 
 
 def summary(config: RunConfig, checked: Checked | None = None) -> dict[str, Any]:
-    """The data in five numbers: files, those too short for a sequence, channels, grid [H, W] and latent_frames."""
+    """The data in numbers: files, those too short for a sequence, channels, grid [H, W], frames a chunk and in all."""
     checked = checked or check(config)
     records = checked.records
     first = next(iter(records.values())).info
     short = len(records) - sum(len(checked.long_enough(split, config)) for split in SPLITS)
     return {"files": len(records), "too_short": short, "channels": first.channels, "grid": [first.height, first.width],
+            "chunk_frames": first.chunk_frames,
             "latent_frames": sum(record.info.latent_frames for record in records.values())}
 
 

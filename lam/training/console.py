@@ -18,6 +18,7 @@ from lam.data import windows as data
 from lam.evaluation import measure, probe
 from lam.model.lam import LatentActionModel
 from lam.training import checkpoints, loop
+from lam.training.devices import choose_device
 from record import files
 from record.errors import AnswerIsNo, BadInput
 from record.progress import Screen
@@ -111,7 +112,7 @@ def show_evaluation(run: Path, split: str, checkpoint: str, as_json: bool) -> No
 
 def measured(
     folder: RunFolder, split: Any, checkpoint: str = "best", *,
-    choose: Callable[[RunConfig], torch.device] = loop.choose_device,
+    choose: Callable[[RunConfig], torch.device] = choose_device,
 ) -> dict[str, Any]:
     """Metrics of kept weights on a split, with the probe where true actions are stored.
 

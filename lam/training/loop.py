@@ -27,6 +27,7 @@ from lam.model import flops, losses
 from lam.model.lam import LatentActionModel
 from lam.trackers import RunTrackers
 from lam.training import checkpoints, identity, vitals
+from lam.training.devices import choose_device
 from lam.training.guidance import change
 from lam.training.guidance.labels import Labels
 from lam.training.patience import Patience
@@ -306,19 +307,6 @@ class Run:
         records = self.folder.metrics()
         if records:  # killed after the record that aborts it: nothing more is trained
             self.aborted = self.watch.abort(records[-1])
-
-
-def choose_device(config: RunConfig) -> torch.device:
-    """The device that `config.device` names.
-
-    Raises:
-        BadInput: cuda was asked for and there is none.
-    """
-    available = torch.cuda.is_available()
-    if config.device == "cuda" and not available:
-        raise BadInput("got 'cuda', but torch sees no GPU here", source="config", key="device",
-                       remedy="use device: auto, or install a CUDA build of torch")
-    return torch.device("cuda" if available and config.device != "cpu" else "cpu")
 
 
 def _refuse_other_config(folder: RunFolder, config: RunConfig) -> None:

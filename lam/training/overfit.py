@@ -15,7 +15,7 @@ from lam.config import RunConfig
 from lam.data import windows as data
 from lam.model import losses
 from lam.model.lam import LatentActionModel
-from lam.training.loop import choose_device
+from lam.training.devices import choose_device
 from lam.training.stepping import Stepper
 from record.progress import track
 

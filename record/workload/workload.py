@@ -184,6 +184,19 @@ class Workload(ABC):
         raise BadInput(f"{self.name} names no digest of a short training")
 
 
+    # what can be taken along
+
+    def export(self, run: RunFolder, to: Path) -> Path:
+        """Write what a run trained as a folder that can be used without the run and its data; returns that folder.
+
+        It appears whole or not at all; a folder that holds the same already is left as it is.
+
+        Raises:
+            BadInput: this workload has no such form, the run keeps no weights, or `to` holds something else.
+        """
+        raise BadInput(f"{self.name} has no form in which a model is exported")
+
+
 def installed() -> list[str]:
     """Names of the workloads that installed packages offer."""
     return sorted(point.name for point in entry_points(group=GROUP))
