@@ -12,7 +12,7 @@ CORES := Haswell Haswell $(if $(shell grep -m 1 -o avx512f /proc/cpuinfo),Skylak
 PARALLEL := -n 2 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long test-fast numeric check house format docs bench clean
+.PHONY: help setup demo test test-long test-fast test-fuzz numeric check house format docs bench clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -41,6 +41,10 @@ test-long: $(READY) ## The tests that take minutes: healthy runs, kills of a swe
 
 test-fast: $(READY) ## The tests that take less than five seconds each
 	$(BIN)/python -m pytest -m 'not slow and not long' $(PARALLEL)
+
+test-fuzz: $(READY) ## Every reader against files damaged by chance, new ones each time; CASES=5000 for each reader
+	FUZZ_CASES=$(or $(CASES),5000) $(BIN)/python -m pytest $(PARALLEL) -m hypothesis --hypothesis-profile=fuzz \
+	  --hypothesis-show-statistics tests/test_fuzz.py tests/test_hostile_yaml.py
 
 numeric: $(READY) ## The numeric tests with the arithmetic of two processors, with one and with two threads
 	printf '%s 1\n%s 2\n' $(CORES) | xargs -P 2 -L 1 sh -c 'OPENBLAS_CORETYPE=$$0 \

@@ -46,9 +46,10 @@ def train(
 ) -> None:
     """Train one model. The same command again resumes."""
     from lam import config
-    from lam.training import console
 
     asked = config.relative_paths_from(config.load(config_file, overrides), config_file.parent)
+    from lam.training import console  # only now: torch takes seconds, and a misspelt key is answered at once
+
     if overfit:
         console.show_overfit(asked, steps)
         return

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
 
 MIN_CLUSTERS = 5
 BLOCKS = 10
@@ -85,5 +84,7 @@ def _estimate(value: float, residuals: NDArray[np.float64], count: int) -> Estim
     if count < 2:
         return Estimate(value, math.nan, math.nan, math.nan)
     se = math.sqrt(count / (count - 1) * float((residuals**2).sum()))
+    from scipy.special import stdtrit  # here: a third of a second that a misspelt command need not wait for
+
     reach = float(stdtrit(count - 1, 0.975)) * se
     return Estimate(value, se, value - reach, value + reach)

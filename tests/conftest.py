@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # one worker a core: before numpy and torch, which read it once, are imported
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -18,6 +19,11 @@ os.environ.setdefault("RAY_AUTH_MODE", "token")  # read once, too: Ray starts wi
 from object_disk import Disk
 
 from lam.data import demo
+
+# The same cases in each run: what a draw by chance finds belongs to `make test-fuzz`, not to somebody's commit.
+settings.register_profile("same", derandomize=True, deadline=None, max_examples=50, database=None)
+settings.register_profile("fuzz", deadline=None, max_examples=int(os.environ.get("FUZZ_CASES", "5000")))
+settings.load_profile("same")
 
 MEMORY, ROOM = Path("/dev/shm"), 2 * 1024**3
 

@@ -14,7 +14,7 @@ import fake_training
 import jsonschema
 import pytest
 from build_records import Planted, confirmed, write_run, write_sweep
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 from small_sweep import make_sweep
@@ -68,7 +68,6 @@ def test_what_is_written_is_what_is_read(event: events.JournalEvent) -> None:
     jsonschema.validate(json.loads(line), SCHEMAS["event"])
 
 
-@settings(max_examples=60, deadline=None)
 @given(number=st.floats(), text=st.text(), values=st.dictionaries(st.text(), st.floats(allow_nan=False)))
 def test_numbers_come_back_to_the_last_digit_and_what_is_not_finite_as_null(
         number: float, text: str, values: dict[str, float]) -> None:

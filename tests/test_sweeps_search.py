@@ -10,7 +10,7 @@ from typing import Any
 
 import optuna
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from record import yamlio
@@ -90,7 +90,6 @@ def test_a_condition_may_name_several_values_or_a_key_of_the_base() -> None:
 
 
 @given(st.integers(0, 10_000))
-@settings(max_examples=50, deadline=None)
 def test_draws_lie_in_the_distribution(count: int) -> None:
     for name, value in list(space.draws(SPACE, BASE, count % 20 + 1))[-1].items():
         assert SPACE[name].distribution()._contains(SPACE[name].distribution().to_internal_repr(value))

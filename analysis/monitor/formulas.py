@@ -48,7 +48,7 @@ def check(table: Table, profile: Profile) -> tuple[Check, ...]:
 
 def _check(table: Table, identity: Identity) -> Check:
     formula = f"{expressions.text(identity.left)} = {expressions.text(identity.right)}"
-    left, right = (table.values(side).astype(np.float64) for side in (identity.left, identity.right))
+    left, right = (table.numbers(side) for side in (identity.left, identity.right))
     both = np.isfinite(left) & np.isfinite(right)
     size = np.maximum(np.maximum(np.abs(left), np.abs(right)), 1e-12)
     with np.errstate(invalid="ignore"):

@@ -94,7 +94,7 @@ def _figure(table: Table, known: Profile, watched: Watched) -> Figure:
     else:
         mark = (family.scope or "").replace("_", "-") if family is not None else ""
     empty = mark.startswith(("n/a", "not recorded"))
-    values = np.full(len(table), np.nan) if empty else table.values(watched.metric).astype(np.float64)
+    values = np.full(len(table), np.nan) if empty else table.numbers(watched.metric)
     places = table.epoch if np.isfinite(table.epoch).all() else np.arange(len(table), dtype=np.float64)
     counted = values[np.isfinite(values)]
     return Figure(watched.title, key, float(counted[-1]) if len(counted) else None,

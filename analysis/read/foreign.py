@@ -13,6 +13,7 @@ What is missing, half-written or not a number is read around and said in `notes`
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -230,7 +231,7 @@ def _log(path: Path) -> Recorded:
     where = next((key for key in ("epoch", "train/epoch", "_step") if key in keys), None)
     if where is None:
         notes.append("no epoch and no _step: records are numbered from 1")
-    placed = [{**record, "epoch": record.get(where, None) if where else number}
+    placed = [{**record, "epoch": _number(record.get(where)) if where else number}
               for number, record in enumerate(records, 1)]
     return Recorded(path.name, "history", profile, "unknown", tuple(placed), {}, tuple(notes))
 
@@ -243,7 +244,12 @@ def _of_step(record: Record) -> Record:
     """A trainer's record with its step as position; words (times, percentages) are left out."""
     step = str(record.get(STEP, "")).partition("/")[0]
     place = int(step) if step.isdigit() else record.get("global_step", record.get("step"))
-    return {**{key: value for key, value in record.items() if not isinstance(value, str)}, "epoch": place}
+    return {**{key: value for key, value in record.items() if not isinstance(value, str)}, "epoch": _number(place)}
+
+
+def _number(place: Any) -> float | None:
+    """A position in the run; what is no number is none."""
+    return place if isinstance(place, int | float) and not isinstance(place, bool) else None
 
 
 def _lines(path: Path) -> tuple[list[Record], list[str]]:
@@ -277,9 +283,12 @@ def _lines(path: Path) -> tuple[list[Record], list[str]]:
 
 def _table(path: Path) -> tuple[list[Record], list[str]]:
     """The rows of a CSV; an empty cell is an absent key."""
-    with open(path, encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
+    try:
+        reader = csv.DictReader(io.StringIO(files.read_record(path).decode("utf-8"), newline=""))
         rows = [{key: _cell(value) for key, value in row.items() if key and value not in ("", None)} for row in reader]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise BadInput(f"cannot be read as a table ({error})", source=path,
+                       remedy="save it as UTF-8 text with commas") from None
     nans = sum(isinstance(value, float) and not math.isfinite(value) for row in rows for value in row.values())
     return rows, [f"{path.name}: {nans} values are not finite"] if nans else []
 

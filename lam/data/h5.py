@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from record import files
-from record.errors import BadInput
+from record.errors import BadInput, is_out_of_memory
 from record.schema import Strict
 
 log = logging.getLogger(__name__)
@@ -106,7 +106,12 @@ def open_file(path: str | Path) -> Iterator[h5py.File]:
         raise BadInput(f"cannot be opened as an H5 file ({_reason(error)})", source=path,
                        remedy="copy or encode it again, or take it out of the data folder") from None
     with file:
-        yield file
+        try:
+            yield file
+        except RuntimeError as error:  # what h5py says of a damaged tree of objects
+            if is_out_of_memory(error):
+                raise
+            raise BadInput(f"is damaged ({error})", source=path, remedy="copy or encode it again") from None
 
 
 def _reason(error: OSError) -> str:

@@ -8,11 +8,11 @@ videos, and the same probe fitted on shuffled labels.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
 from torch.nn import functional as F
 
 from lam.config import RunConfig
@@ -20,6 +20,9 @@ from lam.data.windows import Windows
 from lam.evaluation import draws
 from lam.model.lam import LatentActionModel
 from record import intervals
+
+if TYPE_CHECKING:
+    from sklearn.linear_model import LogisticRegression
 
 
 @dataclass(frozen=True)
@@ -93,4 +96,6 @@ def features(
 
 
 def _fit(x: NDArray[np.float64], y: NDArray[np.int64]) -> LogisticRegression:
+    from sklearn.linear_model import LogisticRegression  # seconds of import, which most commands do not need
+
     return LogisticRegression(max_iter=1000).fit(x, y)

@@ -12,14 +12,15 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 
 from record import intervals
+
+if TYPE_CHECKING:
+    from sklearn.linear_model import LogisticRegression
 
 FOLDS = 8
 TUPLES = 64
@@ -100,6 +101,9 @@ def _frequencies(y: Array, count: int) -> NDArray[np.float64]:
 
 def _fit(x: Array, y: Array) -> LogisticRegression:
     """A few exact steps where the Hessian is small, which take half the time; the same probe either way."""
+    from sklearn.exceptions import ConvergenceWarning  # seconds of import, which runs without labels do not need
+    from sklearn.linear_model import LogisticRegression
+
     small = x.shape[1] * len(np.unique(y)) <= MOST_EXACT
     how: dict[str, Any] = {"solver": "newton-cholesky", "tol": 1e-2} if small else {"max_iter": 300, "tol": 1e-3}
     with warnings.catch_warnings():

@@ -58,6 +58,10 @@ class Table:
         found = expressions.evaluate(expression, self.lookup, self.matching)
         return np.broadcast_to(found, (len(self),))
 
+    def numbers(self, expression: Expression) -> NDArray[np.float64]:
+        """An expression at every record, [N]; NaN throughout where a record holds a word."""
+        return expressions.numbers(self.values(expression)).astype(np.float64)
+
     def scalar(self, expression: Expression) -> float | str:
         """An expression of facts alone; NaN where one is missing."""
         if isinstance(expression, str):

@@ -77,7 +77,7 @@ def evaluate(expression: Expression, lookup: Callable[[str], Array], matching: C
         return lookup(expression)
     if not isinstance(expression, Operation):
         return np.asarray(expression, dtype=np.float64)
-    parts = [_numbers(evaluate(operand, lookup, matching)) for operand in _spread(expression, matching)]
+    parts = [numbers(evaluate(operand, lookup, matching)) for operand in _spread(expression, matching)]
     with np.errstate(all="ignore"):
         if expression.name in _MAPS:
             return _MAPS[expression.name](parts[0])
@@ -90,7 +90,7 @@ def evaluate(expression: Expression, lookup: Callable[[str], Array], matching: C
     return result
 
 
-def _numbers(values: Array) -> Array:
+def numbers(values: Array) -> Array:
     """The values, NaN where they are words, with which nothing can be computed."""
     return np.full(values.shape, np.nan) if values.dtype.kind in "OU" else values
 

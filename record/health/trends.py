@@ -29,7 +29,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
 
 from record.health.columns import series
 
@@ -91,6 +90,8 @@ def slope(x: Array, y: Array) -> Slope:
     value = float((centred * y).sum() / spread)
     residual = y - y.mean() - value * centred
     degrees = len(x) - 2
+    from scipy.special import stdtrit  # here: a third of a second that most commands need not wait for
+
     reach = float(stdtrit(degrees, 0.975)) * math.sqrt(float((residual**2).sum()) / degrees / spread)
     return Slope(value, value - reach, value + reach)
 

@@ -1,0 +1,193 @@
+"""Every reader, handed a file that was damaged by chance: it reads it or says in one sentence what is wrong.
+
+Here a few dozen cases each, always the same ones; `make test-fuzz` draws new ones for as long as one likes.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from build_records import Planted, confirmed, write_run, write_samples, write_sweep
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from small_sweep import make_sweep
+
+from analysis.monitor.monitor import examine
+from analysis.read import foreign
+from analysis.read.reading import read_study
+from analysis.report import pictures
+from lam import config
+from lam.data import h5, labels, manifest
+from lam.data.index import scan_file
+from lam.training import checkpoints
+from record import documents, yamlio
+from record.errors import LamError
+from record.health import profile
+from record.journal import events, journals, trust
+from record.run import RunFolder
+from sweeps.journal import folders
+from sweeps.spec.load import load
+
+SLOWEST, MOST_MEMORY = 5.0, 1 << 30  # seconds of one answer; bytes that all answers of a reader may add
+ATOMS = ["null", "true", "-1", "1e999", "NaN", "0", '""', "[]", "{}", '"\\ud800"', "1" * 400, "[" * 90 + "]" * 90,
+         '"../../x"', '"a\\u001b[31m"', "1e308", "-0.0", '"2026-13-45T99:99"']
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A file below the folder of `made`, and who reads it."""
+
+    file: str
+    read: Callable[[Path], Any]
+
+
+READERS = {
+    "run config": Reader("run.yaml", lambda path: config.load(path, None)),
+    "sweep yaml": Reader("sweep.yaml", load),
+    "yaml": Reader("run.yaml", yamlio.load_mapping),
+    "profile": Reader("profile.yaml", profile.load),
+    "sweep.json": Reader("opened/sweep.json", lambda path: folders.open_sweep(path.parent)),
+    "journal": Reader("sweep/journal-000001.jsonl", lambda path: list(journals.read(path.parent))),
+    "study": Reader("sweep/journal-000001.jsonl", lambda path: read_study(path.parent)),
+    "metrics of a study": Reader("sweep/trials/t0001/metrics.jsonl", lambda path: read_study(path.parents[2])),
+    "run of a study": Reader("sweep/trials/t0001/run.json", lambda path: read_study(path.parents[2])),
+    "confirm.json": Reader("sweep/confirm.json", lambda path: documents.load_document(documents.Confirmation, path)),
+    "promotion.json": Reader("promotion.json", lambda path: documents.load_document(documents.Promotion, path)),
+    "run.json": Reader("run/run.json", lambda path: RunFolder(path.parent).document()),
+    "metrics.jsonl": Reader("run/metrics.jsonl", lambda path: RunFolder(path.parent).metrics()),
+    "monitored run": Reader("run/metrics.jsonl", lambda path: examine(foreign.read(path.parent), None, {}, None)),
+    "monitored log": Reader("log.jsonl", lambda path: examine(foreign.read(path), None, {}, None)),
+    "monitored table": Reader("log.csv", lambda path: examine(foreign.read(path), None, {}, None)),
+    "pictures": Reader("run/samples/epoch-0003.npz", lambda path: pictures.strips_of(
+        read_study(path.parents[1]).trials[0], 3)),
+    "checkpoint": Reader("last.pt", lambda path: checkpoints.load_state(path.parent, torch.device("cpu"))),
+    "manifest": Reader("data/manifest.json", lambda path: manifest.read_manifest(path, path.parent)),
+    "labels": Reader("data/labels.csv", lambda path: labels.read(
+        path.parent, {each.name: scan_file(each) for each in sorted(path.parent.glob("*.h5"))}, ["left", "right"])),
+    "latents": Reader("data/one.h5", lambda path: (h5.read_info(path), scan_file(path))),
+}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> Path:
+    """One sound file for each reader."""
+    root = tmp_path_factory.mktemp("sound")
+    write_sweep(root / "sweep", {"t0001": Planted(epochs=2), "t0002": Planted(epochs=1, end="stopped", reason={
+        "rule": "asha", "sentence": "cut", "epochs_saved": 3})}, confirm=[confirmed("t0001", [0.4, 0.5])])
+    run = write_run(root / "run", Planted(epochs=3))
+    run.samples.mkdir()
+    write_samples(run.samples / "epoch-0003.npz")
+    sweep = make_sweep(root)
+    folders.write_identity(sweep, root / "opened", "data")
+    shutil.copy(root / "sweep" / "journal-000001.jsonl", root / "opened")
+    (root / "run.yaml").write_text("data_dir: data\nnum_epochs: 3\nhealth: {grace_epochs: 2}\nlearning_rate: 1e-4\n")
+    shutil.copy(Path(profile.__file__).parent / "profiles" / "lam.yaml", root / "profile.yaml")
+    torch.save({"epoch": 3, "model": {"weight": torch.zeros(4)}}, root / "last.pt")
+    promotion = Path(__file__).parent / "records_before"
+    shutil.copy(next(promotion.rglob("promotion.json")), root / "promotion.json")
+    rows = [{"train/epoch": step, "train/total_loss": 1 / (step + 1)} for step in range(8)]
+    (root / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (root / "log.csv").write_text("train/epoch,train/total_loss\n" + "".join(
+        f"{row['train/epoch']},{row['train/total_loss']}\n" for row in rows))
+    data = Path(shutil.copytree(tiny_data, root / "data"))
+    first = sorted(data.glob("*.h5"))[0]
+    shutil.copy(first, data / "one.h5")
+    (data / "labels.csv").write_text(f"file,frame,action\n{first.name},3,left\n{first.name},5,right\n")
+    return root
+
+
+@st.composite
+def damage(draw: st.DrawFn) -> Callable[[bytes], bytes]:
+    """A few edits of the bytes: a cut, a flipped or inserted byte, a repeated stretch, or JSON of another kind."""
+    edits = draw(st.lists(st.tuples(
+        st.sampled_from(["cut", "drop", "flip", "insert", "repeat", "atom"]), st.floats(0, 1), st.integers(0, 64),
+        st.binary(min_size=1, max_size=8), st.sampled_from(ATOMS)), min_size=1, max_size=4))
+
+    def damaged(content: bytes) -> bytes:
+        for kind, where, length, put, atom in edits:
+            at = int(where * len(content))
+            rest = content[at:]
+            content = content[:at] + {
+                "cut": b"", "drop": rest[length:], "flip": put + rest[len(put):], "insert": put + rest,
+                "repeat": rest[:length] * 3 + rest, "atom": _another(rest, atom)}[kind]
+        return content
+
+    return damaged
+
+
+def _another(rest: bytes, atom: str) -> bytes:
+    """`rest` with the value after its first colon replaced, so that JSON and YAML mostly stay what they are."""
+    before, colon, after = rest.partition(b":")
+    ends = [at for at in (after.find(mark) for mark in (b",", b"}", b"\n")) if at >= 0]
+    return before + colon + b" " + atom.encode() + after[min(ends, default=len(after)):]
+
+
+def answered(read: Callable[[], Any]) -> None:
+    """It reads, or refuses in words that any terminal can show; soon, and in bounded memory."""
+    begin, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    try:
+        read()
+    except LamError as error:
+        said = str(error)
+    else:
+        said = "read"
+    assert 0 < len(said.strip()) < 20_000
+    assert time.monotonic() - begin < SLOWEST
+    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 < MOST_MEMORY
+
+
+@pytest.mark.parametrize("name", READERS)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(damaged=damage())
+def test_a_damaged_file_is_read_or_refused_in_words(
+        made: Path, name: str, damaged: Callable[[bytes], bytes]) -> None:
+    reader = READERS[name]
+    path = made / reader.file
+    sound = path.read_bytes()
+    try:
+        path.write_bytes(damaged(sound))
+        answered(lambda: reader.read(path))
+    finally:
+        path.write_bytes(sound)
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_the_sound_file_is_read(made: Path, name: str) -> None:
+    READERS[name].read(made / READERS[name].file)
+
+
+VALUES = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+                      lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner,
+                                                                                         max_size=3),
+                      max_leaves=8)
+
+
+@given(st.text(max_size=200))
+@example("a: &x [*x]")
+def test_any_text_is_yaml_or_is_not(text: str) -> None:
+    answered(lambda: yamlio.parse_mapping(text))
+
+
+@given(st.dictionaries(st.sampled_from([*config.RunConfig.model_fields]), VALUES, max_size=4))
+def test_any_values_are_a_config_or_are_not(values: dict[str, Any]) -> None:
+    answered(lambda: config.from_mapping({"data_dir": "x", **values}, "f"))
+
+
+@given(st.sampled_from([*events.KINDS]), st.dictionaries(st.text(max_size=8), VALUES, max_size=4))
+def test_any_values_are_an_event_or_are_not(name: str, values: dict[str, Any]) -> None:
+    answered(lambda: events.read_event(json.dumps({"event": name, **values}).encode()))
+
+
+@given(st.text(max_size=40))
+def test_any_text_is_a_place_to_read_from_or_is_not(text: str) -> None:
+    answered(lambda: trust.is_plain(text))
+    answered(lambda: trust.is_allowed(text, "s3://allowed/x https://host"))
