@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from record import files
+from record.errors import EnvironmentFailed
+from record.text import gist
 from record.tracking.view import plain
 
 KEY_TAG = "lam.key"
@@ -31,18 +33,37 @@ def is_named(uri: str, named: str | None = None) -> bool:
     return uri == (os.environ.get("MLFLOW_TRACKING_URI") if named is None else named)
 
 
+def _client(uri: str) -> Any:
+    """A client that gives up soon and says little."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    from mlflow.tracking import MlflowClient
+
+    for noisy in ("alembic", "mlflow"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    return MlflowClient(tracking_uri=uri)
+
+
+def check_answers(uri: str) -> None:
+    """Ask a server for one experiment.
+
+    Raises:
+        EnvironmentFailed: it does not answer, or refuses.
+    """
+    client = _client(uri)
+    try:
+        client.search_experiments(max_results=1)
+    except Exception as error:  # MLflow's own, requests' and urllib3's
+        raise EnvironmentFailed(f"{uri} does not answer ({gist(error)[:200]}); check the address, the server and "
+                                "MLFLOW_TRACKING_TOKEN") from None
+
+
 class Experiment:
     """One MLflow experiment of a tracking store; made where it is missing."""
 
     def __init__(self, uri: str, name: str) -> None:
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-        from mlflow.tracking import MlflowClient
-
-        for noisy in ("alembic", "mlflow"):
-            logging.getLogger(noisy).setLevel(logging.WARNING)
-        self._client = MlflowClient(tracking_uri=uri)
+        self._client = _client(uri)
         found = self._client.get_experiment_by_name(name)
         self._id = found.experiment_id if found else self._client.create_experiment(name)
 

@@ -32,6 +32,7 @@ def register(app: typer.Typer) -> None:
     sweep.command("replay")(replay)
     sweep.command("optuna")(optuna)
     app.add_typer(sweep, name="sweep")
+    app.command("doctor")(doctor)
 
 
 def launch(
@@ -172,6 +173,35 @@ def confirm(
     for pair in found.differences:
         typer.echo(f"{pair.a} - {pair.b}: {short(pair.mean)} [{short(pair.low)}, {short(pair.high)}]")
     typer.echo(f"wrote {folder / 'confirm.json'}")
+
+
+def doctor(
+    file: Annotated[Path | None, typer.Argument(metavar="CONFIG", help="A run's or a sweep's YAML whose data and "
+                                                "storage are looked at, too.")] = None,
+    storage: Annotated[Path, typer.Option(help="Folder of results, where the YAML does not say.")] = Path("runs"),
+    address: Address = None,
+    as_json: AsJson = False,
+) -> None:
+    """Can this machine train, and what a YAML names be used? Versions, memory, GPU, data, storage, Ray, trackers.
+
+    What a bug report starts with: it prints no secret.
+    """
+    from dataclasses import asdict
+
+    from record.errors import AnswerIsNo
+    from record.text import count, printable
+    from sweeps.commands.doctoring import examine
+
+    checks = []
+    for check in examine(file, storage, address):
+        checks.append(check)
+        if not as_json:
+            typer.echo(printable(check.line()))
+    if as_json:
+        typer.echo(json.dumps([asdict(check) for check in checks], indent=2))
+    failed = sum(check.state == "failed" for check in checks)
+    if failed:
+        raise AnswerIsNo(f"{count(failed, 'check')} failed; each says what to do")
 
 
 def _this_command() -> str:
