@@ -16,23 +16,30 @@ def register(app: typer.Typer) -> None:
 
 
 def report(
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="A sweep, a run, or several of either.")],
+    paths: Annotated[list[str], typer.Argument(
+        metavar="PATH...", help="Sweeps, runs, other trainers' logs, trackers' folders, databases or addresses.")],
     output: Annotated[list[Path] | None, typer.Option(
         "--output", "-o", metavar="FILE", help="Where to write: FILE.html, .md or .json; repeat for several.")] = None,
     baseline: Annotated[str | None, typer.Option(
         metavar="RUN", help="A trial of these, or a run's folder, to compare against.")] = None,
+    objective: Annotated[str | None, typer.Option(
+        metavar="KEY", help="Rank by this metric; --objective=-KEY where lower is better.")] = None,
+    profile: Annotated[str | None, typer.Option(
+        metavar="NAME", help="Health profile of other trainers' records; default: the one that fits.")] = None,
 ) -> None:
-    """Compare trials: who won and why, curves, codebooks, pictures."""
+    """Compare trials: who won and why, go or no-go, what to run next."""
     from analysis.report.render import check_target, write
     from analysis.report.report import build_report
     from record.text import printable, shown
 
-    default = (paths[0] if len(paths) == 1 else Path()) / "report.html"
+    default = (Path(paths[0]) if len(paths) == 1 and Path(paths[0]).is_dir() else Path()) / "report.html"
     targets = [check_target(target) for target in output or [default]]
-    made = build_report(list(paths), baseline)
-    places = _places(targets, list(paths))
+    made = build_report(list(paths), baseline, objective=objective, profile=profile)
+    places = _places(targets, [Path(path) for path in paths if Path(path).is_dir()])
     write(made, targets)
     typer.echo(shown(made.verdict.sentence))
+    if made.decision:
+        typer.echo(shown(f"{made.decision.headline}. {made.decision.readiness}"))
     for caution in made.verdict.cautions:
         typer.echo(shown(f"Note: {caution}"))
     for label, place in places:

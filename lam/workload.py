@@ -93,6 +93,7 @@ class LatentActions(Workload):
     """`lam.training.loop.train` over `RunConfig`."""
 
     name = "lam"
+    profile = "lam"
     config = RunConfig
     metrics = TABLE
     objective = "val/objective"

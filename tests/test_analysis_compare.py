@@ -33,7 +33,7 @@ def test_columns_are_the_leaders_and_a_collapsed_one_for_contrast(study: Study) 
 
 def test_the_sections_are_those_of_a_four_way_comparison(study: Study) -> None:
     assert [section.title for section in compare(study, rank(study)).sections] == [
-        "Completion and stability", "Losses", "Action quality", "Codebook health"]
+        "Completion and stability", "Losses", "Action quality", "Codebook health", "Cost"]
 
 
 def test_the_dsnr_of_a_collapsed_run_says_nothing(study: Study) -> None:

@@ -52,7 +52,7 @@ def _finished(study: Study, trial: Trial, standing: Standing) -> Gate:
     done = trial.state == "completed"  # to its last epoch, rung or patience: whoever wrote the word knew which
     early = f", {trial.identity['stopped_early']}" if done and trial.identity.get("stopped_early") else ""
     ending = f"; {trial.state}" + (f" by {trial.reason['rule']}" if trial.reason.get("rule") else early)
-    return Gate("finished", done, f"trained {standing.last_epoch} of {standing.num_epochs} epochs{ending}",
+    return Gate("finished", done, f"trained {standing.last_epoch} of {standing.num_epochs or '?'} epochs{ending}",
                 "" if done else "train it to its full budget: 'lam sweep confirm' does, with fresh seeds")
 
 
@@ -92,7 +92,8 @@ def _beats_copy(study: Study, trial: Trial, standing: Standing) -> Gate:
 
 
 def _confirmed(study: Study, trial: Trial, standing: Standing) -> Gate:
-    remedy = f"run 'lam sweep confirm {study.sources[0]} --top 1 --seeds 3'"
+    remedy = f"run 'lam sweep confirm {study.sources[0]} --top 1 --seeds 3'" if study.sweep else \
+        "train it again with three fresh seeds, and report them together"
     fresh = standing.confirmed
     if fresh is None:
         known = f"chosen by {count(len(standing.seeds.seeds), 'seed')} of the sweep" if standing.seeds else \

@@ -12,6 +12,7 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from analysis.judge.vitality import told_by_rules
 from analysis.read.reading import Trial
 from record import standing
 from record.bounds import Bound, total_violation
@@ -96,6 +97,8 @@ def _number(record: dict[str, Any], key: str) -> float:
 def _status(trial: Trial, judged: str, last: str) -> str:
     """The verdict at the end, or why there is none; what ended the training by a rule is known without its records."""
     rule = trial.reason.get("rule")
+    if trial.workload.judged_by_rules and last and trial.state in FINISHED:
+        return told_by_rules(trial)
     if trial.state == "failed":
         return "nonfinite" if "nonfinite" in (rule, last) else "failed"
     if rule in COLLAPSE_RULES or rule == "nonfinite":

@@ -83,17 +83,17 @@ def _tally(standings: tuple[Standing, ...]) -> str:
 
 
 def _score_text(item: Standing, name: str) -> str:
-    inside = _makeup(item) if name == "objective" else f"control {number(item.control)}"
+    inside = _makeup(item) if name == "objective" else "" if item.control is None else f"control {number(item.control)}"
     if item.tier == 0 and item.confirmed:
         seeds = count(len(item.confirmed.seeds), "fresh seed")
         spread = interval(item.confirmed.low, item.confirmed.high)
         return f"mean {name} {number(item.confirmed.mean)} {spread} over {seeds} (in the sweep " \
-               f"{number(item.value)}: {inside})".replace("  ", " ")
+               f"{number(item.value)}{': ' if inside else ''}{inside})".replace("  ", " ")
     if item.seeds:
         spread = interval(item.seeds.low, item.seeds.high)
-        return f"mean {name} {number(item.value)} {spread} over {count(len(item.seeds.seeds), 'seed')} ({inside})" \
-            .replace("  ", " ")
-    return f"{name} {number(item.value)} ({inside})"
+        return f"mean {name} {number(item.value)} {spread} over {count(len(item.seeds.seeds), 'seed')}" \
+            .replace("  ", " ") + (f" ({inside})" if inside else "")
+    return f"{name} {number(item.value)}" + (f" ({inside})" if inside else "")
 
 
 def _makeup(item: Standing) -> str:

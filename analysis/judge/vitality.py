@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from analysis.read.reading import Trial
+from analysis.read.study import Trial, last_value, remembered
 from record import health
-from record.health.engine import Finding
-from record.health.profile import Profile
+from record.health import expressions
+from record.health.engine import Finding, Judgement
+from record.health.profile import Profile, Severity
 from record.health.trends import NOT_DETERMINED, trend_of
 
 # Metrics whose trajectories a run's assessment tells: key, name, which way is better.
@@ -19,7 +21,8 @@ def facts_of(trial: Trial) -> dict[str, float | str]:
     """What rules may read beside the records; collapse is judged after the grace that the trial's sweep gave it."""
     nested = {key: value for key, value in trial.config.items() if "." not in key}
     return health.of_config({**nested, "health": _settings(trial)}, health.steps_per_epoch(trial.records),
-                            trial.workload.settling_steps(trial.config), int(trial.scheduler.get("grace_epochs") or 0))
+                            trial.workload.settling_steps(trial.config), int(trial.scheduler.get("grace_epochs") or 0)
+                            ) | trial.facts
 
 
 def _settings(trial: Trial) -> dict[str, Any]:
@@ -28,10 +31,20 @@ def _settings(trial: Trial) -> dict[str, Any]:
 
 def findings(trial: Trial) -> tuple[Finding, ...]:
     """The rules of the trial's profile that hold at its last record, gravest first."""
-    if not trial.records:
-        return ()
-    known, facts = _rules_and_facts(trial)
-    return health.judge_records(trial.records, known, facts).findings
+    return judged(trial).findings if trial.records else ()
+
+
+def gravest(trial: Trial) -> list[Finding]:
+    """The findings without those that a graver one says of the same metric."""
+    told: set[str] = set()
+    found = []
+    for item in findings(trial):
+        rule = profile_of(trial).rule(item.rule)
+        read = expressions.text(rule.metric) if rule.metric is not None and rule.statistic == "value" else item.rule
+        if read not in told:
+            found.append(item)
+        told.add(read)
+    return found
 
 
 def collapse_unjudged(trial: Trial) -> str:
@@ -48,7 +61,55 @@ def collapse_unjudged(trial: Trial) -> str:
 
 def _rules_and_facts(trial: Trial) -> tuple[Profile, dict[str, float | str]]:
     """The profile that the trial's config names, and what its rules may read about it."""
-    return health.load(str(_settings(trial).get("profile", "lam"))), facts_of(trial)
+    return profile_of(trial), facts_of(trial)
+
+
+def profile_of(trial: Trial) -> Profile:
+    """The profile that the trial's config names, else its workload's."""
+    return health.load(str(_settings(trial).get("profile") or trial.workload.profile or "lam"))
+
+
+def told_by_rules(trial: Trial) -> str:
+    """What became of another trainer's run, by its profile's rules over all of it.
+
+    `collapsed` or `nonfinite` where such a rule says abort, `aborted` where another does, `unsound` where one holds
+    that keeps a run of its family from winning, `no_codes` where it never logged any, else `live`.
+    """
+    known = profile_of(trial)
+    judgement = judged(trial)
+    aborts = [item.rule for item in judgement.aborts]
+    if aborts:
+        kinds = (word for word in ("nonfinite", "collapse") if any(word in rule for rule in aborts))
+        return {"nonfinite": "nonfinite", "collapse": "collapsed"}.get(next(kinds, ""), "aborted")
+    if any(rule in judgement.holding for rule in known.report.unsound):
+        return "unsound"
+    return "no_codes" if has_no_codes(trial) else "live"
+
+
+def rules_reading(trial: Trial, key: str) -> dict[str, Severity]:
+    """The rules of the trial's profile that read a metric, with their severities; those kept quiet left out."""
+    return {rule.name: rule.severity for rule in profile_of(trial).rules if rule.metric is not None and not rule.quiet
+            and key in expressions.names(rule.metric)}
+
+
+def best_without_codes(trials: Sequence[Trial], key: str) -> Trial | None:
+    """Of the runs that finished and never logged codes, the one that ends lowest by a metric; None without one."""
+    bare = [trial for trial in trials if has_no_codes(trial) and last_value(trial, key) is not None
+            and trial.state == "completed"]
+    return min(bare, key=lambda trial: last_value(trial, key) or 0.0, default=None)
+
+
+def has_no_codes(trial: Trial) -> bool:
+    """Whether its family has codes and it never logged any."""
+    codes = trial.workload.reporting.codes
+    return codes is not None and bool(trial.records) and not any(codes in record for record in trial.records)
+
+
+@remembered
+def judged(trial: Trial) -> Judgement:
+    """What the trial's profile says of the whole of it."""
+    known, facts = _rules_and_facts(trial)
+    return health.judge_records(trial.records, known, facts)
 
 
 def trajectories(trial: Trial) -> str:

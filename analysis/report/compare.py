@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from analysis.judge.ranking import Standing, bounds, rank
 from analysis.read.reading import Study, Trial
-from analysis.report.measures import Cell, Measure, measures
+from analysis.report.cells import Cell, Measure
+from analysis.report.measures import measures
 from record.text import MISSING, interval, number, words
 
 TOP = 4
@@ -24,7 +25,8 @@ class Row:
     Attributes:
         key: the metric it comes from; empty for a fact about the run.
         winners: labels of the best columns; none where nothing is better or all of them tie.
-        verdict: the same in words.
+        verdict: the same in words, and which others are within its noise.
+        marks: good, watch, bad or nothing for each cell, by the rules that read the metric; empty where none does.
     """
 
     title: str
@@ -33,6 +35,7 @@ class Row:
     winners: tuple[str, ...] = ()
     verdict: str = MISSING
     note: str = ""
+    marks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -97,8 +100,20 @@ def _row(measure: Measure, groups: list[tuple[Trial, ...]]) -> Row | None:
         best = max(values) if measure.direction == "up" else min(values)
         winners = tuple(label for value, label in contest if value == best)
     tie = len(winners) > 1 and len(winners) == len(contest)
-    verdict_text = f"all {len(winners)} tie" if tie else ", ".join(winners) or MISSING
-    return Row(measure.title, measure.key, cells, () if tie else winners, verdict_text, measure.note)
+    verdict_text = f"all {len(winners)} tie" if tie else (", ".join(winners) or MISSING) + _within(
+        winners, {trial.label: cell for cell, trial in zip(cells, trials, strict=True)})
+    marks = tuple(measure.mark(trial) for trial in trials) if measure.mark else ()
+    return Row(measure.title, measure.key, cells, () if tie else winners, verdict_text, measure.note,
+               marks if any(marks) else ())
+
+
+def _within(winners: tuple[str, ...], cells: dict[str, Cell]) -> str:
+    """Which other columns the seeds do not tell from the best one: their intervals overlap."""
+    if len(winners) != 1 or (best := cells[winners[0]]).low is None or best.high is None:
+        return ""
+    close = [label for label, cell in cells.items() if label != winners[0] and cell.low is not None
+             and cell.high is not None and cell.low <= best.high and best.low <= cell.high]
+    return f" ({', '.join(close)} within the noise over seeds)" if close else ""
 
 
 def joined(cells: list[Cell]) -> Cell:
@@ -109,7 +124,8 @@ def joined(cells: list[Cell]) -> Cell:
     known = [value for value in values if value is not None]
     mean = sum(known) / len(known) if len(known) == len(values) else None
     if mean is not None and all(cell.text == number(cell.value) for cell in cells):
-        return Cell(mean, number(mean), f"{interval(*bounds(values))}\n{len(cells)} seeds".strip())
+        low, high = bounds(values)
+        return Cell(mean, number(mean), f"{interval(low, high)}\n{len(cells)} seeds".strip(), low, high)
     return Cell(mean, ", ".join(dict.fromkeys(cell.text for cell in cells)), f"{len(cells)} seeds")
 
 

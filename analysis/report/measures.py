@@ -6,55 +6,63 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 
+from analysis.decision.production import seconds_of
 from analysis.judge.judging import LIVE, kept_record
 from analysis.judge.ranking import state_word
-from analysis.judge.vitality import collapse_unjudged, findings
-from analysis.read.reading import Study, Trial
+from analysis.judge.vitality import collapse_unjudged, findings, told_by_rules
+from analysis.read.study import Study, Trial, last_value, series
+from analysis.report.cells import Cell, Measure, plain
+from analysis.report.hows import measure_of
 from record.health.trends import NOT_DETERMINED, trend_of
-from record.text import MISSING, finite, interval, number, share, words
+from record.text import MISSING, duration, finite, interval, number, share, words
 from record.workload.metric import Metric
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A number (None where there is none, or it says nothing), how it reads, and what belongs beside it."""
-
-    value: float | None
-    text: str
-    detail: str = ""
-
-
-@dataclass(frozen=True)
-class Measure:
-    """One row: its title, the metric behind it (or none), the cell of a trial, and which way is better.
-
-    Attributes:
-        direction: "table" until `measures` asks the workload's table.
-    """
-
-    title: str
-    key: str
-    cell: Callable[[Trial], Cell]
-    direction: str
-    note: str = ""
 
 
 def measures(study: Study) -> list[tuple[str, list[Measure]]]:
     """The sections of a comparison and the measures in each."""
-    sections = [
-        ("Completion and stability", _completion()),
-        ("Losses", _losses()),
-        ("Action quality", _quality(study)),
-        ("Codebook health", _codebook()),
-        ("Metrics", [row for key in study.workload.rows for row in _whole_course(key)]),
-    ]
+    sections = {
+        "Completion and stability": _completion(),
+        "Losses": _losses(),
+        "Embedding quality": [],
+        "Action quality": _quality(study),
+        "Codebook health": _codebook(),
+        "Metrics": [row for key in study.workload.rows for row in _whole_course(key)],
+    }
+    if study.workload.judged_by_rules:
+        sections["Action quality"] = sections["Action quality"][:1]
+    stated = {group.title: [measure_of(row, study) for row in group.rows]
+              for group in study.workload.reporting.sections}
+    titles = dict.fromkeys([*sections, *stated, "Cost"])
+    sections["Cost"] = _cost()
     table = study.workload.metrics
-    known = ((title, [_directed(row, table) for row in rows if not row.key or row.key in table])
-             for title, rows in sections)
+    known = ((title, [_directed(row, table) for row in sections.get(title, []) if not row.key or row.key in table]
+              + stated.get(title, [])) for title in titles)
     return [(title, rows) for title, rows in known if rows]
+
+
+def _cost() -> list[Measure]:
+    return [
+        Measure("Training time", "", _seconds, "none"),
+        Measure("Operations of training", "total_tflops", _tflops, "none", "TFLOP"),
+        Measure("Seconds an epoch", "", _seconds_an_epoch, "down"),
+    ]
+
+
+def _seconds(trial: Trial) -> Cell:
+    spent = seconds_of(trial)
+    return Cell(spent, MISSING if spent is None else duration(spent))
+
+
+def _seconds_an_epoch(trial: Trial) -> Cell:
+    spent = seconds_of(trial)
+    return plain(spent / trial.last_epoch if spent and trial.last_epoch else None)
+
+
+def _tflops(trial: Trial) -> Cell:
+    return plain(last_value(trial, "total_tflops"))
 
 
 def _directed(row: Measure, table: Mapping[str, Metric]) -> Measure:
@@ -120,10 +128,10 @@ def _codebook() -> list[Measure]:
     return [
         _usage("start", _first, "none"),
         _usage("fewest", _least, "up"),
-        _usage("end", _last, "up"),
+        _usage("end", last_value, "up"),
         _start("Slot perplexity, start", "val/perplexity_slot"),
         Measure("Slot perplexity, lowest", "val/perplexity_slot",
-                lambda trial: _plain(_least(trial, "val/perplexity_slot")), "up"),
+                lambda trial: plain(_least(trial, "val/perplexity_slot")), "up"),
         _end("Slot perplexity, end", "val/perplexity_slot"),
         _trajectory("Slot perplexity, trajectory", "val/perplexity_slot"),
         _end("Joint perplexity, end", "val/perplexity_joint"),
@@ -143,12 +151,17 @@ def _trajectory(title: str, key: str) -> Measure:
     """A word by the rules of `record.health.trends`; what too few points say is in brackets."""
 
     def cell(trial: Trial) -> Cell:
-        found = trend_of(trial.records, key, trial.workload.metrics[key].direction)
+        found = trend_of(trial.records, key, _direction(trial, key))
         if not found.points:
             return Cell(None, MISSING)
         return Cell(None, found.word, found.change if found.word == NOT_DETERMINED else "")
 
     return Measure(title, key, cell, "none")
+
+
+def _direction(trial: Trial, key: str) -> str:
+    known = trial.workload.metrics.get(key)
+    return known.direction if known else "none"
 
 
 def _rules(trial: Trial) -> Cell:
@@ -158,47 +171,34 @@ def _rules(trial: Trial) -> Cell:
 
 
 def _start(title: str, key: str) -> Measure:
-    return Measure(title, key, lambda trial: _plain(_first(trial, key)), "none")
+    return Measure(title, key, lambda trial: plain(_first(trial, key)), "none")
 
 
 def _end(title: str, key: str) -> Measure:
-    return Measure(title, key, lambda trial: _plain(_last(trial, key)), "table")
+    return Measure(title, key, lambda trial: plain(last_value(trial, key)), "table")
 
 
 def _extreme(title: str, key: str) -> Measure:
     def cell(trial: Trial) -> Cell:
         pick = max if trial.workload.maximises(key) else min
-        return _plain(pick(_series(trial, key), default=None))
+        return plain(pick(series(trial.records, key), default=None))
 
     return Measure(title, key, cell, "table")
 
 
 def _kept(title: str, key: str, note: str = "") -> Measure:
     def cell(trial: Trial) -> Cell:
-        return _plain(finite((kept_record(trial) or {}).get(key)))
+        return plain(finite((kept_record(trial) or {}).get(key)))
 
     return Measure(title, key, cell, "table", note)
 
 
-def _plain(value: float | None) -> Cell:
-    return Cell(value, number(value))
-
-
-def _series(trial: Trial, key: str) -> list[float]:
-    return [value for record in trial.records if (value := finite(record.get(key))) is not None]
-
-
 def _first(trial: Trial, key: str) -> float | None:
-    return next(iter(_series(trial, key)), None)
-
-
-def _last(trial: Trial, key: str) -> float | None:
-    """The last record that holds the key: None where it was not finite there, however good it was before."""
-    return next((finite(record[key]) for record in reversed(trial.records) if key in record), None)
+    return next(iter(series(trial.records, key)), None)
 
 
 def _least(trial: Trial, key: str) -> float | None:
-    return min(_series(trial, key), default=None)
+    return min(series(trial.records, key), default=None)
 
 
 def _epochs(trial: Trial) -> Cell:
@@ -214,7 +214,9 @@ def _ending(trial: Trial) -> Cell:
 
 
 def _nonfinite(trial: Trial) -> Cell:
-    return _plain(float(sum(trial.workload.verdict(record) == "nonfinite" for record in trial.validated)))
+    if trial.workload.judged_by_rules:  # another trainer's null means that it did not measure
+        return Cell(None, MISSING)
+    return plain(float(sum(trial.workload.verdict(record) == "nonfinite" for record in trial.validated)))
 
 
 def _rise(title: str, key: str) -> Measure:
@@ -233,14 +235,14 @@ def _rise(title: str, key: str) -> Measure:
 def _last_verdict(trial: Trial) -> Cell:
     if not trial.validated:
         return Cell(None, MISSING)
-    last = trial.workload.verdict(trial.validated[-1])
+    last = told_by_rules(trial) if trial.workload.judged_by_rules else trial.workload.verdict(trial.validated[-1])
     return Cell(float(last == LIVE), words(last))
 
 
 def _over_copy(trial: Trial) -> Cell:
     record = kept_record(trial) or {}
     mse, copy = finite(record.get("val/mse_loss")), finite(record.get("val/mse_copy"))
-    return _plain(mse / copy if mse is not None and copy else None)
+    return plain(mse / copy if mse is not None and copy else None)
 
 
 def _fresh(study: Study, trial: Trial) -> Cell:
@@ -279,5 +281,5 @@ def _codes(used: float | None, trial: Trial) -> Cell:
 
 
 def _collapsed(trial: Trial) -> Cell:
-    value = _last(trial, "val/collapsed")
+    value = last_value(trial, "val/collapsed")
     return Cell(value, MISSING if value is None else "yes" if value else "no")

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from analysis.decision.decide import Decision, conclude
 from analysis.judge.importance import Importance, importance
 from analysis.judge.judging import judge
 from analysis.judge.ledger import Assessment, Compute, Stop, assess, compute_ledger, stop_ledger
@@ -89,6 +90,8 @@ class Report:
     provenance: tuple[tuple[str, str], ...]
     glossary: tuple[Metric, ...]
     constraints: tuple[str, ...] = ()
+    decision: Decision | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def winner(self) -> Standing | None:
@@ -106,18 +109,20 @@ class Report:
         return tuple(item for item in self.standings if item.seeds)
 
 
-def build_report(paths: Paths, baseline: str | None = None, now: datetime | None = None) -> Report:
+def build_report(paths: Paths, baseline: str | None = None, now: datetime | None = None, *,
+                 objective: str | None = None, profile: str | None = None) -> Report:
     """Read, rank and compare.
 
     Args:
         paths: a sweep, a run, or several of either.
         baseline: a trial of theirs, or the path of a run, to compare against.
         now: the time the report carries.
+        objective, profile: see `read_study`.
 
     Raises:
         BadInput: see `read_study`; or no such baseline.
     """
-    return report_of(read_study(paths), baseline, now)
+    return report_of(read_study(paths, objective, profile), baseline, now)
 
 
 def report_of(study: Study, baseline: str | None = None, now: datetime | None = None) -> Report:
@@ -129,6 +134,8 @@ def report_of(study: Study, baseline: str | None = None, now: datetime | None = 
     trials = {trial.label: trial for trial in study.trials}
     ordered = [training for item in standings for training in study.trainings(trials[item.label])]
     places = {item.label: item for item in standings}
+    ordered += [against] if against is not None and against not in ordered else []
+    shares = importance(study, standings)
     assessed = [label for label in dict.fromkeys([*shown, *places]) if trials[label].records][:ASSESSED]
     return Report(
         title=study.name, made_at=(now or datetime.now(UTC)).strftime("%Y-%m-%d %H:%M UTC"),
@@ -136,7 +143,7 @@ def report_of(study: Study, baseline: str | None = None, now: datetime | None = 
         standings=standings, comparison=compare(study, standings, against),
         curves=tuple(_curve(ordered, study.objective, followed) for followed in study.workload.curves),
         slices=tuple(_slice(knob, standings) for knob in study.knobs),
-        importance=importance(study, standings),
+        importance=shares,
         strips=tuple(strips_of(trials[label], places[label].epoch)
                      for label in _pictured(trials, standings, verdict.winner)),
         histograms=tuple(_histograms([trials[label] for label in shown], study.objective)),
@@ -145,6 +152,7 @@ def report_of(study: Study, baseline: str | None = None, now: datetime | None = 
         provenance=tuple(_provenance(study)), glossary=tuple(study.workload.metrics.values()),
         constraints=tuple(dict.fromkeys(f"{key} {bound.text}" for trial in study.trials
                                         for key, bound in trial.limits.items())),
+        decision=conclude(study, standings, verdict, shown, shares.shares, against), notes=study.notes,
     )
 
 

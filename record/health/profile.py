@@ -30,6 +30,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_
 from record import yamlio
 from record.errors import BadInput
 from record.health import expressions
+from record.health.reporting import Reporting
 from record.health.statistics import STATISTICS
 from record.schema import Strict, build, suggest
 
@@ -191,6 +192,7 @@ class Profile(Part):
     stages: dict[int, str] = Field(default_factory=dict, description="stage -> a key that only this stage logs")
     identities: list[Identity] = Field(default_factory=list)
     watch: list[Watched] = Field(default_factory=list)
+    report: Reporting = Field(default_factory=Reporting)
 
     @model_validator(mode="before")
     @classmethod
@@ -207,7 +209,7 @@ class Profile(Part):
         if twice:
             raise ValueError(f"the rule {twice[0]} stands here twice; keep one")
         used = [name for rule in self.rules for name in rule.of]
-        used += [name for item in self.diagnoses for name in (*item.needs, *item.supports)]
+        used += [name for item in self.diagnoses for name in (*item.needs, *item.supports)] + self.report.unsound
         for name in used:
             if name not in names:
                 raise ValueError(f"no rule is called {name!r}; {suggest(name, names)}")

@@ -16,10 +16,12 @@ from typing import Any, ClassVar, NamedTuple
 
 from record.documents import DEFAULT_WORKLOAD as DEFAULT
 from record.errors import BadInput
+from record.health.profile import load
+from record.health.reporting import Reporting
 from record.run import RunFolder
 from record.schema import build, suggest
 from record.workload.knobs import KnobRule, Size
-from record.workload.metric import Metric
+from record.workload.metric import Metric, is_validated
 from record.workload.settings import Settings, absolute_profile, configuring
 
 GROUP = "lam.workloads"
@@ -52,6 +54,8 @@ class Workload(ABC):
         knobs: what is known of config keys as knobs.
         curves: the charts of a report.
         rows: metrics of which a report tells start, best and end beside the rows it knows.
+        profile: the health profile that also says what a report of it shows.
+        judged_by_rules: what became of a run is told by that profile's rules over the whole of it, not by `verdict`.
     """
 
     name: str
@@ -66,6 +70,13 @@ class Workload(ABC):
     path_knobs: tuple[str, ...] = ()
     shown: tuple[str, ...] = ()
     knobs: ClassVar[Mapping[str, KnobRule]] = {}
+    profile: str = ""
+    judged_by_rules: bool = False
+
+    @property
+    def reporting(self) -> Reporting:
+        """What a report shows beside the rows that it knows."""
+        return load(self.profile).report if self.profile else Reporting()
 
     @property
     def curves(self) -> Sequence[Curve]:
@@ -83,8 +94,8 @@ class Workload(ABC):
         return [key for key, metric in self.metrics.items() if key.startswith("val/") and metric.direction != "none"]
 
     def maximises(self, key: str) -> bool:
-        """Whether higher is better."""
-        return self.metrics[key].direction != "down"
+        """Whether higher is better; a metric that this workload does not have is never compared."""
+        return key not in self.metrics or self.metrics[key].direction != "down"
 
     # the config
 
@@ -156,6 +167,10 @@ class Workload(ABC):
         """
         watched = [record[key] for key in (self.objective, self.error, "train/loss") if key in record]
         return "live" if all(value is not None and math.isfinite(value) for value in watched) else "nonfinite"
+
+    def is_validated(self, record: Mapping[str, Any]) -> bool:
+        """Whether a record holds a validation."""
+        return is_validated(record)
 
     def settling_steps(self, config: Mapping[str, Any]) -> int:
         """Optimizer steps that codes need before their collapse is judged; docs/decisions/0004-collapse-grace.md."""
