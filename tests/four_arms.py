@@ -58,9 +58,9 @@ def write_arm(folder: Path, name: str, seed: int | None = None, shift: float = 0
     rows, points = [], []
     for epoch in range(1, epochs + 1):
         rows.append({"epoch": epoch, "loss_mean": {"total": between(*train, epoch, epochs) + shift}, "temperature":
-                     between(0.070, 0.068, epoch, epochs), "grad_norm": {
-                         "count": STEPS, "mean": between(*mean, epoch, epochs), "max": between(*largest, epoch, epochs)},
-                     "seconds": 12.0 * epoch})
+                     between(0.070, 0.068, epoch, epochs), "seconds": 12.0 * epoch, "grad_norm": {
+                         "count": STEPS, "mean": between(*mean, epoch, epochs),
+                         "max": between(*largest, epoch, epochs)}})
         ranks = {side: {"effective_rank": between(*ends, epoch, epochs, 1.0)} for side, ends in
                  (("context", context), ("target", target))}
         share = {"vq_usage_ratio": (used := between(*usage, epoch, epochs)), "vq_active_codes": round(used * CODES)} \

@@ -10,7 +10,7 @@ from itertools import pairwise
 from analysis.decision.speech import axis, text_of, title
 from analysis.judge.gates import Gate, alerts
 from analysis.judge.ranking import Standing
-from analysis.judge.vitality import facts_of, findings, gravest, judged, profile_of
+from analysis.judge.vitality import facts_of, findings, gravest, judged, profile_for
 from analysis.read.study import Study, Trial, points_of
 from record.health import columns, expressions
 from record.health.profile import Rule
@@ -70,7 +70,7 @@ def make_plan(study: Study, trial: Trial, standing: Standing, gates: Sequence[Ga
 
 def _watches(trial: Trial, standing: Standing) -> list[Watch]:
     """The profile's rules that read something the run logged, aborts first; and, for our own, the production alerts."""
-    known = profile_of(trial)
+    known = profile_for(trial)
     rules = [rule for rule in known.rules if rule.severity in ("abort", "warn") and not rule.quiet
              and rule.count is None and rule.name not in judged(trial).not_judged]
     rules.sort(key=lambda rule: rule.severity != "abort")
@@ -122,7 +122,7 @@ def _margin(trial: Trial, rule: Rule) -> tuple[float, float] | None:
 def _risk(trial: Trial, watched: Sequence[Watch]) -> str:
     """low, medium or high, and why: from the rules that hold and how near the run came to a limit that ends it."""
     held = findings(trial)
-    known = profile_of(trial)
+    known = profile_for(trial)
     tight = [rule.name for rule in known.rules if rule.severity == "abort" and
              (margin := _margin(trial, rule)) is not None and 0 <= margin[1] < TIGHT]
     if any(item.severity == "abort" for item in held):
@@ -141,7 +141,7 @@ def _spike(trial: Trial) -> str:
     if key is None or len(points) < 2:
         return ""
     rise = max(after - before for (_, before), (_, after) in pairwise(points))
-    limit = next((rule.threshold for rule in profile_of(trial).rules if rule.statistic == "change" and
+    limit = next((rule.threshold for rule in profile_for(trial).rules if rule.statistic == "change" and
                   rule.metric == key and isinstance(rule.threshold, (int, float)) and rule.threshold > 0), None)
     ends = f"; the profile ends a run at +{number(float(limit))}" if limit is not None else ""
     if rise <= 0:
@@ -184,7 +184,8 @@ def _next(study: Study, trial: Trial, importance: Sequence[tuple[str, float]]) -
 
 def commands(study: Study, trial: Trial, gates: Sequence[Gate]) -> list[str]:
     """What to type next, in order."""
-    source = str(study.sources[0]) if study.sources else "."
+    sources = [str(source) for source in study.sources] or ["."]
+    source = sources[0]
     failed = [gate.name for gate in gates if not gate.lets_pass]
     if study.sweep:
         steps = [shlex.join(["lam", "sweep", "confirm", source, "--top", "1", "--seeds", "3"])] \
@@ -192,7 +193,7 @@ def commands(study: Study, trial: Trial, gates: Sequence[Gate]) -> list[str]:
         steps.append(shlex.join(["lam", "promote", source, "-o", "production.yaml"]))
         return [*steps, "lam train production.yaml", "lam monitor runs/production --follow --alerts production.yaml"]
     if trial.workload.judged_by_rules:
-        return ["# train the chosen config with two more seeds, then", shlex.join(["lam", "report", source]),
+        return ["# train the chosen config with two more seeds, then", shlex.join(["lam", "report", *sources]),
                 shlex.join(["lam", "monitor", str(trial.path), "--follow", "--profile", trial.workload.profile])]
     config = str(trial.path / "config.yaml")
     return [shlex.join(["lam", "train", config]), "lam monitor RUN --follow"]

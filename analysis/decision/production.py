@@ -19,6 +19,7 @@ from record.text import count, duration, number, value_text
 
 LONGER = 2  # how many times the epochs a run that still improves is given
 LEAST_POINTS = 5  # of a curve before a range is told
+BUDGET = ("epochs", "num_epochs")
 STILL = 0.02  # expected gain over that, relative to the value, below which it is not
 
 
@@ -62,21 +63,23 @@ class Production:
 
 def plan_production(study: Study, trial: Trial, standings: Sequence[Standing]) -> Production:
     """The chosen arm's config as a production run."""
-    epochs = _epochs(study, trial)
-    planned = epochs or trial.num_epochs or trial.last_epoch
-    return Production(trial.label, planned or None, (*_kept(study, trial, standings), *_run(trial, planned)),
+    planned, why = _epochs(study, trial)
+    return Production(trial.label, planned or None, (*_kept(study, trial, standings), *_run(trial, planned, why)),
                       tuple(_expectations(study, trial, planned)), _lasts(study, trial, planned))
 
 
-def _epochs(study: Study, trial: Trial) -> int | None:
-    """Twice as many where the loss is expected to go on falling by more than STILL; None where it is not."""
+def _epochs(study: Study, trial: Trial) -> tuple[int, str]:
+    """How long, and why: the longest budget here, or twice as long where the loss is expected to fall on by STILL."""
+    asked = trial.num_epochs or trial.last_epoch
+    longest = max(study.trials, key=lambda one: one.num_epochs or 0)
+    if (longest.num_epochs or 0) > asked:
+        return int(longest.num_epochs or 0), f"the longest budget here, that of {longest.label}"
     key = trial.workload.reporting.roles.loss
     now = last_value(trial, key) if key else None
-    if key is None or now is None or not trial.last_epoch:
-        return None
-    found = _range(study, trial, key, LONGER * trial.last_epoch)
-    gains = found is not None and now > 0 and (now - found.expected) / now > STILL
-    return LONGER * trial.last_epoch if gains else None
+    found = _range(study, trial, key, LONGER * trial.last_epoch) if key and trial.last_epoch else None
+    if found is not None and now is not None and now > 0 and (now - found.expected) / now > STILL:
+        return LONGER * trial.last_epoch, "its loss is expected to go on falling"
+    return asked, "as trained here: no gain worth the time is expected of more"
 
 
 def _kept(study: Study, trial: Trial, standings: Sequence[Standing]) -> list[Setting]:
@@ -89,21 +92,18 @@ def _kept(study: Study, trial: Trial, standings: Sequence[Standing]) -> list[Set
             values.setdefault(change.key, {}).setdefault(change.before, []).append(told)
     return [Setting(key, value_text(trial.config.get(key)), f"as in {trial.label}; " + "; ".join(
         f"with {value}: {', '.join(told[:3])}{f' and {len(told) - 3} more' if len(told) > 3 else ''}"
-        for value, told in list(others.items())[:3])) for key, others in values.items() if key in trial.config]
+        for value, told in list(others.items())[:3]))
+        for key, others in values.items() if key in trial.config and key not in BUDGET]
 
 
-def _run(trial: Trial, epochs: int) -> list[Setting]:
+def _run(trial: Trial, epochs: int, why: str) -> list[Setting]:
     """How long, how patient, how often: what the run itself adds to the config."""
     if not epochs:
         return []
-    asked = trial.num_epochs or trial.last_epoch
-    longer = epochs > asked
-    stretch, settings = _longest_wait(trial), []
-    settings.append(Setting("epochs", str(epochs), "its loss is expected to go on falling" if longer else
-                            "as trained here: no gain worth the time is expected of more"))
+    stretch, settings = _longest_wait(trial), [Setting("epochs", str(epochs), why)]
     patience = max(5, min(round(1.5 * stretch), epochs // 2))
     settings.append(Setting("early stopping, patience", str(patience), f"half as long again as the longest wait for a "
-                                                                     f"new best here ({stretch} epochs)"))
+                                                                     f"new best here ({count(stretch, 'epoch')})"))
     settings.append(Setting("checkpoint every", count(max(1, epochs // 16), "epoch"), "a sixteenth of the run at most "
                                                                                       "is lost"))
     settings.append(Setting("health metrics", "every validation", "a rule can only fire where something was measured"))

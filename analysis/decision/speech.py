@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from analysis.judge.vitality import profile_of
+from analysis.judge.vitality import profile_for
 from analysis.read.study import Trial, points_of
 from record.health import expressions
 from record.health.trends import NOT_DETERMINED, Trend, trend
@@ -11,14 +11,14 @@ from record.text import number, share
 
 def title(trial: Trial, key: str) -> str:
     """What the profile calls a metric, else its key."""
-    known = profile_of(trial)
+    known = profile_for(trial)
     named = next((item.title for item in known.watch if expressions.text(item.metric) == key), None)
     return named or key
 
 
 def is_share(trial: Trial, key: str) -> bool:
     """Whether a metric reads as per cent."""
-    known = profile_of(trial)
+    known = profile_for(trial)
     return any(item.percent for item in known.watch if expressions.text(item.metric) == key) or any(
         row.percent for row in known.report.rows() if row.key == key)
 
@@ -52,4 +52,4 @@ def from_to(trial: Trial, key: str) -> str:
 
 def axis(trial: Trial) -> str:
     """What its records count: epoch or step."""
-    return profile_of(trial).axis
+    return profile_for(trial).axis

@@ -39,7 +39,7 @@ def gravest(trial: Trial) -> list[Finding]:
     told: set[str] = set()
     found = []
     for item in findings(trial):
-        rule = profile_of(trial).rule(item.rule)
+        rule = profile_for(trial).rule(item.rule)
         read = expressions.text(rule.metric) if rule.metric is not None and rule.statistic == "value" else item.rule
         if read not in told:
             found.append(item)
@@ -61,10 +61,10 @@ def collapse_unjudged(trial: Trial) -> str:
 
 def _rules_and_facts(trial: Trial) -> tuple[Profile, dict[str, float | str]]:
     """The profile that the trial's config names, and what its rules may read about it."""
-    return profile_of(trial), facts_of(trial)
+    return profile_for(trial), facts_of(trial)
 
 
-def profile_of(trial: Trial) -> Profile:
+def profile_for(trial: Trial) -> Profile:
     """The profile that the trial's config names, else its workload's."""
     return health.load(str(_settings(trial).get("profile") or trial.workload.profile or "lam"))
 
@@ -75,7 +75,7 @@ def told_by_rules(trial: Trial) -> str:
     `collapsed` or `nonfinite` where such a rule says abort, `aborted` where another does, `unsound` where one holds
     that keeps a run of its family from winning, `no_codes` where it never logged any, else `live`.
     """
-    known = profile_of(trial)
+    known = profile_for(trial)
     judgement = judged(trial)
     aborts = [item.rule for item in judgement.aborts]
     if aborts:
@@ -88,7 +88,7 @@ def told_by_rules(trial: Trial) -> str:
 
 def rules_reading(trial: Trial, key: str) -> dict[str, Severity]:
     """The rules of the trial's profile that read a metric, with their severities; those kept quiet left out."""
-    return {rule.name: rule.severity for rule in profile_of(trial).rules if rule.metric is not None and not rule.quiet
+    return {rule.name: rule.severity for rule in profile_for(trial).rules if rule.metric is not None and not rule.quiet
             and key in expressions.names(rule.metric)}
 
 

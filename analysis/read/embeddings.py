@@ -14,15 +14,15 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from analysis.read.logs import Record, Recorded, lines
+from analysis.read.logs import Record, Recorded, json_lines
 from record import files, yamlio
 
 EPOCHS, EMBEDDINGS, SUMMARY = "epoch_metrics.jsonl", "embedding_metrics.jsonl", "metrics.json"
 
 
 def read_folder(folder: Path) -> Recorded:
-    epochs, notes = lines(folder / EPOCHS)
-    embeddings, more = lines(folder / EMBEDDINGS)
+    epochs, notes = json_lines(folder / EPOCHS)
+    embeddings, more = json_lines(folder / EMBEDDINGS)
     notes += more
     summary = _summary(folder / SUMMARY, notes)
     by_epoch = [files.flat(row) for row in epochs]

@@ -19,7 +19,7 @@ from typing import Any
 
 from analysis.read import embeddings
 from analysis.read.families import guessed_direction
-from analysis.read.logs import Record, Recorded, lines, table
+from analysis.read.logs import Record, Recorded, csv_table, json_lines
 from analysis.read.sources import ENDED, is_run, is_sweep, journal
 from record import documents, files, yamlio
 from record.errors import BadInput
@@ -73,7 +73,7 @@ def _folder(folder: Path) -> Recorded:
 def _ours(folder: Path) -> Recorded:
     run = RunFolder(folder)
     known = run.document()
-    rows, notes = lines(run.metrics_file)
+    rows, notes = json_lines(run.metrics_file)
     latest = {row["epoch"]: check_epoch_record(row, str(run.metrics_file)) for row in rows if "epoch" in row}
     records = tuple(latest[epoch] for epoch in sorted(latest))
     config = run.config() if run.config_file.exists() else {}
@@ -119,7 +119,7 @@ def _with_ending(records: tuple[Record, ...], out_of_memory: float) -> tuple[Rec
 # ---- logs and histories
 
 def _log(path: Path) -> Recorded:
-    rows, notes = table(path) if path.suffix.lower() == ".csv" else lines(path)
+    rows, notes = csv_table(path) if path.suffix.lower() == ".csv" else json_lines(path)
     records = [files.flat(row) for row in rows]
     if not records:
         raise BadInput("holds no record", source=path, remedy="name a log with one JSON object a line, or a CSV")

@@ -53,7 +53,7 @@ class Recorded:
     data_fingerprint: str = ""
 
 
-def lines(path: Path) -> tuple[list[Record], list[str]]:
+def json_lines(path: Path) -> tuple[list[Record], list[str]]:
     """The JSON objects of a file, and what was wrong with the rest."""
     if not path.exists():
         return [], [f"{path.name} is missing: its rules are not judged"]
@@ -82,7 +82,7 @@ def lines(path: Path) -> tuple[list[Record], list[str]]:
     return rows, notes
 
 
-def table(path: Path) -> tuple[list[Record], list[str]]:
+def csv_table(path: Path) -> tuple[list[Record], list[str]]:
     """The rows of a CSV; an empty cell is an absent key."""
     try:
         reader = csv.DictReader(io.StringIO(files.read_record(path).decode("utf-8"), newline=""))

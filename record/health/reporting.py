@@ -34,11 +34,7 @@ HOWS: dict[How, str] = {
 }
 
 
-class Part(Strict):
-    """Base of the parts of this section."""
-
-
-class Row(Part):
+class Row(Strict):
     """One row of a comparison."""
 
     title: str
@@ -49,14 +45,14 @@ class Row(Part):
     note: str = ""
 
 
-class RowGroup(Part):
+class RowGroup(Strict):
     """A section of a comparison."""
 
     title: str
     rows: list[Row] = Field(min_length=1)
 
 
-class Panel(Part):
+class Panel(Strict):
     """One chart of a run: lines, or the parts of a whole as stacked areas; `x/*` stands for every key that fits."""
 
     title: str
@@ -66,7 +62,7 @@ class Panel(Part):
     thresholds: dict[str, float] = Field(default_factory=dict, description="key -> where a line is drawn for it")
 
 
-class Competitive(Part):
+class Competitive(Strict):
     """How far behind the arm without codes a run may end: up to `met` it is met, up to `close` close."""
 
     metric: str
@@ -74,7 +70,7 @@ class Competitive(Part):
     close: float = Field(0.10, ge=0)
 
 
-class Roles(Part):
+class Roles(Strict):
     """What a checklist calls a metric -> its key, absent where this family has none."""
 
     train_loss: str | None = None
@@ -86,7 +82,7 @@ class Roles(Part):
     skill: str | None = None
 
 
-class Reporting(Part):
+class Reporting(Strict):
     """The section `report` of a profile."""
 
     objectives: list[str] = Field(default_factory=list)
