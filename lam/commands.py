@@ -69,7 +69,17 @@ def evaluate(
 
 
 def label(
-    run: Annotated[Path, typer.Argument(help="A run folder; its data are asked about.")],
+    run: Annotated[str, typer.Argument(help="A run folder; with DATA also an export, or the URI of either.")],
+    data: Annotated[Path | None, typer.Argument(metavar="[DATA]", help="A folder of .h5 latents to give codes to; it "
+                                                "needs neither a manifest nor actions.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where the codes go: .h5, "
+                                                ".parquet or .npz.")] = None,
+    embedding: Annotated[bool, typer.Option("--embedding", help="Also the embedding before quantisation.")] = False,
+    workers: Annotated[int, typer.Option(min=1, max=256, help="Processes that give codes.")] = 1,
+    batch_size: Annotated[int, typer.Option(min=1, help="Windows that go through the model at a time.")] = 64,
+    checkpoint: Annotated[str | None, typer.Option(help="Which kept weights: best, last or epoch-N; default: best, "
+                                                   "else last.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU where there is one.")] = "auto",
     ask: Annotated[bool, typer.Option("--ask", help="Open a page on this machine that shows transitions and takes "
                                       "their actions, keys 1 to 9.")] = False,
     split: Annotated[str, typer.Option(help="validation, whose labels score; or train, whose labels teach.")] =
@@ -78,9 +88,11 @@ def label(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Of the page; 0 = any that is free.")] = 0,
     browser: Annotated[bool, typer.Option(help="Open the page.")] = True,
 ) -> None:
-    """Give transitions their true actions, into labels.csv beside the data.
+    """Give every transition of DATA its codes, into FILE; or, with --ask, transitions of the run's data a true action.
 
-    Asked again, it goes on with transitions that have none. 300 labels of validation make `val/action_skill` reliable.
+    Codes come with the tuple's number, the distance of the embedding to it, and the likeliest true action.
+    Interrupted, the same command goes on. Answers of --ask go to labels.csv beside the run's data; 300 of validation
+    make `val/action_skill` reliable.
     """
     from typing import cast, get_args
 
@@ -91,9 +103,29 @@ def label(
 
     if split not in get_args(SplitName):
         raise BadInput(f"got {split!r}", key="--split", remedy=suggest(split, list(get_args(SplitName))))
+    if ask and (data or output):
+        raise BadInput("got both", key="--ask and DATA", remedy="--ask asks about the run's own data; leave DATA out")
     if not ask:
-        raise BadInput("nothing to do", remedy=f"add --ask to give labels: lam label {run} --ask")
-    asking.ask(run, cast(SplitName, split), count, port, browser)
+        _give_codes(run, data, output, (checkpoint, embedding, batch_size, workers, device))
+        return
+    asking.ask(Path(run), cast(SplitName, split), count, port, browser)
+
+
+def _give_codes(run: str, data: Path | None, output: Path | None, how: tuple[str | None, bool, int, int, str]) -> None:
+    from lam.labelling.labelling import Asked
+    from lam.labelling.labelling import label as give
+    from record.errors import BadInput
+    from record.text import count
+
+    if data is None or output is None:
+        raise BadInput("nothing to do", remedy=f"name the videos and where the codes go: lam label {run} DATA -o "
+                       f"codes.parquet; or ask for true actions: lam label {run} --ask")
+    done = give(Asked(run, data, output, *how))
+    typer.echo(f"wrote {done.out}: {count(done.transitions, 'transition')} of {count(done.videos, 'video')}")
+    if done.short:
+        typer.echo(f"{count(done.short, 'video')} of one latent frame had none")
+    for problem in done.problems.values():
+        typer.echo(f"left out: {problem}")
 
 
 def export(

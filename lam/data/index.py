@@ -39,21 +39,33 @@ LARGEST = 1e15  # of a latent; squares of larger ones are beyond a float32, and 
 READ_BYTES = 32 << 20  # latents decoded at a time while a file is scanned
 
 
-class FileRecord(Strict):
-    """One scanned file.
+class Header(Strict):
+    """What is known of a file whose latents nobody has read.
 
     Attributes:
-        size, mtime_ns, ctime_ns: what the file system said when it was scanned.
-        sha256: hash of the file's bytes.
+        size, mtime_ns, ctime_ns: what the file system said when it was looked at.
         info: its header.
-        mean, std, low, high: [C] statistics of the latents, std over the population.
     """
 
     size: int
     mtime_ns: int
     ctime_ns: int
-    sha256: str
     info: FileInfo
+
+    def describes(self, stat: os.stat_result) -> bool:
+        """Whether the file still is the one that was looked at."""
+        return (self.size, self.mtime_ns, self.ctime_ns) == (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+
+
+class FileRecord(Header):
+    """One file that was read in full.
+
+    Attributes:
+        sha256: hash of the file's bytes.
+        mean, std, low, high: [C] statistics of the latents, std over the population.
+    """
+
+    sha256: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
     low: tuple[float, ...]
@@ -63,10 +75,6 @@ class FileRecord(Strict):
     def constant(self) -> bool:
         """Whether every channel has one value throughout the video."""
         return self.low == self.high
-
-    def describes(self, stat: os.stat_result) -> bool:
-        """Whether the file still is the one that was scanned."""
-        return (self.size, self.mtime_ns, self.ctime_ns) == (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
 
 
 class Scan(NamedTuple):
@@ -145,6 +153,20 @@ def scan(data_dir: str | Path, names: Sequence[str], read: Callable[[Path], File
             _store(folder, kept | fresh)
     found = known | fresh
     return Scan({name: found[name] for name in names if name in found}, problems)
+
+
+def headers(data_dir: Path, names: Sequence[str]) -> tuple[dict[str, Header], dict[str, BadInput]]:
+    """(headers, problems) of files by name: from the index where it is up to date, else from the files' own headers."""
+    found: dict[str, Header] = dict(_current(data_dir, names, stored_records(data_dir / FOLDER)))
+    problems: dict[str, BadInput] = {}
+    missing = [name for name in names if name not in found]
+    for name in track(missing, len(missing), f"looking at {data_dir}"):
+        try:
+            info, stat = read_info(data_dir / name), (data_dir / name).stat()
+            found[name] = Header(size=stat.st_size, mtime_ns=stat.st_mtime_ns, ctime_ns=stat.st_ctime_ns, info=info)
+        except BadInput as error:
+            problems[name] = error
+    return {name: found[name] for name in names if name in found}, problems
 
 
 def _current(data_dir: Path, names: Sequence[str], stored: dict[str, FileRecord]) -> dict[str, FileRecord]:

@@ -12,7 +12,7 @@ import os
 import shutil
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import IO, Any, Generic, Protocol, TypeVar
 
@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lam.data.h5 import ACTIONS, EMBEDDINGS, UNKNOWN_ACTION, dataset, open_file, read_frames
-from lam.data.index import FileRecord, beat, blocks, cache_folder, locked, stored_records
+from lam.data.index import FileRecord, Header, beat, blocks, cache_folder, locked, stored_records
 from record import files
 from record.errors import BadInput, EnvironmentFailed
 from record.progress import track
@@ -70,7 +70,7 @@ class _PerProcess(Generic[Opened]):
 class Direct:
     """Reads the H5 files. A file that stops being readable is tried again after each of `pauses`, then named."""
 
-    def __init__(self, folder: Path, names: tuple[str, ...], records: tuple[FileRecord, ...],
+    def __init__(self, folder: Path, names: Sequence[str], records: Sequence[Header],
                  pauses: Iterable[float] = RETRY_SECONDS, open_files: int = OPEN_FILES) -> None:
         self.paths = [folder / name for name in names]
         self.records, self._pauses = records, pauses

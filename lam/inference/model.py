@@ -40,6 +40,10 @@ class Actions(NamedTuple):
     embedding: Tensor
     distance: Tensor
 
+    def rows(self, which: slice) -> Actions:
+        """Those of some of the B videos."""
+        return _merged([self], lambda parts: parts[0][which])
+
 
 class State(NamedTuple):
     """What `step` goes on from: the frames and actions that the decoder still sees, and its memory of them."""
@@ -109,15 +113,22 @@ class ActionModel:
         latents, alone = self._batched(frames, 5, "frames")
         if latents.shape[1] < 2:
             raise BadInput(f"got {latents.shape[1]} frame, a transition needs 2", key="frames")
-        parts = [self._read(windows) for video in latents for windows in _windows(video, self._most, batch_size)]
+        parts = [self.read(windows) for video in latents for windows in _windows(video, self._most, batch_size)]
         per_video = len(parts) // len(latents)
         videos = [_merged(parts[first : first + per_video], _in_time) for first in range(0, len(parts), per_video)]
         return videos[0] if alone else _merged(videos, torch.stack)
 
     @torch.inference_mode()
-    def read_last(self, windows_BTCHW: Tensor) -> Actions:
-        """The action of the last transition of each window, without the time axis: codes [B, S] and so on."""
-        return _merged([self._read(windows_BTCHW)], lambda parts: parts[0][:, -1])
+    def read(self, windows_BTCHW: Tensor) -> Actions:
+        """Every transition of windows of at most `sequence_length` frames, each at its place in its window."""
+        windows_BTCHW = windows_BTCHW.to(self.device)
+        z_e = self.module.encode(windows_BTCHW).float()
+        quantized = self.module.quantize(z_e)
+        if quantized.codes is None or self.config.quantizer == "fsq":
+            distance = z_e.new_full(z_e.shape[:2], torch.nan)
+        else:
+            distance = (self.module.quantizer.restored(quantized.z_q) - z_e).flatten(2).norm(dim=-1)
+        return Actions(quantized.codes, quantized.z_q, z_e, distance)
 
     @torch.inference_mode()
     def decode(self, frames: Any, actions: Any) -> Tensor:
@@ -222,15 +233,6 @@ class ActionModel:
     @property
     def _powers(self) -> Any:
         return self.config.num_embeddings ** np.arange(self.config.num_codes, dtype=np.int64)[::-1]
-
-    def _read(self, windows_BTCHW: Tensor) -> Actions:
-        z_e = self.module.encode(windows_BTCHW).float()
-        quantized = self.module.quantize(z_e)
-        if quantized.codes is None or self.config.quantizer == "fsq":
-            distance = z_e.new_full(z_e.shape[:2], torch.nan)
-        else:
-            distance = (self.module.quantizer.restored(quantized.z_q) - z_e).flatten(2).norm(dim=-1)
-        return Actions(quantized.codes, quantized.z_q, z_e, distance)
 
     def _batched(self, values: Any, axes: int, key: str) -> tuple[Tensor, bool]:
         """A float32 tensor on the device with the axis B, and whether it came without."""

@@ -48,7 +48,7 @@ def of_folder(path: Path, checkpoint: str | None = None) -> ActionModel:
     known, config = folder.document(), of_run(folder)
     name = checkpoint or next((name for name in NAMES if (folder.checkpoints / f"{name}.safetensors").exists()), "best")
     shape = _shape(known.data, folder.identity_file)
-    module = _built(config, shape)
+    module = built(config, shape)
     checkpoints.load_weights(folder.checkpoints, name, module)
     weights = folder.checkpoints / f"{name}.safetensors"
     provenance = {
@@ -66,7 +66,7 @@ def _exported(folder: Path, checkpoint: str | None) -> ActionModel:
     known = documents.load_document(Export, folder / DOCUMENT)
     config = from_mapping(yamlio.load_mapping(folder / CONFIG), source=folder / CONFIG)
     C, H, W = known.latent_shape
-    module = _built(config, (C, H, W))
+    module = built(config, (C, H, W))
     if digest(folder / WEIGHTS) != known.weights_sha256:
         raise BadInput("is not the file that was exported", source=folder / WEIGHTS, remedy="copy the export again")
     checkpoints.load_weights(folder, Path(WEIGHTS).stem, module)
@@ -83,7 +83,7 @@ def _naming(known: Export, folder: Path) -> Naming:
                        remedy="export the run again") from None
 
 
-def _built(config: RunConfig, shape: tuple[int, int, int]) -> LatentActionModel:
+def built(config: RunConfig, shape: tuple[int, int, int]) -> LatentActionModel:
     """The model before it has its weights; nobody's random numbers are used up for those it begins with."""
     with torch.random.fork_rng(devices=[]):
         return LatentActionModel(config, shape)

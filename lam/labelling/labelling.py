@@ -1,0 +1,167 @@
+"""`lam label RUN DATA -o OUT`: the codes of every transition of a folder of videos, in bounded memory and resumable."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lam.data.index import FileRecord, Header
+from lam.data.sources import Direct
+from lam.inference import opening
+from lam.inference.model import ActionModel
+from lam.labelling import plan as plans
+from lam.labelling import tables
+from lam.labelling.coding import Coder
+from lam.labelling.parts import Parts, listing
+from lam.labelling.plan import Plan
+from lam.labelling.tables import Table
+from record.progress import track
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One labelling.
+
+    Attributes:
+        model: a run, an export or a URI of either; `checkpoint` says which weights of a run.
+        data: a folder of .h5 latents; neither a manifest nor actions are needed.
+        out: the file to write, .h5, .parquet or .npz.
+        embedding: also the embedding before quantisation.
+        batch_size: windows that go through the model at a time; changes numbers by rounding only.
+        workers: processes.
+        device: cpu, cuda or auto.
+        portion: transitions that are labelled at a time, more than `sequence_length`; a kill loses at most so many.
+    """
+
+    model: str
+    data: Path
+    out: Path
+    checkpoint: str | None = None
+    embedding: bool = False
+    batch_size: int = 64
+    workers: int = 1
+    device: str = "auto"
+    portion: int = plans.PORTION
+
+
+@dataclass(frozen=True)
+class Done:
+    """What came of it."""
+
+    out: Path
+    transitions: int
+    videos: int
+    short: int
+    problems: dict[str, str]
+
+
+def label(asked: Asked, done: Callable[[int], object] = lambda number: None) -> Done:
+    """Label a folder. Begun before, it goes on with what is missing; the result is the same.
+
+    Args:
+        done: told the number of each portion that is on the disk.
+
+    Raises:
+        BadInput: no such model or data, latents of another shape, or `out` ends in no known format.
+    """
+    tables.form_of(asked.out)
+    model = opening.load(asked.model, asked.checkpoint, asked.device)
+    plan = plans.make(asked.data, model.latent_shape, asked.portion)
+    parts = Parts(asked.out, len(plan.portions), {
+        "model": model.provenance["weights_sha256"],
+        "data": listing({name: header.size for name, header in zip(plan.names, plan.known, strict=True)}),
+        "columns": ["embedding"] * asked.embedding, "batch size": asked.batch_size, "portion": asked.portion})
+    parts.begin()
+    missing = parts.missing()
+    _ = model.naming  # learned once and not by every worker
+    for number in track(_portions_done(asked, model, plan, parts, missing), len(missing), f"labelling {asked.data}"):
+        done(number)
+    provenance = _provenance(asked, model, plan)
+    names = model.naming.names if model.naming else ()
+    tables.write(asked.out, Table(plan.transitions, parts.all, plan.names, names, provenance))
+    parts.remove()
+    return Done(asked.out, plan.transitions, len(plan.names), len(plan.short),
+                    {name: str(error) for name, error in plan.problems.items()})
+
+
+def _portions_done(asked: Asked, model: ActionModel, plan: Plan, parts: Parts, missing: list[int]) -> Iterator[int]:
+    """Do the missing portions, here or in processes of their own; yields the number of each as it is on the disk."""
+    work = _Work(model, plan, parts, asked.embedding, asked.batch_size)
+    if asked.workers == 1 or len(missing) < 2:
+        yield from map(work.do, missing)
+        return
+    threads = max(1, (os.cpu_count() or 1) // asked.workers)
+    with ProcessPoolExecutor(min(asked.workers, len(missing)), get_context("spawn"), _prepare,
+                             (_sent(model), plan, parts, asked, threads)) as pool:
+        try:
+            for future in as_completed([pool.submit(_do, number) for number in missing]):
+                yield future.result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+class _Work:
+    """What a process needs to do portions."""
+
+    def __init__(self, model: ActionModel, plan: Plan, parts: Parts, embedding: bool, batch_size: int) -> None:
+        source = Direct(plan.folder, plan.names, plan.known)
+        self.coder, self.plan, self.parts = Coder(model, source, embedding, batch_size), plan, parts
+
+    def do(self, number: int) -> int:
+        """Label one portion."""
+        self.parts.save(number, self.coder.portion(self.plan.portions[number]))
+        return number
+
+
+_here: dict[str, _Work] = {}  # of a worker process
+
+
+def _sent(model: ActionModel) -> tuple[Any, ...]:
+    """A model as it goes to a process: its weights on the CPU, and where it computed."""
+    weights = {name: value.cpu() for name, value in model.module.state_dict().items()}
+    return model.config, model.latent_shape, weights, model.naming, str(model.device)
+
+
+def _prepare(sent: tuple[Any, ...], plan: Plan, parts: Parts, asked: Asked, threads: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the parent says when to end
+    torch.set_num_threads(threads)
+    config, shape, weights, naming, device = sent
+    module = opening.built(config, shape)
+    module.load_state_dict(weights)
+    model = ActionModel(module, shape, lambda: naming, {}).to(device)
+    _here["work"] = _Work(model, plan, parts, asked.embedding, asked.batch_size)
+
+
+def _do(number: int) -> int:
+    return _here["work"].do(number)
+
+
+def _provenance(asked: Asked, model: ActionModel, plan: Plan) -> dict[str, Any]:
+    """Which weights, which videos by content, and where in its window a transition was measured."""
+    contents = [[name, _content(plan.folder / name, header)]
+                for name, header in zip(plan.names, plan.known, strict=True)]
+    left_out = ("metrics", "actions", "programs")
+    return {
+        "model": {key: value for key, value in model.provenance.items() if key not in left_out},
+        "data": {"folder": asked.data.name, "videos": len(plan.names), "transitions": plan.transitions,
+                 "sha256": hashlib.sha256(json.dumps(contents).encode()).hexdigest(),
+                 "too_short": list(plan.short), "left_out": sorted(plan.problems)},
+        "sequence_length": model.config.sequence_length,
+        "measured_place": model.config.sequence_length - 2,
+        "num_embeddings": model.config.num_embeddings, "num_codes": model.config.num_codes,
+    }
+
+
+def _content(path: Path, header: Header) -> str:
+    """SHA-256 of a file, which the index knows of one that was read in full."""
+    return header.sha256 if isinstance(header, FileRecord) else opening.digest(path)

@@ -1,0 +1,213 @@
+"""Codes for every transition of a folder: those of the evaluation, however many work on it and however often killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+from test_inference import trained
+
+import lam
+from lam.data.windows import open_split
+from lam.evaluation import passes
+from lam.labelling import labelling, plan
+from lam.labelling.labelling import Asked
+from record.errors import BadInput
+
+
+@pytest.fixture(scope="module")
+def run(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained(tiny_data, tmp_path_factory.mktemp("runs") / "small")
+
+
+@pytest.fixture
+def asked(run: Path, tiny_data: Path, tmp_path: Path) -> Asked:
+    return Asked(str(run), tiny_data, tmp_path / "codes.npz", device="cpu", portion=60)
+
+
+def columns(path: Path) -> dict[str, Any]:
+    with np.load(path) as found:
+        return dict(found)
+
+
+def same(one: Path, other: Path) -> bool:
+    a, b = columns(one), columns(other)
+    return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
+
+
+def test_codes_are_those_of_the_evaluation_transition_by_transition(asked: Asked) -> None:
+    labelling.label(asked)
+    found = columns(asked.out)
+    model = lam.load(asked.model, device="cpu")
+    windows = open_split(model.config, "validation", stride=1)
+    measured = passes.measured(model.module, windows, model.config.replace(eval_sequences=10_000)).scored
+    of = {(found["files"][video], frame): row for row, (video, frame) in
+          enumerate(zip(found["video"], found["frame"], strict=True))}
+    rows = [of[windows.files[file], target] for file, target in zip(measured.files, measured.targets, strict=True)]
+    assert measured.codes is not None
+    assert np.array_equal(found["codes"][rows], measured.codes)
+    assert set(found["place"][rows]) == {model.config.sequence_length - 2}
+    about = json.loads(str(found["provenance"]))
+    assert about["measured_place"] == model.config.sequence_length - 2
+    assert about["model"]["weights_sha256"] == model.provenance["weights_sha256"]
+    assert about["data"]["transitions"] == len(found["frame"]) == 10 * 23
+
+
+def test_every_column_is_what_the_model_says(asked: Asked) -> None:
+    labelling.label(replace(asked, embedding=True))
+    found, model = columns(asked.out), lam.load(asked.model, device="cpu")
+    with h5py.File(asked.data / str(found["files"][3])) as file:
+        frames = file["embeddings"][:].transpose(0, 2, 1, 3, 4).reshape(-1, 16, 8, 8)
+    rows = found["video"] == 3
+    said = model.encode(frames)
+    assert said.codes is not None
+    assert np.array_equal(found["frame"][rows], np.arange(1, 24))
+    assert np.array_equal(found["place"][rows], [0, 1] + [2] * 21)
+    assert np.array_equal(found["codes"][rows], said.codes.numpy())
+    assert np.array_equal(found["tuple"][rows], model.number(said.codes))
+    assert np.allclose(found["distance"][rows], said.distance.numpy(), atol=1e-5)
+    assert np.allclose(found["embedding"][rows], said.embedding.flatten(1).numpy(), atol=1e-5)
+    row = np.flatnonzero(rows)[5]
+    name, share = next(iter(model.actions_of(said.codes[5].tolist()).items()))
+    assert (str(found["action_names"][found["action"][row]]), float(found["probability"][row])) == (
+        name, pytest.approx(share))
+
+
+@pytest.mark.parametrize("batch_size", [1, 7])
+def test_codes_do_not_depend_on_the_batch(asked: Asked, batch_size: int) -> None:
+    labelling.label(asked)
+    other = replace(asked, out=asked.out.with_name("other.npz"), batch_size=batch_size)
+    labelling.label(other)
+    one, two = columns(asked.out), columns(other.out)
+    assert np.array_equal(one["codes"], two["codes"])
+    assert np.allclose(one["distance"], two["distance"], atol=1e-5)
+
+
+@pytest.mark.slow
+def test_several_workers_make_the_same_file(asked: Asked) -> None:
+    labelling.label(asked)
+    labelling.label(replace(asked, out=asked.out.with_name("other.npz"), workers=2))
+    assert same(asked.out, asked.out.with_name("other.npz"))
+
+
+@pytest.mark.slow
+def test_killed_and_begun_again_it_makes_the_same_file(asked: Asked) -> None:
+    labelling.label(asked)
+    killed = replace(asked, out=asked.out.with_name("killed.npz"))
+    code = ("from pathlib import Path, PosixPath\nfrom lam.labelling import labelling, parts\n"
+            "from lam.labelling.labelling import Asked\nimport time\n"
+            "save = parts.Parts.save\n"
+            "def slow(*a): save(*a); time.sleep(60 if a[1] == 1 else 0)\n"
+            "parts.Parts.save = slow\n"
+            f"labelling.label({killed!r})")
+    process = subprocess.Popen([sys.executable, "-c", code])
+    folder = asked.out.with_name(".killed.npz.parts")
+    while not (folder / "000001.npz").exists():
+        assert process.poll() is None
+        time.sleep(0.1)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    kept = (folder / "000000.npz").stat().st_mtime_ns
+    assert not killed.out.exists()
+    seen: list[int] = []
+    labelling.label(killed, done=lambda number: seen.append(number))
+    assert seen == [2, 3]  # of four, the first two were kept
+    assert kept
+    assert same(asked.out, killed.out)
+    assert not folder.exists()
+
+
+def test_a_labelling_of_another_model_does_not_go_on(asked: Asked, tiny_data: Path, tmp_path: Path) -> None:
+    from lam.labelling.parts import Parts
+
+    Parts(asked.out, 4, {"model": "another"}).begin()
+    with pytest.raises(BadInput, match="was begun with another model and data and columns and batch size and portion; "
+                                       "delete that folder to begin anew"):
+        labelling.label(asked)
+
+
+def test_the_three_formats_hold_the_same(asked: Asked) -> None:
+    outs = [asked.out.with_name(name) for name in ("codes.npz", "codes.h5", "codes.parquet")]
+    for out in outs:
+        labelling.label(replace(asked, out=out, embedding=True))
+    arrays, table = columns(outs[0]), pd.read_parquet(outs[2])
+    with h5py.File(outs[1]) as file:
+        for name in ("video", "frame", "place", "codes", "tuple", "distance", "action", "probability", "embedding"):
+            assert np.array_equal(file[name][:], arrays[name]), name
+        assert [name.decode() for name in file["files"][:]] == arrays["files"].tolist()
+        assert file.attrs["provenance"] == str(arrays["provenance"])
+    assert table["video"].tolist() == arrays["files"][arrays["video"]].tolist()
+    assert np.array_equal(table[["code_0", "code_1", "code_2"]].to_numpy(), arrays["codes"])
+    assert table["action"].tolist() == arrays["action_names"][arrays["action"]].tolist()
+    assert np.array_equal(np.stack(table["embedding"].to_list()), arrays["embedding"])
+
+
+def written(folder: Path, frames: int, name: str, shape: tuple[int, int] = (8, 8)) -> None:
+    latents = np.random.default_rng(frames).normal(size=(frames, 16, 1, *shape)).astype(np.float32)
+    with h5py.File(folder / name, "w") as file:
+        file["embeddings"] = latents
+
+
+def test_short_videos_and_files_that_cannot_be_used_are_counted(asked: Asked, tmp_path: Path) -> None:
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    for frames in (1, 2, 3, 4, 5, 130):
+        written(folder, frames, f"v{frames:03d}.h5")
+    (folder / "broken.h5").write_bytes(b"nothing")
+    done = labelling.label(replace(asked, data=folder))
+    assert (done.videos, done.short, done.transitions) == (5, 1, 1 + 2 + 3 + 4 + 129)
+    assert list(done.problems) == ["broken.h5"]
+    found = columns(asked.out)
+    assert found["frame"][:10].tolist() == [1, 1, 2, 1, 2, 3, 1, 2, 3, 4]
+    assert found["place"][:10].tolist() == [0, 0, 1, 0, 1, 2, 0, 1, 2, 2]
+    assert found["frame"][10:].tolist() == list(range(1, 130))  # the long one is cut into portions
+
+
+def test_latents_of_another_shape_are_refused(asked: Asked, tmp_path: Path) -> None:
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    written(folder, 5, "v.h5", (4, 4))
+    with pytest.raises(BadInput, match=r"v.h5: holds latents \[16, 4, 4\], the model was trained on \[16, 8, 8\]"):
+        labelling.label(replace(asked, data=folder))
+
+
+@pytest.mark.parametrize("quantizer", ["none", "fsq"])
+def test_what_a_model_lacks_has_no_column(quantizer: str, tiny_data: Path, tmp_path: Path) -> None:
+    folder = trained(tiny_data, tmp_path / "run", quantizer=quantizer, steps_per_epoch=4)
+    labelling.label(Asked(str(folder), tiny_data, tmp_path / "codes.npz", device="cpu"))
+    found = columns(tmp_path / "codes.npz")
+    assert np.isnan(found["distance"]).all()
+    assert ("codes" in found) == (quantizer == "fsq")
+
+
+def test_portions_hold_whole_videos_but_for_long_ones() -> None:
+    found = plan.portions([5, 1, 30, 5, 5], 10)
+    assert [[tuple(piece) for piece in portion] for portion in found] == [
+        [(0, 1, 4), (2, 1, 10)], [(2, 11, 10)], [(2, 21, 9), (3, 1, 4)], [(4, 1, 4)]]
+
+
+def test_no_name_stays_of_a_result_that_cannot_be_written(asked: Asked) -> None:
+    with pytest.raises(BadInput, match=r"--output: got 'codes\.csv'; end it in \.h5, \.parquet, \.npz"):
+        labelling.label(replace(asked, out=asked.out.with_name("codes.csv")))
+    assert not any(asked.out.parent.iterdir())
+
+
+def test_a_copy_of_the_data_gives_the_same_content(asked: Asked, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(asked.data, tmp_path / "copy"))
+    shutil.rmtree(copy / ".cache", ignore_errors=True)
+    labelling.label(asked)
+    labelling.label(replace(asked, data=copy, out=tmp_path / "other.npz"))
+    one, other = (json.loads(str(columns(path)["provenance"]))["data"] for path in (asked.out, tmp_path / "other.npz"))
+    assert one["sha256"] == other["sha256"]
