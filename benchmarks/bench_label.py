@@ -31,11 +31,11 @@ MODEL = {"sequence_length": 4, "embed_dim": 64, "encoder_depth": 2, "decoder_dep
 
 
 def write_videos(folder: Path, count: int, frames: int) -> None:
-    """Files of random latents [frames, 16, 1, 8, 8]."""
+    """Files of random latents [frames, 16, 1, 16, 16]."""
     random = np.random.default_rng(0)
     for number in range(count):
         with h5py.File(folder / f"v{number:05d}.h5", "w") as file:
-            file["embeddings"] = random.normal(size=(frames, 16, 1, 8, 8)).astype(np.float32)
+            file["embeddings"] = random.normal(size=(frames, 16, 1, 16, 16)).astype(np.float32)
 
 
 def timed(work: Callable[[], object]) -> float:

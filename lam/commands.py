@@ -94,6 +94,17 @@ def label(
     Interrupted, the same command goes on. Answers of --ask go to labels.csv beside the run's data; 300 of validation
     make `val/action_skill` reliable.
     """
+    from record.errors import BadInput
+
+    if not ask:
+        _give_codes(run, data, output, (checkpoint, embedding, batch_size, workers, device))
+    elif data or output:
+        raise BadInput("got both", key="--ask and DATA", remedy="--ask asks about the run's own data; leave DATA out")
+    else:
+        _ask(Path(run), split, count, port, browser)
+
+
+def _ask(run: Path, split: str, count: int, port: int, browser: bool) -> None:
     from typing import cast, get_args
 
     from lam.data.manifest import SplitName
@@ -103,12 +114,7 @@ def label(
 
     if split not in get_args(SplitName):
         raise BadInput(f"got {split!r}", key="--split", remedy=suggest(split, list(get_args(SplitName))))
-    if ask and (data or output):
-        raise BadInput("got both", key="--ask and DATA", remedy="--ask asks about the run's own data; leave DATA out")
-    if not ask:
-        _give_codes(run, data, output, (checkpoint, embedding, batch_size, workers, device))
-        return
-    asking.ask(Path(run), cast(SplitName, split), count, port, browser)
+    asking.ask(run, cast(SplitName, split), count, port, browser)
 
 
 def _give_codes(run: str, data: Path | None, output: Path | None, how: tuple[str | None, bool, int, int, str]) -> None:

@@ -8,8 +8,9 @@ is where the metrics were measured.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from lam.inference.model import ActionModel, Actions
 from lam.labelling.plan import Piece
 
 Array = NDArray[Any]
+Item = TypeVar("Item")
 
 
 class Rows(NamedTuple):
@@ -54,21 +56,21 @@ class Coder:
 
     def portion(self, pieces: Sequence[Piece]) -> dict[str, Array]:
         """The columns of a portion's transitions, in order."""
-        found = [columns for batch in self._batches(pieces) for columns in self._coded(batch)]
+        found = [columns for batch in _ahead(self._batches(pieces)) for columns in self._coded(*batch)]
         joined = {name: np.concatenate([columns[name] for columns in found]) for name in found[0]}
         return joined | self._named(joined)
 
-    def _batches(self, pieces: Sequence[Piece]) -> Iterator[list[Rows]]:
-        """Windows of several videos together, where they are of one length."""
+    def _batches(self, pieces: Sequence[Piece]) -> Iterator[tuple[list[Rows], Tensor]]:
+        """Windows of several videos together, where they are of one length, and all of them as one tensor."""
         waiting: list[Rows] = []
         for rows in (rows for piece in pieces for rows in self._windows(piece)):
             alike = not waiting or rows.windows.shape[1] == waiting[0].windows.shape[1]
             if not alike or sum(len(each.windows) for each in waiting) + len(rows.windows) > self.batch_size:
                 if waiting:
-                    yield waiting
+                    yield waiting, torch.cat([each.windows for each in waiting])
                 waiting = []
             waiting.append(rows)
-        yield waiting
+        yield waiting, torch.cat([each.windows for each in waiting])
 
     def _windows(self, piece: Piece) -> Iterator[Rows]:
         """The windows of a piece, at most `batch_size` at a time; what is read at a time is bounded by that."""
@@ -82,8 +84,8 @@ class Coder:
             target = stop
 
     @torch.inference_mode()
-    def _coded(self, batch: list[Rows]) -> Iterator[dict[str, Array]]:
-        found = self.model.read(torch.cat([rows.windows for rows in batch]))
+    def _coded(self, batch: list[Rows], windows_BTCHW: Tensor) -> Iterator[dict[str, Array]]:
+        found = self.model.read(windows_BTCHW)
         done = 0
         for rows in batch:
             part = slice(done, done := done + len(rows.windows))
@@ -116,3 +118,12 @@ class Coder:
             shares = self.model.naming.shares(columns["codes"])
             named |= {"action": shares.argmax(1).astype(np.int32), "probability": shares.max(1).astype(np.float32)}
         return named
+
+
+def _ahead(items: Iterator[Item]) -> Iterator[Item]:
+    """The items, each read while the one before it is worked on."""
+    with ThreadPoolExecutor(1) as reader:
+        waiting = reader.submit(next, items, None)
+        while (item := waiting.result()) is not None:
+            waiting = reader.submit(next, items, None)
+            yield item
