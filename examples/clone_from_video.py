@@ -98,7 +98,7 @@ def write_videos(folder, clips):
 
 
 def named(folder, actions, known, seed, **changes):
-    """[clips, LENGTH] actions that a model's codes name, from the `known` ones, -1 = none; and how often it is right."""
+    """[clips, LENGTH] actions that a model's codes name, from the `known` ones, -1 = none; how often it is right."""
     run, videos = folder / f"run-{len(changes)}", folder / "videos"
     list(train(RunConfig(data_dir=str(videos), seed=seed, **MODEL | changes), run))
     done = label(Asked(str(run), videos, folder / f"codes-{len(changes)}.npz"))
