@@ -11,6 +11,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,11 @@ class Reader:
     read: Callable[[Path], Any]
 
 
+@cache
+def scanned(folder: Path) -> dict[str, Any]:
+    return {path.name: scan_file(path) for path in sorted(folder.glob("*.h5"))}
+
+
 READERS = {
     "run config": Reader("run.yaml", lambda path: config.load(path, None)),
     "sweep yaml": Reader("sweep.yaml", load),
@@ -72,7 +78,7 @@ READERS = {
     "checkpoint": Reader("last.pt", lambda path: checkpoints.load_state(path.parent, torch.device("cpu"))),
     "manifest": Reader("data/manifest.json", lambda path: manifest.read_manifest(path, path.parent)),
     "labels": Reader("data/labels.csv", lambda path: labels.read(
-        path.parent, {each.name: scan_file(each) for each in sorted(path.parent.glob("*.h5"))}, ["left", "right"])),
+        path.parent, scanned(path.parent), ["left", "right"])),
     "latents": Reader("data/one.h5", lambda path: (h5.read_info(path), scan_file(path))),
 }
 

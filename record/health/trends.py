@@ -34,6 +34,7 @@ from record.health.columns import series
 
 Array = NDArray[np.float64]
 MIN_POINTS = 5
+LARGEST = 1e150  # NaN is not below it either
 NOT_DETERMINED = "not determined"
 
 
@@ -70,10 +71,11 @@ def trend(x: Sequence[float], y: Sequence[float], better: str = "none") -> Trend
     """Judge a trajectory.
 
     Args:
-        x: positions, ascending; points whose y is not finite are left out.
+        x: positions, ascending; points of which a number is not finite, or so large that its square is not, are left
+            out.
         better: "up", "down" or "none".
     """
-    kept = [(float(a), float(b)) for a, b in zip(x, y, strict=True) if math.isfinite(b) and math.isfinite(a)]
+    kept = [(float(a), float(b)) for a, b in zip(x, y, strict=True) if abs(a) < LARGEST and abs(b) < LARGEST]
     if not kept:
         return Trend(NOT_DETERMINED, 0, math.nan, math.nan, math.nan, math.nan)
     xs, ys = (np.array(part) for part in zip(*kept, strict=True))
