@@ -12,9 +12,12 @@ from fake_training import make_record
 from small_sweep import make_sweep
 
 from lam.workload import LAM
+from record import documents
+from record.errors import BadInput
 from record.journal.events import Completed, Result, Suggested
 from record.run import RunFolder
-from sweeps.commands import confirming
+from sweeps.commands import confirming, launching
+from sweeps.journal import folders
 from sweeps.journal.journal import Journal
 from sweeps.spec.spec import Sweep
 
@@ -96,3 +99,48 @@ def test_the_fingerprint_is_the_trials_own_though_epochs_and_seed_are_not(tmp_pa
     own = sweep.config({"weight_decay": 0.1, "seed": 4})
     assert (planned.config.num_epochs, own.num_epochs, planned.config.seed) == (10, 100, 1000)
     assert planned.fingerprint == own.fingerprint()
+
+
+def three_trials(folder: Path) -> Sweep:
+    """A sweep folder whose t0002 is best, then t0003, then t0001."""
+    sweep = make_sweep(folder / "s", base=BASE)
+    folders.write_identity(sweep, folder, "data")
+    with contextlib.closing(Journal(folder)) as journal:
+        for number, value in ((1, 0.1), (2, 0.9), (3, 0.5)):
+            trial = f"t000{number}"
+            journal.append(Suggested(trial=trial, params={"weight_decay": number / 10}))
+            journal.append(Result(trial=trial, epoch=9, objective=value, verdict="live", metrics={}, tflops=20.0))
+            journal.append(Completed(trial=trial, epoch=9, objective=value))
+        journal.append(Suggested(trial="t0004", params={"weight_decay": 0.4}))
+    return sweep
+
+
+@pytest.mark.parametrize(("top", "trials", "planned"), [
+    (1, (), ["t0002"]), (2, (), ["t0002", "t0003"]), (1, ("t0001",), ["t0002", "t0001"]), (0, ("t0001",), ["t0001"]),
+    (1, ("t0002",), ["t0002"])])
+def test_a_trial_that_is_named_is_confirmed_beside_the_best(
+        tmp_path: Path, top: int, trials: tuple[str, ...], planned: list[str]) -> None:
+    sweep = three_trials(tmp_path)
+    _, state = folders.open_sweep(tmp_path)
+    assert [rerun.trial for rerun in confirming.plan(sweep, state, top, 1, trials)] == planned
+
+
+def test_a_trial_that_has_no_result_is_not_confirmed(tmp_path: Path) -> None:
+    three_trials(tmp_path)
+    with pytest.raises(BadInput, match="--trial: got 't0004', which did not end with a result of its own; these did: "
+                                       "t0002, t0003, t0001"):
+        confirming.confirm(tmp_path, 1, 1, trials=["t0004"])
+
+
+def test_what_confirm_json_tells_of_is_kept_beside_a_trial_that_is_named(tmp_path: Path) -> None:
+    three_trials(tmp_path)
+    row = documents.Confirmed(trial="t0003", seeds=[1000], values=[0.5], mean=0.5, live=1)
+    documents.write(tmp_path / "confirm.json", documents.Confirmation(objective="val/objective", trials=[row]))
+    sweep, state = folders.open_sweep(tmp_path)
+    for name in ("t0001", "t0003"):
+        run = RunFolder(tmp_path / "confirm" / name / "seed-1000")
+        run.start(sweep.config(state.trials[name].params).replace(seed=1000).mapping(), {"state": "finished"})
+        run.append(make_record(sweep.base, 9))
+    options = launching.Options(prepare=lambda configs: "data")
+    found = confirming.confirm(tmp_path, 0, 1, options, trials=["t0001"])
+    assert [each.trial for each in found.trials] == ["t0003", "t0001"]

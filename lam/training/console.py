@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -45,8 +44,11 @@ def show_training(config: RunConfig, run_dir: Path) -> None:
     done = len(folder.metrics()) if folder.exists() else 0
     if done:
         print(f"resuming {run_dir} after epoch {done}")
-    print(" ".join(title.rjust(WIDTH) for title, _, _ in COLUMNS), "  state")
+    header = " ".join(title.rjust(WIDTH) for title, _, _ in COLUMNS) + "   state"
     for record in loop.train(config, run_dir):
+        if header:  # after what may still be refused
+            print(header)
+            header = ""
         state = codebook.verdict(record) if "val/mse_loss" in record or "val/objective" not in record else ""
         print(" ".join(_cell(record, key, form).rjust(WIDTH) for _, key, form in COLUMNS), f"  {state}", flush=True)
         _print_health(folder, record["epoch"])
@@ -102,12 +104,11 @@ def show_evaluation(run: Path, split: str, checkpoint: str, as_json: bool) -> No
     folder = RunFolder(run)
     folder.identity()
     result = measured(folder, split, checkpoint)
+    if as_json:  # before it is kept: a folder that cannot be written takes nothing from who asked
+        print(json.dumps(files.jsonable(result), indent=2), flush=True)
     path = files.write_json(run / f"evaluation-{split}.json", result)
-    if as_json:
-        json.dump(files.jsonable(result), sys.stdout, indent=2)
-        print()
-        return
-    _print_evaluation(result, path)
+    if not as_json:
+        _print_evaluation(result, path)
 
 
 def measured(

@@ -158,6 +158,8 @@ def confirm(
     folder: Folder,
     top: Annotated[int, typer.Option(help="How many of the best trials.")] = 1,
     seeds: Annotated[int, typer.Option(help="Fresh seeds for each.")] = 3,
+    trial: Annotated[list[str] | None, typer.Option(metavar="ID", help="Also this trial; repeatable. Then --top may be "
+                                                    "0.")] = None,
     address: Address = None,
     quiet: Quiet = False,
 ) -> None:
@@ -166,7 +168,7 @@ def confirm(
     from sweeps.commands.confirming import confirm as run
     from sweeps.commands.launching import Options
 
-    found = run(folder, top, seeds, Options(address=address, quiet=quiet, again=_this_command()))
+    found = run(folder, top, seeds, Options(address=address, quiet=quiet, again=_this_command()), trials=trial or ())
     for row in found.trials:
         typer.echo(printable(f"{row.trial}: {found.objective} {short(row.mean)} [{short(row.low)}, {short(row.high)}] "
                              f"over {len(row.seeds)} fresh seeds, {row.live} of them live"))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -59,8 +59,11 @@ class Rerun:
 
 
 def confirm(folder: str | Path, top: int, seeds: int, options: launching.Options | None = None,
-            console: Console | None = None) -> documents.Confirmation:
+            console: Console | None = None, trials: Sequence[str] = ()) -> documents.Confirmation:
     """Retrain the best `top` trials on `seeds` fresh seeds each; what is already there is not done again.
+
+    Args:
+        trials: also these, and those that confirm.json tells of already; `top` may then be 0.
 
     Returns:
         The contents of confirm.json.
@@ -70,12 +73,12 @@ def confirm(folder: str | Path, top: int, seeds: int, options: launching.Options
         AnswerIsNo: the sweep has no trial to confirm, or a run did not train to the end.
     """
     options, console = options or launching.Options(), console or Screen(file=sys.stdout)
-    for name, count in (("--top", top), ("--seeds", seeds)):
-        if count < 1:
-            raise BadInput(f"got {count}, expected 1 or more", source=name)
+    for name, count, least in (("--top", top, 0 if trials else 1), ("--seeds", seeds, 1)):
+        if count < least:
+            raise BadInput(f"got {count}, expected {least} or more", source=name)
     folder = Path(folder).absolute()
     sweep, state = folders.open_sweep(folder)
-    reruns = plan(sweep, state, top, seeds)
+    reruns = plan(sweep, state, top, seeds, [*trials, *_known(folder)] if trials else ())
     if not reruns:
         raise AnswerIsNo(f"{folder}: no trial has a result to confirm; "
                          f"'lam sweep explain {folder}' tells each one's story")
@@ -91,13 +94,28 @@ def confirm(folder: str | Path, top: int, seeds: int, options: launching.Options
     return found
 
 
-def plan(sweep: Sweep, state: SweepState, top: int, seeds: int) -> list[Rerun]:
-    """The runs that `confirm` makes, best trial first."""
-    rows = ranking(state, sweep.spec.maximise, codes=sweep.needs_codes)
-    chosen = [(trial, sweep.config(trial.params)) for trial, _ in rows[:top]]
+def plan(sweep: Sweep, state: SweepState, top: int, seeds: int, trials: Sequence[str] = ()) -> list[Rerun]:
+    """The runs that `confirm` makes, best trial first.
+
+    Raises:
+        BadInput: one of `trials` has no result to confirm.
+    """
+    rows = [trial for trial, _ in ranking(state, sweep.spec.maximise, codes=sweep.needs_codes)]
+    unknown = [name for name in trials if name not in {trial.id for trial in rows}]
+    if unknown:
+        raise BadInput(f"got {unknown[0]!r}, which did not end with a result of its own", source="--trial",
+                       remedy=f"these did: {', '.join(trial.id for trial in rows[:20]) or 'none'}")
+    chosen = [(trial, sweep.config(trial.params)) for place, trial in enumerate(rows)
+              if place < top or trial.id in trials]
     fresh = fresh_seeds(sweep, state, seeds)
     return [Rerun(trial.id, seed, config.replace(seed=seed, num_epochs=full_epochs(sweep, trial)), config.fingerprint())
             for trial, config in chosen for seed in fresh]
+
+
+def _known(folder: Path) -> list[str]:
+    """The trials that confirm.json tells of."""
+    file = folder / "confirm.json"
+    return [row.trial for row in documents.load_document(documents.Confirmation, file).trials] if file.exists() else []
 
 
 def full_epochs(sweep: Sweep, trial: TrialState) -> int:
