@@ -79,6 +79,10 @@ class RunConfig(Settings):
         "film", description="how an action enters the decoder's blocks: film scales and shifts their input; adaln adds "
         "a scaled and shifted norm of it, from zero, so that its size does not grow with decoder_depth")
 
+    init_from: str | None = Field(
+        None, description="a run, or a folder of lam export, whose weights training begins with; its latents and the "
+        "keys of the model must be the same, everything else may be another")
+
     # loss
     reconstruction_weight: Weight = Field(1.0, description="weight of the reconstruction term")
     change_weight: Weight = Field(
@@ -133,7 +137,9 @@ class RunConfig(Settings):
     health: HealthConfig = Field(default_factory=HealthConfig)
 
     # records
-    keep: Literal["best", "last", "all"] = Field("best", description="checkpoints kept when the run has finished")
+    keep: Literal["best", "last", "all"] = Field(
+        "best", description="checkpoints kept when the run has finished; all keeps its state too, so that it can be "
+        "prolonged with a larger num_epochs")
     checkpoint_steps: Count | None = Field(
         None, description="steps between two saves of the state inside an epoch; null = at its end only")
     checkpoint_every: Count | None = Field(None, description="also keep the weights of every N-th epoch")
@@ -222,7 +228,8 @@ class RunConfig(Settings):
 # written by an older version, and means this. A key that is added to the schema is added here.
 BEFORE: dict[str, Any] = {"slots": "parallel", "time_positions": "learned", "frame_difference": False,
                           "action_modulation": "film", "change_weight": 0.0, "change_weight_decay_epochs": None,
-                          "action_weight": 0.0, "action_start_epoch": 0, "labels": {"share": 1.0, "files": None}}
+                          "action_weight": 0.0, "action_start_epoch": 0, "labels": {"share": 1.0, "files": None},
+                          "init_from": None}
 
 # What promotion leaves out of a config, so that the defaults hold.
 _LEFT_OUT = ("tracking", "threads")
@@ -292,6 +299,7 @@ def relative_paths_from(config: RunConfig, folder: Path) -> RunConfig:
     A config may be read from anywhere, so the absolute path is what records keep.
     """
     changes: dict[str, Any] = {"data_dir": str(resolve(config.data_dir, folder))}
-    if config.manifest_path:
-        changes["manifest_path"] = str(resolve(config.manifest_path, folder))
+    for key in ("manifest_path", "init_from"):
+        if getattr(config, key):
+            changes[key] = str(resolve(getattr(config, key), folder))
     return config.replace(**changes, **absolute_profile(config, folder))

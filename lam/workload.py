@@ -106,7 +106,7 @@ class LatentActions(Workload):
     no_result = frozenset(CHANGES_NO_RESULT)
     aside = frozenset(("data_dir", "manifest_path", "threads", "device", "cache", "keep", "checkpoint_every",
                        "sample_count", "eval_batch_size", "val_at_tflops", "seed", "tracking"))
-    path_knobs = ("data_dir", "manifest_path")
+    path_knobs = ("data_dir", "manifest_path", "init_from")
     shown = ("val/action_skill", "val/control", "val/codebook_health", "val/perplexity_slot", "val/dsnr",
              "val/mse_loss")
     knobs = _knobs()
@@ -197,7 +197,7 @@ class LatentActions(Workload):
                          for anchor in (None, 0 if own.rollout_horizon > 1 else None))
         share = own.rollout_prob if own.rollout_horizon > 1 else 0.0
         each = plain + share * (rolled - plain)
-        kept = (2 if own.keep == "all" else 1) + own.num_epochs // (own.checkpoint_every or math.inf)
+        kept = (5 if own.keep == "all" else 1) + own.num_epochs // (own.checkpoint_every or math.inf)  # 3 of the state
         samples = own.steps_in_epoch(len(train)) * own.batch_size
         return Size(samples * each / 1e12, int(kept * flops.weight_bytes(own, train.latent_shape)))
 

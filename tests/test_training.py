@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from lam.config import RunConfig, of_run
 from lam.data import windows as data
 from lam.evaluation import draws, measure
+from lam.inference import exporting
 from lam.metrics import TABLE
 from lam.model.lam import LatentActionModel
 from lam.training import checkpoints
@@ -165,10 +167,62 @@ def test_an_interrupted_run_is_prolonged_and_moved(config: RunConfig, tmp_path: 
     assert of_run(RunFolder(tmp_path / "run")) == moved
 
 
-def test_a_finished_run_cannot_be_prolonged(config: RunConfig, tmp_path: Path) -> None:
+def test_a_run_prolonged_is_the_longer_run_bit_for_bit(config: RunConfig, tmp_path: Path) -> None:
+    config = config.replace(keep="all", device="cpu", lr_decay_epochs=4)
+    records = list(train(config.replace(num_epochs=2), tmp_path / "run"))
+    assert RunFolder(tmp_path / "run").identity()["state"] == "finished"
+    records += list(train(config.replace(num_epochs=4), tmp_path / "run"))
+    whole = list(train(config.replace(num_epochs=4), tmp_path / "whole"))
+    assert without_times(records) == without_times(whole)
+    for name in ("best", "last"):
+        one, other = ((tmp_path / run / "checkpoints" / f"{name}.safetensors").read_bytes() for run in ("run", "whole"))
+        assert one == other
+    assert list(train(config.replace(num_epochs=4), tmp_path / "run")) == []
+
+
+def test_a_run_begins_with_the_weights_of_another(config: RunConfig, tmp_path: Path) -> None:
+    list(train(config.replace(num_epochs=2), tmp_path / "first"))
+    tuned = config.replace(init_from=str(tmp_path / "first"), num_epochs=1, steps_per_epoch=1, learning_rate=1e-9,
+                           device="cpu", quantizer="ema")
+    list(train(tuned, tmp_path / "tuned"))
+    first, then = (load_file(tmp_path / run / "checkpoints/best.safetensors") for run in ("first", "tuned"))
+    for name in ("encoder.embed.weight", "encoder.head.weight", "decoder.head.weight", "adapter_out.weight"):
+        assert torch.allclose(first[name], then[name], atol=1e-6), name
+    exporting.export(tmp_path / "first", tmp_path / "export")
+    records = [list(train(tuned.replace(init_from=str(tmp_path / where)), tmp_path / f"from-{where}"))
+               for where in ("first", "export")]
+    assert without_times(records[0]) == without_times(records[1])
+
+
+def test_a_run_cut_off_before_its_first_checkpoint_still_begins_with_those_weights(config: RunConfig,
+                                                                                 tmp_path: Path) -> None:
+    list(train(config, tmp_path / "first"))
+    tuned = config.replace(init_from=str(tmp_path / "first"), num_epochs=1)
+    whole = list(train(tuned, tmp_path / "whole"))
+    folder = RunFolder(tmp_path / "run")
+    known = {key: value for key, value in RunFolder(tmp_path / "whole").identity().items() if key != "schema"}
+    folder.start(tuned.mapping(), known | {"state": "running"})
+    assert without_times(list(train(tuned, folder.path))) == without_times(whole)
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"embed_dim": 32}, r"best.safetensors:init_from: holds another model: \d+ of its tensors differ, first "
+     r"encoder.queries_SE \(\[1, 16\], this config needs \[1, 32\]\)"),
+    ({"init_from": "nowhere"}, "config:init_from: got 'nowhere', which holds no weights; name a run"),
+])
+def test_weights_of_another_model_are_refused(changes: dict[str, Any], message: str, config: RunConfig,
+                                              tmp_path: Path) -> None:
+    list(train(config.replace(num_epochs=1, steps_per_epoch=1), tmp_path / "first"))
+    with pytest.raises(BadInput, match=message):
+        next(train(config.replace(**{"init_from": str(tmp_path / "first"), **changes}), tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_finished_run_that_kept_no_state_cannot_be_prolonged(config: RunConfig, tmp_path: Path) -> None:
     config = config.replace(num_epochs=1, steps_per_epoch=1)
     list(train(config, tmp_path / "run"))
-    with pytest.raises(BadInput, match=r"num_epochs: got 2, and the run in .* has finished after 1 epochs"):
+    with pytest.raises(BadInput, match=r"num_epochs: got 2, and the run in .* has finished after 1 epochs: what a "
+                       r"resume needs was deleted; .* --set init_from=.*; keep: all would have kept it"):
         next(train(config.replace(num_epochs=2), tmp_path / "run"))
 
 

@@ -14,7 +14,7 @@ from record.errors import BadData, BadInput
 from record.run import RunFolder
 
 # Of the trainer's machine and of nobody else's interest; a path may say more than its owner meant to.
-LEFT_OUT = ("tracking", "threads", "manifest_path")
+LEFT_OUT = ("tracking", "threads", "manifest_path", "init_from")
 
 
 def export(run: str | Path, to: str | Path, checkpoint: str | None = None, programs: bool = False) -> Path:

@@ -98,10 +98,36 @@ def load_weights(folder: Path, name: str, model: nn.Module) -> None:
                        remedy="the file or config.yaml was changed; train the run again") from None
 
 
+def begin_from(where: Path, model: nn.Module) -> None:
+    """Load the best (or else last) weights of a run, or those of an export, into a model that begins to train.
+
+    Raises:
+        BadInput: there are none, or they are those of another model.
+    """
+    names = ("model", "checkpoints/best", "checkpoints/last")
+    path = next((where / f"{name}.safetensors" for name in names if (where / f"{name}.safetensors").is_file()), None)
+    if path is None:
+        raise BadInput(f"got {str(where)!r}, which holds no weights", source="config", key="init_from",
+                       remedy="name a run that kept its weights, or a folder of 'lam export'")
+    try:
+        found = load_file(path)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise BadInput(f"cannot be read ({gist(error)})", source=path, remedy="restore it from a copy") from None
+    wanted = model.state_dict()
+    other = [name for name in {**wanted, **found} if name not in wanted or name not in found
+             or wanted[name].shape != found[name].shape]
+    if other:
+        shapes = [list(each[other[0]].shape) if other[0] in each else "missing" for each in (found, wanted)]
+        raise BadInput(f"holds another model: {len(other)} of its tensors differ, first {other[0]} ({shapes[0]}, this "
+                       f"config needs {shapes[1]})", source=path, key="init_from",
+                       remedy="give the run the same keys of the model as the weights have, and latents of their shape")
+    model.load_state_dict(found)
+
+
 def retain(folder: Path, keep: str) -> None:
-    """Delete what a finished run no longer needs, by the config's `keep`."""
-    (folder / LAST_STATE).unlink(missing_ok=True)
+    """Delete what a finished run no longer needs, by the config's `keep`; with its state goes what prolongs it."""
     if keep == "all":
         return
+    (folder / LAST_STATE).unlink(missing_ok=True)
     unwanted = "best" if keep == "last" else "last"
     (folder / f"{unwanted}.safetensors").unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Who a run is: run.json's code, data and software versions, and the refusal to resume on other data."""
+"""Who a run is: run.json's code, data and software versions, whether a run goes on, and what it is refused for."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from typing import Any
 
 from torch import nn
 
-from lam.config import RunConfig
+from lam.config import RESUMABLE, RunConfig
+from lam.config import of_run as config_of_run
 from lam.data import windows as data
 from lam.data.windows import Checked, Windows
+from lam.metrics import NEEDS, TABLE
 from record import provenance
-from record.errors import BadData
+from record.errors import BadData, BadInput
 from record.run import RunFolder
 
 
@@ -43,3 +45,38 @@ def refuse_other_data(folder: RunFolder, config: RunConfig, checked: Checked | N
     if known != now:
         raise BadData(f"the data changed since this run began (fingerprint {known}, now {now})",
                       source=config.data_dir, remedy="start a new run with --run-dir, or put the data back")
+
+
+def refuse_other_config(folder: RunFolder, config: RunConfig) -> None:
+    """A folder holds one run: continuing it with settings that change its numbers would mix two."""
+    known, asked = config_of_run(folder).model_dump(mode="json"), config.model_dump(mode="json")
+    changed = [f"{key}: {known[key]!r} -> {asked[key]!r}" for key in asked
+               if key not in RESUMABLE and known[key] != asked[key]]
+    if changed:
+        raise BadInput(f"holds a run with another config ({'; '.join(changed)})", source=folder.path,
+                       remedy="name another folder with --run-dir, or put the settings back")
+    finished = folder.identity().get("state") == "finished"
+    if finished and config.num_epochs > known["num_epochs"] and not folder.can_resume:
+        raise BadInput(f"got {config.num_epochs}, and the run in {folder.path} has finished after "
+                       f"{known['num_epochs']} epochs: what a resume needs was deleted", source="config",
+                       key="num_epochs", remedy="train in another folder with --run-dir, anew or from its weights with "
+                       f"--set init_from={folder.path}; keep: all would have kept it")
+
+
+def is_prolonged(folder: RunFolder, config: RunConfig) -> bool:
+    """Whether a run that finished, and not by itself early, is asked for more epochs than it has."""
+    known = folder.document()
+    return (known.state == "finished" and known.stopped_early is None and folder.can_resume
+            and config.num_epochs > (known.epoch or 0))
+
+
+def refuse_without_labels(config: RunConfig, checked: Checked) -> None:
+    rule = config.early_stopping
+    if rule is not None and "labels" in TABLE[rule.metric].needs and not data.has_labels(config, checked):
+        raise BadInput(f"got {rule.metric}, which needs {NEEDS['labels']}, and there are none", source="config",
+                       key="early_stopping.metric", remedy="watch val/objective")
+
+
+def begins_anew(folder: RunFolder) -> bool:
+    """Whether there is no run yet, or one that was cut off before there was anything to go on from."""
+    return not folder.exists() or (not folder.can_resume and folder.document().state in ("running", "interrupted"))

@@ -18,11 +18,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lam.config import RESUMABLE, RunConfig
-from lam.config import of_run as config_of_run
+from lam.config import RunConfig
 from lam.data import windows as data
 from lam.evaluation import measure, samples
-from lam.metrics import NEEDS, TABLE, better
+from lam.metrics import better
 from lam.model import flops, losses
 from lam.model.lam import LatentActionModel
 from lam.trackers import RunTrackers
@@ -34,7 +33,6 @@ from lam.training.patience import Patience
 from lam.training.stepping import Stepper, learning_rate
 from lam.training.sums import Sums
 from lam.training.watch import Watch
-from record.errors import BadInput
 from record.health.engine import Finding
 from record.run import RunFolder
 
@@ -81,9 +79,12 @@ class Run:
         self.data = data.check(config)
         self.train_set = data.open_split(config, "train", checked=self.data)
         self.validation_set = data.open_split(config, "validation", stride=1, checked=self.data)
-        _refuse_without_labels(config, self.data)
+        identity.refuse_without_labels(config, self.data)
         torch.manual_seed(config.seed)
-        self.model = LatentActionModel(config, self.train_set.latent_shape).to(self.device)
+        self.model = LatentActionModel(config, self.train_set.latent_shape)
+        if config.init_from and identity.begins_anew(folder):
+            checkpoints.begin_from(Path(config.init_from), self.model)
+        self.model.to(self.device)
         self.steps_per_epoch = config.steps_in_epoch(len(self.train_set))
         self.labels = Labels(config, self.train_set) if config.action_weight else None
         self.stepper = Stepper(config, self.model, self.steps_per_epoch, change.of_config(config, self.train_set),
@@ -274,10 +275,11 @@ class Run:
             known = identity.identify(self.config, self.folder, self.model, self.train_set, self.data)
             self.folder.start(self.config.mapping(), known)
             return
-        _refuse_other_config(self.folder, self.config)
+        identity.refuse_other_config(self.folder, self.config)
         known = self.folder.identity()
         state = known.get("state")
-        if state in ("finished", "failed") or (state == "stopped" and not self.folder.can_resume):
+        over = state in ("finished", "failed") or (state == "stopped" and not self.folder.can_resume)
+        if over and not identity.is_prolonged(self.folder, self.config):
             self.epoch = self.config.num_epochs if state != "failed" else self.epoch
             self.diverged = state == "failed"
             return
@@ -307,24 +309,3 @@ class Run:
         records = self.folder.metrics()
         if records:  # killed after the record that aborts it: nothing more is trained
             self.aborted = self.watch.abort(records[-1])
-
-
-def _refuse_other_config(folder: RunFolder, config: RunConfig) -> None:
-    """A folder holds one run: continuing it with settings that change its numbers would mix two."""
-    known, asked = config_of_run(folder).model_dump(mode="json"), config.model_dump(mode="json")
-    changed = [f"{key}: {known[key]!r} -> {asked[key]!r}" for key in asked
-               if key not in RESUMABLE and known[key] != asked[key]]
-    if changed:
-        raise BadInput(f"holds a run with another config ({'; '.join(changed)})", source=folder.path,
-                       remedy="name another folder with --run-dir, or put the settings back")
-    if folder.identity().get("state") == "finished" and config.num_epochs > known["num_epochs"]:
-        raise BadInput(f"got {config.num_epochs}, and the run in {folder.path} has finished after "
-                       f"{known['num_epochs']} epochs: what a resume needs was deleted", source="config",
-                       key="num_epochs", remedy="train anew in another folder with --run-dir")
-
-
-def _refuse_without_labels(config: RunConfig, checked: data.Checked) -> None:
-    rule = config.early_stopping
-    if rule is not None and "labels" in TABLE[rule.metric].needs and not data.has_labels(config, checked):
-        raise BadInput(f"got {rule.metric}, which needs {NEEDS['labels']}, and there are none", source="config",
-                       key="early_stopping.metric", remedy="watch val/objective")
