@@ -64,7 +64,10 @@ def main(arguments: list[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except OSError as error:
-        _fail(f"the system refused: {error}; mend that and run the same command again", EnvironmentFailed.exit_code)
+        from record import files
+
+        _fail(f"the system refused: {error}{files.room(error)}; mend that and run the same command again",
+              EnvironmentFailed.exit_code)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import math
 import os
 import re
+import shutil
 import stat
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -27,7 +29,7 @@ def write_atomic(path: str | Path, write: Callable[[IO[bytes]], object]) -> Path
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
-        with os.fdopen(handle, "w+b") as file:  # H5 reads what it wrote
+        with naming(path), os.fdopen(handle, "w+b") as file:  # H5 reads what it wrote
             write(file)
             file.flush()
             os.fsync(file.fileno())
@@ -38,6 +40,25 @@ def write_atomic(path: str | Path, write: Callable[[IO[bytes]], object]) -> Path
         raise
     sync_folder(path.parent)
     return path
+
+
+@contextlib.contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Name the file in what the system refuses meanwhile: of an open file it says "no space left" and not where."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+def room(error: OSError) -> str:
+    """What is free where a disk is full, as words to add; '' for other errors."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not isinstance(error.filename, str):
+        return ""
+    there = next((place for place in Path(error.filename).absolute().parents if place.exists()), Path("/"))
+    return f" ({shutil.disk_usage(there).free / 1e9:.1f} GB are free there)"
 
 
 def sync_folder(path: str | Path) -> None:

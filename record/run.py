@@ -127,7 +127,7 @@ class RunFolder:
 
     def append(self, record: dict[str, Any]) -> None:
         """Add one epoch record and force it to the disk."""
-        with open(self.metrics_file, "a", encoding="utf-8") as file:
+        with files.naming(self.metrics_file), open(self.metrics_file, "a", encoding="utf-8") as file:
             file.write(files.json_line(record))
             file.flush()
             os.fsync(file.fileno())
