@@ -99,15 +99,28 @@ def test_several_objectives_rank_by_the_first_and_say_so(tmp_path: Path) -> None
         "Several objectives were asked for. The order is by val/control alone, not by val/mse_loss.")
 
 
-def test_a_stopped_winner_and_different_data_are_pointed_out(tmp_path: Path) -> None:
+def test_a_stopped_winner_is_pointed_out(tmp_path: Path) -> None:
     trials = {"t0001": replace(PLANTED["t0003"], control=0.6), "t0002": PLANTED["t0001"]}
+    study = read_study(write_sweep(tmp_path / "s", trials))
+    assert decide(study, rank(study)).cautions == (
+        "t0001 was stopped at epoch 3 of 10: objective 0.11 at epoch 3 is below the cutoff 0.2 of 3 peers.",)
+
+
+def test_nobody_wins_over_trials_of_other_data(tmp_path: Path) -> None:
+    trials = {"t0001": PLANTED["t0001"], "t0002": PLANTED["t0005"], "t0003": PLANTED["t0002"]}
     folder = write_sweep(tmp_path / "s", trials)
+    path = folder / "trials/t0003/run.json"  # collapsed: it is out of the contest, and so is its data
+    path.write_text(path.read_text().replace("d4ta0123cafe", "0ther"))
+    study = read_study(folder)
+    assert decide(study, rank(study)).winner == "t0002"
     path = folder / "trials/t0002/run.json"
     path.write_text(path.read_text().replace("d4ta0123cafe", "0ther"))
     study = read_study(folder)
-    assert decide(study, rank(study)).cautions == (
-        "t0001 was stopped at epoch 3 of 10: objective 0.11 at epoch 3 is below the cutoff 0.2 of 3 peers.",
-        "These trials saw different data: their values do not compare.")
+    verdict = decide(study, rank(study))
+    assert verdict.winner is None
+    assert verdict.sentence == (
+        "No winner: the live trials saw different data, on which their values do not compare (0ther: t0002; d4ta0123: "
+        "t0001). Report each data's trials by themselves.")
 
 
 def _trial(objectives: list[float | None], **config: object) -> Trial:

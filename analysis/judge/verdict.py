@@ -62,6 +62,12 @@ def decide(study: Study, standings: tuple[Standing, ...]) -> Verdict:
         inside = " and inside the sweep's constraints" if outside else ""
         return Verdict(None, "No winner", f"No winner: none of {count(len(standings), 'trial')} is live and finished"
                              f"{inside} ({_tally(standings)}).", tuple(_outside_cautions(standings)))
+    by_data = _by_data(study, eligible)
+    if len(by_data) > 1:
+        told = "; ".join(f"{data[:8]}: {', '.join(labels[:5])}{' ...' if len(labels) > 5 else ''}"
+                         for data, labels in by_data.items())
+        return Verdict(None, "No winner", "No winner: the live trials saw different data, on which their values do not "
+                       f"compare ({told}). Report each data's trials by themselves.")
     first, *others = eligible
     name = objective_name(study.objective)
     parts = [f"{first.label} wins: {_score_text(first, name)}"]
@@ -70,6 +76,16 @@ def decide(study: Study, standings: tuple[Standing, ...]) -> Verdict:
     headline = f"{first.label} wins with {'an' if name[0] in 'aeiou' else 'a'} {name} of {_brief(first)}"
     return Verdict(first.label, headline, "; ".join(parts) + ".",
                    (*_cautions(study, first, others), *_outside_cautions(standings)))
+
+
+def _by_data(study: Study, standings: list[Standing]) -> dict[str, list[str]]:
+    """Data fingerprint -> the trials that saw it; who does not say what it saw is left out."""
+    found = dict[str, list[str]]()
+    for item in standings:
+        trial = study.trial(item.label)
+        if trial is not None and trial.identity.get("data_fingerprint"):
+            found.setdefault(str(trial.identity["data_fingerprint"]), []).append(item.label)
+    return found
 
 
 def objective_name(key: str) -> str:
@@ -166,8 +182,6 @@ def _cautions(study: Study, first: Standing, others: list[Standing]) -> list[str
         why = trial and (trial.stopped_early or printable(str(trial.reason.get("sentence", ""))))
         cautions.append(full_stop(f"{first.label} was stopped at epoch {first.last_epoch} of {first.num_epochs}"
                               + (f": {why}" if why else "")))
-    if len({trial.identity.get("data_fingerprint") for trial in study.trials if trial.identity}) > 1:
-        cautions.append("These trials saw different data: their values do not compare.")
     if first.skill is None and _measures_skill(study.trial(first.label)):
         cautions.append("Whether the codes mean the true actions was not checked: the validation split has none. A few "
                         "labels would do; see val/action_skill in docs/metrics.md.")
