@@ -1,4 +1,4 @@
-"""The commands `report`, `promote` and `monitor`. Only typer at the top: `lam --help` loads this file."""
+"""The commands `report`, `promote`, `promotions` and `monitor`. Only typer at the top: `lam --help` loads this file."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from typing import Annotated
 
 import typer
 
+from analysis import promotion_commands as promotion
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands of `analysis` to `app`."""
     app.command()(report)
-    app.command()(promote)
+    promotion.register(app)
     app.command()(monitor)
 
 
@@ -59,33 +61,6 @@ def _places(reports: list[Path], paths: list[Path]) -> list[tuple[str, Path]]:
             if promotion.promoted:
                 places.append(("production YAML", Path(promotion.target)))
     return places
-
-
-def promote(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The sweep's folder.")],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The production YAML to write.")],
-    trial: Annotated[str | None, typer.Option(metavar="ID", help="Which trial; default: the winner.")] = None,
-    waive: Annotated[list[str] | None, typer.Option(
-        metavar="GATE", help="Let a failed gate pass; needs --because.")] = None,
-    because: Annotated[list[str] | None, typer.Option(
-        metavar="REASON", help="Why, one for each --waive, in the same order.")] = None,
-    json_output: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
-) -> None:
-    """Check the gates and write the best trial's config as a production YAML."""
-    import json
-
-    from analysis.promote import promote as run
-    from analysis.promote import refusal, waivers
-    from record.errors import AnswerIsNo
-    from record.text import shown
-
-    result = run(folder, output, trial, waivers(waive or [], because or []))
-    if json_output:
-        typer.echo(json.dumps(result.document().as_written(), indent=2, allow_nan=False))
-    if not result.promoted:
-        raise AnswerIsNo(refusal(result))
-    if not json_output:
-        typer.echo(shown(result.summary()))
 
 
 def monitor(

@@ -225,6 +225,13 @@ class LatentActions(Workload):
                 total.update(f"{name}{list(weights[name].shape)}".encode() + weights[name].numpy().tobytes())
         return total.hexdigest()[:16]
 
+    def tested(self, run: RunFolder, checkpoint: str) -> dict[str, Any]:
+        """Metrics of the kept weights on the test split, as `lam evaluate --split test` measures them."""
+        from lam.training import console
+
+        found: dict[str, Any] = console.measured(run, "test", checkpoint)["metrics"]
+        return found
+
     def export(self, run: RunFolder, to: Path) -> Path:
         """Weights as safetensors, the config, what the codes mean and a card; `lam.load` opens it."""
         from lam.inference import exporting

@@ -198,6 +198,10 @@ class Provenance(Section):
     value: float | None = Field(description="its value in the sweep")
     epoch: Int | None = Field(description="at which it was judged")
     fresh_seed_mean: float | None = Field(None, description="over the fresh seeds of a confirmation")
+    interval: list[float | None] | None = Field(None, description="95 % bounds of that mean")
+    kept_epoch: Int | None = Field(None, description="of the weights that go along")
+    weights: dict[str, Any] | None = Field(None, description="their folder, and the hash of each file; null: none")
+    test: dict[str, Any] | None = Field(None, description="what the test split said of them; null: not read")
 
 
 class Promotion(Document):
@@ -210,6 +214,7 @@ class Promotion(Document):
     reason: str = Field(description="why this trial")
     replaced: str | None = Field(None, description="where the file before it is kept")
     provenance: Provenance | None = Field(None, description="as in the production YAML")
+    version: Int | None = Field(None, description="in the ledger beside the production YAML")
 
 
 DOCUMENTS: dict[str, type[Document]] = {"run": Run, "sweep": Sweep, "confirm": Confirmation, "promotion": Promotion}

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 import typer
-from build_records import EPOCHS, PLANTED, config_of, confirmed, write_run, write_sweep
+from build_records import EPOCHS, PLANTED, config_of, confirmed, write_sweep
 from no_room import no_room
 from typer.testing import CliRunner
 
 from analysis.commands import register
-from analysis.judge.gates import Gate, alerts, try_gates
+from analysis.judge.gates import Gate, try_gates
+from analysis.judge.outlook import alerts
 from analysis.judge.ranking import rank
 from analysis.promote import promote, refusal, waivers
 from analysis.read.reading import read_study
@@ -46,6 +47,9 @@ def test_the_winner_passes_every_gate_with_evidence(sweep: Path) -> None:
     assert _gates(sweep, "t0005") == {
         "finished": Gate("finished", True, "trained 10 of 10 epochs; completed"),
         "live": Gate("live", True, "live; control 0.470 [0.410, 0.530], DSNR 2.60 (ok); live at the last validation"),
+        "dsnr_valid": Gate("dsnr_valid", True, "DSNR is ok at epoch 10"),
+        "codebook": Gate("codebook", True, "slot perplexity 5.74 to 8.90 of 12 codes over the last 5 validations, at "
+                                           "least 1.50; growing"),
         "beats_copy": Gate("beats_copy", True, "validation MSE 0.0130 at epoch 10, copying the last frame 0.0870"),
         "confirmed": Gate("confirmed", True, "3 fresh seeds, 3 live, mean 0.430 [0.380, 0.480]"),
     }
@@ -53,11 +57,11 @@ def test_the_winner_passes_every_gate_with_evidence(sweep: Path) -> None:
 
 @pytest.mark.parametrize(("trial", "failed"), [
     ("t0001", ["confirmed"]),
-    ("t0002", ["finished", "live", "confirmed"]),
+    ("t0002", ["finished", "live", "codebook", "confirmed"]),
     ("t0003", ["finished", "confirmed"]),
     ("t0004", ["finished", "live", "confirmed"]),
     ("t0007", ["finished", "confirmed"]),
-    ("t0008", ["live", "confirmed"]),
+    ("t0008", ["live", "dsnr_valid", "confirmed"]),
 ])
 def test_each_planted_fault_fails_its_gates(sweep: Path, trial: str, failed: list[str]) -> None:
     assert [name for name, gate in _gates(sweep, trial).items() if not gate.passed] == failed
@@ -66,10 +70,11 @@ def test_each_planted_fault_fails_its_gates(sweep: Path, trial: str, failed: lis
 @pytest.mark.parametrize(("entry", "evidence"), [
     (confirmed("t0005", [0.4]), "1 fresh seed, 1 live, mean 0.400 [0.350, 0.450]"),
     (confirmed("t0005", [0.4, -0.3], live=1), "2 fresh seeds, 1 live, mean 0.0500 [0, 0.100]"),
-    (confirmed("t0005", [0.04, 0.05]), "2 fresh seeds, 2 live, mean 0.0450 [-0.00500, 0.0950]"),
+    (confirmed("t0005", [0.3, 0.35]), "2 fresh seeds, 2 live, mean 0.325 [0.275, 0.375], asked are 3"),
+    (confirmed("t0005", [0.04, 0.05, 0.045]), "3 fresh seeds, 3 live, mean 0.0450 [-0.00500, 0.0950]"),
     ({**FRESH[0], "config_fingerprint": "0ther"}, "confirm.json is about another config (0ther, this trial's is "),
 ])
-def test_confirmation_needs_two_live_seeds_above_zero(tmp_path: Path, entry: dict[str, Any], evidence: str) -> None:
+def test_confirmation_needs_three_live_seeds_above_zero(tmp_path: Path, entry: dict[str, Any], evidence: str) -> None:
     folder = write_sweep(tmp_path / "s", confirm=[entry])
     gate = _gates(folder, "t0005")["confirmed"]
     assert not gate.passed
@@ -78,10 +83,10 @@ def test_confirmation_needs_two_live_seeds_above_zero(tmp_path: Path, entry: dic
 
 
 @pytest.mark.parametrize(("objective", "preset", "values", "passes"), [
-    ("val/objective", "mse", [-0.2, -0.3], True),
-    ("val/objective", "mse", [-0.4, -0.5], False),
-    ("val/mse_loss", "control_health", [0.02, 0.04], True),
-    ("val/mse_loss", "control_health", [0.06, 0.08], False),
+    ("val/objective", "mse", [-0.2, -0.3, -0.25], True),
+    ("val/objective", "mse", [-0.4, -0.5, -0.45], False),
+    ("val/mse_loss", "control_health", [0.02, 0.04, 0.03], True),
+    ("val/mse_loss", "control_health", [0.06, 0.08, 0.07], False),
 ])
 def test_fresh_seeds_are_held_against_copying_by_the_objectives_own_direction_and_scale(
         tmp_path: Path, objective: str, preset: Any, values: list[float], passes: bool) -> None:
@@ -121,16 +126,19 @@ def test_the_production_yaml_is_a_run_config(sweep: Path, tmp_path: Path) -> Non
     assert (result.promoted, result.trial, result.replaced) == (True, "t0005", None)
     loaded = config.load(target)
     assert (loaded.commitment_weight, loaded.num_epochs, loaded.data_dir) == (0.1, EPOCHS, "/data/pong")
-    assert loaded == config.load(sweep / "trials/t0005/config.yaml")
+    trial = config.load(sweep / "trials/t0005/config.yaml")
+    assert loaded == trial.replace(health={**trial.health.model_dump(), "abort": True})
+    assert "  abort: true  # trial: false; an abort ends the run and keeps its checkpoint (promotion)\n" in \
+        target.read_text()
     text = target.read_text()
-    assert text.splitlines()[:2] == ["# Production config: trial t0005 of the sweep pong.",
+    assert text.splitlines()[:2] == ["# Production config: trial t0005 of the sweep pong; 6 of 6 gates passed.",
                                      "# Train it with:  lam train production.yaml"]
     values = yamlio.load_mapping(target)
-    assert list(values)[-3:] == ["provenance", "gates", "alerts"]
+    assert list(values)[-6:] == ["provenance", "gates", "alerts", "aborts", "expected", "cost"]
     assert values["provenance"]["promoted_at"] == "2026-01-02T03:04:00+00:00"
     assert values["provenance"]["config_fingerprint"] == loaded.fingerprint()
     assert values["provenance"]["seeds"] == [0, 101, 102, 103]
-    assert [gate["passed"] for gate in values["gates"]] == [True] * 4
+    assert [gate["passed"] for gate in values["gates"]] == [True] * 6
     assert {"metric": "val/perplexity_slot", "comparison": "below", "threshold": 4.45, "after_epoch": 5,
             "meaning": "half of the 8.90 that the promoted trial had"} in values["alerts"]
     record = json.loads((sweep / "promotion.json").read_text())
@@ -149,7 +157,8 @@ def test_what_the_sweep_set_for_its_trials_is_left_out(sweep: Path, tmp_path: Pa
     assert "threads" not in values
     assert "# Left out, so that the defaults hold: tracking and threads, which the sweep" in target.read_text()
     assert (loaded.tracking, loaded.threads) == (RunConfig().tracking, 0)
-    assert loaded.replace(threads=1) == trial.replace(threads=1), "nothing else differs"
+    health = {**trial.health.model_dump(), "abort": True}
+    assert loaded.replace(threads=1) == trial.replace(threads=1, health=health), "nothing else differs"
     assert values["provenance"]["config_fingerprint"] == loaded.fingerprint()
     assert values["provenance"]["trial_threads"] == 1
     assert promote(sweep, target).replaced, "it is still known as a file that nobody edited"
@@ -170,7 +179,7 @@ def test_a_failed_gate_refuses_and_writes_nothing(sweep: Path, tmp_path: Path) -
     assert not target.exists()
     assert not (sweep / "promotion.json").exists()
     assert refusal(result) == (
-        "t0001 is not promoted: 1 of 4 gates failed\n"
+        "t0001 is not promoted: 1 of 6 gates failed\n"
         "  confirmed: trained with one seed only, no fresh seeds in confirm.json; run 'lam sweep confirm "
         f"{sweep} --top 1 --seeds 3'\n"
         'To go on all the same: --waive GATE --because "reason", once for each; it is written into the file.')
@@ -193,7 +202,7 @@ def test_promoting_again_keeps_the_one_before(sweep: Path, tmp_path: Path) -> No
     promote(sweep, target, now=NOW)
     before = target.read_text()
     result = promote(sweep, target)
-    assert result.replaced == tmp_path / "p.yaml.bak"
+    assert result.replaced == tmp_path / "p.promotions/versions/0001.yaml"
     assert result.replaced.read_text() == before
     assert f"kept as {result.replaced}" in result.summary()
 
@@ -237,7 +246,7 @@ def test_a_disk_that_takes_no_more_leaves_what_was_there(sweep: Path, tmp_path: 
     with (no_room(), pytest.raises(EnvironmentFailed, match=r"File too large.*make room and give the same command")):
         promote(sweep, target)
     assert target.read_text() == before
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["p.yaml", "pong"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["p.promotions", "p.yaml", "pong"]
 
 
 @pytest.mark.parametrize(("trial", "message"), [
@@ -256,10 +265,9 @@ def test_nothing_live_is_an_answer_not_an_error(tmp_path: Path) -> None:
         promote(folder, tmp_path / "p.yaml")
 
 
-def test_a_run_is_no_sweep(tmp_path: Path) -> None:
-    write_run(tmp_path / "r", PLANTED["t0001"])
-    with pytest.raises(BadInput, match="holds a run, not a sweep"):
-        promote(tmp_path / "r", tmp_path / "p.yaml")
+def test_a_trials_folder_stands_for_the_trial(sweep: Path, tmp_path: Path) -> None:
+    result = promote(sweep / "trials/t0003", tmp_path / "p.yaml")
+    assert (result.trial, result.promoted) == ("t0003", False)
 
 
 @pytest.mark.parametrize(("names", "reasons", "message"), [
@@ -316,7 +324,7 @@ def test_the_command_says_no_with_exit_code_1(sweep: Path, tmp_path: Path) -> No
     assert isinstance(result.exception, AnswerIsNo)
     assert result.exception.exit_code == 1
     document = json.loads(result.stdout)
-    assert (document["promoted"], document["trial"], len(document["gates"])) == (False, "t0001", 4)
+    assert (document["promoted"], document["trial"], len(document["gates"])) == (False, "t0001", 6)
 
 
 def test_json_is_one_document(sweep: Path, tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ def test_promotion_refuses_a_trial_outside_unless_that_is_waived(limited: Path, 
     result = promote(limited, target, trial="t0005")
     assert not target.exists()
     assert refusal(result).splitlines()[:2] == [
-        "t0005 is not promoted: 1 of 5 gates failed",
+        "t0005 is not promoted: 1 of 7 gates failed",
         "  constraints: val/dsnr 5 is outside at most 3 by 2; choose a trial inside the constraints with --trial, or "
         "search where they can be met"]
     assert promote(limited, target, "t0005", {"constraints": "only a demo"}).promoted

@@ -20,6 +20,7 @@ import typed
 
 from lam import config as run_config
 from lam.data import demo
+from record import yamlio
 from record.journal import journals
 from record.run import RunFolder
 
@@ -105,7 +106,11 @@ def test_sweep_kill_resume_confirm_report_promote_train(
     assert not (tmp_path / "production.yaml").exists()
 
     ok(tmp_path, "sweep", "confirm", "runs/tiny", "--top", "1", "--seeds", "1", "--address", ray_address)
-    ok(tmp_path, "promote", "runs/tiny", "-o", "production.yaml", "--waive", "confirmed", "--because", "one seed only")
+    waived = [word for gate in ("confirmed", "live", "dsnr_valid", "beats_copy", "action_skill", "ranks", "codebook",
+                                "tested") for word in ("--waive", gate, "--because", "one seed only")]
+    said = ok(tmp_path, "promote", "runs/tiny", "-o", "production.yaml", *waived)
+    assert "its weights are in" in said
+    assert yamlio.load_mapping(tmp_path / "production.yaml")["provenance"]["test"]["metrics"]["val/mse_loss"] > 0
     assert "one seed only" in (tmp_path / "production.yaml").read_text()
 
     said = ok(tmp_path, "report", "runs/tiny", "-o", "report.html", "-o", "report.md")

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from analysis.decision.speech import axis, text_of, title
-from analysis.judge.gates import Gate, alerts
+from analysis.judge.gates import Gate
+from analysis.judge.outlook import alerts
 from analysis.judge.ranking import Standing
 from analysis.judge.vitality import facts_of, findings, gravest, judged, profile_for
 from analysis.read.study import Study, Trial, points_of

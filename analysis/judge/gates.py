@@ -10,11 +10,11 @@ from typing import Any
 
 from analysis.judge.judging import LIVE, broken, kept_record
 from analysis.judge.ranking import Standing
-from analysis.judge.vitality import facts_of
 from analysis.read.reading import Study, Trial
-from record.text import count, finite, interval, number, words
-
-MIN_SEEDS = 2
+from record import health
+from record.health.limits import Gates
+from record.health.trends import trend_of
+from record.text import count, finite, interval, number, share, words
 
 
 @dataclass(frozen=True)
@@ -38,17 +38,67 @@ class Gate:
         return self.passed or bool(self.waived)
 
 
-def try_gates(study: Study, trial: Trial, standing: Standing, waivers: dict[str, str]) -> tuple[Gate, ...]:
-    """Every gate for one trial; a waiver counts only where the gate failed.
+@dataclass(frozen=True)
+class Case:
+    """What the gates judge.
 
-    `constraints` needs a sweep with some, `beats_copy` a workload that measures copying.
+    Attributes:
+        limits: the numbers of the trial's health profile.
+        no_codes: the arm without codes, where one is in the study or was named as baseline.
     """
-    needless = {"constraints": not trial.limits, "beats_copy": "val/mse_copy" not in trial.workload.metrics}
-    gates = (check(study, trial, standing) for name, check in GATES.items() if not needless.get(name))
+
+    study: Study
+    trial: Trial
+    standing: Standing
+    limits: Gates
+    no_codes: Trial | None = None
+
+    @property
+    def last(self) -> dict[str, Any]:
+        """The last validation."""
+        return self.trial.validated[-1] if self.trial.validated else {}
+
+    @property
+    def judged(self) -> dict[str, Any]:
+        """The validation that the trial is ranked by."""
+        return next((each for each in self.trial.validated if each["epoch"] == self.standing.epoch), {})
+
+    def measures(self, *keys: str) -> bool:
+        """Whether a validation of the trial holds one of these metrics."""
+        return any(finite(each.get(key)) is not None for each in self.trial.validated for key in keys)
+
+
+def try_gates(study: Study, trial: Trial, standing: Standing, waivers: dict[str, str],
+              baseline: Trial | None = None) -> tuple[Gate, ...]:
+    """Every gate that can be asked of one trial; a waiver counts only where the gate failed.
+
+    Args:
+        baseline: an arm without codes that is not in the study.
+    """
+    limits = health.load(str(trial.config.get("health.profile", "lam"))).gates
+    case = Case(study, trial, standing, limits, baseline or _arm_without_codes(study, trial))
+    gates = (check(case) for name, check in GATES.items() if ASKED.get(name, _always)(case))
     return tuple(gate if gate.passed else replace(gate, waived=waivers.get(gate.name, "")) for gate in gates)
 
 
-def _finished(study: Study, trial: Trial, standing: Standing) -> Gate:
+def _always(case: Case) -> bool:
+    return True
+
+
+def _arm_without_codes(study: Study, trial: Trial) -> Trial | None:
+    """The training without codes of the smallest error; None where the trial is one itself, or there is none."""
+    arms = [each for each in study.trials if each.config.get("quantizer") == "none" and _error(each) is not None]
+    return None if trial in arms else min(arms, key=lambda each: _error(each) or math.inf, default=None)
+
+
+def _error(trial: Trial) -> float | None:
+    """The smallest error that a training reached."""
+    found = [value for each in trial.validated if (value := finite(each.get(trial.workload.error))) is not None]
+    return min(found, default=None)
+
+
+def _finished(case: Case) -> Gate:
+    trial, standing = case.trial, case.standing
     done = trial.state == "completed"  # to its last epoch, rung or patience: whoever wrote the word knew which
     early = f", {trial.identity['stopped_early']}" if done and trial.identity.get("stopped_early") else ""
     ending = f"; {trial.state}" + (f" by {trial.reason['rule']}" if trial.reason.get("rule") else early)
@@ -56,7 +106,8 @@ def _finished(study: Study, trial: Trial, standing: Standing) -> Gate:
                 "" if done else "train it to its full budget: 'lam sweep confirm' does, with fresh seeds")
 
 
-def _live(study: Study, trial: Trial, standing: Standing) -> Gate:
+def _live(case: Case) -> Gate:
+    trial, standing = case.trial, case.standing
     last = trial.workload.verdict(trial.validated[-1]) if trial.validated else "no validation"
     passed = standing.status == LIVE or (standing.status == "unfinished" and last == LIVE)
     evidence = f"{words(standing.status)}; {_heeds(trial, standing)}{words(last)} at the last validation"
@@ -72,7 +123,8 @@ def _heeds(trial: Trial, standing: Standing) -> str:
     return f"{control}, DSNR {number(standing.dsnr)} ({words(str(standing.dsnr_status or 'not measured'))}); "
 
 
-def _constraints(study: Study, trial: Trial, standing: Standing) -> Gate:
+def _constraints(case: Case) -> Gate:
+    trial, standing = case.trial, case.standing
     remedy = "choose a trial inside the constraints with --trial, or search where they can be met"
     if standing.outside:
         return Gate("constraints", False, "; ".join(standing.outside), remedy)
@@ -84,69 +136,119 @@ def _constraints(study: Study, trial: Trial, standing: Standing) -> Gate:
     return Gate("constraints", True, f"inside the sweep's constraints ({limits})")
 
 
-def _beats_copy(study: Study, trial: Trial, standing: Standing) -> Gate:
+def _beats_copy(case: Case) -> Gate:
+    standing = case.standing
     passed = standing.mse is not None and standing.mse_copy is not None and standing.mse < standing.mse_copy
     return Gate("beats_copy", passed, f"validation MSE {number(standing.mse)} at epoch {standing.epoch}, copying the "
                                       f"last frame {number(standing.mse_copy)}",
                 "" if passed else "train longer, or with a larger model")
 
 
-def _confirmed(study: Study, trial: Trial, standing: Standing) -> Gate:
-    remedy = f"run 'lam sweep confirm {study.sources[0]} --top 1 --seeds 3'" if study.sweep else \
-        "train it again with three fresh seeds, and report them together"
+def _confirmed(case: Case) -> Gate:
+    study, trial, standing = case.study, case.trial, case.standing
+    remedy = _seeds_remedy(case)
     fresh = standing.confirmed
     if fresh is None:
         known = f"chosen by {count(len(standing.seeds.seeds), 'seed')} of the sweep" if standing.seeds else \
             "trained with one seed only"
         return Gate("confirmed", False, f"{known}, no fresh seeds in confirm.json", remedy)
-    used, asked = (entry.get("config_fingerprint") for entry in (study.confirm[standing.label],
-                                                                 study.first(trial).identity))
+    used = study.confirm.get(standing.label, {}).get("config_fingerprint")
+    asked = study.first(trial).identity.get("config_fingerprint")
     if asked and used and asked != used:
         evidence = f"confirm.json is about another config ({used}, this trial's is {asked})"
         return Gate("confirmed", False, evidence, remedy)
     low, high, copy = (nan if value is None else value for value in (fresh.low, fresh.high, standing.mse_copy))
     beats = beats_copying(study, standing.preset, copy, low, high)
-    passed = len(fresh.seeds) >= MIN_SEEDS and fresh.all_live and beats
+    passed = len(fresh.seeds) >= case.limits.seeds and fresh.all_live and beats
     outside = f", {fresh.outside} of them outside the constraints" if fresh.outside else ""
     evidence = (f"{count(len(fresh.seeds), 'fresh seed')}, {fresh.live} live{outside}, mean {number(fresh.mean)} "
                 f"{interval(fresh.low, fresh.high)}").strip() 
+    if len(fresh.seeds) < case.limits.seeds:
+        evidence += f", asked are {case.limits.seeds}"
     if not beats and fresh.low is not None:
         evidence += ", not clearly better than repeating the last frame"
     return Gate("confirmed", passed, evidence, "" if passed else remedy)
 
 
-GATES: dict[str, Callable[[Study, Trial, Standing], Gate]] = {
-    "finished": _finished, "live": _live, "constraints": _constraints, "beats_copy": _beats_copy,
-    "confirmed": _confirmed,
+def _seeds_remedy(case: Case) -> str:
+    """The command that trains the config again with fresh seeds."""
+    if case.trial.place is not None:
+        return f"run 'lam sweep confirm {case.study.sources[0]} --top 1 --seeds {case.limits.seeds}'"
+    again = f"lam train {case.trial.path / 'config.yaml'} --set seed=101 --run-dir {case.trial.path}-101"
+    return f"train it with {case.limits.seeds} further seeds ('{again}', ...) and name those runs as well"
+
+
+def _dsnr_valid(case: Case) -> Gate:
+    status = str(case.judged.get("val/dsnr_status") or "not measured")
+    return Gate("dsnr_valid", status == "ok", f"DSNR is {words(status)} at epoch {case.standing.epoch}",
+                "" if status == "ok" else f"'lam monitor {case.trial.path}' says what is missing")
+
+
+def _action_skill(case: Case) -> Gate:
+    low, high, skill = (finite(case.judged.get(f"val/action_skill{end}")) for end in ("_low", "_high", ""))
+    passed = low is not None and low > 0
+    remedy = f"give more labels ('lam label {case.trial.path} --ask'), or sweep where codes follow the actions"
+    return Gate("action_skill", passed, f"action skill {number(skill)} {interval(low, high)}, asked is a lower bound "
+                                        "above 0".replace("  ", " "), "" if passed else remedy)
+
+
+def _near_no_codes(case: Case) -> Gate:
+    arm = case.no_codes
+    assert arm is not None
+    ours, theirs, most = _error(case.trial), _error(arm), case.limits.error_over_no_codes
+    gap = None if ours is None or not theirs else ours / theirs - 1
+    passed = gap is not None and gap <= most
+    key = case.trial.workload.error
+    return Gate("near_no_codes", passed, f"{key} {number(ours)}, {share(gap)} over the {number(theirs)} of {arm.label} "
+                                         f"without codes, at most {share(most)}",
+                "" if passed else "sweep num_embeddings and num_codes upwards: 'lam sweep launch', then promote again")
+
+
+def _ranks(case: Case) -> Gate:
+    asked = (("val/effective_rank_context", case.limits.rank_context),
+             ("val/effective_rank_target", case.limits.rank_target))
+    told, passed = [], True
+    for key, least in asked:
+        value = finite(case.last.get(key))
+        if value is None:
+            continue
+        course = trend_of(case.trial.validated, key, "up").word
+        told.append(f"{words(key.removeprefix('val/'))} {number(value)}, at least {number(least)}, {course}")
+        passed = passed and value >= least and course != "collapsing"
+    return Gate("ranks", passed, "; ".join(told), "" if passed else
+                f"lower commitment_weight or learning_rate; 'lam monitor {case.trial.path}' tells since when")
+
+
+def _codebook(case: Case) -> Gate:
+    codes = finite(case.trial.config.get("num_embeddings")) or 0.0
+    least, last = max(1.5, case.limits.perplexity_share * codes), case.trial.validated[-case.limits.last_validations:]
+    values = [value for each in last if (value := finite(each.get("val/perplexity_slot"))) is not None]
+    course = trend_of(case.trial.validated, "val/perplexity_slot", "up").word
+    passed = bool(values) and min(values) >= least and course != "collapsing"
+    evidence = (f"slot perplexity {number(min(values, default=None))} to {number(max(values, default=None))} of "
+                f"{number(codes)} codes over the last {count(len(values), 'validation')}, at least {number(least)}; "
+                f"{course}")
+    return Gate("codebook", passed, evidence, "" if passed else
+                "lower commitment_weight, set vq_refresh_interval, or use a smaller num_embeddings, and sweep again")
+
+
+GATES: dict[str, Callable[[Case], Gate]] = {
+    "finished": _finished, "live": _live, "constraints": _constraints, "dsnr_valid": _dsnr_valid,
+    "beats_copy": _beats_copy, "action_skill": _action_skill, "near_no_codes": _near_no_codes, "ranks": _ranks,
+    "codebook": _codebook, "confirmed": _confirmed,
 }
-
-
-def alerts(trial: Trial, standing: Standing) -> list[dict[str, Any]]:
-    """What a production run is watched for: fixed limits, and half of what this trial itself reached.
-
-    `after_epoch`: the alert is silent until then; a codebook that ends healthy may start with two codes.
-    """
-    grace = int(facts_of(trial)["grace_epochs"])
-    rules: list[dict[str, Any]] = [
-        _alert("val/mse_loss", "is", "nonfinite", "the run diverged", 0),
-        _alert("val/collapsed", "above", 0, "the codebook carries next to nothing", grace),
-        _alert("val/control_low", "below", 0, "the decoder cannot be told to heed the actions", grace),
-        _alert("val/dsnr_status", "is_not", "ok", "DSNR is not defined", grace),
-    ]
-    if standing.mse_copy is not None:
-        rules.append(_alert("val/mse_loss", "above", standing.mse_copy, "no better than copying the last frame", grace))
-    record = next((item for item in trial.validated if item["epoch"] == standing.epoch), {})
-    perplexity = finite(record.get("val/perplexity_slot"))
-    if perplexity is not None:
-        rules.append(_alert("val/perplexity_slot", "below", round(perplexity / 2, 4),
-                            f"half of the {number(perplexity)} that the promoted trial had", grace))
-    rules.append(_alert("val/mse_loss", "rises_in_a_row", 3, "validation MSE rose three times running", grace))
-    return [rule for rule in rules if rule["metric"] in trial.workload.metrics]
-
-
-def _alert(metric: str, comparison: str, threshold: float | str, meaning: str, after: int) -> dict[str, Any]:
-    return {"metric": metric, "comparison": comparison, "threshold": threshold, "meaning": meaning,
-            "after_epoch": after}
+TESTED = "tested"  # the last gate, which reads the test split: analysis.promote asks it once all others let pass
+ASKED: dict[str, Callable[[Case], bool]] = {
+    "constraints": lambda case: bool(case.trial.limits),
+    "dsnr_valid": lambda case: any("val/dsnr_status" in each for each in case.trial.validated)
+    and case.trial.config.get("quantizer") != "none",
+    "beats_copy": lambda case: "val/mse_copy" in case.trial.workload.metrics,
+    "action_skill": lambda case: case.measures("val/action_skill") and case.trial.config.get("quantizer") != "none",
+    "near_no_codes": lambda case: case.no_codes is not None,
+    "ranks": lambda case: case.measures("val/effective_rank_context", "val/effective_rank_target"),
+    "codebook": lambda case: case.measures("val/perplexity_slot") and case.trial.config.get("quantizer") != "none",
+}
+"""Where a gate can be asked at all; a gate that is not named here always is."""
 
 
 def beats_copying(study: Study, preset: str, mse_copy: float, low: float, high: float) -> bool:

@@ -10,14 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from analysis.monitor import alerts as production
 from analysis.monitor import causes, formulas
 from analysis.monitor.causes import Cause
 from analysis.monitor.formulas import Check
 from analysis.read.foreign import Recorded, read
 from analysis.read.sources import ENDED
 from record.files import jsonable
-from record.health import columns, engine, expressions, profile, trends
+from record.health import columns, engine, expressions, production, profile, trends
 from record.health.columns import Table
 from record.health.engine import Finding, Judgement
 from record.health.profile import Profile, Watched
@@ -56,6 +55,7 @@ class Status:
     causes: tuple[Cause, ...]
     figures: tuple[Figure, ...]
     checks: tuple[Check, ...]
+    in_ranges: tuple[str, ...] = ()
 
     @property
     def aborts(self) -> bool:
@@ -70,17 +70,21 @@ def examine(run: Recorded, chosen: str | Path | None = None, facts: dict[str, fl
     Args:
         chosen: a profile by name or path; default: the one that fits the run.
         facts: more facts about the run, over those it recorded.
-        alerts: a production YAML, whose alerts are judged like rules of the profile.
+        alerts: a production YAML, whose alerts, aborts and expected ranges are judged like rules of the profile;
+            default: the one that the run was trained by.
     """
     known = profile.load(chosen or run.profile)
-    known = production.added(known, production.alert_rules(alerts)) if alerts else known
-    table = columns.of_records(run.records, {**run.facts, **(facts or {})})
+    watched = production.load(alerts) if alerts else run.production
+    known = watched.added(known) if watched else known
+    records = [watched.placed(record) for record in run.records] if watched else run.records
+    table = columns.of_records(records, {**run.facts, **(facts or {})})
     judgement = engine.judge(table, known) if len(table) else Judgement(known.name, "ok", (), (), {})
     prepared = engine.prepare(table, known)
     epochs = table.epoch[np.isfinite(table.epoch)]
     return Status(
         run, known, float(epochs[-1]) if len(epochs) else None, judgement, causes.diagnose(judgement, known),
         tuple(_figure(prepared, known, watched) for watched in known.watch), formulas.check(table, known),
+        tuple(watched.standing(run.records)) if watched else (),
     )
 
 
@@ -114,6 +118,7 @@ def lines(status: Status) -> list[str]:
         text += _cause_lines(status.causes)
     text += [f"  cleared: {item.rule} at {axis} {item.until:g}" for item in judged.cleared if item.until is not None]
     text += ["", *(_figure_line(figure) for figure in status.figures if figure.mark != "not recorded")]
+    text += [f"  expected: {sentence}" for sentence in status.in_ranges]
     broken = [check for check in status.checks if check.broken]
     held = sum(check.checked > 0 for check in status.checks) - len(broken)
     if status.checks:
@@ -155,6 +160,7 @@ def status_dict(status: Status) -> dict[str, Any]:
         "abort": status.aborts, "findings": [_finding_dict(item) for item in judged.findings],
         "cleared": [_finding_dict(item) for item in judged.cleared], "causes": [asdict(item) for item in status.causes],
         "figures": [asdict(item) for item in status.figures], "checks": [asdict(item) for item in status.checks],
+        "expected": list(status.in_ranges),
         "not_judged": dict(judged.not_judged), "notes": list(status.run.notes),
     })
     return value

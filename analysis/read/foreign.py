@@ -23,6 +23,7 @@ from analysis.read.logs import Record, Recorded, csv_table, json_lines
 from analysis.read.sources import ENDED, is_run, is_sweep, journal
 from record import documents, files, yamlio
 from record.errors import BadInput
+from record.health import production
 from record.health.facts import of_config, steps_per_epoch
 from record.journal import events
 from record.run import RunFolder, check_epoch_record
@@ -89,7 +90,8 @@ def _ours(folder: Path) -> Recorded:
     notes += _why_it_ended(state, known, cut.reason.sentence if cut and cut.event == state else known.reason)
     records = _with_ending(records, float(cut is not None and cut.reason.rule == "out_of_memory"))
     wanted = str((config.get("health") or {}).get("profile", "lam"))
-    return Recorded(folder.name, "lam", wanted, state, records, facts, tuple(notes))
+    return Recorded(folder.name, "lam", wanted, state, records, facts, tuple(notes),
+                    production=production.beside(folder))
 
 
 def _why_it_ended(state: str, known: documents.Run, reason: str | None) -> list[str]:

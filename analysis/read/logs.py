@@ -11,6 +11,7 @@ from typing import Any
 
 from record import files
 from record.errors import BadInput
+from record.health.production import Production
 from record.workload.metric import Metric
 
 Record = dict[str, Any]
@@ -34,6 +35,7 @@ class Recorded:
         stated: metrics that its source itself defines, and `objective` the one that ranks.
         reason: why it failed or was stopped.
         data_fingerprint: which data it read.
+        production: what the production YAML watches that it was trained by.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Recorded:
     objective: str | None = None
     reason: str = ""
     data_fingerprint: str = ""
+    production: Production | None = None
 
 
 def json_lines(path: Path) -> tuple[list[Record], list[str]]:

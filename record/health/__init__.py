@@ -8,6 +8,8 @@
     engine       columns in, findings out; the same in training, sweeps, reports and `lam monitor`
     findings     what the engine says of a run
     facts        `collapse`: whether a sweep's trial ends by that rule; what rules read about a run beside its records
+    limits       what a run must show before it is promoted
+    production   what a production YAML watches, as rules
     trends       one word for a trajectory, by stated rules
     page         docs/health.md
 

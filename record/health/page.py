@@ -46,7 +46,17 @@ def _profile(known: Profile) -> list[str]:
             "| rule | fires where | phase | severity | meaning, remedy |", "|---|---|---|---|---|",
             *rows, *(["", "Quiet rules: evidence for others and for diagnoses, never listed by themselves.", "",
                       "| rule | holds where | phase | meaning |", "|---|---|---|---|", *quiet] if quiet else []),
-            "", "Diagnoses:", "", *causes]
+            "", "Diagnoses:", "", *causes, *_gates(known)]
+
+
+def _gates(known: Profile) -> list[str]:
+    """What its runs must show before promotion, where the profile has codes to judge."""
+    if known.name != "lam":
+        return []
+    rows = [f"| `{name}` | {getattr(known.gates, name):g} | {field.description} |"
+            for name, field in type(known.gates).model_fields.items()]
+    return ["", "What a run must show before it is promoted (`gates` of a profile; one's own may state others):", "",
+            "| limit | | meaning |", "|---|---|---|", *rows]
 
 
 def _condition(rule: Rule) -> str:

@@ -30,6 +30,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_
 from record import yamlio
 from record.errors import BadInput
 from record.health import expressions
+from record.health.limits import Gates
 from record.health.reporting import Reporting
 from record.health.statistics import STATISTICS
 from record.schema import Strict, build, suggest
@@ -193,6 +194,7 @@ class Profile(Part):
     identities: list[Identity] = Field(default_factory=list)
     watch: list[Watched] = Field(default_factory=list)
     report: Reporting = Field(default_factory=Reporting)
+    gates: Gates = Field(default_factory=Gates)
 
     @model_validator(mode="before")
     @classmethod

@@ -56,6 +56,16 @@ def _spike(values: Array, epochs: Array, window: int, better: str, min_delta: fl
     return found
 
 
+def _z_score(values: Array, epochs: Array, window: int, better: str, min_delta: float) -> Array:
+    """How many standard deviations it is above the mean of the `window` values before it."""
+    found = np.full(len(values), np.nan)
+    if len(values) > window > 1:
+        before = sliding_window_view(values[:-1], window)
+        with np.errstate(all="ignore"):
+            found[window:] = (values[window:] - before.mean(axis=1)) / before.std(axis=1, ddof=1)
+    return found
+
+
 def _rises(values: Array, epochs: Array, window: int, better: str, min_delta: float) -> Array:
     """How many times in a row it has risen."""
     rising = np.concatenate([[False], np.diff(values) > min_delta]) if len(values) else np.zeros(0, bool)
@@ -98,6 +108,7 @@ STATISTICS: dict[str, Statistic] = {
     "spread": Statistic("relative range", _windowed(_spread)),
     "change": Statistic("change", _change),
     "spike": Statistic("value over the median before", _spike),
+    "z_score": Statistic("standard deviations above the mean before", _z_score),
     "rises": Statistic("rises in a row", _rises),
     "stale": Statistic("epochs without improvement", _stale),
     "over_best": Statistic("value over the best so far", _over_best),

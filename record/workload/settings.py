@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from record.schema import Strict, build
 
 # Sections of a production YAML that describe where a config came from; they configure nothing.
-PRODUCTION_SECTIONS = ("provenance", "gates", "alerts")
+PRODUCTION_SECTIONS = ("provenance", "gates", "alerts", "aborts", "expected", "cost")
 
 Count = Annotated[int, Field(ge=1)]
 Whole = Annotated[int, Field(ge=0)]

@@ -199,7 +199,15 @@ class Workload(ABC):
         raise BadInput(f"{self.name} names no digest of a short training")
 
 
-    # what can be taken along
+    # what can be taken along, and what only promotion asks
+
+    def tested(self, run: RunFolder, checkpoint: str) -> dict[str, Any] | None:
+        """Metrics of a run's kept weights on videos that no choice was made by; None: this workload has none apart.
+
+        Raises:
+            BadData, BadInput: the data or the weights cannot be read.
+        """
+        return None
 
     def export(self, run: RunFolder, to: Path) -> Path:
         """Write what a run trained as a folder that can be used without the run and its data; returns that folder.

@@ -43,6 +43,9 @@ class SweepSpec(Strict):
     seed: Annotated[StrictInt, Field(ge=0, lt=2**32)] = 0
     seeds: Count = Field(1, description="trainings of a config, each with its own seed; the searcher sees the mean")
     resources: Resources = Field(default_factory=Resources)
+    production: dict[str, Any] = Field(
+        default_factory=dict, description="values that a promoted config has instead of its trial's own: KEY: VALUE, "
+        "or KEY: {value: VALUE, because: REASON}; no trial sees them")
     storage: str = Field("runs", description="folder that holds the sweeps")
     journal: str | None = Field(
         None, description="URI under which the journal is kept, for example s3://bucket/prefix, in a folder named as "

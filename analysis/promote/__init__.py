@@ -1,0 +1,12 @@
+"""From the best trial to production: gates, the YAML, its weights, the ledger of what was served, a model registry.
+
+    candidates  which training is promoted, and what confirms it
+    promoting   gates, then everything staged, then the YAML replaced
+    production  the YAML's values and the reason beside each
+    tested      the gate that reads the test split
+    ledger      what was promoted and rolled back, append-only; finishes what a kill left
+"""
+
+from analysis.promote.promoting import Promotion, Wish, promote, refusal, waivers
+
+__all__ = ["Promotion", "Wish", "promote", "refusal", "waivers"]

@@ -1,0 +1,130 @@
+"""What is to be promoted: a trial of a sweep, or a run that was trained by hand, with what confirms it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from analysis.judge.judging import LIVE, judge
+from analysis.judge.ranking import Standing, bounds, rank
+from analysis.judge.verdict import decide
+from analysis.read.reading import Study, Trial, read_study
+from analysis.read.sources import is_run, is_sweep, record_folder
+from record.errors import AnswerIsNo, BadInput
+from record.run import RunFolder
+from record.schema import suggest
+
+NO_CONFIG = ("seed", "num_epochs")  # in which a training that confirms another one may differ from it
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What is to be promoted.
+
+    Attributes:
+        folder: what relative paths of the config may be relative to.
+        again: further trainings of configs of the study that are no trials of it, those of one config together.
+        production: the sweep's section of production overrides.
+        baseline: the arm without codes that was named.
+        sweep_folders: where promotion.json belongs.
+    """
+
+    study: Study
+    trial: Trial
+    standing: Standing
+    reason: str
+    folder: Path
+    again: list[list[Trial]] = field(default_factory=list)
+    production: Mapping[str, Any] = field(default_factory=dict)
+    baseline: Trial | None = None
+    sweep_folders: tuple[Path, ...] = ()
+
+
+def choose(paths: str | Path | Sequence[str | Path], name: str | None, baseline: Path | None) -> Candidate:
+    """The one to promote.
+
+    Raises:
+        BadInput: nothing of the kind, or no such trial.
+        AnswerIsNo: nothing is live, and none was named.
+    """
+    named = [paths] if isinstance(paths, (str, Path)) else list(paths)
+    folders, trial = _of_a_sweep([record_folder(path) for path in named])
+    study = read_study(folders)
+    study = study if study.sweep else _confirmed_by_hand(study)
+    chosen, standing, reason = _named(study, name or trial)
+    arm = next(iter(read_study(baseline).trials), None) if baseline else None
+    sweeps = tuple(folder for folder in folders if is_sweep(folder))
+    production = (study.sweep.get("spec") or {}).get("production") or {}
+    return Candidate(study, chosen, standing, reason, folders[0], _fresh(sweeps, chosen), production, arm, sweeps)
+
+
+def _of_a_sweep(folders: list[Path]) -> tuple[list[Path], str | None]:
+    """A trial's folder stands for its sweep and its id; so does that of a fresh seed in the sweep's confirmation."""
+    if len(folders) > 1:
+        return folders, None
+    for up, room in ((1, "trials"), (2, "confirm")):
+        above = folders[0].parents[up] if len(folders[0].parents) > up else folders[0]
+        below = folders[0].relative_to(above).parts
+        if is_run(folders[0]) and below[0] == room and is_sweep(above):
+            return [above], below[1]
+    return folders, None
+
+
+def _fresh(sweeps: Sequence[Path], trial: Trial) -> list[list[Trial]]:
+    """The trainings of a sweep's confirmation, those of one config together; the promoted trial is among its own."""
+    found = []
+    for sweep in sweeps:
+        for config in sorted((sweep / "confirm").glob("*")):
+            runs = [path for path in sorted(config.glob("seed-*")) if RunFolder(path).exists()]
+            read = [replace(next(iter(read_study(path).trials)), place=None) for path in runs]
+            found.append([*([trial] if config.name == trial.id else []), *read])
+    return [group for group in found if group]
+
+
+def _confirmed_by_hand(study: Study) -> Study:
+    """Runs of one config and several seeds as one config that its further runs confirm."""
+    groups: dict[str, list[Trial]] = {}
+    for trial in study.trials:
+        kept = {key: value for key, value in trial.config.items() if key.split(".")[0] not in
+                {*NO_CONFIG, "tracking", "threads", *trial.workload.no_result}}
+        groups.setdefault(json.dumps(kept, sort_keys=True) if kept else trial.label, []).append(trial)
+    confirm = {group[0].label: _entry(study, group) for group in groups.values() if len(group) > 1}
+    first = {trial.label: group[0].label for group in groups.values() for trial in group[1:]}
+    trials = tuple(replace(trial, repeats=first.get(trial.label)) for trial in study.trials)
+    return replace(study, trials=trials, confirm={**confirm, **study.confirm})
+
+
+def _entry(study: Study, group: Sequence[Trial]) -> dict[str, Any]:
+    """What the further runs of a config came to, as confirm.json says it."""
+    judged = [judge(trial, study.objective) for trial in group[1:]]
+    values = [each.value for each in judged]
+    low, high = bounds(values)
+    known = [value for value in values if value is not None]
+    return {"trial": group[0].label, "seeds": [each.seed for each in judged], "values": values,
+            "mean": sum(known) / len(known) if len(known) == len(values) else None, "low": low, "high": high,
+            "live": sum(each.status == LIVE for each in judged)}
+
+
+def _named(study: Study, name: str | None) -> tuple[Trial, Standing, str]:
+    """The trial to promote, its place, and why it was chosen."""
+    standings = rank(study)
+    verdict = decide(study, standings)
+    wanted = name or verdict.winner
+    if wanted is None:
+        raise AnswerIsNo(f"{verdict.sentence} Nothing is promoted; widen the space, or name a trial with --trial.")
+    trial = study.trial(wanted)
+    if trial is None:
+        raise BadInput(f"got {wanted!r}, no such trial in {study.sources[0]}", source="--trial",
+                       remedy=suggest(wanted, [item.id for item in study.trials]))
+    if not trial.validated:
+        raise BadInput(f"got {wanted!r}, which has no validation to judge it by", source="--trial",
+                       remedy="name a trial that has trained")
+    first = study.first(trial)
+    standing = next(item for item in standings if item.label == first.label)
+    again = "" if trial == first else f", which trains the config of {first.label} again with another seed,"
+    reason = verdict.sentence if name is None or trial.label == verdict.winner else \
+        f"{trial.label}{again} was named by hand, rank {standing.rank} of {len(standings)}. {verdict.sentence}"
+    return trial, standing, reason

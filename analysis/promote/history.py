@@ -1,0 +1,129 @@
+"""What was promoted to a production YAML, and the way back: `lam promotions list | show | rollback`."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from analysis.promote.ledger import Change, Ledger
+from record.errors import BadInput
+from record.text import printable
+
+SHOWN_EDITS = 5
+
+
+def changes(file: Path) -> list[Change]:
+    """Every change, what a kill left first finished.
+
+    Raises:
+        BadInput: nothing was ever promoted to this file.
+    """
+    ledger = _ledger(file)
+    if ledger.pending():
+        with ledger.held():
+            pass
+    return ledger.changes()
+
+
+def _ledger(file: Path) -> Ledger:
+    ledger = Ledger(file)
+    if not ledger.file.exists():
+        raise BadInput("nothing was promoted to it", source=file,
+                       remedy="name the YAML that 'lam promote' wrote: lam promotions list production.yaml")
+    return ledger
+
+
+def lines(file: Path, found: Sequence[Change]) -> list[str]:
+    """The history as text, the newest last, and whether the file is as it was written."""
+    ledger = Ledger(file)
+    told = [_line(change, is_last=change is found[-1]) for change in found]
+    return [*told, *edits(ledger)]
+
+
+def _line(change: Change, is_last: bool) -> str:
+    begun = change.begun
+    what = {"promotion": f"{begun.trial} of {begun.source}", "adoption": "the file from before the ledger",
+            "rollback": f"back to version {begun.version}"}[begun.kind or "promotion"]
+    why = f" ({begun.because})" if begun.because and begun.kind == "rollback" else ""
+    return printable(f"{change.number:>3}  {change.done_at[:19]}  {begun.kind:9}  version {begun.version}  {what}{why}"
+                     + ("  <- in production" if is_last else ""))
+
+
+def edits(ledger: Ledger) -> list[str]:
+    """What somebody changed by hand since the last promotion; empty where the file is as it was written."""
+    change = ledger.current()
+    if change is None or not ledger.is_edited():
+        return []
+    if not ledger.target.exists():
+        again = f"lam promotions rollback {ledger.target} --to {change.version}"
+        return [f"{ledger.target} is gone; put it back with: {again}"]
+    before = ledger.version_file(change.version).read_text(encoding="utf-8").splitlines()
+    now = ledger.target.read_text(encoding="utf-8", errors="replace").splitlines()
+    changed = [line for line in difflib.unified_diff(before, now, lineterm="", n=0)
+               if line[:1] in "+-" and line[:3] not in ("+++", "---")]
+    rest = [f"  and {len(changed) - SHOWN_EDITS} more lines"] if len(changed) > SHOWN_EDITS else []
+    return [f"{ledger.target} was edited by hand since version {change.version}:",
+            *(printable(f"  {line}") for line in changed[:SHOWN_EDITS]), *rest]
+
+
+def as_json(found: Sequence[Change]) -> list[dict[str, Any]]:
+    """The history as plain values."""
+    return [{"number": change.number, "done_at": change.done_at, "mirror": change.mirror,
+             **{key: value for key, value in change.begun.as_written().items() if key != "record"}}
+            for change in found]
+
+
+def shown_at(file: Path, at: str | None) -> tuple[str, str]:
+    """What to say of the version that was in production, and its text.
+
+    Raises:
+        BadInput: no date, or nothing was in production then.
+    """
+    found = changes(file)
+    change = Ledger(file).at(_moment(at)) if at else found[-1]
+    if change is None:
+        raise BadInput(f"got {at!r}, and the first promotion was done at {found[0].done_at[:19]}", source="--at",
+                       remedy="name a later moment")
+    text = Ledger(file).version_file(change.version).read_text(encoding="utf-8")
+    return f"# version {change.version}, in production since {change.done_at[:19]} UTC ({change.begun.kind})", text
+
+
+def _moment(text: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise BadInput(f"got {text!r}, expected a date as ISO writes it", source="--at",
+                       remedy="for example --at 2026-01-31 or --at 2026-01-31T18:00") from None
+
+
+def roll_back(file: Path, to: int | None, because: str) -> str:
+    """Serve an earlier version again; returns what to say.
+
+    Raises:
+        BadInput: there is no such version or none before, or somebody edited the file.
+    """
+    with _ledger(file).held() as ledger:
+        now = ledger.current()
+        served = list(dict.fromkeys(change.version for change in ledger.changes()))
+        gone = not ledger.target.exists()
+        if now is None or (to is None and len(served) < 2):
+            raise BadInput("has no version before the one in production", source=file, remedy="promote a second time")
+        wanted = to if to is not None else _before(ledger, now)
+        if wanted not in served or (wanted == now.version and not gone):
+            raise BadInput(f"got {wanted}, expected another version than the one in production ({now.version}), of "
+                           f"{', '.join(map(str, served))}", source="--to", remedy=f"see 'lam promotions list {file}'")
+        if ledger.is_edited() and not gone:
+            raise BadInput("was edited since it was promoted", source=file,
+                           remedy="move it away to keep your changes, then give the same command again")
+        old = next(change.begun for change in reversed(ledger.changes()) if change.version == wanted)
+        ledger.serve(kind="rollback", version=wanted, sha256=old.sha256, because=because, trial=old.trial,
+                     source=old.source, weights=old.weights, data_fingerprint=old.data_fingerprint)
+    return f"{file} is version {wanted} again ({old.trial or 'from before the ledger'}); version {now.version} is kept"
+
+
+def _before(ledger: Ledger, now: Change) -> int:
+    """The version that was in production before this one came."""
+    return next(change.version for change in reversed(ledger.changes()) if change.version != now.version)

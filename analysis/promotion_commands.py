@@ -1,0 +1,97 @@
+"""The commands `promote` and `promotions`. Only typer at the top: `lam --help` loads this file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Target = Annotated[Path, typer.Argument(metavar="FILE", help="The production YAML.")]
+TARGET = Path("production.yaml")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to `app`."""
+    app.command()(promote)
+    room = typer.Typer(no_args_is_help=True, help="What was promoted to a production YAML: list, show, rollback.")
+    room.command("list")(listed)
+    room.command()(show)
+    room.command()(rollback)
+    app.add_typer(room, name="promotions")
+
+
+def promote(
+    paths: Annotated[list[Path], typer.Argument(
+        metavar="PATH...", help="A sweep, one of its trials, or runs trained by hand (those of the same config and "
+        "other seeds confirm the first).")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The production YAML to write.")],
+    trial: Annotated[str | None, typer.Option(metavar="ID", help="Which trial; default: the winner.")] = None,
+    waive: Annotated[list[str] | None, typer.Option(
+        metavar="GATE", help="Let a failed gate pass; needs --because.")] = None,
+    because: Annotated[list[str] | None, typer.Option(
+        metavar="REASON", help="Why, one for each --waive, in the same order.")] = None,
+    production: Annotated[Path | None, typer.Option(
+        metavar="YAML", help="Values that production has instead of the trial's own: KEY: VALUE, or KEY: {value: ..., "
+        "because: ...}.")] = None,
+    baseline: Annotated[Path | None, typer.Option(
+        metavar="RUN", help="A run without codes, to compare the error with.")] = None,
+    diff: Annotated[bool, typer.Option("--diff", help="Show the difference to the file in production; write "
+                                       "nothing.")] = False,
+    json_output: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Check the gates and write the best trial's config as a production YAML, its weights beside it."""
+    import json
+
+    from analysis import promote as promotion
+    from record.errors import AnswerIsNo
+    from record.text import shown
+
+    wish = promotion.Wish(trial, promotion.waivers(waive or [], because or []), production, baseline, diff)
+    result = promotion.promote(list(paths), output, wish=wish)
+    if diff:
+        typer.echo(result.difference or f"{output} would stay as it is", nl=not result.difference)
+        failed = [gate.name for gate in result.gates if not gate.lets_pass]
+        typer.echo(f"failed gates: {', '.join(failed) or 'none'}; the test split was not read; nothing was written")
+        return
+    if json_output:
+        typer.echo(json.dumps(result.document().as_written(), indent=2, allow_nan=False))
+    if not result.promoted:
+        raise AnswerIsNo(promotion.refusal(result))
+    if not json_output:
+        typer.echo(shown(result.summary()))
+
+
+def listed(file: Target = TARGET,
+           json_output: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False) -> None:
+    """Every promotion and rollback, the last one in production."""
+    import json
+
+    from analysis.promote import history
+
+    found = history.changes(file)
+    if json_output:
+        typer.echo(json.dumps(history.as_json(found), indent=2))
+        return
+    for line in history.lines(file, found):
+        typer.echo(line)
+
+
+def show(file: Target = TARGET,
+         at: Annotated[str | None, typer.Option(metavar="DATE", help="What was in production then (ISO, UTC unless it "
+                                                "says otherwise); default: now.")] = None) -> None:
+    """The YAML that is, or was, in production, and since when."""
+    from analysis.promote import history
+
+    told, text = history.shown_at(file, at)
+    typer.echo(told, err=True)
+    typer.echo(text, nl=False)
+
+
+def rollback(file: Target = TARGET,
+             to: Annotated[int | None, typer.Option(metavar="VERSION", help="Default: the one before.")] = None,
+             because: Annotated[str, typer.Option(metavar="REASON", help="Why, for the ledger.")] = "") -> None:
+    """Put an earlier version back into production."""
+    from analysis.promote import history
+
+    typer.echo(history.roll_back(file, to, because))

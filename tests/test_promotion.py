@@ -1,0 +1,358 @@
+"""Promotion as a transaction: ledger, kills, runs trained by hand, overrides with reasons, every gate failed once."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typed
+from build_records import EPOCHS, Planted, confirmed, write_run, write_sweep
+from filelock import FileLock
+
+from analysis.promote import Promotion, Wish, promote, refusal
+from analysis.promote.history import changes, edits, lines, roll_back, shown_at
+from analysis.promote.ledger import Ledger
+from lam import config
+from record import files, yamlio
+from record.errors import BadInput
+
+FRESH = [confirmed("t0005", [0.40, 0.45, 0.44])]
+WAIVED = {"confirmed": "a test"}
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    return write_sweep(tmp_path / "pong", confirm=FRESH)
+
+
+def _agree(target: Path) -> bool:
+    """Whether file, ledger and the version on record are the same, with nothing under way."""
+    ledger = Ledger(target)
+    change = ledger.current()
+    return ledger.pending() is None and not ledger.is_edited() and change is not None \
+        and ledger.version_file(change.version).read_text() == target.read_text()
+
+
+# ---- the ledger
+
+def test_every_promotion_and_rollback_is_kept_and_the_file_agrees(sweep: Path, tmp_path: Path) -> None:
+    target = tmp_path / "production.yaml"
+    promote(sweep, target)
+    first = target.read_text()
+    promote(sweep, target, trial="t0001", waivers=WAIVED)
+    second = target.read_text()
+    assert first != second
+    said = roll_back(target, None, "the second one is noisy")
+    assert said == f"{target} is version 1 again (t0005); version 2 is kept"
+    assert target.read_text() == first
+    roll_back(target, 2, "")
+    assert target.read_text() == second
+    assert [(change.begun.kind, change.version) for change in changes(target)] == [
+        ("promotion", 1), ("promotion", 2), ("rollback", 1), ("rollback", 2)]
+    assert _agree(target)
+    told = lines(target, changes(target))
+    assert "rollback   version 1  back to version 1 (the second one is noisy)" in told[2]
+    assert told[3].endswith("<- in production")
+
+
+def test_what_was_in_production_at_a_moment(sweep: Path, tmp_path: Path) -> None:
+    target = tmp_path / "production.yaml"
+    promote(sweep, target)
+    first = target.read_text()
+    begun = datetime.fromisoformat(changes(target)[0].done_at)
+    promote(sweep, target, trial="t0001", waivers=WAIVED)
+    assert shown_at(target, begun.isoformat())[1] == first
+    assert shown_at(target, None)[1] == target.read_text()
+    with pytest.raises(BadInput, match=r"--at: got '.*', and the first promotion was done at"):
+        shown_at(target, (begun - timedelta(days=1)).isoformat())
+    with pytest.raises(BadInput, match="expected a date as ISO writes it"):
+        shown_at(target, "yesterday")
+
+
+def test_an_edit_by_hand_is_noticed_and_named(sweep: Path, tmp_path: Path) -> None:
+    target = tmp_path / "production.yaml"
+    promote(sweep, target)
+    promote(sweep, target, trial="t0001", waivers=WAIVED)
+    target.write_text(target.read_text().replace("learning_rate: 0.0001", "learning_rate: 0.0002"))
+    assert edits(Ledger(target)) == [f"{target} was edited by hand since version 2:", "  -learning_rate: 0.0001",
+                                     "  +learning_rate: 0.0002"]
+    with pytest.raises(BadInput, match="was edited since it was promoted; move it away"):
+        roll_back(target, None, "")
+
+
+@pytest.mark.parametrize(("to", "message"), [
+    (7, "--to: got 7, expected another version than the one in production"),
+    (1, "--to: got 1, expected another version"), (None, "has no version before the one in production")])
+def test_there_is_nothing_to_roll_back_to(sweep: Path, tmp_path: Path, to: int | None, message: str) -> None:
+    promote(sweep, tmp_path / "p.yaml")
+    with pytest.raises(BadInput, match=message):
+        roll_back(tmp_path / "p.yaml", to, "")
+    with pytest.raises(BadInput, match="nothing was promoted to it"):
+        changes(tmp_path / "other.yaml")
+
+
+def test_two_at_once_wait_or_are_refused(sweep: Path, tmp_path: Path) -> None:
+    target = tmp_path / "p.yaml"
+    promote(sweep, target)
+    with FileLock(Ledger(target).folder / "lock"), \
+            pytest.raises(BadInput, match="another promotion or rollback of it is at work; wait until it has ended"), \
+            Ledger(target).held(wait=0.05):
+        pass
+    threads = [threading.Thread(target=promote, args=(sweep, target)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [change.begun.before for change in changes(target)] == [None, 1, 2]
+    assert _agree(target)
+
+
+def test_a_file_from_before_the_ledger_becomes_its_first_version(sweep: Path, tmp_path: Path) -> None:
+    import shutil
+
+    target = tmp_path / "p.yaml"
+    promote(sweep, target)
+    before = target.read_text()
+    shutil.rmtree(Ledger(target).folder)
+    promote(sweep, target, trial="t0001", waivers=WAIVED)
+    assert [change.begun.kind for change in changes(target)] == ["adoption", "promotion"]
+    roll_back(target, None, "")
+    assert target.read_text() == before
+
+
+# ---- kills
+
+KILLER = """
+import os, signal, sys
+from pathlib import Path
+at, done = int(sys.argv[1]), [0]
+def dies(event, arguments):
+    if event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR) \\
+            and str(arguments[0]).startswith(sys.argv[2]) or event == "os.rename":
+        done[0] += 1
+        if done[0] == at:
+            os.kill(os.getpid(), signal.SIGKILL)
+from analysis.promote import promote
+from analysis.promote.history import roll_back
+sys.addaudithook(dies)
+target = Path(sys.argv[2]) / "p.yaml"
+if sys.argv[3] == "promote":
+    promote(Path(sys.argv[2]) / "pong", target, trial="t0001", waivers={"confirmed": "a test"})
+else:
+    roll_back(target, None, "")
+print("whole", done[0])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["promote", "rollback"])
+def test_a_kill_at_any_write_leaves_the_old_state_or_the_new(tmp_path: Path, what: str) -> None:
+    """Killed before each file it opens for writing and each rename; then the next command finds one of the two."""
+    for at in range(1, 60):
+        room = tmp_path / str(at)
+        sweep, target = write_sweep(room / "pong", confirm=FRESH), room / "p.yaml"
+        promote(sweep, target)
+        old = {target.read_text()}
+        if what == "rollback":
+            promote(sweep, target, trial="t0001", waivers=WAIVED)
+            old.add(target.read_text())
+        ended = subprocess.run([sys.executable, "-c", KILLER, str(at), str(room), what], capture_output=True, text=True,
+                               env={**os.environ, "PYTHONPATH": os.getcwd()}, check=False)
+        changes(target)  # the next command
+        assert _agree(target)
+        versions = {Ledger(target).version_file(change.version).read_text() for change in changes(target)}
+        assert target.read_text() in versions
+        assert old <= versions
+        if ended.returncode == 0:
+            assert at > 5, "the command wrote next to nothing"
+            return
+        assert ended.returncode == -signal.SIGKILL, ended.stderr
+    raise AssertionError("it never ended by itself")
+
+
+def test_what_was_begun_is_finished_unless_the_file_was_edited_meanwhile(sweep: Path, tmp_path: Path) -> None:
+    target = tmp_path / "p.yaml"
+    promote(sweep, target)
+    ledger, first = Ledger(target), target.read_text()
+    new = first + "# next\n"
+    files.write_text(ledger.version_file(2), new)
+    from analysis.promote.ledger import digest
+    for edited, wanted in ((False, new), (True, "mine: 1\n")):
+        with ledger.held():
+            ledger.append("begun", kind="promotion", version=2, sha256=digest(new.encode()), before=1,
+                          before_sha256=ledger.hash_on_disk())
+        if edited:
+            target.write_text("mine: 1\n")
+        with ledger.held():
+            pass
+        assert target.read_text() == wanted
+    assert ledger.entries()[-1].event == "abandoned"
+
+
+def test_a_torn_last_line_of_the_ledger_is_cut_off(sweep: Path, tmp_path: Path) -> None:
+    target = tmp_path / "p.yaml"
+    promote(sweep, target)
+    with open(Ledger(target).file, "a") as file:
+        file.write('{"seq": 3, "ev')
+    promote(sweep, target)
+    assert len(changes(target)) == 2
+    assert _agree(target)
+
+
+# ---- the values of production
+
+def test_overrides_come_with_from_what_and_why(sweep: Path, tmp_path: Path) -> None:
+    asked = tmp_path / "wanted.yaml"
+    asked.write_text("num_epochs: {value: 80, because: a full run}\ncheckpoint_every: 5\nearly_stopping:\n"
+                     "  metric: val/mse_loss\n  patience: {value: 25, because: more room}\n  min_delta: 0.005\n")
+    target = tmp_path / "p.yaml"
+    result = promote(sweep, target, wish=Wish(overrides=asked))
+    text = target.read_text()
+    loaded = config.load(target)
+    assert loaded.early_stopping is not None
+    assert (loaded.num_epochs, loaded.checkpoint_every, loaded.early_stopping.patience) == (80, 5, 25)
+    assert "\nnum_epochs: 80  # trial: 10; a full run (wanted.yaml)\n" in text
+    assert "\n  patience: 25  # trial: none; more room (wanted.yaml)\n" in text
+    assert "commitment_weight: 0.1  # base: " in text
+    assert "t0005 has rank 1 by val/objective" in text
+    values = yamlio.load_mapping(target)
+    assert values["cost"]["seconds"] == 120
+    mse = values["expected"]["ranges"]["val/mse_loss"]
+    assert mse["basis"][0] in ("seeds", "steps")
+    assert {"metric": "val/mse_loss", "comparison": "no_gain_for", "threshold": 45, "after_epoch": 5,
+            "meaning": "20 epochs without gain beyond the patience of 25"} in values["aborts"]
+    assert result.promoted
+
+
+def test_the_difference_to_production_is_shown_and_nothing_written(sweep: Path, tmp_path: Path) -> None:
+    code, out, _ = typed.lam(tmp_path, "promote", "pong", "-o", "p.yaml")
+    assert code == 0
+    before = sorted(path.name for path in tmp_path.rglob("*"))
+    code, out, _ = typed.lam(tmp_path, "promote", "pong", "-o", "p.yaml", "--trial", "t0001", "--diff")
+    assert code == 0
+    assert "-commitment_weight: 0.1" in out
+    assert "+commitment_weight: 0.25" in out
+    assert "before: 0.1" in out
+    assert "failed gates: confirmed" in out
+    assert sorted(path.name for path in tmp_path.rglob("*")) == before
+
+
+def test_a_wrong_override_is_named(sweep: Path, tmp_path: Path) -> None:
+    (tmp_path / "w.yaml").write_text("num_epoch: 80\n")
+    with pytest.raises(BadInput, match=r"num_epoch.*did you mean 'num_epochs'"):
+        promote(sweep, tmp_path / "p.yaml", wish=Wish(overrides=tmp_path / "w.yaml"))
+    assert not (tmp_path / "p.yaml").exists()
+
+
+# ---- runs trained by hand
+
+def _hand(folder: Path, seed: int, **changes: Any) -> Path:
+    write_run(folder, Planted(**{"control": 0.45, "mse": 0.02, "seed": seed, **changes}), run_id=folder.name)
+    return folder
+
+
+def test_a_run_trained_by_hand_is_promoted_with_its_further_seeds_as_evidence(tmp_path: Path) -> None:
+    runs = [_hand(tmp_path / f"vq_gentle{seed or ''}", seed, control=0.45 + seed / 1e4) for seed in (0, 101, 102, 103)]
+    result = promote(runs, tmp_path / "p.yaml")
+    assert result.promoted, refusal(result)
+    assert result.trial == "vq_gentle"
+    evidence = {gate.name: gate.evidence for gate in result.gates}
+    assert evidence["confirmed"].startswith("3 fresh seeds, 3 live, mean 0.4")
+    assert config.load(tmp_path / "p.yaml").seed == 0
+    assert yamlio.load_mapping(tmp_path / "p.yaml")["expected"]["ranges"]["val/mse_loss"]["basis"][-1] == "seeds"
+    assert not promote(runs[:2], tmp_path / "q.yaml").promoted
+
+
+# ---- every gate
+
+def _with(folder: Path, trial: str, **changes: Any) -> Path:
+    """A trial's last five records with other values."""
+    run = folder / "trials" / trial
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    files.write_text(run / "metrics.jsonl", "".join(
+        files.json_line(row | (changes if row["epoch"] > EPOCHS - 5 else {})) for row in rows))
+    return folder
+
+
+def _fail(folder: Path, target: Path, wish: Wish) -> Promotion:
+    result = promote(folder, target, wish=wish)
+    assert not result.promoted
+    assert not target.exists()
+    assert not Ledger(target).folder.exists()
+    assert not (folder / "promotion.json").exists()
+    return result
+
+
+@pytest.mark.parametrize(("gate", "trial", "changes", "evidence", "remedy"), [
+    ("finished", "t0003", {}, "trained 3 of 10 epochs; stopped by asha", "'lam sweep confirm'"),
+    ("live", "t0008", {}, "actions ignored", "choose a live trial"),
+    ("dsnr_valid", "t0008", {}, "DSNR is actions ignored at epoch 10", "lam monitor"),
+    ("beats_copy", "t0005", {"val/mse_copy": 0.001}, "copying the last frame 0.001", "train longer"),
+    ("action_skill", "t0005", {"val/action_skill": 0.02, "val/action_skill_low": -0.01, "val/action_skill_high": 0.05},
+     "action skill 0.0200 [-0.0100, 0.0500], asked is a lower bound above 0", "lam label"),
+    ("ranks", "t0005", {"val/effective_rank_context": 1.4, "val/effective_rank_target": 2.9},
+     "effective rank context 1.40, at least 3", "lower commitment_weight"),
+    ("codebook", "t0005", {"val/perplexity_slot": 1.4}, "slot perplexity 1.40 to 1.40 of 12 codes", "vq_refresh"),
+    ("confirmed", "t0001", {}, "no fresh seeds in confirm.json", "lam sweep confirm"),
+])
+def test_every_gate_says_figure_threshold_and_next_command(tmp_path: Path, gate: str, trial: str,
+                                                           changes: dict[str, Any], evidence: str, remedy: str) -> None:
+    folder = _with(write_sweep(tmp_path / "pong", confirm=FRESH), trial, **changes) if changes else \
+        write_sweep(tmp_path / "pong", confirm=FRESH)
+    result = _fail(folder, tmp_path / "p.yaml", Wish(trial=trial))
+    failed = {each.name: each for each in result.gates if not each.lets_pass}
+    assert evidence in failed[gate].evidence
+    assert remedy in failed[gate].remedy
+    assert f"  {gate}: {failed[gate].evidence}; {failed[gate].remedy}" in refusal(result)
+
+
+def test_constraints_fail_with_their_figures(tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path / "s", confirm=FRESH, constraints={"val/mse_loss": {"most": 0.001}})
+    result = _fail(folder, tmp_path / "p.yaml", Wish(trial="t0005"))
+    gate = next(each for each in result.gates if each.name == "constraints")
+    assert "val/mse_loss 0.0130 is outside at most 0.001 by 0.0120" in gate.evidence
+
+
+def test_two_fresh_seeds_are_too_few(tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path / "s", confirm=[confirmed("t0005", [0.4, 0.45])])
+    result = _fail(folder, tmp_path / "p.yaml", Wish())
+    assert result.gates[-1].evidence.startswith("2 fresh seeds, 2 live, mean 0.425 [0.375, 0.475], asked are 3")
+
+
+@pytest.mark.parametrize(("error", "passes", "evidence"), [
+    (0.012, True, "val/mse_loss 0.0130, 8 % over the 0.0120 of no_vq without codes, at most 25 %"),
+    (0.009, False, "val/mse_loss 0.0130, 44 % over the 0.00900 of no_vq without codes, at most 25 %")])
+def test_the_arm_without_codes_bounds_the_error(sweep: Path, tmp_path: Path, error: float, passes: bool,
+                                                evidence: str) -> None:
+    arm = tmp_path / "no_vq"
+    write_run(arm, Planted(mse=error, params={"quantizer": "none"}), run_id="no_vq")
+    result = promote(sweep, tmp_path / "p.yaml", wish=Wish(baseline=arm))
+    gate = next(each for each in result.gates if each.name == "near_no_codes")
+    assert (gate.passed, result.promoted) == (passes, passes)
+    assert gate.evidence == evidence
+
+
+def test_commands_as_a_person_types_them(sweep: Path, tmp_path: Path) -> None:
+    assert typed.lam(tmp_path, "promote", "pong", "-o", "production.yaml")[0] == 0
+    assert typed.lam(tmp_path, "promote", "pong", "-o", "production.yaml", "--trial", "t0001", "--waive", "confirmed",
+                     "--because", "a try")[0] == 0
+    code, out, _ = typed.lam(tmp_path, "promotions", "rollback", "--because", "worse")
+    assert (code, out) == (0, "production.yaml is version 1 again (t0005); version 2 is kept\n")
+    code, out, _ = typed.lam(tmp_path, "promotions", "list")
+    assert [line.split()[2] for line in out.splitlines()] == ["promotion", "promotion", "rollback"]
+    code, out, _ = typed.lam(tmp_path, "promotions", "list", "--json")
+    assert json.loads(out)[2]["version"] == 1
+    code, out, err = typed.lam(tmp_path, "promotions", "show")
+    assert out == (tmp_path / "production.yaml").read_text()
+    assert err.startswith("# version 1, in production since")
+    code, _, err = typed.lam(tmp_path, "promotions", "list", "other.yaml")
+    assert code == 2
+    assert "nothing was promoted to it" in err
