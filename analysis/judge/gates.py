@@ -213,8 +213,9 @@ def _ranks(case: Case) -> Gate:
         if value is None:
             continue
         course = trend_of(case.trial.validated, key, "up").word
-        told.append(f"{words(key.removeprefix('val/'))} {number(value)}, at least {number(least)}, {course}")
-        passed = passed and value >= least and course != "collapsing"
+        asked_for = f"at least {number(least)}{', twice that where it is collapsing' if course == 'collapsing' else ''}"
+        told.append(f"{words(key.removeprefix('val/'))} {number(value)}, {asked_for}, {course}")
+        passed = passed and value >= (2 * least if course == "collapsing" else least)
     return Gate("ranks", passed, "; ".join(told), "" if passed else
                 f"lower commitment_weight or learning_rate; 'lam monitor {case.trial.path}' tells since when")
 
