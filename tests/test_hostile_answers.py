@@ -12,8 +12,8 @@ from build_records import PLANTED, confirmed, write_sweep
 from small_sweep import make_sweep
 from typer.testing import CliRunner
 
-from analysis import promote as promotion
 from analysis.promote import promote
+from analysis.promote import promoting as promotion
 from analysis.read import sources
 from lam import cli
 from lam.data import h5

@@ -185,7 +185,7 @@ def test_no_winner_is_no_go_and_says_so(tmp_path: Path) -> None:
     sweep = write_sweep(tmp_path / "s", {"t0001": Planted(control=0.0, perplexity=1.0, mse=0.05)})
     made = decision(build_report(sweep))
     assert not made.go
-    assert made.headline == "NO-GO for t0001: live, confirmed"
+    assert made.headline == "NO-GO for t0001: live, codebook, confirmed"
 
 
 def test_a_baseline_from_outside_is_an_arm_with_its_config(tmp_path: Path) -> None:

@@ -24,9 +24,8 @@ from analysis.promote import production as text_of
 from analysis.promote.candidates import Candidate, choose
 from analysis.promote.ledger import Ledger, digest
 from analysis.promote.tested import ask_test
-from analysis.read.reading import SET_BY_SWEEP
-from analysis.read.study import Trial
 from analysis.read.sources import save
+from analysis.read.study import SET_BY_SWEEP, Trial
 from record import documents, files, provenance, yamlio
 from record.errors import BadInput
 from record.run import RunFolder
