@@ -13,7 +13,7 @@ TARGET = Path("production.yaml")
 
 def register(app: typer.Typer) -> None:
     """Add the commands to `app`."""
-    app.command()(promote)
+    app.command("promote")(promote_command)
     room = typer.Typer(no_args_is_help=True, help="What was promoted to a production YAML: list, show, rollback.")
     room.command("list")(listed)
     room.command()(show)
@@ -21,7 +21,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(room, name="promotions")
 
 
-def promote(
+def promote_command(
     paths: Annotated[list[Path], typer.Argument(
         metavar="PATH...", help="A sweep, one of its trials, or runs trained by hand (those of the same config and "
         "other seeds confirm the first).")],
@@ -69,11 +69,11 @@ def listed(file: Target = TARGET,
 
     from analysis.promote import history
 
-    found = history.changes(file)
+    found = history.served(file)
     if json_output:
         typer.echo(json.dumps(history.as_json(found), indent=2))
         return
-    for line in history.lines(file, found):
+    for line in history.as_text(file, found):
         typer.echo(line)
 
 

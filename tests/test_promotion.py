@@ -18,7 +18,7 @@ from build_records import EPOCHS, Planted, confirmed, write_run, write_sweep
 from filelock import FileLock
 
 from analysis.promote import Promotion, Wish, promote, refusal
-from analysis.promote.history import changes, edits, lines, roll_back, shown_at
+from analysis.promote.history import as_text, edits, roll_back, served, shown_at
 from analysis.promote.ledger import Ledger
 from lam import config
 from record import files, yamlio
@@ -55,10 +55,10 @@ def test_every_promotion_and_rollback_is_kept_and_the_file_agrees(sweep: Path, t
     assert target.read_text() == first
     roll_back(target, 2, "")
     assert target.read_text() == second
-    assert [(change.begun.kind, change.version) for change in changes(target)] == [
+    assert [(change.begun.kind, change.version) for change in served(target)] == [
         ("promotion", 1), ("promotion", 2), ("rollback", 1), ("rollback", 2)]
     assert _agree(target)
-    told = lines(target, changes(target))
+    told = as_text(target, served(target))
     assert "rollback   version 1  back to version 1 (the second one is noisy)" in told[2]
     assert told[3].endswith("<- in production")
 
@@ -67,7 +67,7 @@ def test_what_was_in_production_at_a_moment(sweep: Path, tmp_path: Path) -> None
     target = tmp_path / "production.yaml"
     promote(sweep, target)
     first = target.read_text()
-    begun = datetime.fromisoformat(changes(target)[0].done_at)
+    begun = datetime.fromisoformat(served(target)[0].done_at)
     promote(sweep, target, trial="t0001", waivers=WAIVED)
     assert shown_at(target, begun.isoformat())[1] == first
     assert shown_at(target, None)[1] == target.read_text()
@@ -96,7 +96,7 @@ def test_there_is_nothing_to_roll_back_to(sweep: Path, tmp_path: Path, to: int |
     with pytest.raises(BadInput, match=message):
         roll_back(tmp_path / "p.yaml", to, "")
     with pytest.raises(BadInput, match="nothing was promoted to it"):
-        changes(tmp_path / "other.yaml")
+        served(tmp_path / "other.yaml")
 
 
 def test_two_at_once_wait_or_are_refused(sweep: Path, tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_two_at_once_wait_or_are_refused(sweep: Path, tmp_path: Path) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert [change.begun.before for change in changes(target)] == [None, 1, 2]
+    assert [change.begun.before for change in served(target)] == [None, 1, 2]
     assert _agree(target)
 
 
@@ -123,7 +123,7 @@ def test_a_file_from_before_the_ledger_becomes_its_first_version(sweep: Path, tm
     before = target.read_text()
     shutil.rmtree(Ledger(target).folder)
     promote(sweep, target, trial="t0001", waivers=WAIVED)
-    assert [change.begun.kind for change in changes(target)] == ["adoption", "promotion"]
+    assert [change.begun.kind for change in served(target)] == ["adoption", "promotion"]
     roll_back(target, None, "")
     assert target.read_text() == before
 
@@ -166,9 +166,9 @@ def test_a_kill_at_any_write_leaves_the_old_state_or_the_new(tmp_path: Path, wha
             old.add(target.read_text())
         ended = subprocess.run([sys.executable, "-c", KILLER, str(at), str(room), what], capture_output=True, text=True,
                                env={**os.environ, "PYTHONPATH": os.getcwd()}, check=False)
-        changes(target)  # the next command
+        served(target)  # the next command
         assert _agree(target)
-        versions = {Ledger(target).version_file(change.version).read_text() for change in changes(target)}
+        versions = {Ledger(target).version_file(change.version).read_text() for change in served(target)}
         assert target.read_text() in versions
         assert old <= versions
         if ended.returncode == 0:
@@ -203,7 +203,7 @@ def test_a_torn_last_line_of_the_ledger_is_cut_off(sweep: Path, tmp_path: Path) 
     with open(Ledger(target).file, "a") as file:
         file.write('{"seq": 3, "ev')
     promote(sweep, target)
-    assert len(changes(target)) == 2
+    assert len(served(target)) == 2
     assert _agree(target)
 
 

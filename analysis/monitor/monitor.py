@@ -74,7 +74,7 @@ def examine(run: Recorded, chosen: str | Path | None = None, facts: dict[str, fl
             default: the one that the run was trained by.
     """
     known = profile.load(chosen or run.profile)
-    watched = production.load(alerts) if alerts else run.production
+    watched = production.of_yaml(alerts) if alerts else run.production
     known = watched.added(known) if watched else known
     records = [watched.placed(record) for record in run.records] if watched else run.records
     table = columns.of_records(records, {**run.facts, **(facts or {})})

@@ -8,14 +8,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from analysis.promote.ledger import Change, Ledger
+from analysis.promote.ledger import Ledger, Served
 from record.errors import BadInput
 from record.text import printable
 
 SHOWN_EDITS = 5
 
 
-def changes(file: Path) -> list[Change]:
+def served(file: Path) -> list[Served]:
     """Every change, what a kill left first finished.
 
     Raises:
@@ -36,14 +36,14 @@ def _ledger(file: Path) -> Ledger:
     return ledger
 
 
-def lines(file: Path, found: Sequence[Change]) -> list[str]:
+def as_text(file: Path, found: Sequence[Served]) -> list[str]:
     """The history as text, the newest last, and whether the file is as it was written."""
     ledger = Ledger(file)
     told = [_line(change, is_last=change is found[-1]) for change in found]
     return [*told, *edits(ledger)]
 
 
-def _line(change: Change, is_last: bool) -> str:
+def _line(change: Served, is_last: bool) -> str:
     begun = change.begun
     what = {"promotion": f"{begun.trial} of {begun.source}", "adoption": "the file from before the ledger",
             "rollback": f"back to version {begun.version}"}[begun.kind or "promotion"]
@@ -69,7 +69,7 @@ def edits(ledger: Ledger) -> list[str]:
             *(printable(f"  {line}") for line in changed[:SHOWN_EDITS]), *rest]
 
 
-def as_json(found: Sequence[Change]) -> list[dict[str, Any]]:
+def as_json(found: Sequence[Served]) -> list[dict[str, Any]]:
     """The history as plain values."""
     return [{"number": change.number, "done_at": change.done_at, "mirror": change.mirror,
              **{key: value for key, value in change.begun.as_written().items() if key != "record"}}
@@ -82,7 +82,7 @@ def shown_at(file: Path, at: str | None) -> tuple[str, str]:
     Raises:
         BadInput: no date, or nothing was in production then.
     """
-    found = changes(file)
+    found = served(file)
     change = Ledger(file).at(_moment(at)) if at else found[-1]
     if change is None:
         raise BadInput(f"got {at!r}, and the first promotion was done at {found[0].done_at[:19]}", source="--at",
@@ -107,14 +107,14 @@ def roll_back(file: Path, to: int | None, because: str) -> str:
     """
     with _ledger(file).held() as ledger:
         now = ledger.current()
-        served = list(dict.fromkeys(change.version for change in ledger.changes()))
+        known = list(dict.fromkeys(change.version for change in ledger.changes()))
         gone = not ledger.target.exists()
-        if now is None or (to is None and len(served) < 2):
+        if now is None or (to is None and len(known) < 2):
             raise BadInput("has no version before the one in production", source=file, remedy="promote a second time")
         wanted = to if to is not None else _before(ledger, now)
-        if wanted not in served or (wanted == now.version and not gone):
+        if wanted not in known or (wanted == now.version and not gone):
             raise BadInput(f"got {wanted}, expected another version than the one in production ({now.version}), of "
-                           f"{', '.join(map(str, served))}", source="--to", remedy=f"see 'lam promotions list {file}'")
+                           f"{', '.join(map(str, known))}", source="--to", remedy=f"see 'lam promotions list {file}'")
         if ledger.is_edited() and not gone:
             raise BadInput("was edited since it was promoted", source=file,
                            remedy="move it away to keep your changes, then give the same command again")
@@ -124,6 +124,6 @@ def roll_back(file: Path, to: int | None, because: str) -> str:
     return f"{file} is version {wanted} again ({old.trial or 'from before the ledger'}); version {now.version} is kept"
 
 
-def _before(ledger: Ledger, now: Change) -> int:
+def _before(ledger: Ledger, now: Served) -> int:
     """The version that was in production before this one came."""
     return next(change.version for change in reversed(ledger.changes()) if change.version != now.version)

@@ -56,7 +56,7 @@ class Entry(Section):
 
 
 @dataclass(frozen=True)
-class Change:
+class Served:
     """One finished promotion or rollback: what was begun, and when it was done."""
 
     number: int
@@ -129,16 +129,16 @@ class Ledger:
             raise BadInput(f"is damaged ({str(error).splitlines()[0]})", source=self.file,
                            remedy="restore it from a copy") from None
 
-    def changes(self) -> list[Change]:
+    def changes(self) -> list[Served]:
         """Every promotion and rollback that was done, in order."""
         entries = self.entries()
         begun = {entry.seq: entry for entry in entries if entry.event == "begun"}
         mirrors = {entry.of: entry.mirror for entry in entries if entry.event == "mirrored"}
         done = [entry for entry in entries if entry.event == "done" and entry.of in begun]
-        return [Change(number, begun[entry.of or 0], entry.time, mirrors.get(entry.of))
+        return [Served(number, begun[entry.of or 0], entry.time, mirrors.get(entry.of))
                 for number, entry in enumerate(done, 1)]
 
-    def current(self) -> Change | None:
+    def current(self) -> Served | None:
         """What is served."""
         return next(reversed(self.changes()), None)
 
@@ -157,7 +157,7 @@ class Ledger:
         now, change = self.hash_on_disk(), self.current()
         return change is not None and self.pending() is None and now != change.begun.sha256
 
-    def at(self, moment: datetime) -> Change | None:
+    def at(self, moment: datetime) -> Served | None:
         """What was served at a moment; a moment without a time zone is in UTC."""
         when = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
         return next((change for change in reversed(self.changes()) if datetime.fromisoformat(change.done_at) <= when),
@@ -181,7 +181,7 @@ class Ledger:
         """A number that no version has."""
         return max((entry.version or 0 for entry in self.entries()), default=0) + 1
 
-    def serve(self, **fields: Any) -> Change:
+    def serve(self, **fields: Any) -> Served:
         """Begin a change, replace the YAML by its staged version, and end it."""
         before = self.current()
         self._finish(self.append("begun", **fields, before=before.version if before else None,

@@ -132,7 +132,7 @@ class Production(Strict):
         return found
 
 
-def load(path: str | Path) -> Production:
+def of_yaml(path: str | Path) -> Production:
     """What the YAML watches.
 
     Raises:
@@ -153,7 +153,7 @@ def of_mapping(values: Mapping[str, Any], source: str | Path) -> Production:
 
 def beside(folder: Path) -> Production | None:
     """What a run folder's own copy of its production YAML watches; None where it has none."""
-    return load(folder / FILE) if (folder / FILE).exists() else None
+    return of_yaml(folder / FILE) if (folder / FILE).exists() else None
 
 
 def verdict(severity: str, states: Sequence[str]) -> str:
