@@ -1,4 +1,4 @@
-"""Commands about one run: `lam init`, `lam train`, `lam evaluate`, `lam label`, `lam export`, `lam sync`."""
+"""Commands about one run: `lam init`, `train`, `evaluate`, `label`, `export`, `play` and `sync`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ def register(app: typer.Typer) -> None:
     app.command("evaluate")(evaluate)
     app.command("label")(label)
     app.command("export")(export)
+    app.command("play")(play)
     app.command("sync")(sync)
 
 
@@ -149,6 +150,21 @@ def export(
     for path in sorted(folder.iterdir()):
         typer.echo(f"wrote {path}")
     typer.echo(f"next: python -c \"import lam; print(lam.load('{folder}').codebook.shape)\"")
+
+
+def play(
+    run: Annotated[str, typer.Argument(help="A run folder, an export, or the URI of either.")],
+    data: Annotated[Path | None, typer.Argument(metavar="[DATA]", help="Folder of .h5 latents to begin with; default: "
+                                                "the run's own.")] = None,
+    checkpoint: Annotated[str | None, typer.Option(help="Which kept weights: best, last or epoch-N; default: best, "
+                                                   "else last.")] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of the page; 0 = any that is free.")] = 0,
+    browser: Annotated[bool, typer.Option(help="Open the page.")] = True,
+) -> None:
+    """Open a page on this machine: begin at a frame, press keys for actions, see the future that the model makes."""
+    from lam.inference import playing
+
+    playing.play(run, data, port, browser, checkpoint)
 
 
 def sync(

@@ -16,6 +16,8 @@ Shape letters: n latent frames, h and w latent cells, C channels, D = 4*8*8*3 nu
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -175,6 +177,15 @@ class Codec:
 
 
 ARRAYS = ("picture", "mean", "components", "scale")
+
+
+def png(picture: Pixels) -> str:
+    """A picture [H, W, 3] as a data URI."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def channel_scale(std: NDArray[np.floating]) -> Floats:

@@ -224,7 +224,15 @@ def load_codec(config: RunConfig, checked: Checked | None = None) -> Codec | Non
     name = splits.train[0]
     if not records[name].info.codec:
         return None
-    path = Path(config.data_dir) / name
+    return codec_in(Path(config.data_dir) / name)
+
+
+def codec_in(path: Path) -> Codec:
+    """The codec that a file carries.
+
+    Raises:
+        BadInput: it carries none, or one that is damaged.
+    """
     with open_file(path) as file:
         group = hard_link(file, CODEC, path)
         try:

@@ -6,20 +6,16 @@ split. Answers go to labels.csv as they are given; asking again goes on with wha
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
 from lam.config import RunConfig
 from lam.data import labels
 from lam.data import windows as data
-from lam.data.codec import Codec
+from lam.data.codec import Codec, png
 from lam.data.manifest import SplitName
 from lam.data.windows import Windows
 from lam.evaluation.draws import subset
@@ -87,13 +83,6 @@ class Session:
         first = max(0, question.frame - FRAMES_BEFORE)
         latents = self.windows.latents_of(self.windows.files.index(question.file), first, question.frame + 1 - first)
         return [png(picture) for block in self.codec.decode(latents) for picture in block]
-
-
-def png(picture: NDArray[np.uint8]) -> str:
-    """A picture [H, W, 3] as a data URI."""
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def begin(config: RunConfig, split: SplitName, count: int) -> Session:
