@@ -164,7 +164,7 @@ def play(
     """Open a page on this machine: begin at a frame, press keys for actions, see the future that the model makes."""
     from lam.inference import playing
 
-    playing.play(run, data, port, browser, checkpoint)
+    playing.serve(run, data, port, browser, checkpoint)
 
 
 def sync(

@@ -40,6 +40,7 @@ class RunFolder:
         self.identity_file = self.path / "run.json"
         self.config_file = self.path / "config.yaml"
         self.metrics_file = self.path / "metrics.jsonl"
+        self.steps_file = self.path / "steps.jsonl"
         self.health_file = self.path / "health.jsonl"
         self.samples = self.path / "samples"
         self.checkpoints = self.path / "checkpoints"
@@ -138,6 +139,17 @@ class RunFolder:
 
     def _rewrite(self, records: Iterable[dict[str, Any]]) -> None:
         files.write_text(self.metrics_file, "".join(files.json_line(record) for record in records))
+
+    def append_step(self, record: dict[str, Any]) -> None:
+        """Add a line about one step; it is on the disk when the system gets to it, since nothing goes on from it."""
+        with open(self.steps_file, "a", encoding="utf-8") as file:
+            file.write(files.json_line(record))
+
+    def keep_steps_until(self, step: int) -> None:
+        """Drop the lines about steps beyond `step`, which are done again, and any torn line."""
+        if self.steps_file.exists():
+            kept = [record for record in files.read_json_lines(self.steps_file) if record["step"] <= step]
+            files.write_text(self.steps_file, "".join(files.json_line(record) for record in kept))
 
     def health(self) -> list[dict[str, Any]]:
         """Each time a health rule fired or cleared, in order."""

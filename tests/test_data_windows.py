@@ -416,3 +416,20 @@ def test_an_empty_test_split_is_said_so(data: Path) -> None:
 def test_no_such_window(tiny_data: Path) -> None:
     with pytest.raises(IndexError):
         open_split(config(tiny_data), "test").batch(np.array([10**6]))
+
+
+def test_half_precision_stays_so_in_the_cache_and_is_read_the_same(tiny_data: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_data, tmp_path / "data", ignore=shutil.ignore_patterns(".cache")))
+    for path in folder.glob("*.h5"):
+        with h5py.File(path, "r+") as file:
+            values = file["embeddings"][:].astype(np.float16)
+            del file["embeddings"]
+            file["embeddings"] = values
+    config = RunConfig(data_dir=str(folder), sequence_length=4)
+    cached, direct = (open_split(config.replace(cache=cache), "train") for cache in (True, False))
+    rows = np.arange(0, len(cached), 7)
+    assert np.array_equal(cached.batch(rows).latents, direct.batch(rows).latents)
+    assert cached.batch(rows).latents.numpy().dtype == np.float32
+    sizes = [path.stat().st_size for path in (folder / ".cache").glob("*.latents16.npy")]
+    assert sizes
+    assert max(sizes) < 2 * 24 * 16 * 8 * 8 + 200

@@ -357,3 +357,22 @@ def test_learning_rate_warms_up_and_decays_to_a_tenth() -> None:
     assert learning_rate(config.replace(lr_decay_epochs=None), 5, 10) == pytest.approx(0.5)
     assert learning_rate(config, 100, 10) == pytest.approx(0.1)
     assert learning_rate(config, 150, 10) == pytest.approx(0.1)
+
+
+def test_steps_are_logged_and_done_again_only_once(config: RunConfig, tmp_path: Path) -> None:
+    config = config.replace(log_steps=2, checkpoint_steps=None)
+    epochs = train(config, tmp_path / "run")
+    next(epochs)
+    epochs.close()  # type: ignore[attr-defined]
+    folder = RunFolder(tmp_path / "run")
+    folder.append_step({"epoch": 2, "step": 6})  # written after the checkpoint that the run goes on from
+    list(train(config, folder.path))
+    lines = list(files.read_json_lines(folder.steps_file))
+    assert [(line["epoch"], line["step"]) for line in lines] == [(1, 2), (1, 4), (2, 6), (2, 8), (3, 10), (3, 12)]
+    assert all(line["train/samples_per_second"] > 0 for line in lines)
+    every = list(train(config.replace(log_steps=1), tmp_path / "every"))
+    lines = list(files.read_json_lines(RunFolder(tmp_path / "every").steps_file))
+    mean = np.mean([line["train/loss"] for line in lines if line["epoch"] == 2])
+    assert mean == pytest.approx(every[1]["train/loss"])
+    list(train(config.replace(log_steps=None, num_epochs=1), tmp_path / "none"))
+    assert not (tmp_path / "none" / "steps.jsonl").exists()

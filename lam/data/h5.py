@@ -44,6 +44,7 @@ class FileInfo(Strict):
         actions: whether the file holds true actions.
         codec: whether it holds what decoding to pixels needs.
         action_names: names of the actions, by number; empty where the file does not say.
+        half: whether latents are float16, which the cache keeps.
     """
 
     chunks: int
@@ -54,6 +55,7 @@ class FileInfo(Strict):
     actions: bool
     codec: bool
     action_names: tuple[str, ...] = ()
+    half: bool = False
 
     @property
     def latent_frames(self) -> int:
@@ -138,7 +140,8 @@ def read_info(path: str | Path) -> FileInfo:
         has_actions = ACTIONS in file and _usable_actions(dataset(file, ACTIONS, path), frames, path)
         chunks, channels, chunk_frames, height, width = data.shape
         return FileInfo(chunks=chunks, channels=channels, chunk_frames=chunk_frames, height=height, width=width,
-                        actions=has_actions, codec=CODEC in file, action_names=_action_names(file, path))
+                        actions=has_actions, codec=CODEC in file, action_names=_action_names(file, path),
+                        half=data.dtype.itemsize == 2)
 
 
 def dataset(file: h5py.File | h5py.Group, name: str, path: str | Path) -> h5py.Dataset:

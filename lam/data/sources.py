@@ -110,11 +110,12 @@ class Cached:
 
     def __init__(self, folder: Path, records: tuple[FileRecord, ...]) -> None:
         self.folder, self.records = folder, records
-        self._open: _PerProcess[NDArray[np.float32]] = _PerProcess(OPEN_FILES)
+        self._open: _PerProcess[NDArray[np.floating]] = _PerProcess(OPEN_FILES)
         self._actions: _PerProcess[NDArray[np.int64]] = _PerProcess(OPEN_ACTIONS)
 
     def frames(self, file: int, first: int, count: int) -> NDArray[np.float32]:
-        return self._open.get(file, lambda: self._loaded(file, _mapped))[first:first + count]
+        mapped = self._open.get(file, lambda: self._loaded(file, _mapped))
+        return mapped[first:first + count].astype(np.float32, copy=False)
 
     def actions(self, file: int, first: int, count: int) -> NDArray[np.int64]:
         return self._actions.get(file, lambda: self._loaded(file, _actions))[first:first + count]
@@ -129,11 +130,11 @@ class Cached:
                                     "folder, then run the same command again") from None
 
 
-def _mapped(folder: Path, record: FileRecord) -> NDArray[np.float32]:
+def _mapped(folder: Path, record: FileRecord) -> NDArray[np.floating]:
     """The decoded latents of one file, not yet read; a tenth of np.load's time, which parses the header."""
     with open(entry(folder, record), "rb") as file:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    values = np.frombuffer(mapped, "<f4", offset=len(mapped) - _bytes(record))
+    values = np.frombuffer(mapped, _kind(record), offset=len(mapped) - _bytes(record))
     return values.reshape(record.info.latent_frames, *record.info.frame_shape)
 
 
@@ -143,8 +144,12 @@ def _actions(folder: Path, record: FileRecord) -> NDArray[np.int64]:
 
 
 def entry(folder: Path, record: FileRecord) -> Path:
-    """Decoded latents of one file, named by its content: float32 [frames, C, H, W]."""
-    return folder / f"{record.sha256[:32]}.latents.npy"
+    """Decoded latents of one file, named by its content: [frames, C, H, W] of float32, or of float16 as in the file."""
+    return folder / f"{record.sha256[:32]}.latents{'16' if record.info.half else ''}.npy"
+
+
+def _kind(record: FileRecord) -> str:
+    return "<f2" if record.info.half else "<f4"
 
 
 def _actions_entry(folder: Path, record: FileRecord) -> Path:
@@ -182,7 +187,7 @@ def _remove_stale(folder: Path) -> None:
 
 
 def _bytes(record: FileRecord) -> int:
-    return 4 * record.info.latent_frames * int(np.prod(record.info.frame_shape))
+    return np.dtype(_kind(record)).itemsize * record.info.latent_frames * int(np.prod(record.info.frame_shape))
 
 
 def _complete(folder: Path, record: FileRecord) -> bool:
@@ -211,7 +216,8 @@ def _decode(path: Path, folder: Path, record: FileRecord) -> None:
 
 def _write_latents(out: IO[bytes], data: h5py.Dataset, path: Path, record: FileRecord) -> None:
     """An .npy file, written block by block so that no video has to fit the memory."""
-    header = {"descr": "<f4", "fortran_order": False, "shape": (record.info.latent_frames, *record.info.frame_shape)}
+    shape = (record.info.latent_frames, *record.info.frame_shape)
+    header = {"descr": _kind(record), "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(out, header)
     for _, block in blocks(data, path):
-        out.write(np.ascontiguousarray(block.transpose(0, 2, 1, 3, 4), "<f4").data)
+        out.write(np.ascontiguousarray(block.transpose(0, 2, 1, 3, 4), _kind(record)).data)

@@ -81,4 +81,4 @@ def _actions(model: ActionModel) -> dict[str, object] | None:
 def _programs(model: ActionModel, made: Path) -> dict[str, object]:
     from lam.inference import programs
 
-    return programs.write(model, made)
+    return programs.write_programs(model, made)

@@ -135,7 +135,7 @@ def _rms(values: NDArray[np.float32]) -> float:
     return float(np.sqrt(np.mean(np.square(values, dtype=np.float64))))
 
 
-def play(where: str, data: Path | None, port: int, browser: bool, checkpoint: str | None = None) -> None:
+def serve(where: str, data: Path | None, port: int, browser: bool, checkpoint: str | None = None) -> None:
     """Serve the page until Ctrl-C."""
     model = opening.load(where, checkpoint)
     folder = data or Path(model.config.data_dir)

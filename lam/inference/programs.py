@@ -47,7 +47,7 @@ class NextFrame(nn.Module):
         return self.module.decode(frames, self.module.quantizer.lookup(codes))[:, -1]
 
 
-def write(model: ActionModel, folder: Path) -> dict[str, Any]:
+def write_programs(model: ActionModel, folder: Path) -> dict[str, Any]:
     """Export, check and write both programs; says of each how far it is from the module, or why there is none."""
     T, shape, S = model.config.sequence_length, model.latent_shape, model.config.num_codes
     generator = torch.Generator().manual_seed(0)

@@ -76,7 +76,7 @@ def label(asked: Asked, done: Callable[[int], object] = lambda number: None) -> 
     """
     tables.form_of(asked.out)
     model = opening.load(asked.model, asked.checkpoint, asked.device)
-    plan = plans.make(asked.data, model.latent_shape, asked.portion)
+    plan = plans.planned(asked.data, model.latent_shape, asked.portion)
     parts = Parts(asked.out, len(plan.portions), {
         "model": model.provenance["weights_sha256"],
         "data": listing({name: header.size for name, header in zip(plan.names, plan.known, strict=True)}),
@@ -88,7 +88,7 @@ def label(asked: Asked, done: Callable[[int], object] = lambda number: None) -> 
         done(number)
     provenance = _provenance(asked, model, plan)
     names = model.naming.names if model.naming else ()
-    tables.write(asked.out, Table(plan.transitions, parts.all, plan.names, names, provenance))
+    tables.write_table(asked.out, Table(plan.transitions, parts.all, plan.names, names, provenance))
     parts.remove()
     return Done(asked.out, plan.transitions, len(plan.names), len(plan.short),
                     {name: str(error) for name, error in plan.problems.items()})

@@ -51,7 +51,7 @@ class Plan:
         return sum(header.info.latent_frames - 1 for header in self.known)
 
 
-def make(folder: Path, latent_shape: tuple[int, int, int], portion: int = PORTION) -> Plan:
+def planned(folder: Path, latent_shape: tuple[int, int, int], portion: int = PORTION) -> Plan:
     """Look at the header of every file of a folder; reads no latents.
 
     Raises:

@@ -44,7 +44,7 @@ class Table(NamedTuple):
         return json.dumps(files.jsonable(dict(self.provenance)))
 
 
-def write(path: Path, table: Table) -> Path:
+def write_table(path: Path, table: Table) -> Path:
     """Write a table in the format that the file's name ends in."""
     form = form_of(path)
     return files.write_atomic(path, lambda file: form(file, table))

@@ -99,6 +99,7 @@ class Run:
         self.watch = Watch(config, folder, self.steps_per_epoch)
         self.patience = Patience(config.early_stopping)
         self._begin()
+        self.logged = (time.perf_counter(), self.stepper.number)  # when the last line of steps.jsonl was written
         self.trackers = None if self.is_over else RunTrackers(config, folder)
 
     @property
@@ -169,7 +170,21 @@ class Run:
         values = self.stepper.step(batch.latents.to(self.device, non_blocking=True), anchor, actions)
         self.tflops += len(index) * self._flops(anchor) / 1e12
         self.sums.add(values)
+        self._log_step(epoch, values)
         self.diverged = not math.isfinite(values["loss"])
+
+    def _log_step(self, epoch: int, values: dict[str, float]) -> None:
+        """A line of steps.jsonl every `log_steps` steps; samples/s are those since the line before, or the start."""
+        every, step = self.config.log_steps, self.stepper.number
+        if not every or step % every:
+            return
+        now, (then, done) = time.perf_counter(), self.logged
+        self.logged = (now, step)
+        self.folder.append_step({
+            "epoch": epoch, "step": step, "total_tflops": self.tflops,
+            "train/lr": learning_rate(self.config, step, self.steps_per_epoch),
+            "train/samples_per_second": (step - done) * self.config.batch_size / (now - then),
+            **{f"train/{name}": value for name, value in values.items()}})
 
     def _save_is_due(self, done: int) -> bool:
         every = self.config.checkpoint_steps
@@ -306,6 +321,7 @@ class Run:
                 for name in STATE_FIELDS:
                     setattr(self, name, state[name])
         self.folder.keep_until(self.epoch)
+        self.folder.keep_steps_until(self.stepper.number)
         records = self.folder.metrics()
         if records:  # killed after the record that aborts it: nothing more is trained
             self.aborted = self.watch.abort(records[-1])
