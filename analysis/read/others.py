@@ -22,7 +22,7 @@ from record.errors import BadInput
 from record.text import printable
 
 LOGS = (".jsonl", ".csv")
-_ADDRESS = re.compile(r"^[a-z][a-z0-9+]*://?[^/]")
+_ADDRESS = re.compile(r"^[a-z][a-z0-9+]+:/")
 READERS = (wandb_offline, tensorboard_events, optuna_storage, mlflow_store)
 
 
