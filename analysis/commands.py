@@ -18,8 +18,9 @@ def register(app: typer.Typer) -> None:
 
 
 def report(
-    paths: Annotated[list[str], typer.Argument(
-        metavar="PATH...", help="Sweeps, runs, other trainers' logs, trackers' folders, databases or addresses.")],
+    paths: Annotated[list[str] | None, typer.Argument(
+        metavar="PATH...", help="Sweeps, runs, other trainers' logs, trackers' folders, databases or addresses.",
+        show_default=False)] = None,
     output: Annotated[list[Path] | None, typer.Option(
         "--output", "-o", metavar="FILE", help="Where to write: FILE.html, .md or .json; repeat for several.")] = None,
     baseline: Annotated[str | None, typer.Option(
@@ -28,8 +29,16 @@ def report(
         metavar="KEY", help="Rank by this metric; --objective=-KEY where lower is better.")] = None,
     profile: Annotated[str | None, typer.Option(
         metavar="NAME", help="Health profile of other trainers' records; default: the one that fits.")] = None,
+    verify: Annotated[Path | None, typer.Option(
+        metavar="FILE.json", help="Compute a JSON report again from its records; exit 1 if they differ.")] = None,
 ) -> None:
     """Compare trials: who won and why, go or no-go, what to run next."""
+    from record.errors import BadInput
+
+    if verify is not None:
+        return _verify(verify)
+    if not paths:
+        raise BadInput("no path given", source="PATH", remedy="name a sweep, a run or another trainer's records")
     from analysis.report.render import check_target, write
     from analysis.report.report import build_report
     from record.text import printable, shown
@@ -46,6 +55,20 @@ def report(
         typer.echo(shown(f"Note: {caution}"))
     for label, place in places:
         typer.echo(printable(f"{label:<16}{place}"))
+
+
+def _verify(file: Path) -> None:
+    from analysis.report.verify import verify
+    from record.errors import AnswerIsNo
+    from record.text import count, shown
+
+    found, compared = verify(file)
+    if found:
+        told = "\n".join(f"  {item.sentence}" for item in found[:20])
+        more = f"\n  and {len(found) - 20} more" if len(found) > 20 else ""
+        raise AnswerIsNo(f"{file}: {count(len(found), 'value')} of {compared:,} changed since it was made\n"
+                         f"{told}{more}")
+    typer.echo(shown(f"{file}: all {compared:,} values are what its records say"))
 
 
 def _places(reports: list[Path], paths: list[Path]) -> list[tuple[str, Path]]:

@@ -70,8 +70,8 @@ def mlflow_file(path: Path) -> Path:
 
 def wandb_folder(folder: Path) -> Path:
     program = ("import wandb\nrun = wandb.init(project='p', name='offline one', config={'lr': 0.1, 'seed': 3})\n"
-               "for epoch in range(1, 5):\n    run.log({'epoch': epoch, 'val/acc': 0.2 * epoch, 'val/loss': 1 / epoch})\n"
-               "run.finish()\n")
+               "for epoch in range(1, 5):\n"
+               "    run.log({'epoch': epoch, 'val/acc': 0.2 * epoch, 'val/loss': 1 / epoch})\nrun.finish()\n")
     folder.mkdir()
     subprocess.run([sys.executable, "-c", program], cwd=folder, check=True, timeout=180, capture_output=True,
                    env={**os.environ, "WANDB_MODE": "offline", "WANDB_SILENT": "true", "WANDB_DIR": str(folder)})
@@ -150,7 +150,8 @@ def test_what_nothing_ranks_is_told_how_to_rank(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"epoch": 1, "temperature": 0.5, "loss_like": 1}\n')
     with pytest.raises(BadInput, match="its keys fit no profile"):
         read_study(tmp_path / "a.jsonl")
-    (tmp_path / "b.jsonl").write_text('{"epoch": 1, "val_loss": 0.5, "speed": 4}\n{"epoch": 2, "val_loss": 0.4, "speed": 3}\n')
+    lines = ('{"epoch": 1, "val_loss": 0.5, "speed": 4}', '{"epoch": 2, "val_loss": 0.4, "speed": 3}')
+    (tmp_path / "b.jsonl").write_text("\n".join(lines) + "\n")
     assert read_study(tmp_path / "b.jsonl", "speed").maximise
     with pytest.raises(BadInput, match="which no run here logged; did you mean 'speed'"):
         read_study(tmp_path / "b.jsonl", "sped")

@@ -79,4 +79,4 @@ def _seeds(study: Study, trial: Trial, standing: Standing) -> str:
 def _criteria(production: Production) -> list[str]:
     """What a production run must reach to have gone as expected."""
     first = [f"All {production.epochs} epochs, or its own early stopping."] if production.epochs else []
-    return first + [f"{item.title} at {item.cautious} or better." for item in production.expected[:4]]
+    return first + [f"{item.title} at {item.cautious} or better." for item in production.expected[:2]]

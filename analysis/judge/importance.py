@@ -1,4 +1,4 @@
-"""How strongly each knob goes with the value over a study: fANOVA through Optuna. Association, never cause.
+"""How strongly each knob goes with good values: PED-ANOVA through Optuna, resampled. Association, never cause.
 
 The only module of `analysis` that imports optuna.
 """
@@ -6,32 +6,47 @@ The only module of `analysis` that imports optuna.
 from __future__ import annotations
 
 import json
+import math
 import warnings
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.importance import FanovaImportanceEvaluator, get_param_importances
+from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
 from analysis.judge.ranking import Standing
 from analysis.read.reading import Study
 from record.journal.events import FINISHED
+from record.text import finite
 
 MIN_TRIALS = 8
+RESAMPLES = 20
+MOST_RESAMPLED = 1000  # trials in one resample: what more would narrow is no longer what decides
+
+
+@dataclass(frozen=True)
+class Share:
+    """One knob's share, with its 90 % range over resamples of the trials; None where that is not defined."""
+
+    knob: str
+    share: float
+    low: float | None = None
+    high: float | None = None
 
 
 @dataclass(frozen=True)
 class Importance:
-    """Shares of the value's variance over the space that each knob explains, largest first; empty with a reason."""
+    """How far the best trials' settings of each knob differ from all of them, as shares of 1, largest first."""
 
-    shares: tuple[tuple[str, float], ...]
+    shares: tuple[Share, ...]
     trials: int
     note: str
 
 
 def importance(study: Study, standings: tuple[Standing, ...]) -> Importance:
-    """fANOVA over the finished trials that have a value; at least `MIN_TRIALS` of them.
+    """PED-ANOVA over the finished trials that have a value; at least `MIN_TRIALS` of them.
 
     Knobs that some trials lack (conditional ones) and knobs with one value are left out.
     """
@@ -43,29 +58,47 @@ def importance(study: Study, standings: tuple[Standing, ...]) -> Importance:
              if (distribution := _distribution([params.get(knob) for params, _ in rows])) is not None}
     if not knobs or len({value for _, value in rows}) == 1:
         return Importance((), len(rows), "No knob varies over all finished trials, or the value does not.")
-    shares = _fanova(knobs, rows, study.workload.metrics[study.objective].direction)
+    shares = _bootstrapped(knobs, rows, study.workload.metrics[study.objective].direction)
     left_out = [knob for knob in study.knobs if knob not in knobs]
     note = f" Left out, because not every trial has them or they have one value: {', '.join(left_out)}." \
         if left_out else ""
-    return Importance(shares, len(rows), f"fANOVA over {len(rows)} finished trials, those stopped early included. It "
-                                         f"says what goes together in this sweep, not what causes what.{note}")
+    return Importance(shares, len(rows), f"PED-ANOVA over {len(rows)} finished trials, those stopped early included, "
+                                         "with 90 % ranges over resamples of them. It says what goes together in this "
+                                         f"sweep, not what causes what.{note}")
 
 
-def _fanova(knobs: dict[str, BaseDistribution], rows: list[tuple[dict[str, Any], float]],
-            direction: str) -> tuple[tuple[str, float], ...]:
+def _ped_anova(knobs: dict[str, BaseDistribution], rows: list[tuple[dict[str, Any], float]],
+               direction: str) -> list[float]:
+    """The share of each knob, in the order of `knobs`."""
+    study = optuna.create_study(direction="maximize" if direction == "up" else "minimize")
+    study.add_trials([optuna.trial.create_trial(params={knob: params[knob] for knob in knobs}, distributions=knobs,
+                                                value=value) for params, value in rows])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        shares = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(), normalize=False)
+    total = sum(shares.values())
+    return [shares[knob] / total if total > 0 else math.nan for knob in knobs]
+
+
+def _bootstrapped(knobs: dict[str, BaseDistribution], rows: list[tuple[dict[str, Any], float]],
+                  direction: str) -> tuple[Share, ...]:
+    """Shares over all trials with the 90 % range over resamples of them."""
+    chance = np.random.default_rng(0)
+    size = min(len(rows), MOST_RESAMPLED)
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
-        study = optuna.create_study(direction="maximize" if direction == "up" else "minimize")
-        for params, value in rows:
-            study.add_trial(optuna.trial.create_trial(
-                params={knob: params[knob] for knob in knobs}, distributions=knobs, value=value))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            shares = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0))
+        whole = _ped_anova(knobs, rows, direction)
+        again = np.array([_ped_anova(knobs, [rows[at] for at in chance.integers(len(rows), size=size)], direction)
+                          for _ in range(RESAMPLES)])
     finally:
         optuna.logging.set_verbosity(verbosity)
-    return tuple((knob, float(value)) for knob, value in sorted(shares.items(), key=lambda item: -item[1]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        low, high = np.nanpercentile(again, [5, 95], axis=0)
+    found = [Share(knob, finite(part) or 0.0, finite(min(float(least), part)), finite(max(float(most), part)))
+             for knob, part, least, most in zip(knobs, whole, low, high, strict=True)]
+    return tuple(sorted(found, key=lambda item: -item.share))
 
 
 def _comparable(value: Any) -> float | str | None:

@@ -68,6 +68,14 @@ def _kept(trial: Trial) -> int:
 def judge(trial: Trial, objective: str | None = None) -> Judged:
     """A training as it stands; ranked by the workload's own objective unless another is named."""
     objective = objective or trial.workload.objective
+    place = f"judged by {objective}"
+    if place not in trial.memo:
+        trial.memo[place] = _judge(trial, objective)
+    found: Judged = trial.memo[place]
+    return found
+
+
+def _judge(trial: Trial, objective: str) -> Judged:
     if not trial.validated:
         return Judged(0, math.nan, _status(trial, "no_result", ""), total_violation(trial.limits, {}),
                       label=trial.label, seed=trial.config.get("seed"))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from analysis.read.sources import STATUS_OF, epoch_records, is_sweep, journal
 from analysis.read.study import Study, Trial
-from record import documents, files
+from record import documents, files, yamlio
 from record.bounds import Bound
 from record.errors import BadInput
 from record.journal import events
@@ -29,11 +30,40 @@ def read_sweep_or_run(folder: Path, prefix: str) -> Study:
     return _read_sweep(folder, prefix) if is_sweep(folder) else _read_single(folder)
 
 
+class Configs:
+    """Reads the configs of a sweep's trials, which differ in a few lines: those alone are parsed after the first."""
+
+    def __init__(self) -> None:
+        self._lines: list[bytes] = []
+        self._first: dict[str, Any] = {}
+
+    def of(self, run: RunFolder) -> dict[str, Any]:
+        """The complete config of a run with dotted keys.
+
+        Raises:
+            BadInput: it is damaged.
+        """
+        lines = files.read_record(run.config_file).split(b"\n")
+        changed = [line for line, first in zip(lines, self._lines, strict=False) if line != first]
+        if len(lines) == len(self._lines) and all(map(_PLAIN.fullmatch, changed)):
+            return {**self._first, **yamlio.parse_mapping(b"\n".join(changed).decode(), run.config_file)} \
+                if changed else dict(self._first)
+        found = dict(files.flat(run.config()))
+        if not self._first:
+            self._lines, self._first = lines, found
+        return found
+
+
+# A top-level key with a number or a plain word: what stands on the line is all that it is.
+_PLAIN = re.compile(rb"[a-z_]+: [A-Za-z0-9_.+-]+")
+
+
 def _read_trial(path: Path, label: str, state: str | None = None, **known: Any) -> Trial:
     """A run folder as a trial; `state` where a journal knows better than run.json."""
     run = RunFolder(path)
     known_run = run.document() if run.exists() else None
-    config = files.flat(run.config()) if run.config_file.exists() else {}
+    read = known.pop("configs", None) or Configs()
+    config = read.of(run) if run.config_file.exists() else {}
     reason, trained = known.pop("reason", None), known.pop("workload", None) or workloads.default()
     if not reason and known_run and known_run.reason:
         reason = {"rule": "failed", "sentence": known_run.reason}
@@ -65,10 +95,11 @@ def _read_sweep(folder: Path, prefix: str) -> Study:
     sweep = documents.load_document(documents.Sweep, folder / "sweep.json")
     trained = _workload(sweep.workload, folder / "sweep.json")
     states, limits, scheduler = _trial_states(journal(folder)), _limits(sweep, folder), _scheduler(sweep)
+    configs = Configs()
     trials = tuple(
         _read_trial(folder / "trials" / name, prefix + name, last.event, id=name, params=first.params,
                     reason=last.reason.as_written() if isinstance(last, events.Cut) else {}, place=place,
-                    limits=limits, scheduler=scheduler, workload=trained,
+                    limits=limits, scheduler=scheduler, workload=trained, configs=configs,
                     repeats=prefix + first.repeats if first.repeats else None)
         for place, (name, (first, last)) in enumerate(states.items())
     )

@@ -43,7 +43,7 @@ class Dot:
 
 
 @dataclass(frozen=True)
-class _Axis:
+class Axis:
     """Data to picture along one axis."""
 
     low: float
@@ -60,25 +60,44 @@ class _Axis:
         return _decades(self.low, self.high) if self.log else _round_steps(self.low, self.high)
 
 
-def line_chart(title: str, series: Sequence[Series], log: bool = False) -> Markup:
-    """Values over epochs, one line a trial; undefined values break a line."""
+# What many trials did at one epoch: epoch, 5th, 50th and 95th percentile.
+Band = Sequence[tuple[float, float, float, float]]
+
+
+def line_chart(title: str, series: Sequence[Series], log: bool = False, band: Band = (),
+               over: str = "epoch") -> Markup:
+    """Values over epochs or what they cost, a line a trial, over a band of all; undefined values break a line."""
     values = [y for line in series for _, y in line.points if y is not None and (y > 0 or not log)]
+    values += [y for _, *three in band for y in three if y > 0 or not log]
     if not values:
         return Markup("")
-    epochs = [x for line in series for x, _ in line.points]
-    x_axis = _Axis(min(epochs), max(epochs), LEFT, WIDTH - RIGHT)
-    y_axis = _value_axis(values, log)
+    epochs = [x for line in series for x, _ in line.points] + [x for x, *_ in band]
+    x_axis = Axis(min(epochs), max(epochs), LEFT, WIDTH - RIGHT)
+    y_axis = value_axis(values, log)
     # The winner comes last, so that it lies on top.
     lines = sorted(series, key=lambda line: line.status == "winner")
     body = Markup("").join(_line(line, x_axis, y_axis, log) for line in lines)
-    return _svg(f"{title} over epochs", _grid(x_axis, y_axis, "epoch") + body)
+    return svg(f"{title} over {words(over)}", grid(x_axis, y_axis, over) + _band(band, x_axis, y_axis, log) + body)
+
+
+def _band(band: Band, x_axis: Axis, y_axis: Axis, log: bool) -> Markup:
+    """The middle nine tenths as an area, the median as a dashed line."""
+    kept = [row for row in band if row[1] > 0 or not log]
+    if len(kept) < 2:
+        return Markup("")
+    outline = [(x, high) for x, _, _, high in kept] + [(x, low) for x, low, _, _ in reversed(kept)]
+    area, middle = (" ".join(f"{x_axis(x):.1f},{y_axis(y):.1f}" for x, y in places)
+                    for places in (outline, [(x, mid) for x, _, mid, _ in kept]))
+    return Markup('<polygon class="band" points="{}"><title>the middle 90 % of all trials</title></polygon>'
+                  '<polyline class="median" points="{}"><title>median of all trials</title></polyline>').format(
+        area, middle)
 
 
 def scatter(title: str, dots: Sequence[Dot]) -> Markup:
     """The value of each trial over one knob; numbers that span a factor of 30 get a logarithmic axis."""
     if not dots:
         return Markup("")
-    y_axis = _value_axis([dot.y for dot in dots], log=False)
+    y_axis = value_axis([dot.y for dot in dots], log=False)
     x_axis = None if _discrete(dots) else _number_axis([float(dot.x) for dot in dots])
     names = [] if x_axis else sorted({dot.x for dot in dots}, key=lambda x: (isinstance(x, str), x))
     step = (WIDTH - LEFT - RIGHT) / max(1, len(names))
@@ -88,12 +107,12 @@ def scatter(title: str, dots: Sequence[Dot]) -> Markup:
             return x_axis(float(dot.x))
         return LEFT + step * (names.index(dot.x) + 0.5) + (index % 5 - 2) * 5  # beside each other, not on top
 
-    grid = _grid(x_axis, y_axis, title) + Markup("").join(
+    axes = grid(x_axis, y_axis, title) + Markup("").join(
         _text(LEFT + step * (column + 0.5), HEIGHT - BOTTOM + 15, _x_text(name)[:14], "middle")
         for column, name in enumerate(names))
     marks = Markup("").join(_mark(place(index, dot), y_axis(dot.y), dot.status, dot.label,
                                   f"{dot.label}: {_x_text(dot.x)} → {number(dot.y)}") for index, dot in enumerate(dots))
-    return _svg(f"Value over {title}", grid + marks)
+    return svg(f"Value over {title}", axes + marks)
 
 
 def share_bar(part: float, label: str) -> Markup:
@@ -109,11 +128,11 @@ def _discrete(dots: Sequence[Dot]) -> bool:
     return any(isinstance(value, str) for value in values) or len(values) <= min(6, len(dots) / 2)
 
 
-def _number_axis(numbers: Sequence[float]) -> _Axis:
+def _number_axis(numbers: Sequence[float]) -> Axis:
     low, high = min(numbers), max(numbers)
     log = low > 0 and high / low > 30
     pad = 0.0 if log else (high - low) * 0.04
-    return _Axis(low - pad, high + pad, LEFT + 8, WIDTH - RIGHT - 8, log)
+    return Axis(low - pad, high + pad, LEFT + 8, WIDTH - RIGHT - 8, log)
 
 
 def histogram(title: str, counts: Sequence[int], status: str) -> Markup:
@@ -141,7 +160,7 @@ def seed_chart(rows: Sequence[SeedRow]) -> Markup:
     numbers = [x for _, values, *rest in rows for x in (*values, *rest) if x is not None]
     if not numbers:
         return Markup("")
-    axis = _Axis(*_padded([0.0, *numbers]), 120, 620)
+    axis = Axis(*_padded([0.0, *numbers]), 120, 620)
     bottom = 34.0 * len(rows) + 6
     parts = [Markup('<line class="grid" x1="{0:.1f}" x2="{0:.1f}" y1="0" y2="{1:.0f}"/>').format(axis(tick), bottom)
              + _text(axis(tick), bottom + 16, f"{tick:.4g}", "middle") for tick in axis.ticks()]
@@ -150,7 +169,7 @@ def seed_chart(rows: Sequence[SeedRow]) -> Markup:
                   ).format(bottom + 22, Markup("").join(parts))
 
 
-def _seed_row(axis: _Axis, y: float, label: str, values: Sequence[float | None], mean: float | None,
+def _seed_row(axis: Axis, y: float, label: str, values: Sequence[float | None], mean: float | None,
               low: float | None, high: float | None) -> Markup:
     row = _text(108, y + 4, label, "end")
     if low is not None and high is not None:
@@ -165,11 +184,12 @@ def _seed_row(axis: _Axis, y: float, label: str, values: Sequence[float | None],
     return row
 
 
-def _value_axis(values: Sequence[float], log: bool) -> _Axis:
+def value_axis(values: Sequence[float], log: bool) -> Axis:
+    """The upright axis that holds all values."""
     low, high = (min(values), max(values)) if log else _padded(values)
     if log and low == high:
         low, high = low / 2, high * 2
-    return _Axis(low, high, HEIGHT - BOTTOM, TOP, log)
+    return Axis(low, high, HEIGHT - BOTTOM, TOP, log)
 
 
 def _padded(values: Sequence[float]) -> tuple[float, float]:
@@ -179,7 +199,7 @@ def _padded(values: Sequence[float]) -> tuple[float, float]:
     return low - pad, high + pad
 
 
-def _line(line: Series, x_axis: _Axis, y_axis: _Axis, log: bool) -> Markup:
+def _line(line: Series, x_axis: Axis, y_axis: Axis, log: bool) -> Markup:
     """A polyline for each unbroken stretch, a wide invisible one under it for the pointer, and an end mark."""
     stretches: list[list[tuple[float, float]]] = [[]]
     for x, y in line.points:
@@ -215,7 +235,8 @@ def _mark(x: float, y: float, status: str, label: str, title: str) -> Markup:
         status, label, title, Markup(shape))  # only numbers went into the shape
 
 
-def _grid(x_axis: _Axis | None, y_axis: _Axis, x_title: str) -> Markup:
+def grid(x_axis: Axis | None, y_axis: Axis, x_title: str) -> Markup:
+    """Lines and numbers of the axes, the title of the lower one."""
     parts = []
     for tick in y_axis.ticks():
         y = y_axis(tick)
@@ -228,7 +249,8 @@ def _grid(x_axis: _Axis | None, y_axis: _Axis, x_title: str) -> Markup:
     return Markup("").join(parts)
 
 
-def _svg(title: str, body: Markup) -> Markup:
+def svg(title: str, body: Markup) -> Markup:
+    """A chart of the common size."""
     return Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
         WIDTH, HEIGHT, title, body)
 

@@ -19,6 +19,8 @@ class LineChart:
     title: str
     log: bool
     series: tuple[Series, ...]
+    band: tuple[tuple[float, float, float, float], ...] = ()
+    over: str = "epoch"
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,8 @@ def _mark(label: str, status: str, winner: str | None) -> str:
 
 def _lines(curve: Curve, winner: str | None) -> LineChart:
     return LineChart(curve.key, curve.title, curve.log, tuple(
-        Series(one.label, _mark(one.label, one.status, winner), one.points, one.ended) for one in curve.courses))
+        Series(one.label, _mark(one.label, one.status, winner), one.points, one.ended) for one in curve.courses),
+        curve.band, curve.over)
 
 
 def _scatter(part: Slice, winner: str | None) -> Scatter:

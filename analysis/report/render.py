@@ -14,10 +14,11 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from analysis.judge.ranking import state_word
+from analysis.judge.ranking import Standing, state_word
 from analysis.read.sources import save
 from analysis.report import charts
 from analysis.report.drawing import draw
+from analysis.report.panels import panel_chart
 from analysis.report.pictures import PANELS
 from analysis.report.report import Report
 from record.errors import BadInput
@@ -25,16 +26,44 @@ from record.files import jsonable
 from record.text import MISSING, interval, number, share, value_text, words
 
 TEMPLATES = Path(__file__).parent / "templates"
+MOST_ROWS = 200  # of a table as markup; what lies beyond is made by the page's script when it is asked for
 _ARROWS = {"up": "higher is better", "down": "lower is better", "none": ""}
 
 
 def render_html(report: Report) -> str:
     """A page that opens from disk: style, script, charts and pictures inside, everything from outside escaped."""
     style, script = (_asset(f"report.{kind}") for kind in ("css", "js"))
+    data = report_dict(report)
+    if len(report.standings) > MOST_ROWS:  # the page's own rows hold them
+        data["standings"], data["stops"] = data["standings"][:MOST_ROWS], data["stops"][:MOST_ROWS]
     return _environment(True).get_template("report.html.j2").render(
-        report=report, tiles=tiles(report), charts=charts, drawn=draw(report), panels=PANELS, seeds=_seed_rows(report),
+        report=report, tiles=tiles(report), charts=charts, drawn=draw(report), panels=PANELS,
+        panel_chart=panel_chart, seeds=_seed_rows(report),
         rules={stop.label: stop.rule for stop in report.stops}, style=Markup(style), script=Markup(script),
-        style_hash=_hash(style), script_hash=_hash(script), data=Markup(_script_safe(report_dict(report))))
+        style_hash=_hash(style), script_hash=_hash(script), data=Markup(_script_safe(data)), most=MOST_ROWS,
+        rows=Markup(_script_safe(table_rows(report) if len(report.standings) > MOST_ROWS else [])))
+
+
+def table_rows(report: Report) -> list[list[list[Any]]]:
+    """Every row of the table of trials: for each cell its text, small text below it, and what it is sorted by."""
+    rules = {stop.label: stop.rule for stop in report.stops}
+    return [[[item.label], [str(item.rank), "", item.rank], [words(item.status), _small(item)],
+             [number(item.value), "", item.value],
+             *([[number(mean), "", mean]] if report.confirmed else []),
+             *([value_text(item.params[knob]) if knob in item.params else MISSING, "", item.params.get(knob)]
+               for knob in report.knobs),
+             [number(item.control), interval(item.control_low, item.control_high), item.control],
+             [number(item.health), "", item.health],
+             [number(item.dsnr), words(item.dsnr_status or "not measured"), item.dsnr],
+             [number(item.mse), "", item.mse],
+             [f"{item.last_epoch}/{item.num_epochs or '?'}", "", item.last_epoch],
+             [state_word(item.state), rules.get(item.label, "")]]
+            for item in report.standings for mean in [item.confirmed.mean if item.confirmed else None]]
+
+
+def _small(item: Standing) -> str:
+    seeds = f"{len(item.seeds.seeds)} seeds" if item.seeds else ""
+    return " ".join(part for part in (seeds, "outside constraints" if item.outside else "") if part)
 
 
 def render_markdown(report: Report) -> str:
@@ -52,11 +81,22 @@ FORMATS: dict[str, Callable[[Report], str]] = {".html": render_html, ".md": rend
 
 def report_dict(report: Report) -> dict[str, Any]:
     """The report as plain values, picture data left out."""
-    values: dict[str, Any] = jsonable({"schema": 1, **dataclasses.asdict(report), **dataclasses.asdict(draw(report))})
+    values: dict[str, Any] = {"schema": 1, **plain_fields(report), **plain_fields(draw(report))}
     for strips in values["strips"]:
         for strip in strips["strips"]:
             del strip["images"]
     return values
+
+
+def plain_fields(value: Any) -> Any:
+    """Frozen classes as mappings, tuples as lists, what is not finite as null."""
+    if dataclasses.is_dataclass(value):
+        return {name: plain_fields(getattr(value, name)) for name in value.__dataclass_fields__}
+    if isinstance(value, (list, tuple)):
+        return [plain_fields(item) for item in value]
+    if isinstance(value, dict):
+        return {str(key): plain_fields(item) for key, item in value.items()}
+    return value if type(value) in (str, int, bool, type(None)) else jsonable(value)
 
 
 def check_target(path: Path) -> Path:

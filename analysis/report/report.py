@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from analysis.decision.decide import Decision, conclude
+from analysis.decision.trust import Check, examine_search
 from analysis.judge.importance import Importance, importance
 from analysis.judge.judging import judge
 from analysis.judge.ledger import Assessment, Compute, Stop, assess, compute_ledger, stop_ledger
 from analysis.judge.ranking import Standing, rank
 from analysis.judge.verdict import Difference, Verdict, decide, differences
 from analysis.read.reading import Paths, Study, Trial, read_study
+from analysis.read.study import points_of
 from analysis.report.compare import Comparison, choose_columns, compare
+from analysis.report.panels import RunPanel, panels_of
 from analysis.report.pictures import Strips, strips_of
 from record import provenance
 from record.errors import BadInput
@@ -25,6 +30,10 @@ from record.workload import workload
 from record.workload.metric import Metric
 
 PICTURED = 2
+PANELLED = 6
+OVER = {"total_tflops": "TFLOP", "train_seconds": "seconds"}
+MOST_DRAWN, LEADING, CONTRAST = 60, 30, 10  # lines of a chart: all up to the first, else so many of each
+MOST_DOTS = 600
 ASSESSED = 12
 
 
@@ -40,12 +49,19 @@ class Course:
 
 @dataclass(frozen=True)
 class Curve:
-    """One metric over the epochs of every training that has it; its title and scale are the workload's."""
+    """One metric over the epochs of every training that has it; its title and scale are the workload's.
+
+    Attributes:
+        over: what its points lie over: epoch, TFLOP or seconds.
+        band: where there are more trainings than are drawn: epoch, 5th, 50th and 95th percentile over all of them.
+    """
 
     key: str
     title: str
     log: bool
     courses: tuple[Course, ...]
+    band: tuple[tuple[float, float, float, float], ...] = ()
+    over: str = "epoch"
 
 
 @dataclass(frozen=True)
@@ -68,7 +84,10 @@ class Slice:
 
 @dataclass(frozen=True)
 class Report:
-    """What the page says. Pictures are PNG data; every other number is as measured, None where undefined."""
+    """What the page says, and what it was made from: `sources`, and what was `asked`.
+
+    Pictures are PNG data; every other number is as measured, None where undefined.
+    """
 
     title: str
     made_at: str
@@ -92,6 +111,10 @@ class Report:
     constraints: tuple[str, ...] = ()
     decision: Decision | None = None
     notes: tuple[str, ...] = ()
+    panels: tuple[RunPanel, ...] = ()
+    sources: tuple[str, ...] = ()
+    asked: dict[str, str | None] = field(default_factory=dict)
+    trust: tuple[Check, ...] = ()
 
     @property
     def winner(self) -> Standing | None:
@@ -122,7 +145,10 @@ def build_report(paths: Paths, baseline: str | None = None, now: datetime | None
     Raises:
         BadInput: see `read_study`; or no such baseline.
     """
-    return report_of(read_study(paths, objective, profile), baseline, now)
+    made = report_of(read_study(paths, objective, profile), baseline, now)
+    named = [paths] if isinstance(paths, (str, Path)) else paths
+    sources = tuple(str(Path(path).resolve()) if Path(path).exists() else str(path) for path in named)
+    return replace(made, sources=sources, asked={"baseline": baseline, "objective": objective, "profile": profile})
 
 
 def report_of(study: Study, baseline: str | None = None, now: datetime | None = None) -> Report:
@@ -141,7 +167,8 @@ def report_of(study: Study, baseline: str | None = None, now: datetime | None = 
         title=study.name, made_at=(now or datetime.now(UTC)).strftime("%Y-%m-%d %H:%M UTC"),
         version=provenance.lamsweep(), objective=study.objective, knobs=study.knobs, verdict=verdict,
         standings=standings, comparison=compare(study, standings, against),
-        curves=tuple(_curve(ordered, study.objective, followed) for followed in study.workload.curves),
+        curves=_curves(ordered, study),
+        panels=tuple(panel for label in shown[:PANELLED] for panel in panels_of(trials[label])),
         slices=tuple(_slice(knob, standings) for knob in study.knobs),
         importance=shares,
         strips=tuple(strips_of(trials[label], places[label].epoch)
@@ -152,7 +179,10 @@ def report_of(study: Study, baseline: str | None = None, now: datetime | None = 
         provenance=tuple(_provenance(study)), glossary=tuple(study.workload.metrics.values()),
         constraints=tuple(dict.fromkeys(f"{key} {bound.text}" for trial in study.trials
                                         for key, bound in trial.limits.items())),
-        decision=conclude(study, standings, verdict, shown, shares.shares, against), notes=study.notes,
+        decision=conclude(study, standings, verdict, shown,
+                          [(item.knob, item.share) for item in shares.shares], against),
+        notes=study.notes,
+        trust=examine_search(study, standings, against),
     )
 
 
@@ -174,22 +204,52 @@ def _baseline(study: Study, name: str) -> Trial:
     return replace(trial, label=f"{trial.label} (baseline)") if study.trial(trial.label) else trial
 
 
-def _curve(trials: Sequence[Trial], objective: str, followed: workload.Curve) -> Curve:
+def _curves(trials: Sequence[Trial], study: Study) -> tuple[Curve, ...]:
+    """Every curve of the workload over epochs, and the first one over what it cost."""
+    followed = study.workload.curves
+    costs = [cost for cost in OVER if any(cost in record for trial in trials[:LEADING] for record in trial.records)]
+    return (*(_curve(trials, study.objective, one) for one in followed),
+            *(_curve(trials, study.objective, one, cost) for one in followed[:1] for cost in costs))
+
+
+def _curve(trials: Sequence[Trial], objective: str, followed: workload.Curve, over: str = "epoch") -> Curve:
     key = followed.key
-    return Curve(*followed, tuple(
+    drawn = trials if len(trials) <= MOST_DRAWN else _drawn(trials, objective)
+    band = _band(trials, key) if len(drawn) < len(trials) and over == "epoch" else ()
+    return Curve(*followed, band=band, over=OVER.get(over, over), courses=tuple(
         Course(trial.label, judge(trial, objective).status,
-               tuple((float(record["epoch"]), finite(record.get(key))) for record in trial.validated),
+               tuple((place, finite(record.get(key))) for record in trial.validated
+                     if (place := finite(record.get(over))) is not None),
                ended=trial.state in ("stopped", "failed"))
-        for trial in trials if any(finite(record.get(key)) is not None for record in trial.validated)
+        for trial in drawn if any(finite(record.get(key)) is not None for record in trial.validated)
     ))
+
+
+def _drawn(trials: Sequence[Trial], objective: str) -> list[Trial]:
+    """Of many trainings in order of rank the leading ones, and some that are not live for contrast."""
+    leading, rest = list(trials[:LEADING]), trials[LEADING:]
+    return leading + [trial for trial in rest if judge(trial, objective).status != "live"][:CONTRAST]
+
+
+def _band(trials: Sequence[Trial], key: str) -> tuple[tuple[float, float, float, float], ...]:
+    """Percentiles over all trainings at each epoch that at least five of them reached."""
+    at: dict[float, list[float]] = {}
+    for trial in trials:
+        for epoch, value in points_of(trial, key):
+            at.setdefault(float(epoch), []).append(value)
+    thick = [epoch for epoch in sorted(at) if len(at[epoch]) >= 5]
+    kept = thick[:: max(1, len(thick) // 100)]
+    return tuple((epoch, *(float(part) for part in np.percentile(at[epoch], (5, 50, 95)))) for epoch in kept)
 
 
 HISTOGRAM = "val/codebook_histogram"
 
 
 def _slice(knob: str, standings: Sequence[Standing]) -> Slice:
-    return Slice(knob, tuple((item.label, item.status, item.params[knob], float(item.value))
-                             for item in standings if knob in item.params and item.value is not None))
+    known = [item for item in standings if knob in item.params and item.value is not None]
+    stride = max(1, len(known) // MOST_DOTS)
+    return Slice(knob, tuple((item.label, item.status, item.params[knob], float(item.value or 0.0))
+                             for item in known[::stride]))
 
 
 def _pictured(trials: dict[str, Trial], standings: Sequence[Standing], winner: str | None) -> list[str]:

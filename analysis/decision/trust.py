@@ -1,0 +1,219 @@
+"""Can this search be trusted? Checks of a comparison as a whole: ok, warning, or not checked. Pure.
+
+`not checked` means that the records cannot tell, never that nothing is wrong.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from analysis.judge.judging import judge
+from analysis.judge.ranking import Standing
+from analysis.read.study import Study, Trial, points_of
+from record.text import count, finite, number, value_text
+
+Answer = Literal["ok", "warning", "not checked"]
+ENOUGH = 8  # configs before the space, the knobs or the stopping are judged
+EDGE = 0.05  # of a knob's range, in its own scale
+LOST = 0.2  # share of trials that failed or never finished
+PREDICTED = 0.1  # leave-one-out R² below which knobs tell next to nothing
+NEIGHBOURS = 5
+REDUCTION = 3
+
+
+@dataclass(frozen=True)
+class Check:
+    """One question about the search and its answer."""
+
+    title: str
+    answer: Answer
+    evidence: str
+
+
+def examine_search(study: Study, standings: tuple[Standing, ...], baseline: Trial | None = None) -> tuple[Check, ...]:
+    """Every check, in a fixed order; empty where nothing may win."""
+    winner = next((item for item in standings if item.eligible), None)
+    if winner is None:
+        return ()
+    return tuple(Check(title, *check(study, standings, winner, baseline)) for title, check in _CHECKS.items())
+
+
+Found = tuple[Answer, str]
+
+
+def _edge(study: Study, standings: Sequence[Standing], winner: Standing, baseline: Trial | None) -> Found:
+    found = []
+    for knob, value in winner.params.items():
+        values = [known for item in standings if (known := _number(item.params.get(knob))) is not None]
+        own = _number(value)
+        if own is None or len(set(values)) < ENOUGH:
+            continue
+        low, high, place = (math.log(x) if min(values) > 0 and max(values) / min(values) > 30 else x
+                            for x in (min(values), max(values), own))
+        at = (place - low) / (high - low)
+        if not EDGE < at < 1 - EDGE:
+            found.append(f"{knob} {value_text(value)} is at the {'lower' if at < 0.5 else 'upper'} end of what was "
+                         f"tried ({number(min(values))} to {number(max(values))})")
+    if not any(len({_number(item.params.get(knob)) for item in standings}) >= ENOUGH for knob in winner.params):
+        return "not checked", f"no knob has {ENOUGH} different values"
+    return ("warning", "; ".join(found) + ": widen the space there") if found else \
+        ("ok", "no knob of the winner is within 5 % of an end of what was tried")
+
+
+def _gain(study: Study, standings: Sequence[Standing], winner: Standing, baseline: Trial | None) -> Found:
+    if baseline is None:
+        return "not checked", "no --baseline was named"
+    base, own = judge(baseline, study.objective).value, winner.score
+    if base is None or own is None:
+        return "not checked", f"{baseline.label} has no {study.objective}"
+    better = own > base if study.maximise else own < base
+    return "ok" if better else "warning", f"{number(own)} against {number(base)} of {baseline.label}"
+
+
+def _random(study: Study, standings: Sequence[Standing], winner: Standing, baseline: Trial | None) -> Found:
+    """Against the best of as many trials drawn at random: the first tenth of a search, before it has learned."""
+    values = {item.label: item.value for item in standings if item.value is not None and item.eligible}
+    order = [trial.label for trial in study.configs if trial.place is not None]
+    first = [values[label] for label in order[:max(5, len(order) // 10)] if label in values]
+    if len(order) < 2 * ENOUGH or not first or winner.value is None:
+        return "not checked", f"needs {2 * ENOUGH} trials of a sweep"
+    best = max(first) if study.maximise else min(first)
+    gained = winner.label not in order[:max(5, len(order) // 10)]
+    return "ok" if gained else "warning", f"the best of the first {len(first)} reached {number(best)}, the winner " \
+        f"{number(winner.value)}" + ("" if gained else ": the search found nothing better than its first draws")
+
+
+def _tie(study: Study, standings: Sequence[Standing], winner: Standing, baseline: Trial | None) -> Found:
+    others = [item for item in standings if item.eligible and item.label != winner.label]
+    if not others:
+        return "not checked", "no other config may win"
+    bounds = [(item, span) for item in (winner, *others) if (span := _span(item)) is not None]
+    if not bounds or bounds[0][0] != winner:
+        return "not checked", "no interval of the winner: one training of it"
+    low, high = bounds[0][1]
+    close = [item.label for item, (least, most) in bounds[1:] if least <= high and low <= most]
+    if close:
+        return "warning", f"{count(len(close), 'config')} within its interval over seeds: {', '.join(close[:4])}"
+    return "ok", f"no interval of {count(len(bounds) - 1, 'other')} reaches the winner's"
+
+
+def _span(item: Standing) -> tuple[float, float] | None:
+    seeds = item.confirmed or item.seeds
+    return None if seeds is None or seeds.low is None or seeds.high is None else (seeds.low, seeds.high)
+
+
+def _same_step(study: Study, standings: Sequence[Standing], winner: Standing, baseline: Trial | None) -> Found:
+    eligible = [item for item in standings if item.eligible and item.epoch is not None]
+    trained = sorted({item.last_epoch for item in eligible})
+    if len(eligible) < 2:
+        return "not checked", "one config may win"
+    if len(trained) == 1:
+        return "ok", f"all {len(eligible)} that may win were trained {trained[0]} epochs"
+    longest = sum(item.last_epoch == trained[-1] for item in eligible)
+    return "warning" if winner.last_epoch < trained[-1] else "ok", \
+        f"those that may win were trained {trained[0]} to {trained[-1]} epochs, {longest} of {len(eligible)} of them " \
+        f"to the end; the winner {winner.last_epoch}"
+
+
+def _lost(study: Study, standings: Sequence[Standing], winner: Standing, baseline: Trial | None) -> Found:
+    failed = sum(item.state == "failed" for item in standings)
+    unfinished = sum(item.status == "unfinished" for item in standings)
+    dead = sum(item.status in ("collapsed", "nonfinite", "aborted") for item in standings)
+    text = f"{failed} of {len(standings)} failed, {unfinished} did not finish, {dead} collapsed or diverged"
+    return "warning" if failed + unfinished > LOST * len(standings) else "ok", text
+
+
+def _predictable(study: Study, standings: Sequence[Standing], winner: Standing, baseline: Trial | None) -> Found:
+    """Leave-one-out: each value from its five nearest neighbours among the knobs."""
+    rows = [item for item in standings if item.value is not None][:2000]
+    columns = [column for knob in study.knobs
+               if (column := _column([item.params.get(knob) for item in rows])) is not None]
+    if len(rows) < 2 * ENOUGH or not columns:
+        return "not checked", f"needs {2 * ENOUGH} trials and a knob that varies"
+    knobs, values = np.stack(columns, axis=1), np.array([item.value for item in rows], dtype=float)
+    from sklearn.neighbors import KNeighborsRegressor
+
+    near = KNeighborsRegressor(NEIGHBOURS + 1).fit(knobs, values)
+    guesses = values[near.kneighbors(knobs, return_distance=False)[:, 1:]].mean(axis=1)
+    spread = float(((values - values.mean()) ** 2).sum())
+    told = 1 - float(((values - guesses) ** 2).sum()) / spread if spread > 0 else 0.0
+    return "ok" if told > PREDICTED else "warning", f"left out, a trial's value is told by its neighbours with R² " \
+        f"{number(told)}" + ("" if told > PREDICTED else ": noise, or the knobs do next to nothing here")
+
+
+def _stopping(study: Study, standings: Sequence[Standing], winner: Standing, baseline: Trial | None) -> Found:
+    """Replay: would stopping all but the best third at a fifth, or a third, of the budget have kept the winner?"""
+    curves = {trial.label: dict(points_of(trial, study.objective)) for trial in study.configs if trial.validated}
+    own = curves.get(winner.label, {})
+    budget = max((item.last_epoch for item in standings), default=0)
+    told = []
+    for part in (0.2, 1 / 3):
+        at = round(part * budget)
+        values = {label: curve[at] for label, curve in curves.items() if at in curve}
+        if at not in own or len(values) < ENOUGH:
+            continue
+        ahead = sum(value > own[at] if study.maximise else value < own[at] for value in values.values())
+        told.append((at, ahead + 1, len(values), ahead < len(values) / REDUCTION))
+    if not told:
+        return "not checked", f"needs {ENOUGH} trials with a value at one early epoch"
+    text = "; ".join(f"at epoch {at} the winner stood {place} of {of}, a cut to a third "
+                     f"{'keeps' if kept else 'loses'} it" for at, place, of, kept in told)
+    return "ok" if all(kept for *_, kept in told) else "warning", text
+
+
+def _seeds(study: Study, standings: Sequence[Standing], winner: Standing, baseline: Trial | None) -> Found:
+    known = len(winner.seeds.seeds) if winner.seeds else 1
+    fresh = len(winner.confirmed.seeds) if winner.confirmed else 0
+    if fresh >= 2:
+        return "ok", f"{count(fresh, 'fresh seed')} beside {count(known, 'training')} that it was chosen by"
+    return "warning", f"{count(known, 'training')} of the winner and no fresh seeds: the best of many looks better " \
+        "than it is"
+
+
+def _skill(study: Study, standings: Sequence[Standing], winner: Standing, baseline: Trial | None) -> Found:
+    pairs = [(item.value, item.skill) for item in standings if item.value is not None and item.skill is not None]
+    if len(pairs) < ENOUGH:
+        return "not checked", f"needs {ENOUGH} trials with an action skill"
+    told = finite(float(spearmanr([value for value, _ in pairs], [skill for _, skill in pairs]).statistic))
+    sign = 1 if study.maximise else -1
+    good = told is not None and sign * told > 0.3
+    return "ok" if good else "warning", f"rank correlation of {study.objective} with the action skill over " \
+        f"{count(len(pairs), 'trial')}: {number(told)}"
+
+
+def _number(value: Any) -> float | None:
+    return finite(value) if not isinstance(value, bool) else None
+
+
+def _column(values: Sequence[Any]) -> np.ndarray | None:
+    """A knob as a column between 0 and 1: numbers in their scale, names as their order; None where it does not vary."""
+    names = sorted({str(value) for value in values})
+    numbers = [_number(value) for value in values]
+    if len(names) < 2:
+        return None
+    column = np.array([float(names.index(str(value))) for value in values] if None in numbers else numbers, dtype=float)
+    if column.min() > 0 and column.max() / column.min() > 30:
+        column = np.log(column)
+    span = float(np.ptp(column))
+    return (column - column.min()) / span if span > 0 else None
+
+
+_CHECKS: dict[str, Callable[[Study, Sequence[Standing], Standing, Trial | None], Found]] = {
+    "Is the winner at an edge of the space?": _edge,
+    "Does it beat the baseline?": _gain,
+    "Does it beat the search's first draws?": _random,
+    "Is it told apart from the next?": _tie,
+    "Were all ranked after as much training?": _same_step,
+    "How many were lost?": _lost,
+    "Do the knobs tell the value?": _predictable,
+    "Would stopping early have kept the winner?": _stopping,
+    "More than one seed?": _seeds,
+    "Does the objective agree with the action skill?": _skill,
+}
+

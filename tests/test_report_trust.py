@@ -1,0 +1,179 @@
+"""Whether a search can be trusted, panels of a run, many trials on one page, and a report against its records."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from build_records import Planted, confirmed, write_sweep
+from typer.testing import CliRunner
+
+from analysis.commands import register
+from analysis.decision.trust import Check, examine_search
+from analysis.judge.ranking import rank
+from analysis.read.reading import read_study
+from analysis.report.panels import panel_chart, panels_of
+from analysis.report.render import MOST_ROWS, render_html, report_dict, table_rows
+from analysis.report.report import build_report
+from analysis.report.verify import verify
+from record.errors import AnswerIsNo, BadInput
+
+
+def many(count: int = 20) -> dict[str, Planted]:
+    """Trials whose control rises with the learning rate, the best at its upper end."""
+    return {f"t{number:04d}": Planted(control=0.2 + 0.02 * number, mse=0.03, params={
+        "learning_rate": 1e-4 * 10 ** (2 * number / count), "commitment_weight": 0.1 + 0.03 * (number * 7 % count)})
+        for number in range(1, count + 1)}
+
+
+def answers(folder: Path, baseline: str | None = None) -> dict[str, Check]:
+    study = read_study(folder)
+    trial = study.trial(baseline) if baseline else None
+    return {check.title: check for check in examine_search(study, rank(study), trial)}
+
+
+def test_each_check_says_ok_warning_or_that_it_was_not_checked(tmp_path: Path) -> None:
+    found = answers(write_sweep(tmp_path / "s", many()))
+    assert {title: check.answer for title, check in found.items()} == {
+        "Is the winner at an edge of the space?": "warning", "Does it beat the baseline?": "not checked",
+        "Does it beat the search's first draws?": "ok", "Is it told apart from the next?": "not checked",
+        "Were all ranked after as much training?": "ok", "How many were lost?": "ok",
+        "Do the knobs tell the value?": "ok", "Would stopping early have kept the winner?": "ok",
+        "More than one seed?": "warning", "Does the objective agree with the action skill?": "not checked"}
+    assert found["Is the winner at an edge of the space?"].evidence.startswith(
+        "learning_rate 0.0100 is at the upper end of what was tried")
+
+
+def test_a_baseline_that_is_better_is_a_warning(tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path / "s", {"t0001": Planted(control=0.3), "t0002": Planted(control=0.5)})
+    assert answers(folder, "t0001")["Does it beat the baseline?"].answer == "ok"
+    assert answers(folder, "t0002")["Does it beat the baseline?"].answer == "warning"
+
+
+def test_fresh_seeds_answer_the_question_of_seeds_and_ties(tmp_path: Path) -> None:
+    two = [confirmed("t0005", [0.45, 0.46, 0.47]), confirmed("t0001", [0.44, 0.45, 0.46])]
+    found = answers(write_sweep(tmp_path / "s", confirm=two))
+    assert found["More than one seed?"].answer == "ok"
+    assert found["Is it told apart from the next?"] == Check(
+        "Is it told apart from the next?", "warning", "1 config within its interval over seeds: t0001")
+
+
+def test_a_late_bloomer_would_have_been_cut(tmp_path: Path) -> None:
+    study = read_study(write_sweep(tmp_path / "s", many()))
+    late = study.trials[-1]
+    slow = tuple({**record, "val/objective": 0.0 if record["epoch"] < 5 else record["val/objective"]}
+                 for record in late.records)
+    study = replace(study, trials=(*study.trials[:-1], replace(late, records=slow)))
+    found = {check.title: check for check in examine_search(study, rank(study))}
+    assert found["Would stopping early have kept the winner?"].answer == "warning"
+    assert "a cut to a third loses it" in found["Would stopping early have kept the winner?"].evidence
+
+
+def test_importance_names_the_knob_that_matters_with_a_range(tmp_path: Path) -> None:
+    first = build_report(write_sweep(tmp_path / "s", many(30))).importance.shares[0]
+    assert first.knob == "learning_rate"
+    assert first.low is not None
+    assert first.high is not None
+    assert first.low <= first.share <= first.high or math.isclose(first.share, 1.0)
+
+
+GAIT = [{"epoch": epoch, "train/total_loss": 1 / epoch, "train/grad_norm_mean": 2.0, "train/is_improving": 1,
+         "train/batch_loss_cv": 0.2, "model/ema_diff": 0.01, "validation/gen_std": 0.8, "validation/knee_r_std": 0.4,
+         "validation/grf_vz_r_std": 200.0, "validation/knee_healthy": int(epoch >= 4),
+         "validation/grf_healthy": int(epoch >= 6), "loss_ratio/simple": 0.6, "loss_ratio/vel": 0.4}
+        for epoch in range(1, 21)]
+
+
+def gait(folder: Path, **changes: dict[str, Any]) -> list[str]:
+    folder.mkdir()
+    for name, change in {"well": {}, **changes}.items():
+        text = "".join(json.dumps({**row, **change}) + "\n" for row in GAIT)
+        (folder / f"{name}.jsonl").write_text(text)
+    return [str(path) for path in sorted(folder.iterdir())]
+
+
+def test_the_four_panels_of_a_run_with_their_thresholds(tmp_path: Path) -> None:
+    (trial,) = read_study(gait(tmp_path / "g")).trials
+    panels = {panel.title: panel for panel in panels_of(trial)}
+    assert list(panels) == ["Training health", "Validation quality", "Mode collapse", "Shares of the loss"]
+    assert dict(panels["Validation quality"].thresholds) == {"validation/knee_r_std": 0.1,
+                                                             "validation/grf_vz_r_std": 10}
+    assert [key for key, _ in panels["Validation quality"].bars] == ["validation/knee_healthy",
+                                                                     "validation/grf_healthy"]
+    assert [key for key, _ in panels["Shares of the loss"].stacked] == ["loss_ratio/simple", "loss_ratio/vel"]
+    assert 'class="threshold' in panel_chart(panels["Validation quality"])
+    assert panel_chart(panels["Shares of the loss"]).count("<polygon") == 2
+
+
+def test_a_sweep_of_gait_runs_is_compared_by_performance_stability_and_speed(tmp_path: Path) -> None:
+    sick = {"validation/knee_healthy": 0, "train/total_loss": 0.01}
+    report = build_report(gait(tmp_path / "g", sick=sick))
+    assert report.verdict.winner == "well.jsonl"
+    assert {item.label: item.status for item in report.standings}["sick.jsonl"] == "unsound"
+    rows = {row.title: [cell.text for cell in row.cells] for section in report.comparison.sections
+            for row in section.rows}
+    assert rows["Knee healthy at the end"] == ["1", "0"]
+    assert rows["Training loss, smallest"] == ["0.0500", "0.0100"]
+    assert rows["Epochs until the knee is healthy"] == ["4", "never"]
+    assert rows["Epochs until the ground-reaction force is healthy"] == ["6", "6"]
+    assert {"Training loss, slope", "Gradient norm, steadiness", "Distance to the averaged model, end"} <= set(rows)
+
+
+def test_stage_two_runs_are_chosen_by_their_f1(tmp_path: Path) -> None:
+    for name, f1 in (("a", 0.4), ("b", 0.6)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps({
+            "global_step/max_steps": f"{step}/30", "loss": 1.0 / step, "rollout/f1": 0.3,
+            **({"eval_rollout_f1": f1 + step / 100} if step % 10 == 0 else {})}) + "\n" for step in range(1, 31)))
+    report = build_report([str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl")])
+    assert (report.objective, report.verdict.winner) == ("eval_rollout_f1", "b.jsonl")
+    assert report.standings[0].value == pytest.approx(0.9)
+
+
+def test_many_trials_are_rows_that_the_page_makes_and_a_band_in_the_charts(tmp_path: Path) -> None:
+    report = build_report(write_sweep(tmp_path / "s", {name: replace(trial, end="stopped", epochs=6, reason={
+        "rule": "asha", "sentence": "cut"}) for name, trial in many(MOST_ROWS + 20).items()}))
+    page = render_html(report)
+    assert page.count('<th scope="row">t0') == 2 * MOST_ROWS
+    assert len(table_rows(report)) == MOST_ROWS + 20
+    assert report.curves[0].band
+    assert len(report.curves[0].courses) <= 40
+    assert len(report_dict(report)["standings"]) == MOST_ROWS + 20
+    assert len(page) < 1_500_000
+
+
+def test_a_report_is_verified_against_its_records(tmp_path: Path) -> None:
+    app = _app()
+    folder, target = write_sweep(tmp_path / "s"), tmp_path / "out.json"
+    assert CliRunner().invoke(app, ["report", str(folder), "-o", str(target)]).exit_code == 0
+    same = CliRunner().invoke(app, ["report", "--verify", str(target)])
+    assert same.exit_code == 0
+    assert "values are what its records say" in same.output
+    metrics = folder / "trials" / "t0005" / "metrics.jsonl"
+    metrics.write_text(metrics.read_text().replace('"val/mse_loss":0.013', '"val/mse_loss":0.5').replace(
+        '"val/mse_loss": 0.013', '"val/mse_loss": 0.5'))
+    changed, _ = verify(target)
+    assert any(item.where == "standings[0].mse" and item.now == "0.5" for item in changed)
+    told = CliRunner().invoke(app, ["report", "--verify", str(target)])
+    assert isinstance(told.exception, AnswerIsNo)
+    assert "changed since it was made" in str(told.exception)
+
+
+def test_what_is_no_report_cannot_be_verified(tmp_path: Path) -> None:
+    for text, message in (("{", "is no JSON"), ("{}", "does not say what it was made from")):
+        (tmp_path / "x.json").write_text(text)
+        with pytest.raises(BadInput, match=message):
+            verify(tmp_path / "x.json")
+    with pytest.raises(BadInput, match="no such file"):
+        verify(tmp_path / "absent.json")
+
+
+def _app() -> Any:
+    import typer
+
+    app = typer.Typer()
+    register(app)
+    return app
