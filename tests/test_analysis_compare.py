@@ -199,9 +199,9 @@ def test_importance_finds_the_knob_that_matters(tmp_path: Path) -> None:
     study = read_study(write_sweep(tmp_path / "s", trials))
     first, second = importance(study, rank(study)), importance(study, rank(study))
     assert first == second
-    assert first.shares[0][0] == "commitment_weight"
-    assert first.shares[0][1] > 0.8
-    assert sum(part for _, part in first.shares) == pytest.approx(1)
+    assert first.shares[0].knob == "commitment_weight"
+    assert first.shares[0].share > 0.8
+    assert sum(item.share for item in first.shares) == pytest.approx(1)
     assert first.note.endswith("have one value: quantizer, ema_decay.")
     assert "not what causes what" in first.note
 
@@ -212,8 +212,8 @@ def test_importance_takes_values_that_are_lists(tmp_path: Path) -> None:
                        normalize_codes=n < 4).path for n in range(8)]
     study = read_study(paths)
     found = importance(study, rank(study))
-    assert {knob for knob, _ in found.shares} == {"val_at_tflops", "normalize_codes"}
-    assert found.shares[0][0] == "normalize_codes"
+    assert {item.knob for item in found.shares} == {"val_at_tflops", "normalize_codes"}
+    assert found.shares[0].knob == "normalize_codes"
 
 
 def test_a_trial_without_any_record_is_no_obstacle(tmp_path: Path) -> None:

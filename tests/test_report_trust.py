@@ -13,7 +13,7 @@ from build_records import Planted, confirmed, write_sweep
 from typer.testing import CliRunner
 
 from analysis.commands import register
-from analysis.decision.trust import Check, examine_search
+from analysis.decision.trust import Doubt, examine_search
 from analysis.judge.ranking import rank
 from analysis.read.reading import read_study
 from analysis.report.panels import panel_chart, panels_of
@@ -30,7 +30,7 @@ def many(count: int = 20) -> dict[str, Planted]:
         for number in range(1, count + 1)}
 
 
-def answers(folder: Path, baseline: str | None = None) -> dict[str, Check]:
+def answers(folder: Path, baseline: str | None = None) -> dict[str, Doubt]:
     study = read_study(folder)
     trial = study.trial(baseline) if baseline else None
     return {check.title: check for check in examine_search(study, rank(study), trial)}
@@ -58,7 +58,7 @@ def test_fresh_seeds_answer_the_question_of_seeds_and_ties(tmp_path: Path) -> No
     two = [confirmed("t0005", [0.45, 0.46, 0.47]), confirmed("t0001", [0.44, 0.45, 0.46])]
     found = answers(write_sweep(tmp_path / "s", confirm=two))
     assert found["More than one seed?"].answer == "ok"
-    assert found["Is it told apart from the next?"] == Check(
+    assert found["Is it told apart from the next?"] == Doubt(
         "Is it told apart from the next?", "warning", "1 config within its interval over seeds: t0001")
 
 

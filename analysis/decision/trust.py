@@ -28,7 +28,7 @@ REDUCTION = 3
 
 
 @dataclass(frozen=True)
-class Check:
+class Doubt:
     """One question about the search and its answer."""
 
     title: str
@@ -36,12 +36,12 @@ class Check:
     evidence: str
 
 
-def examine_search(study: Study, standings: tuple[Standing, ...], baseline: Trial | None = None) -> tuple[Check, ...]:
+def examine_search(study: Study, standings: tuple[Standing, ...], baseline: Trial | None = None) -> tuple[Doubt, ...]:
     """Every check, in a fixed order; empty where nothing may win."""
     winner = next((item for item in standings if item.eligible), None)
     if winner is None:
         return ()
-    return tuple(Check(title, *check(study, standings, winner, baseline)) for title, check in _CHECKS.items())
+    return tuple(Doubt(title, *check(study, standings, winner, baseline)) for title, check in _CHECKS.items())
 
 
 Found = tuple[Answer, str]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from analysis.decision.decide import Decision, conclude
-from analysis.decision.trust import Check, examine_search
+from analysis.decision.trust import Doubt, examine_search
 from analysis.judge.importance import Importance, importance
 from analysis.judge.judging import judge
 from analysis.judge.ledger import Assessment, Compute, Stop, assess, compute_ledger, stop_ledger
@@ -114,7 +114,7 @@ class Report:
     panels: tuple[RunPanel, ...] = ()
     sources: tuple[str, ...] = ()
     asked: dict[str, str | None] = field(default_factory=dict)
-    trust: tuple[Check, ...] = ()
+    trust: tuple[Doubt, ...] = ()
 
     @property
     def winner(self) -> Standing | None:
@@ -239,7 +239,8 @@ def _band(trials: Sequence[Trial], key: str) -> tuple[tuple[float, float, float,
             at.setdefault(float(epoch), []).append(value)
     thick = [epoch for epoch in sorted(at) if len(at[epoch]) >= 5]
     kept = thick[:: max(1, len(thick) // 100)]
-    return tuple((epoch, *(float(part) for part in np.percentile(at[epoch], (5, 50, 95)))) for epoch in kept)
+    found = ((epoch, np.percentile(at[epoch], (5, 50, 95)).tolist()) for epoch in kept)
+    return tuple((epoch, low, middle, high) for epoch, (low, middle, high) in found)
 
 
 HISTOGRAM = "val/codebook_histogram"

@@ -17,7 +17,7 @@ SAME = 1e-9  # relative: the last digits of a sum may depend on the machine
 
 
 @dataclass(frozen=True)
-class Difference:
+class Changed:
     """One value that is no longer what the report says."""
 
     where: str
@@ -30,7 +30,7 @@ class Difference:
         return f"{self.where}: the report says {self.said}, the records say {self.now}"
 
 
-def verify(path: Path) -> tuple[list[Difference], int]:
+def verify(path: Path) -> tuple[list[Changed], int]:
     """What changed, and how many values were compared.
 
     Raises:
@@ -59,19 +59,19 @@ def _read(path: Path) -> dict[str, Any]:
     return told
 
 
-def _differences(where: str, said: Any, now: Any, counted: list[int]) -> Iterator[Difference]:
+def _differences(where: str, said: Any, now: Any, counted: list[int]) -> Iterator[Changed]:
     if isinstance(said, dict) and isinstance(now, dict):
         for key in dict.fromkeys([*said, *now]):
             yield from _differences(f"{where}.{key}", said.get(key), now.get(key), counted)
     elif isinstance(said, list) and isinstance(now, list):
         if len(said) != len(now):
-            yield Difference(where, f"{len(said)} entries", f"{len(now)}")
+            yield Changed(where, f"{len(said)} entries", f"{len(now)}")
         for place, (one, other) in enumerate(zip(said, now, strict=False)):
             yield from _differences(f"{where}[{place}]", one, other, counted)
     else:
         counted[0] += 1
         if not _same(said, now):
-            yield Difference(where, repr(said)[:80], repr(now)[:80])
+            yield Changed(where, repr(said)[:80], repr(now)[:80])
 
 
 def _same(said: Any, now: Any) -> bool:
