@@ -1,6 +1,6 @@
 """Deception: on curves where collapsed configs show the highest raw DSNR, who is picked?
 
-    python benchmarks/bench_deception.py [--seeds 20] [--real DATA_DIR]
+    python benchmarks/bench_deception.py [--table deception] [--seeds 20] [--real DATA_DIR]
 
 Beside the product's own searcher, scheduler and ranking stands stock Ray Tune with OptunaSearch and ASHA on raw
 DSNR, over the same recorded curves with the same budget.
@@ -91,11 +91,12 @@ def real(table: Table, data_dir: str, seed: int) -> dict[str, Any]:
 def main() -> None:
     """Print one JSON document."""
     parser = argparse.ArgumentParser()
+    parser.add_argument("--table", default="deception", help="a table of benchmarks/data")
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--real", metavar="DATA_DIR", help="also train 3 seeds for real, on the table's latents")
     arguments = parser.parse_args()
     seeds = arguments.seeds
-    table = Table("deception")
+    table = Table(arguments.table)
     known = facts(table)
     found: dict[str, Any] = {"table": known}
     for name, make in {"ours": lambda seed: Ours(table, seed, **default(table)),
