@@ -44,6 +44,8 @@ def train(
     overfit: Annotated[bool, typer.Option("--overfit", help="Only check that the model can learn one batch by heart; "
                                           "writes nothing.")] = False,
     steps: Annotated[int, typer.Option(min=1, help="Most optimizer steps of --overfit.")] = 2000,
+    strict: Annotated[bool, typer.Option("--strict", help="Refuse a production YAML whose data, values or software are "
+                                         "not those of its promotion; default: say so and train.")] = False,
 ) -> None:
     """Train one model. The same command again resumes."""
     from lam import config
@@ -54,7 +56,7 @@ def train(
     if overfit:
         console.show_overfit(asked, steps)
         return
-    console.show_training(asked, run_dir or Path("runs") / config_file.stem)
+    console.show_training(asked, run_dir or Path("runs") / config_file.stem, config_file, strict)
 
 
 def evaluate(

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, cast
 
 from lam import codebook
 from lam import config as config_module
-from lam.config import CHANGES_NO_RESULT, RunConfig
+from lam.config import CHANGES_NO_RESULT, RESUMABLE, RunConfig
 from lam.metrics import NEEDS, TABLE, with_tflops
 from record.run import RunFolder
 from record.workload.knobs import KnobRule, Onset, Reach, Size
@@ -104,6 +104,7 @@ class LatentActions(Workload):
         **dict.fromkeys(_CHANGES_WHAT_IS_MEASURED, "it changes what is measured, so trials could not be compared"),
     }
     no_result = frozenset(CHANGES_NO_RESULT)
+    resumable = frozenset(RESUMABLE)
     aside = frozenset(("data_dir", "manifest_path", "threads", "device", "cache", "keep", "checkpoint_every",
                        "sample_count", "eval_batch_size", "val_at_tflops", "seed", "tracking"))
     path_knobs = ("data_dir", "manifest_path", "init_from")

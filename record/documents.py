@@ -55,6 +55,7 @@ class Document(Section):
         return {"schema": SCHEMA, **plain}
 
 
+PRODUCTION_FILE = "production.yaml"  # in a run's folder: a copy of the production YAML that configured it
 DEFAULT_WORKLOAD = "lam"  # what records mean that name none
 
 
@@ -188,6 +189,8 @@ class Provenance(Section):
     reason: str = Field(description="why this one")
     promoted_at: str = Field(description="ISO")
     config_fingerprint: str = Field(description="of the production config")
+    comparable_fingerprint: str | None = Field(
+        None, description="of its values but those that make no other run, such as more epochs or another device")
     trial_config_fingerprint: str | None = Field(None, description="of the trial's own config")
     trial_threads: Int | None = Field(None, description="what the trial ran with; the last digits depend on it")
     data_fingerprint: str | None = Field(None, description="of the data")

@@ -16,7 +16,8 @@ from record import documents, files, yamlio
 from record.errors import BadInput
 
 LAST_STATE = "last.pt"
-_WORKERS_OWN = ("output.log", ".writer", ".config.yaml.*.tmp", ".run.json.*.tmp")
+_WORKERS_OWN = (documents.PRODUCTION_FILE, ".production.yaml.*.tmp", "output.log", ".writer",
+                ".config.yaml.*.tmp", ".run.json.*.tmp")
 ELSEWHERE = "name a new or empty folder"
 
 

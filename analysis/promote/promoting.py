@@ -294,7 +294,8 @@ def _provenance(found: Candidate, config: Settings, moment: str, weights: dict[s
     return documents.Provenance(
         **named,
         sweep=study.name, sweep_folder=str(study.sources[0]), trial=trial.id, reason=found.reason, promoted_at=moment,
-        config_fingerprint=config.fingerprint(), trial_config_fingerprint=known.get("config_fingerprint"),
+        config_fingerprint=config.fingerprint(), comparable_fingerprint=config.comparable(study.workload.resumable),
+        trial_config_fingerprint=known.get("config_fingerprint"),
         trial_threads=trial.config.get("threads"), data_fingerprint=known.get("data_fingerprint"),
         git_commit=known.get("git_commit"),
         versions={**known.get("versions", {}), "lamsweep_promote": provenance.lamsweep()},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,12 @@ from lam.config import of_run as config_of_run
 from lam.data import windows as data
 from lam.evaluation import measure, probe
 from lam.model.lam import LatentActionModel
-from lam.training import checkpoints, loop
+from lam.training import checkpoints, identity, loop
 from lam.training.devices import choose_device
-from record import files
+from record import files, yamlio
+from record.documents import PRODUCTION_FILE
 from record.errors import AnswerIsNo, BadInput
+from record.health import engine, production, profile
 from record.progress import Screen
 from record.run import RunFolder
 from record.text import printable, seen, share
@@ -33,14 +36,19 @@ COLUMNS = (
 WIDTH = 10
 
 
-def show_training(config: RunConfig, run_dir: Path) -> None:
+def show_training(config: RunConfig, run_dir: Path, file: Path | None = None, strict: bool = False) -> None:
     """Train with a line an epoch; the last lines say what was reached and where it is.
 
+    Args:
+        file: the YAML; where promotion wrote it, its alerts, aborts and expected ranges go with the run.
+        strict: refuse one whose data, values or software are not those of its promotion.
+
     Raises:
-        AnswerIsNo: the run diverged, or a health rule aborted it.
+        AnswerIsNo: the run diverged, a health rule aborted it, or `strict` refuses it.
     """
     folder = RunFolder(run_dir)
     folder.check_free(config.mapping())
+    _take_production(config, folder, file, strict)
     done = len(folder.metrics()) if folder.exists() else 0
     if done:
         print(f"resuming {run_dir} after epoch {done}")
@@ -53,6 +61,34 @@ def show_training(config: RunConfig, run_dir: Path) -> None:
         print(" ".join(_cell(record, key, form).rjust(WIDTH) for _, key, form in COLUMNS), f"  {state}", flush=True)
         _print_health(folder, record["epoch"])
     _conclude(folder)
+
+
+def _take_production(config: RunConfig, folder: RunFolder, file: Path | None, strict: bool) -> None:
+    """Say in what a promoted config's run would differ from its promotion, and keep a copy of the YAML with the run."""
+    promoted = yamlio.load_mapping(file).get("provenance") if file else None
+    if file is None or not isinstance(promoted, dict):
+        return
+    production.of_yaml(file)
+    found = [printable(text) for text in identity.differences(promoted, config)]
+    if found and strict:
+        raise AnswerIsNo(f"{file} is not trained: {'; '.join(found)}. Without --strict it is, with this as a warning")
+    for text in found:
+        print(f"warning: {text}", file=sys.stderr, flush=True)
+    files.write_text(folder.path / PRODUCTION_FILE, file.read_text(encoding="utf-8"))
+
+
+def _print_verdict(folder: RunFolder) -> None:
+    """How a production run went, against what was expected of it."""
+    watched = production.beside(folder.path)
+    if watched is None:
+        return
+    rows = [watched.placed(record) for record in folder.metrics()]
+    known = profile.load(config_of_run(folder).health.profile).model_copy(
+        update={"rules": watched.rules(), "diagnoses": []})
+    judged, states = engine.judge_records(rows, known, {}), watched.standing(rows)
+    print(f"verdict: {production.verdict(judged.severity, states)}")
+    for text in [*(f"{item.severity}: {item.sentence}" for item in judged.findings), *states]:
+        print(printable(f"  {text}"))
 
 
 def _print_health(folder: RunFolder, epoch: int) -> None:
@@ -88,6 +124,7 @@ def _cell(record: dict[str, Any], key: str, form: str) -> str:
 
 def _conclude(folder: RunFolder) -> None:
     known = folder.identity()
+    _print_verdict(folder)
     if known["state"] == "failed":
         raise AnswerIsNo(f"{folder.path}: {known['reason']}")
     scored = [record for record in folder.metrics() if record.get("val/objective") is not None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -33,6 +34,28 @@ def identify(config: RunConfig, folder: RunFolder, model: nn.Module, train_set: 
         "num_train_trials": len(train_set.files),
         "data_stats": train_set.scale.metrics(),
     }
+
+
+def differences(promoted: Mapping[str, Any], config: RunConfig) -> list[str]:
+    """In what a run would differ from what was promoted: its data, its software, its values; a sentence each.
+
+    More epochs, another device, threads and a moved folder of equal data make no other run.
+
+    Args:
+        promoted: the section `provenance` of the production YAML.
+    """
+    found, data_now = [], data.data_fingerprint(config)
+    if promoted.get("data_fingerprint") not in (None, data_now):
+        found.append(f"the data are not those of the promotion (fingerprint {promoted['data_fingerprint']}, now "
+                     f"{data_now}): {config.data_dir}")
+    values, values_now = promoted.get("comparable_fingerprint"), config.comparable(RESUMABLE)
+    if values not in (None, values_now):
+        found.append(f"a value is not as it was promoted (fingerprint {values}, now {values_now}); 'lam promotions "
+                     "list FILE' names what was edited")
+    now = provenance.versions()
+    found += [f"{name} was {version}, now {now[name]}" for name, version in (promoted.get("versions") or {}).items()
+              if name in now and now[name] != version]
+    return found
 
 
 def refuse_other_data(folder: RunFolder, config: RunConfig, checked: Checked | None = None) -> None:

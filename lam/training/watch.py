@@ -12,7 +12,7 @@ from typing import Any
 from lam.codebook import settling_steps
 from lam.config import RunConfig
 from record import files
-from record.health import columns, engine, facts, profile
+from record.health import columns, engine, facts, production, profile
 from record.health.engine import Finding, Judgement
 from record.run import RunFolder
 
@@ -26,7 +26,9 @@ class Watch:
 
     def __init__(self, config: RunConfig, folder: RunFolder, steps_per_epoch: int) -> None:
         self.config, self.folder = config, folder
-        self.profile = profile.load(config.health.profile)
+        self.production = production.beside(folder.path)
+        known = profile.load(config.health.profile)
+        self.profile = self.production.added(known) if self.production else known
         values = config.mapping()
         self._facts = facts.of_config(values, steps_per_epoch, settling_steps(values))
         self._records: list[dict[str, Any]] | None = None
@@ -38,7 +40,8 @@ class Watch:
             self._records = self.folder.metrics()
         else:
             self._records.append(files.jsonable(record))
-        table = columns.of_records(self._records, self._facts)
+        rows = [self.production.placed(each) for each in self._records] if self.production else self._records
+        table = columns.of_records(rows, self._facts)
         events = engine.events(table, self.profile)
         if len(events) != self._written:
             self.folder.write_health([asdict(event) for event in events])

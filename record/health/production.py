@@ -15,12 +15,12 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from record import yamlio
+from record.documents import PRODUCTION_FILE
 from record.errors import BadInput
 from record.files import as_number
 from record.health.profile import Profile, Rule
 from record.schema import Strict, build
 
-FILE = "production.yaml"  # in the folder of a run that a production YAML configured
 BAND = "band/"
 OUTSIDE = 2  # validations in a row outside a range before it is told: of 20 one is by chance
 REMEDY = "The promoted trial did better: look at what differs from it (data, config, seed) before this run is used."
@@ -153,7 +153,8 @@ def of_mapping(values: Mapping[str, Any], source: str | Path) -> Production:
 
 def beside(folder: Path) -> Production | None:
     """What a run folder's own copy of its production YAML watches; None where it has none."""
-    return of_yaml(folder / FILE) if (folder / FILE).exists() else None
+    file = folder / PRODUCTION_FILE
+    return of_yaml(file) if file.exists() else None
 
 
 def verdict(severity: str, states: Sequence[str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -99,6 +99,12 @@ class Settings(Strict):
     def identity(self) -> dict[str, Any]:
         """The values that tell this config from another, but for where its records are copied to."""
         return {key: value for key, value in self.mapping().items() if key != "tracking"}
+
+    def comparable(self, aside: Iterable[str]) -> str:
+        """Twelve hex digits of the values without those keys: what makes this no other run than one with others."""
+        left_out = set(aside)
+        kept = {key: value for key, value in self.identity().items() if key not in left_out}
+        return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
 
     def fingerprint(self) -> str:
         """Twelve hex digits of `identity`."""

@@ -48,6 +48,7 @@ class Workload(ABC):
             each epoch, is durable up to it, and goes on where the folder's records end.
         fixed: config keys that a sweep may not vary, and why.
         no_result: config keys that change how a training is computed and kept, and no number.
+        resumable: config keys that may change while a run goes on: with other values it is no other run.
         aside: config keys in which two trainings may differ whose results compare.
         path_knobs: config keys whose values are paths.
         shown: metrics that a sweep's journal keeps of each result.
@@ -66,6 +67,7 @@ class Workload(ABC):
     train: str
     fixed: ClassVar[Mapping[str, str]] = {}
     no_result: frozenset[str] = frozenset()
+    resumable: frozenset[str] = frozenset()
     aside: frozenset[str] = frozenset()
     path_knobs: tuple[str, ...] = ()
     shown: tuple[str, ...] = ()
