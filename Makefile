@@ -12,7 +12,7 @@ CORES := Haswell Haswell $(if $(shell grep -m 1 -o avx512f /proc/cpuinfo),Skylak
 PARALLEL := -n 2 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long test-fast test-fuzz numeric check house format docs bench clean
+.PHONY: help setup demo test test-long test-cluster test-fast test-fuzz numeric check house format docs bench clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -38,6 +38,9 @@ test: $(READY) ## The tests, a few minutes; those that train for minutes are in 
 
 test-long: $(READY) ## The tests that take minutes: healthy runs, kills of a sweep, a journal on a server, a full memory
 	$(BIN)/python -m pytest -m long $(PARALLEL)
+
+test-cluster: $(READY) ## The tests on several Ray nodes of this machine: nodes that die, drain, join, or lack something
+	$(BIN)/python -m pytest tests/test_cluster.py
 
 test-fast: $(READY) ## The tests that take less than five seconds each
 	$(BIN)/python -m pytest -m 'not slow and not long' $(PARALLEL)

@@ -25,7 +25,7 @@ from sweeps.journal.state import SweepState
 from sweeps.scheduling import scheduler
 from sweeps.search import searcher
 from sweeps.spec.spec import SweepSpec
-from sweeps.workers.driver import result_event
+from sweeps.workers.entries import result_event
 
 WORKERS = 4
 

@@ -44,7 +44,7 @@ class OneJob:
     def next(self) -> Any | Literal["finished"]:
         return self._jobs.pop() if self._jobs else "finished"
 
-    def started(self, job_id: str) -> None: ...
+    def started(self, job_id: str, node: str = "") -> None: ...
 
     def record(self, job_id: str, record: dict[str, Any]) -> bool:
         self.records += 1

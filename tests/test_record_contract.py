@@ -28,14 +28,16 @@ from record.journal import events, journals
 from record.run import RunFolder
 from sweeps.journal import folders
 from sweeps.journal.journal import Journal
-from sweeps.workers.driver import SweepDriver, session_event
+from sweeps.workers.driver import SweepDriver
 from sweeps.workers.engine import Job
+from sweeps.workers.entries import session_event
 
 BEFORE = Path(__file__).parent / "records_before" / "before"
 SCHEMAS = {name.split(".")[0]: json.loads(text) for name, text in records_page.schemas().items()}
 WHEN = datetime(2030, 1, 1, tzinfo=UTC)
 WHY = events.Reason(rule="asha", sentence="cut", epochs_saved=3, rung=2, value=None, cutoff=0.5, peers=4)
 DRIVER = {"name": "demo", "pid": 1, "host": "here", "budget": {"trials": 6, "hours": 0.5}}
+MACHINE: dict[str, Any] = {"node": "0a1b", "host": "worker-1"}
 ONE_OF_EACH = [
     events.SweepStarted(**DRIVER), events.SweepResumed(**DRIVER),
     events.WarmStarted(source="other/t0001", params={"a": 1}, state="completed", epoch=9, objective=0.5,
@@ -47,6 +49,9 @@ ONE_OF_EACH = [
     *(kind(trial="t0001", epoch=1, reason=WHY) for kind in (events.Stopped, events.Paused, events.Failed)),
     events.Completed(trial="t0001", epoch=1, objective=None), events.TrialInterrupted(trial="t0001", epoch=0),
     events.SweepFinished(reason="budget spent"), events.SweepInterrupted(reason="signal 2"),
+    events.SweepHalted(reason="the disk is full"), events.Waiting(reason="2 trials wait"),
+    events.MachineJoined(**MACHINE, fits=2), events.MachineLeftOut(**MACHINE, reason="has no data"),
+    events.MachineDraining(**MACHINE, deadline="2026-01-01T00:00:00+00:00"), events.MachineLost(**MACHINE),
 ]
 
 

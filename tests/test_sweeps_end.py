@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import walks
 from rich.console import Console
 
 from record import health, yamlio
@@ -133,7 +134,7 @@ def test_a_trial_that_ended_collapsed_counts_in_the_rungs_whatever_its_journal_c
         play(journal, "t0001", [(1, 0.2, "live"), (2, -0.5, "collapsed")])
         journal.append(Stopped(trial="t0001", epoch=2, reason={"rule": rule, "sentence": "gone"}))
         trial = journal.state.trials["t0001"]
-    assert scheduler.rung_value(trial, sweep.spec.asha, 3, 1, maximise=True) == float("-inf")
+    assert walks.rung_value(trial, sweep.spec.asha, 3, 1, maximise=True) == float("-inf")
 
 
 def test_a_trial_that_a_health_rule_ended_keeps_the_rule_and_its_sentence(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import walks
 
 from lam.config import RunConfig
 from lam.training import loop
@@ -100,8 +101,8 @@ def test_a_trial_lost_at_a_rung_is_no_arrival_at_the_next(tmp_path: Path) -> Non
             add(journal, trial, [(epoch, 1.0, 0.5) for epoch in epochs])
             journal.append(Stopped(trial=trial, epoch=epochs[-1], reason={"rule": "collapse", "sentence": "gone"}))
         lost = list(journal.state.trials.values())
-    assert [scheduler.rung_value(trial, asha, 9.0, 3.0, True) for trial in lost] == [None, None, rungs.NEVER, None]
-    assert scheduler.rung_value(lost[3], asha, 3.0, 0.0, True) == rungs.NEVER, "lost on the way to the first rung"
+    assert [walks.rung_value(trial, asha, 9.0, 3.0, True) for trial in lost] == [None, None, rungs.NEVER, None]
+    assert walks.rung_value(lost[3], asha, 3.0, 0.0, True) == rungs.NEVER, "lost on the way to the first rung"
 
 
 def test_on_the_tflop_axis_the_grace_of_collapse_counts_what_can_be_trained(tmp_path: Path) -> None:

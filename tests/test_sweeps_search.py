@@ -24,7 +24,7 @@ from sweeps.spec.load import load
 from sweeps.spec.sections import Cmaes, Search
 from sweeps.spec.space import Knob
 from sweeps.spec.spec import Sweep
-from sweeps.workers.driver import result_event
+from sweeps.workers.entries import result_event
 
 BASE = {"quantizer": "ema", "weight_decay": 0.01}
 

@@ -150,7 +150,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
                                                         "brackets": 10}}},
      r"scheduler.asha.brackets: got 10, and only the first 2 have a rung before 9; ask for at most 2"),
     ("GPU hours without a GPU", {"budget": {"gpu_hours": 3}},
-     r"sweep.yaml:budget.gpu_hours: got 3 alone, which is never spent, since resources.gpu is 0; set resources.gpu"),
+     r"sweep.yaml:budget.gpu_hours: got 3 alone, which is never spent, since resources.gpu is auto; set resources.gpu"),
     ("a million values for gp", {"search": "gp", **with_knob("warmup_steps", {"int": [0, 2000000]})},
      r"space.warmup_steps: has 2,000,001 values, with search gp at most 1,000,000 are dealt with; take a larger step"),
     ("a million steps for gp", {"search": "gp", **with_knob("weight_decay", {"uniform": [0, 1], "step": 1e-7})},
@@ -189,7 +189,7 @@ def test_what_is_allowed_and_probably_not_meant_is_a_warning(tmp_path: Path) -> 
 def test_gpu_hours_beside_another_limit_are_a_warning(tmp_path: Path) -> None:
     sweep = load(write(tmp_path, budget={"gpu_hours": 3, "trials": 9}))
     assert checks.warnings(sweep) == [f"{tmp_path}/sweep.yaml:budget.gpu_hours: is never spent, since resources.gpu is "
-                                      "0; the sweep ends by another part of its budget"]
+                                      "auto; the sweep ends by another part of its budget"]
     assert checks.warnings(load(write(tmp_path, budget={"gpu_hours": 3}, resources={"gpu": 0.5}))) == []
 
 

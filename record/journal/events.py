@@ -37,8 +37,8 @@ class Reason(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow")
 
     rule: str = Field(description="asha, median, budget, nonfinite, raised, out_of_memory, process_lost, "
-                      "hung, ended_early, invalid_config, codebook_collapsed (`collapse` in older journals), or the "
-                      "health rule that aborted the run")
+                      "person, hung, ended_early, invalid_config, codebook_collapsed (`collapse` in older journals), "
+                      "or the health rule that aborted the run")
     sentence: str = Field(description="the reason in words")
     epochs_saved: Int = Field(0, description="epochs that its budget would still have given it")
     rung: Int | float | None = Field(None, description="where it was judged: epochs, or TFLOP")
@@ -113,6 +113,54 @@ class SweepInterrupted(JournalEvent):
     reason: str = Field(description="which signal")
 
 
+class SweepHalted(JournalEvent):
+    """The session ended although there is work left; the same command goes on."""
+
+    event: Literal["sweep_halted"] = "sweep_halted"
+    reason: str = Field(description="what refused it, in words")
+
+
+class MachineEvent(JournalEvent):
+    """Something happened to a machine of the cluster."""
+
+    node: str = Field(description="Ray's id of it")
+    host: str = Field(description="its name")
+
+
+class MachineJoined(MachineEvent):
+    """A machine may take trials: it sees what they need."""
+
+    event: Literal["machine_joined"] = "machine_joined"
+    fits: Int = Field(description="trials that it holds at a time")
+
+
+class MachineLeftOut(MachineEvent):
+    """No trial is placed on a machine any more: it refused one, or does not see what trials need."""
+
+    event: Literal["machine_left_out"] = "machine_left_out"
+    reason: str = Field(description="why, in words")
+
+
+class MachineDraining(MachineEvent):
+    """A machine is about to go away; its trials leave it after their running epoch."""
+
+    event: Literal["machine_draining"] = "machine_draining"
+    deadline: str | None = Field(None, description="when it goes, ISO; absent where nobody says")
+
+
+class MachineLost(MachineEvent):
+    """A machine went away."""
+
+    event: Literal["machine_lost"] = "machine_lost"
+
+
+class Waiting(JournalEvent):
+    """Trials have been waiting for a place for a while."""
+
+    event: Literal["waiting"] = "waiting"
+    reason: str = Field(description="for what, and what there is")
+
+
 class TrialEvent(JournalEvent):
     """Something happened to a trial."""
 
@@ -160,7 +208,7 @@ class WarmStarted(Measured, _Taken):
 
 
 class Suggested(Change):
-    """The searcher made a new trial."""
+    """The searcher, or a person, made a new trial."""
 
     event: Literal["suggested"] = "suggested"
     params: dict[str, Plain] = Field(description="{knob: value}, what the sampler chose; inactive conditional knobs "
@@ -168,6 +216,7 @@ class Suggested(Change):
     attrs: dict[str, Any] = Field({}, description="where the sampler keeps something")
     seed: Int | None = Field(None, description="where a config is trained several times")
     repeats: TrialId | None = Field(None, description="id of the first training of its config, on all but that one")
+    reason: Reason | None = Field(None, description="where a person asked for it: rule person")
 
 
 class Started(Change):
@@ -187,6 +236,7 @@ class TrialInterrupted(Change):
 
     event: Literal["interrupted"] = "interrupted"
     epoch: Int = Field(description="its last validated epoch, 0 before the first")
+    because: str = Field("", description="what its machine did, where that is the reason")
 
 
 class Completed(Change):
@@ -227,7 +277,8 @@ class Unknown(JournalEvent):
 
 
 Known = (SweepStarted | SweepResumed | WarmStarted | Suggested | Started | Result | Stopped | Paused | Completed
-         | Failed | TrialInterrupted | SweepFinished | SweepInterrupted)
+         | Failed | TrialInterrupted | SweepFinished | SweepInterrupted | SweepHalted
+         | MachineJoined | MachineLeftOut | MachineDraining | MachineLost | Waiting)
 KINDS: dict[str, type[JournalEvent]] = {kind.model_fields["event"].default: kind for kind in get_args(Known)}
 _READER: TypeAdapter[Any] = TypeAdapter(Annotated[Known, Field(discriminator="event")])
 

@@ -1,4 +1,4 @@
-"""`lam sweep ...`: launch, plan, status, explain, extend, confirm, replay, optuna.
+"""`lam sweep ...`: launch, plan, status, explain, extend, confirm, replay, optuna, stop, enqueue; submit, logs.
 
 Each command imports what it needs itself, so that `lam` answers before torch, optuna or ray is loaded.
 """
@@ -16,6 +16,7 @@ import typer
 Folder = Annotated[Path, typer.Argument(help="Folder of a sweep, for example runs/vq.")]
 SpecFile = Annotated[Path, typer.Argument(help="The sweep's YAML.")]
 Address = Annotated[str | None, typer.Option(help="A Ray cluster's address; default: a Ray of its own.")]
+Dashboard = Annotated[str, typer.Option(help="The cluster's dashboard, for example http://127.0.0.1:8265.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Show only the result.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 
@@ -31,6 +32,10 @@ def register(app: typer.Typer) -> None:
     sweep.command("confirm")(confirm)
     sweep.command("replay")(replay)
     sweep.command("optuna")(optuna)
+    sweep.command("submit")(submit)
+    sweep.command("logs")(logs)
+    sweep.command("stop")(stop)
+    sweep.command("enqueue")(enqueue)
     app.add_typer(sweep, name="sweep")
     app.command("doctor")(doctor)
 
@@ -204,6 +209,96 @@ def doctor(
     failed = sum(check.state == "failed" for check in checks)
     if failed:
         raise AnswerIsNo(f"{count(failed, 'check')} failed; each says what to do")
+
+
+def submit(
+    spec: SpecFile,
+    address: Dashboard,
+    storage: Annotated[str | None, typer.Option(help="Where sweeps are kept, on a path that every machine sees; "
+                                                     "default: the YAML's.")] = None,
+) -> None:
+    """Launch a sweep as a job of a cluster; submitted again it attaches, or resumes what has ended."""
+    from sweeps.journal.folders import sweep_folder
+    from sweeps.spec.load import load
+    from sweeps.workers.jobs import Jobs
+
+    sweep = load(spec)
+    sweep_folder(sweep, storage)
+    name, new = Jobs(address).submit(sweep, storage or sweep.spec.storage)
+    here = shlex.join([str(spec), "--address", address])
+    typer.echo(f"{'submitted as' if new else 'is at work already as'} {name}")
+    typer.echo(f"follow it with: lam sweep logs {here} --follow; end it, resumably, with: lam sweep stop {here}")
+
+
+def logs(
+    spec: SpecFile,
+    address: Dashboard,
+    follow: Annotated[bool, typer.Option("--follow", help="Stay until the job is over.")] = False,
+) -> None:
+    """What a submitted sweep has printed; its journal, which `lam sweep status` reads, is the truth."""
+    from record.text import printable
+    from sweeps.workers.jobs import Jobs
+
+    jobs = Jobs(address)
+    for text in jobs.log(jobs.job_of(spec), follow):
+        for line in text.splitlines():
+            typer.echo(printable(line))
+
+
+def stop(
+    what: Annotated[Path, typer.Argument(help="A sweep's folder, with TRIAL; or its YAML, with --address.")],
+    trial: Annotated[str | None, typer.Argument(help="The trial to end, for example t0003.")] = None,
+    because: Annotated[str, typer.Option(help="Why; it stands in the journal.")] = "",
+    address: Annotated[str | None, typer.Option(help="The dashboard of the cluster that the sweep was submitted to.")
+                       ] = None,
+) -> None:
+    """End one trial, or a whole sweep that was submitted to a cluster; that one is resumed by submitting it again."""
+    from record.errors import BadInput
+
+    if (trial is None) == (address is None):
+        raise BadInput("got neither a trial nor --address" if trial is None else "got a trial and --address",
+                       source="lam sweep stop", remedy="'lam sweep stop DIR TRIAL' ends a trial, 'lam sweep stop FILE "
+                       "--address URL' a submitted sweep; a sweep in a terminal ends with Ctrl-C")
+    if trial is not None:
+        _ask(what, "stop", trial, because, {})
+        return
+    from sweeps.workers.jobs import Jobs
+
+    jobs = Jobs(str(address))
+    name = jobs.job_of(what)
+    jobs.stop(name)
+    typer.echo(f"{name} is {jobs.state(name).lower()}; resume with: lam sweep submit "
+               f"{shlex.join([str(what), '--address', str(address)])}")
+
+
+def enqueue(
+    folder: Folder,
+    source: Annotated[str, typer.Option("--from", help="The trial whose config the new one starts from.")],
+    change: Annotated[list[str] | None, typer.Option("--set", help="knob=value; repeatable.")] = None,
+    because: Annotated[str, typer.Option(help="Why; it stands in the journal.")] = "",
+) -> None:
+    """Have a config of your own trained as a further trial, beside what the searcher suggests."""
+    from record.yamlio import parse_mapping
+
+    pairs = [text.partition("=") for text in change or ()]
+    values = {name: parse_mapping(f"v: {value}", source=f"--set {name}").get("v") for name, _, value in pairs}
+    _ask(folder, "enqueue", source, because, values)
+
+
+def _ask(folder: Path, what: str, trial: str, because: str, change: dict[str, object]) -> None:
+    from record.text import printable
+    from sweeps.journal import folders, requests
+    from sweeps.views import display
+
+    sweep, _ = folders.open_sweep(folder)
+    request = requests.request(what, trial, because, change)
+    event = requests.ask(folder.absolute(), sweep, request)
+    if event is None:
+        typer.echo("asked; the driver that is at work takes it up within seconds, a running trial ends with its epoch")
+        return
+    typer.echo(printable(display.line(event, sweep.max_epochs)))
+    if what == "enqueue":
+        typer.echo("no driver is at work; the command that launched the sweep trains it")
 
 
 def _this_command() -> str:

@@ -12,7 +12,7 @@ import itertools
 import math
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,9 +31,11 @@ from sweeps.journal.state import Result, SweepState, TrialState, ranking, result
 from sweeps.scheduling import scheduler
 from sweeps.spec.spec import Sweep
 from sweeps.views import display
-from sweeps.workers.driver import is_judged, result_event
+from sweeps.workers import probe
 from sweeps.workers.engine import Job
+from sweeps.workers.entries import is_judged, result_event
 from sweeps.workers.lost import MAX_LOSSES
+from sweeps.workers.machines import Machines
 
 FIRST_SEED = 1000
 
@@ -83,7 +85,8 @@ def confirm(folder: str | Path, top: int, seeds: int, options: launching.Options
         raise AnswerIsNo(f"{folder}: no trial has a result to confirm; "
                          f"'lam sweep explain {folder}' tells each one's story")
     with stores.hold(folder, sweep.home(folder)):
-        folders.check_data(folder, launching.prepared(sweep, options))
+        options = replace(options, fingerprint=launching.prepared(sweep, options))
+        folders.check_data(folder, options.fingerprint)
         _run(sweep, folder, reruns, options, console)
         found = summarise(sweep, reruns, folder)
         documents.write(folder / "confirm.json", found)
@@ -133,9 +136,11 @@ def _run(sweep: Sweep, folder: Path, reruns: list[Rerun], options: launching.Opt
     missing = [rerun for rerun in reruns if not is_done(sweep.workload, _run_folder(folder, rerun), rerun.config)]
     if not missing:
         return
-    with launching.trial_machinery(options, folder, sweep, console) as (signals, fitting, scratch):
-        jobs = _ConfirmJobs(sweep, folder, missing, options, fitting, console, lambda: signals.received is not None)
-        launching.run_jobs(jobs, sweep.spec.resources, folder, scratch)
+    with launching.trial_machinery(options, folder, sweep, console) as (signals, machines, place, scratch):
+        jobs = _ConfirmJobs(sweep, folder, missing, options, None if options.address else place.fitting, console,
+                            lambda: signals.received is not None, machines)
+        jobs.await_machines()
+        launching.run_jobs(jobs, place.resources, folder, scratch)
         if signals.received is not None:
             raise launching.interrupted(signals, folder, options.again)
         if jobs.refused is not None:
@@ -146,7 +151,8 @@ class _ConfirmJobs:
     """`sweeps.workers.engine.Jobs`: every run to its end, no early stopping but for divergence."""
 
     def __init__(self, sweep: Sweep, folder: Path, reruns: list[Rerun], options: launching.Options,
-                 concurrency: int, console: Console, stopping: Callable[[], bool]) -> None:
+                 concurrency: int | None, console: Console, stopping: Callable[[], bool],
+                 machines: Machines | None = None) -> None:
         self._sweep, self._folder, self._train, self._console = (
             sweep, folder, options.train or sweep.workload.train, console)
         self._waiting, self._concurrency, self._asked_to_stop = list(reruns), concurrency, stopping
@@ -156,18 +162,28 @@ class _ConfirmJobs:
         self._live: set[str] = set()
         self._ended: set[str] = set()
         self._losses: dict[str, int] = {}
+        self._machines = machines or Machines()
+
+    def await_machines(self) -> None:
+        """Until each machine of the cluster has answered its probe."""
+        for event in self._machines.answers(self._asked_to_stop):
+            self._say(display.line(event, self._sweep.max_epochs))
 
     def next(self) -> Job | Literal["wait", "finished"]:
-        if len(self._live) >= self._concurrency or not self._waiting:
+        room = self._machines.capacity if self._concurrency is None else self._concurrency
+        if len(self._live) >= room or not self._waiting or self.refused:
             return "wait" if self._live else "finished"
         rerun = self._waiting.pop(0)
         self._live.add(rerun.name)
         folder = _run_folder(self._folder, rerun)
         after = max((record["epoch"] for record in folder.metrics()), default=0)
+        home = self._folder if (self._folder / "sweep.json").exists() else ""
         return Job(rerun.name, self._train, rerun.config.mapping(), str(folder.path), after,
-                   self._sweep.spec.hang_minutes * 60, self._sweep.spec.workload)
+                   self._sweep.spec.hang_minutes * 60, self._sweep.spec.workload, self._machines.avoided, str(home),
+                   probe.versions())
 
-    def started(self, job_id: str) -> None:
+    def started(self, job_id: str, node: str = "") -> None:
+        self._machines.started(job_id, node)
         self._say(f"{job_id} started")
 
     def record(self, job_id: str, record: dict[str, Any]) -> bool:
@@ -179,24 +195,32 @@ class _ConfirmJobs:
             self._say(display.line(told, rerun.config.num_epochs))
         if verdict == "nonfinite" or record["epoch"] >= self._reruns[job_id].config.num_epochs:
             self._ended.add(job_id)
-        return job_id not in self._ended
+        return job_id not in self._ended and not self._machines.leaves(job_id)
 
     def exhausted(self, job_id: str) -> None:
         self._ended.add(job_id)
 
     def stopping(self) -> bool:
+        for event in self._machines.look():
+            self._say(display.line(event, self._sweep.max_epochs))
+        self.refused = self.refused or self._machines.hopeless() or None
         return self.refused is not None or self._asked_to_stop()
 
     def failed(self, job_id: str, reason: dict[str, str]) -> None:
         if reason["rule"] == "environment":
-            self.refused = f"{job_id}: {reason['sentence']}"
+            out = self._machines.refused(job_id, reason["sentence"])
+            for event in out or ():
+                self._say(display.line(event, self._sweep.max_epochs))
+            if out is None:
+                self.refused = f"{job_id}: {reason['sentence']}"
             return
         self._ended.add(job_id)
         self._say(f"{job_id} failed: {reason['sentence']}")
 
     def left(self, job_id: str, lost: bool, error: str = "") -> None:
         self._live.discard(job_id)
-        self._losses[job_id] = self._losses.get(job_id, 0) + lost
+        because = self._machines.left(job_id, lost, error)
+        self._losses[job_id] = self._losses.get(job_id, 0) + (lost and not because)
         if job_id in self._ended:
             return
         if self._losses[job_id] < MAX_LOSSES:

@@ -199,7 +199,9 @@ def _storage(folder: Path) -> Check:
 def _ray(address: str | None, resources: Resources | None) -> Check:
     with (tempfile.TemporaryDirectory(prefix="lam-doctor-") as folder, Signals() as signals,
           ray_session.session(address, Path(folder) / "ray.log", signals)):
-        fitting = ray_session.concurrency(resources or Resources(), "doctor")
+        from sweeps.workers import cluster  # after Ray's loggers are quiet
+
+        fitting = cluster.fitting(cluster.resolved(resources or Resources()), "doctor")
     return Check("Ray", "ok", f"{address or 'an embedded one'} starts and answers with its token; "
                  f"{fitting} trials fit at a time")
 

@@ -11,9 +11,9 @@ import itertools
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from rich.console import Console
 
@@ -33,7 +33,8 @@ from sweeps.spec.space import corners
 from sweeps.spec.spec import Sweep
 from sweeps.views import display, summary
 from sweeps.views.tracking import SweepTracker, allowed
-from sweeps.workers import ray_session
+from sweeps.workers import probe, ray_session
+from sweeps.workers.machines import Machines
 from sweeps.workers.signals import Signals
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class Options:
         again: the command that resumes the work, for messages.
         allow_inert: launch although a knob changes nothing.
         warm_start: folder of another sweep whose results the searcher starts from.
+        fingerprint: of the data, once they were prepared here.
     """
 
     address: str | None = None
@@ -63,6 +65,7 @@ class Options:
     again: str | None = None
     allow_inert: bool = False
     warm_start: str | None = None
+    fingerprint: str = ""
 
     def __post_init__(self) -> None:
         if self.address is not None and self.address.startswith("ray://"):
@@ -112,7 +115,7 @@ def run_in(sweep: Sweep, folder: Path, options: Options, console: Console) -> Sw
                 warm.check_begun(found, journal.state)
             if not is_over(sweep, journal.state):
                 with tracked(sweep, journal, console):
-                    _run(sweep, journal, options, console, found)
+                    _run(sweep, journal, replace(options, fingerprint=fingerprint), console, found)
             elif journal.state.finished is None:  # its driver was killed after the last trial
                 _begin(sweep, journal)
                 _finish(sweep, journal)
@@ -156,13 +159,13 @@ def searcher_done(sweep: Sweep, state: SweepState) -> bool:
 
 
 def _run(sweep: Sweep, journal: Journal, options: Options, console: Console, found: warm.Matches | None) -> None:
-    with trial_machinery(options, journal.folder, sweep, console) as (signals, fitting, scratch):
+    with trial_machinery(options, journal.folder, sweep, console) as (signals, machines, place, scratch):
         from sweeps.workers.driver import SweepDriver  # here: it loads optuna and ray
 
         driver_display = display.display_for(console, sweep, journal.state, options.quiet, signals)
         driver = SweepDriver(sweep, journal, options.train or sweep.workload.train,
-                             concurrency(sweep, fitting, options.address), driver_display.event,
-                             lambda: signals.received is not None)
+                             concurrency(sweep, place.fitting, options.address), driver_display.event,
+                             lambda: signals.received is not None, machines=machines)
         _begin(sweep, journal)
         if found is not None and not journal.state.trials:
             warm.record(journal, sweep, found)
@@ -170,25 +173,28 @@ def _run(sweep: Sweep, journal: Journal, options: Options, console: Console, fou
         with driver_display:
             try:
                 driver.settle()
-                run_jobs(driver, sweep.spec.resources, journal.folder, scratch)
+                run_jobs(driver, place.resources, journal.folder, scratch)
             finally:
                 driver.release()
         if signals.received is not None:
             journal.append(events.SweepInterrupted(reason=f"signal {signals.received}"))
             raise interrupted(signals, journal.folder, options.again)
         if driver.refused is not None:
+            journal.append(events.SweepHalted(reason=driver.refused))
             raise refused(journal.folder, driver.refused)
         _finish(sweep, journal)
 
 
-def concurrency(sweep: Sweep, fitting: int, address: str | None) -> int:
-    """Trials at a time. What does not fit would only be asked for too early; a cluster may grow to hold it."""
-    wanted = sweep.spec.concurrency or fitting
-    return wanted if address else min(wanted, fitting)
+def concurrency(sweep: Sweep, fitting: int, address: str | None) -> int | None:
+    """Trials at a time. What does not fit would only be asked for too early; a cluster may grow to hold it.
+
+    None = as many as a cluster's machines hold at any time.
+    """
+    return sweep.spec.concurrency if address else min(sweep.spec.concurrency or fitting, fitting)
 
 
 def _begin(sweep: Sweep, journal: Journal) -> None:
-    from sweeps.workers.driver import session_event  # here: it loads optuna and ray
+    from sweeps.workers.entries import session_event
 
     journal.append(session_event(sweep, begun=bool(journal.state.seq)))
 
@@ -212,11 +218,11 @@ def tracked(sweep: Sweep, journal: Journal, console: Console) -> Iterator[None]:
 
 @contextlib.contextmanager
 def trial_machinery(options: Options, folder: Path, sweep: Sweep,
-                    console: Console) -> Iterator[tuple[Signals, int, Path]]:
+                    console: Console) -> Iterator[tuple[Signals, Machines, Place, Path]]:
     """Ray and the signal handlers for the length of a with-block.
 
     Yields:
-        the signals, the trials that fit at a time, and a folder for what is temporary.
+        the signals, the machines, what a trial takes and how many fit, and a folder for what is temporary.
     """
     if not options.quiet:
         console.print(f"starting the workers ({options.address or 'on this machine'})", highlight=False, markup=False)
@@ -227,7 +233,32 @@ def trial_machinery(options: Options, folder: Path, sweep: Sweep,
 
         for warning in engine.moved_hooks():
             console.print(f"warning: {warning}", highlight=False, markup=False, soft_wrap=True)
-        yield signals, ray_session.concurrency(sweep.spec.resources, sweep.source), scratch
+        with probe.held(folder) if options.address else contextlib.nullcontext():
+            yield signals, *_machines(options, folder, sweep), scratch
+
+
+class Place(NamedTuple):
+    """What a trial occupies on this Ray, and how many fit at a time now."""
+
+    resources: Resources
+    fitting: int
+
+
+def _machines(options: Options, folder: Path, sweep: Sweep) -> tuple[Machines, Place]:
+    """The machines that trials may run on, and how much of them a trial takes."""
+    from sweeps.workers import cluster  # after Ray's loggers are quiet
+
+    spec = sweep.spec
+    resources = cluster.resolved(spec.resources)
+    if options.address is None:
+        return Machines(), Place(resources, cluster.fitting(resources, sweep.source))
+    configs = [config.mapping() for config in data_configs(sweep)]
+    asked = probe.Asked(str(folder.absolute()), probe.versions(), spec.workload, configs, options.prepare,
+                        options.fingerprint)
+    joined = cluster.RayCluster(resources, asked)
+    could = cluster.could_become(cluster.BOOTSTRAP.expanduser())
+    fitting = cluster.fitting(resources, sweep.source, spec.concurrency, joined.growth(), could)
+    return Machines(joined), Place(resources, fitting)
 
 
 def run_jobs(jobs: Jobs, resources: Resources, folder: Path, scratch: Path,

@@ -76,7 +76,7 @@ def _at_a_time(sweep: Sweep, cpus: int) -> list[str]:
     if fitting == 0:
         return [f"no trial fits on this machine: each takes {asked.cpu:g} CPUs, here are {cpus}; lower resources.cpu, "
                 "or launch on a cluster with --address"]
-    if asked.gpu:
-        return [f"each trial takes {asked.gpu:g} GPU and {asked.cpu:g} CPUs; how many at a time, a "
+    if asked.gpus:
+        return [f"each trial takes {asked.gpus:g} GPU and {asked.cpu:g} CPUs; how many at a time, a "
                 "launch finds out from Ray"]
     return [f"{min(sweep.spec.concurrency or fitting, fitting)} trials at a time on this machine ({cpus} CPUs)"]

@@ -29,8 +29,18 @@ _BEFORE_BEGINNING = ("driver.lock", "ray.log", ".sweep.*.tmp")
 
 
 def sweep_folder(sweep: Sweep, storage: str | Path | None = None) -> Path:
-    """Folder of a sweep under `storage` (default: the spec's)."""
-    return (Path(storage) if storage is not None else Path(sweep.spec.storage)).absolute() / sweep.spec.name
+    """Folder of a sweep under `storage` (default: the spec's).
+
+    Raises:
+        BadInput: it is a URI; run folders are files with locks, which no object store has.
+    """
+    given = sweep.spec.storage if storage is None else storage
+    if "://" in str(given):
+        raise BadInput(f"got {str(given)!r}, a URI, expected a path that every node sees",
+                       source=sweep.source if storage is None else "--storage", key=None if storage else "storage",
+                       remedy="mount it there on a file system with locks, or keep only the journal there: 'journal: "
+                       "s3://bucket/prefix'")
+    return Path(given).absolute() / sweep.spec.name
 
 
 def check_same(sweep: Sweep, folder: Path) -> None:

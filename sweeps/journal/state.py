@@ -108,7 +108,14 @@ class SweepState:
     Attributes:
         prior: results of another sweep that the searcher starts from; they are no trials of this one.
         memo: what the searcher has derived from trials that do not change any more.
+        indexes: what decisions have derived, each with how far in `touched` it has read.
+        touched: id of the trial of each event that was about one, in their order.
+        epochs, tflops, trial_seconds: of all trials: epochs, operations and training time so far.
+        config_count: how many configs were suggested.
         seconds: wall clock spent by all sessions, each from its first event to its last.
+        machines: of the session: id of a machine that takes no trial -> why not, in words.
+        waiting: what trials have been waiting for since when, '' while none does.
+        halted: why the last session ended although there was work left.
         unjudged: the trial whose result was the last thing to happen: what follows from it may not be written.
     """
 
@@ -118,17 +125,26 @@ class SweepState:
     seconds: float = 0.0
     finished: str | None = None
     session_began: datetime | None = None
+    machines: dict[str, str] = field(default_factory=dict)
+    waiting: str = ""
+    halted: str = ""
     unjudged: str | None = None
     memo: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    indexes: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    touched: list[str] = field(default_factory=list, repr=False)
+    epochs: int = 0
+    tflops: float = 0.0
+    trial_seconds: float = 0.0
+    config_count: int = 0
     _earlier_seconds: float = 0.0
-    _configs: int = 0
+    _repeats: dict[str, list[str]] = field(default_factory=dict, repr=False)
 
     def apply(self, event: events.JournalEvent) -> None:
         """Take one event in."""
         self.seq = event.seq
         match event:
             case events.Result():
-                self.trials[event.trial].results.append(result_of(event))
+                self._measure(self.trials[event.trial], result_of(event))
                 self.unjudged = event.trial
             case events.Change():
                 if event.event != "interrupted":
@@ -139,22 +155,48 @@ class SweepState:
                 self.prior.append(prior)
             case events.Session():
                 self._earlier_seconds, self.session_began, self.finished = self.seconds, event.time, None
+                self.machines, self.waiting, self.halted = {}, "", ""
+            case events.SweepHalted():
+                self.halted = event.reason
+            case events.Waiting():
+                self.waiting = event.reason
+            case events.MachineEvent():
+                self._machine(event)
             case events.SweepFinished():
                 self.finished = event.reason
         if self.session_began is not None:
             self.seconds = self._earlier_seconds + max(0.0, (event.time - self.session_began).total_seconds())
 
+    def _measure(self, trial: TrialState, result: Result) -> None:
+        epoch, tflops, seconds = trial.epoch, trial.tflops, trial.seconds
+        trial.results.append(result)
+        self.epochs += trial.epoch - epoch
+        self.tflops += trial.tflops - tflops
+        self.trial_seconds += trial.seconds - seconds
+        self.touched.append(trial.id)
+
     def _suggest(self, event: events.Suggested) -> None:
-        number = self._configs if event.repeats is None else self.trials[event.repeats].number
-        self._configs += event.repeats is None
+        number = self.config_count if event.repeats is None else self.trials[event.repeats].number
+        self.config_count += event.repeats is None
+        if event.repeats is not None:
+            self._repeats.setdefault(event.repeats, []).append(event.trial)
+        self.touched.append(event.trial)
         self.trials[event.trial] = TrialState(event.trial, number, event.params, event.seed, event.repeats,
                                               event.attrs)
 
+    def _machine(self, event: events.MachineEvent) -> None:
+        self.machines.pop(event.node, None)
+        if words := machine_words(event):
+            self.machines[event.node] = words
+
     def _change(self, event: events.Change) -> None:
+        if isinstance(event, events.Started):
+            self.waiting = ""
         if isinstance(event, events.Suggested):
             self._suggest(event)
             return
         trial = self.trials[event.trial]
+        self.touched.append(trial.id)
         trial.status, trial.changed = event.event, event.seq
         trial.reason = event.reason if isinstance(event, events.Cut) else None
         if isinstance(event, events.Completed):
@@ -184,27 +226,25 @@ class SweepState:
 
     def repeats_of(self, trial: TrialState) -> list[TrialState]:
         """All trainings of a trial's config, the trial itself first."""
-        return [trial, *(other for other in self.trials.values() if other.repeats == trial.id)]
+        return [trial, *(self.trials[other] for other in self._repeats.get(trial.id, ()))]
 
     @property
     def configs(self) -> list[TrialState]:
         """The first trial of each config, in the order of suggestion."""
         return [trial for trial in self.trials.values() if trial.repeats is None]
 
-    @property
-    def epochs(self) -> int:
-        """Epochs trained by all trials."""
-        return sum(trial.epoch for trial in self.trials.values())
 
-    @property
-    def tflops(self) -> float:
-        """Operations of all trials."""
-        return sum(trial.tflops for trial in self.trials.values())
-
-    @property
-    def trial_seconds(self) -> float:
-        """Training time of all trials."""
-        return sum(trial.seconds for trial in self.trials.values())
+def machine_words(event: events.MachineEvent) -> str:
+    """What an event of a machine says of it, '' where it takes trials."""
+    match event:
+        case events.MachineLeftOut():
+            return f"left out: machine {event.host} {event.reason}"
+        case events.MachineDraining():
+            when = f" and goes at {event.deadline}" if event.deadline else ""
+            return f"machine {event.host} is being drained{when}; its trials move"
+        case events.MachineLost():
+            return f"machine {event.host} went away; its trials go on elsewhere"
+    return ""
 
 
 def replay(journal: Iterable[events.JournalEvent]) -> SweepState:

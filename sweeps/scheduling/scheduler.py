@@ -17,7 +17,6 @@ one of the config was.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,6 +27,7 @@ from record.text import short, words
 from record.workload import workload
 from record.workload.settings import Settings
 from sweeps.journal.state import Result, SweepState, TrialState
+from sweeps.scheduling.arrivals import Ladder, Means, Unrepeated, before, worth
 from sweeps.spec import rungs
 from sweeps.spec.sections import Asha, Budget, Median
 from sweeps.spec.spec import SweepSpec
@@ -115,6 +115,8 @@ def collapse_grace(trial: TrialState, config: Settings, spec: SweepSpec) -> int:
 
 def _collapse(trial: TrialState, config: Settings, saved: int, spec: SweepSpec) -> Ending | None:
     latest = trial.results[-1]
+    if all(result.verdict != "collapsed" for result in trial.results):
+        return None  # as almost all are; the grace needs the whole config, which takes longer than all the rest
     grace = collapse_grace(trial, config, spec)
     epochs, flags = zip(*((result.epoch, result.verdict == "collapsed") for result in trial.results), strict=True)
     finding = health.collapse(epochs, flags, grace, config.health.patience, config.health.profile)
@@ -137,11 +139,11 @@ def _asha(spec: SweepSpec, asha: Asha, state: SweepState, trial: TrialState, sav
     latest = trial.results[-1]
     bracket = asha.bracket(trial.number)
     levels = asha.ladder(bracket)
-    reached = rungs.rung_reached(levels, _before(asha, trial), asha.place(latest))
+    reached = rungs.rung_reached(levels, before(asha, trial), asha.place(latest))
     if reached is None:
         return None
-    earlier = _arrived(spec, asha, state, bracket, reached, without=trial)
-    decision = rungs.decide(_worth(latest, spec.maximise), list(earlier), asha.reduction_factor)
+    arrivals = Ladder.of(state, asha, spec.maximise).arrivals(bracket, reached)
+    decision = rungs.decide_among(worth(latest, spec.maximise), arrivals, asha.reduction_factor)
     if decision.goes_on:
         return None
     cutoff = decision.value if spec.maximise else -decision.value
@@ -155,61 +157,20 @@ def _asha(spec: SweepSpec, asha: Asha, state: SweepState, trial: TrialState, sav
                   decision.arrivals)
 
 
-def _arrived(spec: SweepSpec, asha: Asha, state: SweepState, bracket: int, reached: int,
-             without: TrialState) -> Iterator[float]:
-    """What each other trial of the bracket that has come to a rung was worth there."""
-    levels = asha.ladder(bracket)
-    previous = levels[reached - 1] if reached else 0.0
-    for other in state.configs:
-        if other is not without and asha.bracket(other.number) == bracket:
-            value = rung_value(other, asha, levels[reached], previous, spec.maximise)
-            if value is not None:
-                yield value
-
-
-def rung_value(trial: TrialState, asha: Asha, rung: float, previous: float, maximise: bool) -> float | None:
-    """What a trial is worth at a rung: its first result there; None where it has not arrived.
-
-    A trial that diverged or collapsed for good on the way from the `previous` rung counts as an
-    arrival worth minus infinity: it took the place of one that would have arrived. One that was lost where the
-    previous rung judged it counts there.
-    """
-    for result in trial.results:
-        if asha.place(result) >= rung:
-            return _worth(result, maximise)
-    lost = trial.final and trial.rule in ("nonfinite", *health.COLLAPSE_RULES)
-    return rungs.NEVER if lost and trial.results and _before(asha, trial) >= previous else None
-
-
-def _before(asha: Asha, trial: TrialState) -> float:
-    """Where a trial was before its latest result."""
-    return asha.place(trial.results[-2]) if len(trial.results) > 1 else 0.0
-
-
 def promotable(spec: SweepSpec, state: SweepState) -> TrialState | None:
     """The paused trial to go on with: among the best at its rung by now; the highest rung first, then the best."""
     asha = spec.asha
     if asha is None or not asha.promote:
         return None
-    found: list[tuple[float, float, TrialState]] = []
-    for trial in state.with_status("paused"):
-        bracket = asha.bracket(trial.number)
-        levels = asha.ladder(bracket)
-        reached = rungs.rung_reached(levels, 0.0, asha.place(trial.results[-1]))
-        assert reached is not None, "a trial is paused at a rung"
-        value = _worth(trial.results[-1], spec.maximise)
-        peers = list(_arrived(spec, asha, state, bracket, reached, without=trial))
-        if value > rungs.NEVER and rungs.decide(value, peers, asha.reduction_factor).goes_on:
-            found.append((levels[reached], value, trial))
-    return max(found, key=lambda row: row[:2], default=(0.0, 0.0, None))[2]
+    ladder = Ladder.of(state, asha, spec.maximise)
+    found = [(level, value, -number, trial) for level, value, number, trial, arrivals in ladder.best_paused()
+             if value > rungs.NEVER and rungs.decide_among(value, arrivals, asha.reduction_factor).goes_on]
+    return state.trials[max(found)[3]] if found else None
 
 
 def wants_another_seed(spec: SweepSpec, state: SweepState) -> TrialState | None:
     """The first config to train again: its first training was not stopped, and further seeds are asked for."""
-    if spec.seeds == 1:
-        return None
-    return next((trial for trial in state.with_status("completed")
-                 if trial.repeats is None and len(state.repeats_of(trial)) < spec.seeds), None)
+    return None if spec.seeds == 1 else Unrepeated.of(state, spec.seeds).first(state)
 
 
 def cut_short(spec: SweepSpec, state: SweepState) -> list[TrialState]:
@@ -223,10 +184,9 @@ def _median(spec: SweepSpec, median: Median, state: SweepState, trial: TrialStat
     latest = trial.results[-1]
     if latest.epoch < median.grace_epochs:
         return None
-    others = [[_worth(result, spec.maximise) for result in other.results if result.epoch <= latest.epoch]
-              for other in state.configs if other is not trial and other.epoch >= latest.epoch]
-    best = max(trial.results, key=lambda result: _worth(result, spec.maximise))
-    goes_on, middle = rungs.median_decides(_worth(best, spec.maximise), others, median.min_trials)
+    others = Means.of(state, spec.maximise).others(trial)
+    best = max(trial.results, key=lambda result: worth(result, spec.maximise))
+    goes_on, middle = rungs.among_means(worth(best, spec.maximise), others, median.min_trials)
     if goes_on:
         return None
     cutoff = middle if spec.maximise else -middle
@@ -240,12 +200,6 @@ def _apart(value: float, cutoff: float) -> tuple[str, str]:
     """Both numbers with four digits, or with as many as it takes to tell them apart."""
     digits = next((digits for digits in range(4, 17) if f"{value:.{digits}g}" != f"{cutoff:.{digits}g}"), 4)
     return f"{value:.{digits}g}", f"{cutoff:.{digits}g}"
-
-
-def _worth(result: Result, maximise: bool) -> float:
-    if result.verdict in ("nonfinite", "collapsed"):
-        return rungs.NEVER
-    return rungs.worth(result.objective if maximise else -result.objective)
 
 
 def _state(result: Result) -> str:
@@ -264,8 +218,8 @@ def out_of_budget(spent: str, saved: int) -> Ending:
 
 def used(spec: SweepSpec, state: SweepState) -> dict[str, float]:
     """What each part of a budget counts, as far as it is spent; configs count as trials."""
-    return {"trials": float(len(state.configs)), "epochs": float(state.epochs), "hours": state.seconds / 3600,
-            "tflops": state.tflops, "gpu_hours": state.trial_seconds * spec.resources.gpu / 3600}
+    return {"trials": float(state.config_count), "epochs": float(state.epochs), "hours": state.seconds / 3600,
+            "tflops": state.tflops, "gpu_hours": state.trial_seconds * spec.resources.gpus / 3600}
 
 
 def spent_budget(spec: SweepSpec, state: SweepState, trials: bool = True) -> str | None:

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import itertools
 import math
 import warnings
 from collections.abc import Mapping
@@ -49,21 +50,31 @@ def ask(spec: SweepSpec, base: Mapping[str, Any], state: SweepState) -> tuple[di
 
     Conditional knobs are there only where they are active.
     """
-    number = len(state.prior) + len(state.configs)  # a warm start must not draw what the other sweep drew
+    number = len(state.prior) + state.config_count  # a warm start must not draw what the other sweep drew
     if spec.search.grid is not None:
-        left = grid.unused(grid.grid(spec.space, base, spec.seed), [trial.params for trial in state.configs])
+        left = _unused(spec, base, state)
         return None if left is None else (left, {})
     if spec.search.qmc is not None:
         return points.sobol(spec.space, base, spec.seed, number), {}
     if spec.search.cmaes is not None:
         seed = ask_seed(spec.seed, number)
         return points.cmaes(spec.space, base, spec.search.cmaes, seed, _losses(spec, state)), {}
-    study = study_of(spec, state, sampler(spec.search, ask_seed(spec.seed, number)))
+    learns = spec.search.random is None
+    study = study_of(spec, state if learns else SweepState(), sampler(spec.search, ask_seed(spec.seed, number)))
     trial = study.ask()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         params = space_module.suggest(spec.space, base, lambda name, knob: _suggest(trial, name, knob))
     return params, study.get_trials(deepcopy=False)[-1].system_attrs
+
+
+def _unused(spec: SweepSpec, base: Mapping[str, Any], state: SweepState) -> dict[str, Scalar] | None:
+    """The next point of the grid, which is made once and walked once."""
+    space, walk = state.indexes.get("grid", (None, None))
+    if walk is None or space is not spec.space:  # a space that was widened has another grid
+        walk = grid.Walk(grid.grid(spec.space, base, spec.seed))
+        state.indexes["grid"] = spec.space, walk
+    return walk.next([trial.params for trial in itertools.islice(state.trials.values(), walk.seen, None)])
 
 
 def ask_seed(seed: int, number: int) -> int:

@@ -44,8 +44,8 @@ def warnings(sweep: Sweep) -> list[str]:
     found = [f"{sweep.source}:space.{name}: has one value only, {knob.extremes()[0]!r}"
              for name, knob in sweep.spec.space.items() if len(knob.extremes()) == 1]
     if _is_never_spent(sweep):
-        found.append(f"{sweep.source}:budget.gpu_hours: is never spent, since resources.gpu is 0; the sweep ends by "
-                     "another part of its budget")
+        found.append(f"{sweep.source}:budget.gpu_hours: is never spent, since resources.gpu is "
+                     f"{sweep.spec.resources.gpu}; the sweep ends by another part of its budget")
     return found
 
 
@@ -131,14 +131,15 @@ def _check_brackets(sweep: Sweep) -> None:
 
 
 def _is_never_spent(sweep: Sweep) -> bool:
-    return sweep.spec.budget.gpu_hours is not None and sweep.spec.resources.gpu == 0
+    return sweep.spec.budget.gpu_hours is not None and sweep.spec.resources.gpus == 0
 
 
 def _check_gpu_hours(sweep: Sweep) -> None:
     if _is_never_spent(sweep) and len(sweep.spec.budget.model_dump(exclude_none=True)) == 1:
-        raise BadInput(f"got {sweep.spec.budget.gpu_hours:g} alone, which is never spent, since resources.gpu is 0",
+        raise BadInput(f"got {sweep.spec.budget.gpu_hours:g} alone, which is never spent, since resources.gpu is "
+                       f"{sweep.spec.resources.gpu}",
                        source=sweep.source, key="budget.gpu_hours",
-                       remedy="set resources.gpu, or limit trials, hours, epochs or tflops")
+                       remedy="set resources.gpu to a number, or limit trials, hours, epochs or tflops")
 
 
 def _check_grid(sweep: Sweep) -> None:

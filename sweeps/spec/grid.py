@@ -42,6 +42,26 @@ def unused(grid: Sequence[dict[str, Scalar]], taken: Sequence[Mapping[str, Any]]
     return next((params for params in grid if _point(params) not in known), None)
 
 
+class Walk:
+    """A grid that is walked once, as trials take its points.
+
+    Attributes:
+        seen: how many trials it has been told of.
+    """
+
+    def __init__(self, points: Sequence[dict[str, Scalar]]) -> None:
+        self._points, self._taken, self._place = points, set[Point](), 0
+        self.seen = 0
+
+    def next(self, taken: Sequence[Mapping[str, Any]]) -> dict[str, Scalar] | None:
+        """The first point that is not taken, given those taken since it was asked last; None where all are."""
+        self._taken.update(map(_point, taken))
+        self.seen += len(taken)
+        while self._place < len(self._points) and _point(self._points[self._place]) in self._taken:
+            self._place += 1
+        return self._points[self._place] if self._place < len(self._points) else None
+
+
 def _point(params: Mapping[str, Any]) -> Point:
     """What makes two points one: knobs in any order, values of one type, since `choice` tells 0 from false."""
     return frozenset((name, type(value), value) for name, value in params.items())

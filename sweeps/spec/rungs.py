@@ -12,6 +12,7 @@ Values are "higher is better"; callers flip the sign of a metric that goes down.
 
 from __future__ import annotations
 
+import bisect
 import functools
 import math
 from collections.abc import Sequence
@@ -60,6 +61,11 @@ def median_decides(best: float, others: Sequence[Sequence[float]], at_least: int
         at_least: with fewer others than this, the trial goes on.
     """
     means = sorted(sum(map(worth, values)) / len(values) for values in others if values)
+    return among_means(best, means, at_least)
+
+
+def among_means(best: float, means: Sequence[float], at_least: int) -> tuple[bool, float]:
+    """`median_decides`, where the others' means are known and sorted."""
     if len(means) < at_least:
         return True, math.nan
     half = len(means) // 2
@@ -96,9 +102,14 @@ class Cutoff:
 
 def decide(value: float, earlier: Sequence[float], eta: float) -> Cutoff:
     """Whether an arrival with `value` goes on, given the values of the `earlier` arrivals."""
-    arrivals = sorted((worth(other) for other in (*earlier, value)), reverse=True)
+    return decide_among(value, sorted(worth(other) for other in (*earlier, value)), eta)
+
+
+def decide_among(value: float, arrivals: Sequence[float], eta: float) -> Cutoff:
+    """`decide`, where all arrivals are known and sorted, the worst first and this one among them."""
     places = math.ceil(len(arrivals) / eta)
-    cutoff = min((other for other in arrivals[:places] if other > NEVER), default=NEVER)
+    first = max(len(arrivals) - places, bisect.bisect_right(arrivals, NEVER))
+    cutoff = arrivals[first] if first < len(arrivals) else NEVER
     return Cutoff(worth(value) >= cutoff, cutoff, len(arrivals), places)
 
 

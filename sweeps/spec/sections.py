@@ -8,6 +8,7 @@ from pydantic import Field, StrictInt, model_validator
 from pydantic import Strict as StrictType
 
 from record.schema import Strict
+from record.text import short
 from sweeps.spec import rungs
 
 if TYPE_CHECKING:
@@ -210,4 +211,23 @@ class Resources(Strict):
     example: ClassVar[str] = "{cpu: 1}"
 
     cpu: Amount = 1
-    gpu: Annotated[Number, Field(ge=0)] = 0
+    gpu: Annotated[Number, Field(ge=0)] | Literal["auto"] = Field(
+        "auto", description="auto: one where a machine has any, else none; a trial with none does not see a GPU, one "
+        "with a part of a GPU has that part of its memory")
+
+    @property
+    def gpus(self) -> float:
+        """GPUs as far as they are stated: 0 for auto."""
+        return 0.0 if self.gpu == "auto" else self.gpu
+
+    def where(self, gpus: bool) -> Resources:
+        """The same with a number for auto.
+
+        Args:
+            gpus: whether a machine has any.
+        """
+        return self.model_copy(update={"gpu": float(gpus)}) if self.gpu == "auto" else self
+
+    def words(self) -> str:
+        """What it occupies, for people."""
+        return f"{short(self.cpu)} CPU" + (f" and {short(self.gpus)} GPU" if self.gpus else "")

@@ -19,9 +19,9 @@ from rich.text import Text
 
 from record.journal import events, journals
 from record.progress import Screen
-from record.text import short, words
+from record.text import count, short, words
 from sweeps.journal import folders, stores
-from sweeps.journal.state import SweepState, TrialState, ranking
+from sweeps.journal.state import SweepState, TrialState, machine_words, ranking
 from sweeps.spec.spec import Sweep
 from sweeps.views import outlook, summary
 from sweeps.views.words import counts_text, params_text
@@ -93,7 +93,20 @@ def line(event: events.JournalEvent, max_epochs: int) -> str:
         case events.Cut():
             return f"{event.trial} {event.event} after {event.epoch} epochs: {event.reason.sentence}"
         case events.TrialInterrupted():
-            return f"{event.trial} interrupted after {event.epoch} epochs, it will go on from there"
+            why = f" ({event.because})" if event.because else ""
+            return f"{event.trial} interrupted after {event.epoch} epochs{why}, it will go on from there"
+    return _of_machines(event)
+
+
+def _of_machines(event: events.JournalEvent) -> str:
+    """An event of the cluster in words, '' for another."""
+    match event:
+        case events.MachineJoined():
+            return f"machine {event.host} takes up to {count(event.fits, 'trial')}"
+        case events.MachineEvent():
+            return machine_words(event)
+        case events.Waiting():
+            return event.reason
     return ""
 
 
@@ -102,6 +115,8 @@ class LiveTable(Silent):
 
     def __init__(self, console: Console, sweep: Sweep, state: SweepState, signals: Signals | None = None) -> None:
         self._sweep, self._state, self._signals = sweep, state, signals
+        self._shown: Fitted | None = None
+        self._next = 0.0
         self._live = Live(console=console, get_renderable=self._view, refresh_per_second=1 / REFRESH_SECONDS,
                           redirect_stdout=False, redirect_stderr=False)
 
@@ -120,8 +135,13 @@ class LiveTable(Silent):
         """The table reads the state; nothing to do."""
 
     def _view(self) -> Fitted:
+        """Made anew for at most a tenth of the time: in a long sweep it ranks thousands of trials."""
         stopping = self._signals is not None and self._signals.received is not None
-        return Fitted(self._sweep, self._state.at(datetime.now(UTC)), notes=(STOPPING,) if stopping else ())
+        begin = time.monotonic()
+        if self._shown is None or begin >= self._next or stopping:
+            self._shown = Fitted(self._sweep, self._state.at(datetime.now(UTC)), notes=(STOPPING,) if stopping else ())
+            self._next = begin + 10 * (time.monotonic() - begin)
+        return self._shown
 
 
 class Fitted:
@@ -129,10 +149,11 @@ class Fitted:
 
     def __init__(self, sweep: Sweep, state: SweepState, at_work: bool | None = True, notes: Sequence[str] = ()) -> None:
         self._sweep, self._state, self._lines = sweep, state, [*notes, *sentences(sweep, state, at_work)]
+        self._trials = in_order(sweep, state)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """As many rows as fit, at least one."""
-        trials = in_order(self._sweep, self._state)
+        trials = self._trials
 
         def view(rows: int) -> Group:
             # The empty last line takes the terminal's own ^C; at the end of a full one it would push the table up.
@@ -146,7 +167,8 @@ class Fitted:
 
 def sentences(sweep: Sweep, state: SweepState, at_work: bool | None = True) -> list[str]:
     """What is spent, what is left, and the best so far."""
-    lines = [*summary.totals_lines(state), outlook.sentence(sweep, state, at_work), summary.best_sentence(sweep, state)]
+    lines = [*summary.cluster_lines(state), *summary.totals_lines(state), outlook.sentence(sweep, state, at_work),
+             summary.best_sentence(sweep, state)]
     front = summary.front(sweep, state)
     return [*lines, *([f"not beaten on every objective: {', '.join(front)}"] if front else [])]
 

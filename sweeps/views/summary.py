@@ -130,6 +130,7 @@ def status(sweep: Sweep, state: SweepState, at_work: bool | None = None) -> dict
     rows = ranking(state, sweep.spec.maximise, True, sweep.needs_codes)
     return {
         "name": sweep.spec.name, "objective": sweep.spec.primary, "finished": state.finished, "driver": at_work,
+        "machines": state.machines, "waiting": state.waiting or None, "halted": state.halted or None,
         "totals": asdict(totals(state)), "outlook": asdict(outlook.outlook(sweep, state, at_work)),
         "health": dict(Counter(trial.verdict or "no result" for trial in state.trials.values())),
         "best": rows[0][0].id if rows else None, "pareto": front(sweep, state),
@@ -191,6 +192,13 @@ def _mean(sweep: Sweep, state: SweepState, trial: TrialState) -> str:
     if trial.repeats or len(trainings) == 1 or result is None:
         return ""
     return f"; the mean of {_seeds(trainings)} is {short(result.objective)}"
+
+
+def cluster_lines(state: SweepState) -> list[str]:
+    """Machines that take no trial, what trials wait for, and why the last session ended early."""
+    waiting = [state.waiting] if state.waiting else []
+    halted = [f"the last session ended although there was work left: {state.halted}"] if state.halted else []
+    return [*state.machines.values(), *waiting, *halted]
 
 
 def totals_lines(state: SweepState) -> list[str]:

@@ -18,7 +18,7 @@ import importlib
 import json
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
@@ -32,6 +32,7 @@ from ray.tune.search import Searcher
 
 from record.workload.workload import DEFAULT
 from sweeps.spec.sections import Resources
+from sweeps.workers.cluster import node_of
 from sweeps.workers.trainable import TrialTrainable
 
 ERROR_CHARACTERS = 20_000
@@ -50,6 +51,9 @@ class Job:
         after: the last epoch that is already known; only later ones are reported.
         silence_seconds: a worker that finishes no epoch for so long kills itself.
         workload: what is trained, by name.
+        avoid: ids of machines on which it must not be placed.
+        home: the sweep folder, which its machine must see; '' = not asked.
+        versions: of the software that its machine must have.
     """
 
     id: str
@@ -59,6 +63,9 @@ class Job:
     after: int = 0
     silence_seconds: float = 7200.0
     workload: str = DEFAULT
+    avoid: tuple[str, ...] = ()
+    home: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
 
 
 class Jobs(Protocol):
@@ -67,8 +74,8 @@ class Jobs(Protocol):
     def next(self) -> Job | Literal["wait", "finished"]:
         """The next job; "wait" while running ones may still bring more, "finished" when none will."""
 
-    def started(self, job_id: str) -> None:
-        """A worker has taken the job."""
+    def started(self, job_id: str, node: str = "") -> None:
+        """A worker has taken the job, on the machine `node`."""
 
     def record(self, job_id: str, record: dict[str, Any]) -> bool:
         """An epoch record has come; whether the job goes on."""
@@ -120,9 +127,9 @@ class _Adapter:
 
 
 class _Searcher(_Adapter, Searcher):
-    def __init__(self, jobs: Jobs, errors: dict[str, str]) -> None:
+    def __init__(self, jobs: Jobs, resources: Resources, errors: dict[str, str]) -> None:
         super().__init__()
-        self._jobs, self._errors = jobs, errors
+        self._jobs, self._resources, self._errors = jobs, resources, errors
         self._ids: dict[str, str] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
@@ -132,7 +139,8 @@ class _Searcher(_Adapter, Searcher):
         if not isinstance(job, Job):
             return None
         self._ids[trial_id] = job.id
-        return {"id": job.id, "job": json.dumps(asdict(job))}
+        place = {"cpu": self._resources.cpu, "gpu": self._resources.gpus, "avoid": list(job.avoid)}
+        return {"id": job.id, "job": json.dumps(asdict(job)), "place": json.dumps(place)}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         self._jobs.left(self._ids[trial_id], lost=error, error=self._errors.pop(trial_id, ""))
@@ -175,7 +183,7 @@ class _Starts(_Adapter, Callback):
         self._jobs = jobs
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._jobs.started(trial.config["id"])
+        self._jobs.started(trial.config["id"], node_of(trial.temporary_state.ray_actor))
 
 
 class _Stop(_Adapter, Stopper):
@@ -260,12 +268,11 @@ def _tune(jobs: Jobs, resources: Resources, scratch: Path) -> None:
             TrialTrainable,
             name="tune",
             storage_path=str(scratch),
-            search_alg=_Searcher(jobs, errors),
+            search_alg=_Searcher(jobs, resources, errors),
             scheduler=_Scheduler(jobs, errors),
             callbacks=[_Starts(jobs)],
             stop=_Stop(jobs),
             num_samples=sys.maxsize,
-            resources_per_trial={"cpu": resources.cpu, "gpu": resources.gpu},
             trial_dirname_creator=lambda trial: str(trial.trial_id),
             reuse_actors=True,
             raise_on_failed_trial=False,

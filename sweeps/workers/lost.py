@@ -1,4 +1,7 @@
-"""Whether a trial whose worker process died comes back or fails (hung, out of memory, too often). Pure."""
+"""Whether a trial whose worker process died comes back or fails (hung, out of memory, too often). Pure.
+
+Deaths count while a trial makes no progress: one that has finished an epoch since starts at none again.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,28 @@ from record.journal.events import Reason
 
 MAX_LOSSES = 3
 MAX_MEMORY_LOSSES = 2
+
+
+class Losses:
+    """How often each trial has lost its process since its last epoch."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[int, int]] = {}
+
+    def of(self, trial: str, epoch: int) -> int:
+        """How often so far.
+
+        Args:
+            epoch: its last one.
+        """
+        count, at = self._known.get(trial, (0, epoch))
+        return count if at == epoch else 0
+
+    def add(self, trial: str, epoch: int) -> int:
+        """Count one more; how many there are now."""
+        count = self.of(trial, epoch) + 1
+        self._known[trial] = count, epoch
+        return count
 
 
 def why_lost(losses: int, epoch: int, error: str, silent: float, minutes: float) -> Reason | None:

@@ -5,19 +5,18 @@ from __future__ import annotations
 import contextlib
 import importlib
 import logging
-import math
 import os
 import signal
 import stat
 import sys
+import sysconfig
 import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from record.errors import BadInput, EnvironmentFailed
-from sweeps.spec.sections import Resources
+from record.errors import EnvironmentFailed
 from sweeps.workers import reaper
 from sweeps.workers.signals import Signals
 
@@ -69,8 +68,8 @@ def session(address: str | None, log: Path, signals: Signals) -> Iterator[Path]:
     """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    if address and _token().exists():  # `ray start` asks for the token it finds; who joins must be told to send it
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
+    if address:
+        send_token()
     scratch = Path(tempfile.mkdtemp(prefix="lam-", dir=_short_folder()))  # 0700: Ray opens its own folder to everyone
     with reaper.guarded(scratch), _quiet(log), without_secrets():
         import ray
@@ -80,6 +79,12 @@ def session(address: str | None, log: Path, signals: Signals) -> Iterator[Path]:
             yield scratch
         finally:
             ray.shutdown()
+
+
+def send_token() -> None:
+    """Have Ray, once it is imported, send the token it finds: `ray start` asks for one, who joins must be told so."""
+    if _token().exists() or "RAY_AUTH_TOKEN" in os.environ:
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
 @contextlib.contextmanager
@@ -146,21 +151,29 @@ def _stderr_to(log: Path) -> Iterator[None]:
 
 
 def _worker_environment() -> dict[str, Any]:
-    """Workers import what this process imports, and find the same modules."""
-    return {"env_vars": {"PYTHONPATH": os.pathsep.join(entry or os.getcwd() for entry in sys.path),
-                         "PYTHONUNBUFFERED": "1"}}
+    """Workers find the modules that this process was pointed to; what is installed is each machine's own."""
+    own = [entry or os.getcwd() for entry in sys.path if not _is_installed(entry)]
+    return {"env_vars": {"PYTHONPATH": os.pathsep.join([*own, "${PYTHONPATH}"]), "PYTHONUNBUFFERED": "1"}}
+
+
+def _is_installed(entry: str) -> bool:
+    """Whether an interpreter has an entry of its path by itself: its library, and what was installed into it."""
+    parts = Path(entry).parts
+    return "site-packages" in parts or "dist-packages" in parts or any(
+        entry.startswith(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")) or entry.endswith(".zip")
 
 
 def _token() -> Path:
     """Where Ray keeps its token."""
-    return Path.home() / ".ray" / "auth_token"
+    return Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
 
 
 def _protect_token() -> None:
     """Ray writes its token file readable by everyone; make it the owner's alone."""
     token = _token()
     if token.exists() and stat.S_IMODE(token.stat().st_mode) & 0o077:
-        token.chmod(0o600)
+        with contextlib.suppress(OSError):  # a mounted secret, which is not ours to change
+            token.chmod(0o600)
 
 
 @contextlib.contextmanager
@@ -191,26 +204,3 @@ def _quiet(log: Path) -> Iterator[None]:
 def cpus() -> int:
     """CPUs this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def concurrency(resources: Resources, source: str) -> int:
-    """Trials that fit at the same time on the Ray that is initialised.
-
-    Raises:
-        BadInput: not even one fits on any node.
-    """
-    import ray
-
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    fitting = sum(_fits(node, resources) for node in nodes)
-    if fitting == 0:
-        most = {name: max(node.get(name, 0.0) for node in nodes) for name in ("CPU", "GPU")}
-        raise BadInput(f"got cpu {resources.cpu:g} and gpu {resources.gpu:g} for one trial; the largest node has "
-                       f"{most['CPU']:g} CPUs and {most['GPU']:g} GPUs", source=source, key="resources",
-                       remedy="ask for less, or join a larger cluster with --address")
-    return fitting
-
-
-def _fits(node: dict[str, float], resources: Resources) -> int:
-    needs = {"CPU": resources.cpu, "GPU": resources.gpu}
-    return min(math.floor(node.get(name, 0.0) / need + 1e-9) for name, need in needs.items() if need > 0)

@@ -22,18 +22,23 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from ray.tune import Trainable
+from ray.tune import PlacementGroupFactory, Trainable
 
 from record import files
 from record.errors import MEMORY_REMEDY, BadData, EnvironmentFailed, LamError, is_out_of_memory
 from record.run import RunFolder
 from record.workload import workload
 from record.workload.settings import Settings
+from sweeps.workers import probe
 
 Train = Callable[[Settings, Path], Iterator[dict[str, Any]]]
 WRITER_WAIT_SECONDS = 120.0  # a server frees the lock of a machine that is gone after its lease, 90 s with NFS
 # What the system says of a disk that is full, read-only, broken or gone.
-ENVIRONMENT = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENODEV, errno.ENOTCONN}
+ENVIRONMENT = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENODEV, errno.ENOTCONN,
+               errno.ENOLCK, errno.EOPNOTSUPP}
+# What CUDA says of a GPU that is broken, taken or gone.
+BROKEN_GPU = ("uncorrectable ECC error", "no CUDA-capable device", "devices are busy or unavailable",
+              "driver version is insufficient", "fallen off the bus", "system not yet initialized")
 
 
 class ProcessSpent(Exception):
@@ -51,6 +56,16 @@ class TrialTrainable(Trainable):
     ``["exhausted", null]`` (no epoch is left) or ``["failure", {"rule", "sentence"}]``.
     """
 
+    @classmethod
+    def default_resource_request(cls, config: dict[str, Any]) -> PlacementGroupFactory | None:
+        """What a trial occupies, and where it must not be placed: its own, so that a machine can be left out later."""
+        if "place" not in config:
+            return None
+        place = json.loads(config["place"])
+        bundle = {name.upper(): place[name] for name in ("cpu", "gpu") if place[name]}
+        elsewhere = {"ray.io/node-id": f"!in({','.join(place['avoid'])})"}
+        return PlacementGroupFactory([bundle], **({"bundle_label_selector": [elsewhere]} if place["avoid"] else {}))
+
     def setup(self, config: dict[str, Any]) -> None:
         """Open the first job."""
         self._failed = self._settled = False
@@ -58,9 +73,12 @@ class TrialTrainable(Trainable):
 
     def _open(self, config: dict[str, Any]) -> None:
         job = json.loads(config["job"])
+        if "place" in config:
+            claim_gpu(json.loads(config["place"])["gpu"])
         self._silence = job["silence_seconds"]
         self._held = contextlib.ExitStack()
         try:
+            _check_machine(job)
             run_dir = _made(Path(job["run_dir"]))
             _write_output_to(run_dir / "output.log")
             self._held.enter_context(_hold(run_dir / ".writer"))
@@ -159,6 +177,19 @@ def resolve(dotted: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
+def claim_gpu(share: float) -> None:
+    """Keep this process to its share of a GPU: with none it sees none, with a part it may use that part of the memory.
+
+    Ray leaves all GPUs visible to a worker that asked for none, and caps nothing.
+    """
+    if share == 0:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    elif share < 1:
+        torch = importlib.import_module("torch")
+        if torch.cuda.is_available():
+            torch.cuda.set_per_process_memory_fraction(share)
+
+
 def _use_threads(threads: int) -> None:
     if threads and "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)
@@ -177,7 +208,8 @@ def _is_environment(error: Exception) -> bool:
     """
     if isinstance(error, OSError):
         return error.errno in ENVIRONMENT
-    return isinstance(error, EnvironmentFailed | BadData)
+    return isinstance(error, EnvironmentFailed | BadData) or (
+        isinstance(error, RuntimeError) and any(words in str(error) for words in BROKEN_GPU))
 
 
 def _reason(error: Exception) -> dict[str, str]:
@@ -190,6 +222,17 @@ def _reason(error: Exception) -> dict[str, str]:
     text = str(error) or "no message"
     remedy = f"; {MEMORY_REMEDY}" if rule == "out_of_memory" else ""
     return {"rule": rule, "sentence": f"training raised {type(error).__name__}: {text.splitlines()[0][:300]}{remedy}"}
+
+
+def _check_machine(job: dict[str, Any]) -> None:
+    """Refuse a machine that has other software, or a tree of its own where the sweep folder should be.
+
+    Raises:
+        EnvironmentFailed: with what is wrong.
+    """
+    wrong = probe.differs(job["versions"]) or (probe.sees(job["home"]) if job["home"] else "")
+    if wrong:
+        raise EnvironmentFailed(f"its machine {wrong}")
 
 
 def _made(run_dir: Path) -> Path:
