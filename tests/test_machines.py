@@ -251,15 +251,15 @@ def test_a_probe_says_what_is_wrong(tmp_path: Path) -> None:
     sweep = make_sweep(tmp_path)
     asked = probe.Asked(str(tmp_path), probe.versions(), "lam", [sweep.base.mapping()], fake_training.prepare,
                         fake_training.prepare([]))
-    assert probe.look(asked) == f"does not see {tmp_path}; mount the storage there at the same path"
+    assert probe.answer(asked) == f"does not see {tmp_path}; mount the storage there at the same path"
     (tmp_path / "sweep.json").write_text("{}")
-    assert "file locks do not work between machines on this storage" in probe.look(asked)
+    assert "file locks do not work between machines on this storage" in probe.answer(asked)
     with probe.held(tmp_path):
-        assert probe.look(asked) == ""
-        assert "has other data at the same path" in probe.look(replace(asked, fingerprint="else"))
-        assert f"{tmp_path / 'nothing'}" in probe.look(replace(asked, folder=str(tmp_path / "nothing")))
+        assert probe.answer(asked) == ""
+        assert "has other data at the same path" in probe.answer(replace(asked, fingerprint="else"))
+        assert f"{tmp_path / 'nothing'}" in probe.answer(replace(asked, folder=str(tmp_path / "nothing")))
         real = probe.Asked(str(tmp_path), probe.versions(), "lam", [{**sweep.base.mapping(), "data_dir": "/none"}])
-        assert "/none:data_dir: no such folder" in probe.look(real)
+        assert "/none:data_dir: no such folder" in probe.answer(real)
     old = {**probe.versions(), "torch": "1.0"}
     assert probe.differs(old).endswith("(the driver has 1.0); install the driver's versions there")
     assert sorted(path.name for path in tmp_path.glob(".machine-*")) == []

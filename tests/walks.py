@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sweeps.journal.state import SweepState, TrialState
-from sweeps.scheduling.arrivals import before, is_lost, worth
+from sweeps.scheduling.arrivals import before, is_lost, rated
 from sweeps.spec import rungs
 from sweeps.spec.sections import Asha
 
@@ -17,7 +17,7 @@ def rung_value(trial: TrialState, asha: Asha, rung: float, previous: float, maxi
     """
     for result in trial.results:
         if asha.place(result) >= rung:
-            return worth(result, maximise)
+            return rated(result, maximise)
     return rungs.NEVER if is_lost(trial) and before(asha, trial) >= previous else None
 
 
@@ -38,7 +38,7 @@ def promotable(state: SweepState, asha: Asha, maximise: bool) -> TrialState | No
         levels = asha.ladder(bracket)
         reached = rungs.rung_reached(levels, 0.0, asha.place(trial.results[-1]))
         assert reached is not None
-        value = worth(trial.results[-1], maximise)
+        value = rated(trial.results[-1], maximise)
         among = arrivals(state, asha, bracket, reached, maximise)
         among.remove(value)
         if value > rungs.NEVER and rungs.decide(value, among, asha.reduction_factor).goes_on:
@@ -49,7 +49,7 @@ def promotable(state: SweepState, asha: Asha, maximise: bool) -> TrialState | No
 def other_means(state: SweepState, trial: TrialState, maximise: bool) -> list[float]:
     """The running means of the others at the trial's last epoch, the worst first."""
     epoch = trial.results[-1].epoch
-    others = [[worth(result, maximise) for result in other.results if result.epoch <= epoch]
+    others = [[rated(result, maximise) for result in other.results if result.epoch <= epoch]
               for other in state.configs if other is not trial and other.epoch >= epoch]
     return sorted(sum(values) / len(values) for values in others if values)
 

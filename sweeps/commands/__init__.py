@@ -220,11 +220,11 @@ def submit(
     """Launch a sweep as a job of a cluster; submitted again it attaches, or resumes what has ended."""
     from sweeps.journal.folders import sweep_folder
     from sweeps.spec.load import load
-    from sweeps.workers.jobs import Jobs
+    from sweeps.workers.jobs import SubmittedJobs
 
     sweep = load(spec)
     sweep_folder(sweep, storage)
-    name, new = Jobs(address).submit(sweep, storage or sweep.spec.storage)
+    name, new = SubmittedJobs(address).submit(sweep, storage or sweep.spec.storage)
     here = shlex.join([str(spec), "--address", address])
     typer.echo(f"{'submitted as' if new else 'is at work already as'} {name}")
     typer.echo(f"follow it with: lam sweep logs {here} --follow; end it, resumably, with: lam sweep stop {here}")
@@ -237,9 +237,9 @@ def logs(
 ) -> None:
     """What a submitted sweep has printed; its journal, which `lam sweep status` reads, is the truth."""
     from record.text import printable
-    from sweeps.workers.jobs import Jobs
+    from sweeps.workers.jobs import SubmittedJobs
 
-    jobs = Jobs(address)
+    jobs = SubmittedJobs(address)
     for text in jobs.log(jobs.job_of(spec), follow):
         for line in text.splitlines():
             typer.echo(printable(line))
@@ -262,9 +262,9 @@ def stop(
     if trial is not None:
         _ask(what, "stop", trial, because, {})
         return
-    from sweeps.workers.jobs import Jobs
+    from sweeps.workers.jobs import SubmittedJobs
 
-    jobs = Jobs(str(address))
+    jobs = SubmittedJobs(str(address))
     name = jobs.job_of(what)
     jobs.stop(name)
     typer.echo(f"{name} is {jobs.state(name).lower()}; resume with: lam sweep submit "
@@ -292,7 +292,7 @@ def _ask(folder: Path, what: str, trial: str, because: str, change: dict[str, ob
 
     sweep, _ = folders.open_sweep(folder)
     request = requests.request(what, trial, because, change)
-    event = requests.ask(folder.absolute(), sweep, request)
+    event = requests.hand_in(folder.absolute(), sweep, request)
     if event is None:
         typer.echo("asked; the driver that is at work takes it up within seconds, a running trial ends with its epoch")
         return

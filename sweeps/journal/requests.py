@@ -102,7 +102,7 @@ def _changed(request: Request, sweep: Sweep, params: dict[str, Any]) -> dict[str
     return found
 
 
-def ask(folder: Path, sweep: Sweep, request: Request) -> Change | None:
+def hand_in(folder: Path, sweep: Sweep, request: Request) -> Change | None:
     """Have a request done: by the driver that is at work, and then None is known of it, or here; what was written.
 
     Raises:

@@ -86,7 +86,7 @@ class Ladder(_Index):
         read, rung = self._climbed.get(trial.id, (0, 0))
         for result in trial.results[read:]:
             while rung < len(levels) and self._asha.place(result) >= levels[rung]:
-                bisect.insort(self._arrived[bracket, rung], worth(result, self._maximise))
+                bisect.insort(self._arrived[bracket, rung], rated(result, self._maximise))
                 rung += 1
         if rung < len(levels) and is_lost(trial) and before(self._asha, trial) >= (levels[rung - 1] if rung else 0.0):
             bisect.insort(self._arrived[bracket, rung], rungs.NEVER)
@@ -100,7 +100,7 @@ class Ladder(_Index):
         if trial.status == "paused":
             reached = rungs.rung_reached(levels, 0.0, self._asha.place(trial.results[-1]))
             assert reached is not None, "a trial is paused at a rung"
-            entry = worth(trial.results[-1], self._maximise), -trial.number, trial.id
+            entry = rated(trial.results[-1], self._maximise), -trial.number, trial.id
             bisect.insort(self._paused[bracket, reached], entry)
             self._resting[trial.id] = (bracket, reached), entry
 
@@ -133,7 +133,7 @@ class Means(_Index):
         for result in trial.results[count:]:
             for passed in range(epoch + 1, result.epoch) if count else ():
                 bisect.insort(self._at[passed], total / count)
-            count, total, epoch = count + 1, total + worth(result, self._maximise), result.epoch
+            count, total, epoch = count + 1, total + rated(result, self._maximise), result.epoch
             bisect.insort(self._at[epoch], total / count)
         self._sums[trial.id] = count, total, epoch
 
@@ -179,7 +179,7 @@ class Unrepeated(_Index):
             self._wanting.pop(first.number, None)
 
 
-def worth(result: Result, maximise: bool) -> float:
+def rated(result: Result, maximise: bool) -> float:
     """A result as rungs and medians compare it: higher is better, minus infinity where it diverged or collapsed."""
     if result.verdict in ("nonfinite", "collapsed"):
         return rungs.NEVER

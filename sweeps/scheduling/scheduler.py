@@ -27,7 +27,7 @@ from record.text import short, words
 from record.workload import workload
 from record.workload.settings import Settings
 from sweeps.journal.state import Result, SweepState, TrialState
-from sweeps.scheduling.arrivals import Ladder, Means, Unrepeated, before, worth
+from sweeps.scheduling.arrivals import Ladder, Means, Unrepeated, before, rated
 from sweeps.spec import rungs
 from sweeps.spec.sections import Asha, Budget, Median
 from sweeps.spec.spec import SweepSpec
@@ -143,7 +143,7 @@ def _asha(spec: SweepSpec, asha: Asha, state: SweepState, trial: TrialState, sav
     if reached is None:
         return None
     arrivals = Ladder.of(state, asha, spec.maximise).arrivals(bracket, reached)
-    decision = rungs.decide_among(worth(latest, spec.maximise), arrivals, asha.reduction_factor)
+    decision = rungs.decide_among(rated(latest, spec.maximise), arrivals, asha.reduction_factor)
     if decision.goes_on:
         return None
     cutoff = decision.value if spec.maximise else -decision.value
@@ -185,8 +185,8 @@ def _median(spec: SweepSpec, median: Median, state: SweepState, trial: TrialStat
     if latest.epoch < median.grace_epochs:
         return None
     others = Means.of(state, spec.maximise).others(trial)
-    best = max(trial.results, key=lambda result: worth(result, spec.maximise))
-    goes_on, middle = rungs.among_means(worth(best, spec.maximise), others, median.min_trials)
+    best = max(trial.results, key=lambda result: rated(result, spec.maximise))
+    goes_on, middle = rungs.among_means(rated(best, spec.maximise), others, median.min_trials)
     if goes_on:
         return None
     cutoff = middle if spec.maximise else -middle

@@ -49,7 +49,7 @@ class RayCluster:
         """What a machine lacks; None while it has not answered."""
         if machine.id not in self._answers:
             place = NodeAffinitySchedulingStrategy(machine.id, soft=False)
-            task = ray.remote(num_cpus=0, max_retries=0)(probe.look).options(scheduling_strategy=place)
+            task = ray.remote(num_cpus=0, max_retries=0)(probe.answer).options(scheduling_strategy=place)
             self._answers[machine.id] = task.remote(self._asked), time.monotonic()
         answer, since = self._answers[machine.id]
         try:

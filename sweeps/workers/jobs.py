@@ -26,7 +26,7 @@ STOP_SECONDS = 60  # an orderly end takes a few; Ray's own limit is three
 LOOK_SECONDS = 2.0
 
 
-class Jobs:
+class SubmittedJobs:
     """The jobs of a cluster.
 
     Args:

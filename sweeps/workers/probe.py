@@ -1,6 +1,6 @@
 """What a machine of a cluster must see before it takes a trial: versions, the storage, its locks, room, the data.
 
-`look` runs on the machine and answers in words; `differs` and `sees` are asked again by every trial as it opens.
+`answer` runs on the machine and answers in words; `differs` and `sees` are asked again by every trial as it opens.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def sees(folder: str) -> str:
     return ""
 
 
-def look(asked: Asked) -> str:
+def answer(asked: Asked) -> str:
     """What this machine lacks, '' where it may take trials."""
     try:
         return (differs(asked.versions) or sees(asked.folder) or _writes(Path(asked.folder))
