@@ -156,7 +156,7 @@ def test_a_cluster_without_a_machine_waits_for_one_where_it_may_grow(tmp_path: P
     (old / "METADATA").write_text("Metadata-Version: 2.1\nName: lamsweep\nVersion: 0.0.9\n")
     with cluster(tmp_path) as nodes:
         _, err = ended(launched(nodes, spec(tmp_path, **settings, concurrency=None), FAKE), 2)
-        assert "the largest node has 0 CPUs and 0 GPUs; ask for less, or set 'concurrency', for which the" in err
+        assert "the largest node has 0 CPUs and 0 GPUs; set 'concurrency', for which the cluster's" in err
         path = spec(tmp_path, **settings)
         driver = launched(nodes, path, FAKE)
         wait_until(lambda: len(told(folder)) > 2, 60, "the first suggestion")

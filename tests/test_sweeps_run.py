@@ -96,7 +96,8 @@ def test_workers_start_together_and_are_used_again(tmp_path: Path, ray_address: 
                 resources={"cpu": 0.5}, base={"data_dir": "nowhere", "num_epochs": 1}, budget={"trials": 9})
     launch(path, options=options(ray_address))
     folder = tmp_path / "runs" / "demo"
-    assert [event.event for event in read(folder)][:5] == ["sweep_started", *["suggested"] * 3, "started"]
+    told = [event.event for event in read(folder) if event.event != "machine_joined"]
+    assert told[:5] == ["sweep_started", *["suggested"] * 3, "started"]
     workers = [call["pid"] for trial in state_of(folder).trials for call in calls(folder, trial)]
     assert len(workers) == 18
     assert len(set(workers)) <= 3

@@ -101,7 +101,7 @@ def fitting(resources: Resources, source: str, asked: int | None = None, grows: 
     """Trials that fit at the same time on the Ray that is initialised.
 
     Args:
-        asked: the sweep's `concurrency`, which lets a cluster grow whose limits are not known.
+        asked: the sweep's `concurrency`, for which a cluster without machines is waited for.
         grows: trials that it would hold once it has grown; None where that is not known.
         could: what its autoscaler starts, in words.
 
@@ -110,12 +110,13 @@ def fitting(resources: Resources, source: str, asked: int | None = None, grows: 
     """
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     found = sum(fits(node, resources) for node in nodes)
-    if found == 0 and (grows == 0 or (grows is None and asked is None)):
-        most = {name: max(node.get(name, 0.0) for node in nodes) for name in ("CPU", "GPU")}
+    most = {name: max(node.get(name, 0.0) for node in nodes) for name in ("CPU", "GPU")}
+    from_none = grows is None and most["CPU"] == 0  # a head alone: what its autoscaler starts is not known
+    if found == 0 and not grows and not (from_none and asked):
         raise BadInput(f"got cpu {resources.cpu:g} and gpu {resources.gpus:g} for one trial; the largest node has "
                        f"{most['CPU']:g} CPUs and {most['GPU']:g} GPUs{could}", source=source, key="resources",
-                       remedy="ask for less, or join a larger cluster with --address" if grows is not None else
-                       "ask for less, or set 'concurrency', for which the cluster's autoscaler then starts machines")
+                       remedy="set 'concurrency', for which the cluster's autoscaler then starts machines" if from_none
+                       else "ask for less, or join a larger cluster with --address")
     return found
 
 
