@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,9 @@ from analysis.report.render import MOST_ROWS, render_html, report_dict, table_ro
 from analysis.report.report import build_report
 from analysis.report.verify import verify
 from record.errors import AnswerIsNo, BadInput
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM = next((path for name in BROWSERS if (path := shutil.which(name))), None)
 
 
 def many(count: int = 20) -> dict[str, Planted]:
@@ -177,3 +183,35 @@ def _app() -> Any:
     app = typer.Typer()
     register(app)
     return app
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+def test_the_box_finds_by_word_and_by_value_and_a_heading_sorts_all_rows(tmp_path: Path) -> None:
+    probe = """<script>
+      const table = document.querySelector("#all-trials"), box = document.querySelector("input[type=search]");
+      const first = () => table.tBodies[0].rows[0].cells[0].textContent;
+      const count = () => document.querySelector("output[data-count]").textContent;
+      const find = (text) => { box.value = text; box.dispatchEvent(new Event("input")); };
+      const said = [];
+      find("value>0.5 completed"); said.push(count());
+      find("t0007"); said.push(count(), first());
+      find("");
+      [...table.querySelectorAll("th button")].find((button) => button.textContent === "Rank").click();
+      said.push(first()); table.querySelectorAll("th button")[1].click(); said.push(first());
+      document.title = said.join("; ");
+    </script></body>"""
+    trials = {name: replace(trial, epochs=2) for name, trial in many(MOST_ROWS + 10).items()}
+    report = build_report(write_sweep(tmp_path / "s", trials))
+    page = tmp_path / "r.html"
+    page.write_text(re.sub(r"<meta http-equiv[^>]*>", "", render_html(report)).replace("</body>", probe))
+    done = subprocess.run([str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
+                           f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", page.as_uri()],
+                          capture_output=True, text=True, timeout=300, check=True)
+    title = re.search(r"<title>(.*?)</title>", done.stdout)
+    assert title is not None
+    above = sum((item.value or 0) > 0.5 for item in report.standings)
+    best, worst = report.standings[0].label, report.standings[-1].label
+    assert title[1] == f"{above} of 210 trials{', the first 200 shown' if above > 200 else ''}; 1 of 210 trials; " \
+                       f"t0007; {best}; {worst}"
+    assert not re.findall(r".*CONSOLE.*", done.stderr)

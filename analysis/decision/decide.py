@@ -49,7 +49,7 @@ def conclude(study: Study, standings: tuple[Standing, ...], verdict: Verdict, sh
     if standing is None or trial is None or not trial.records:
         return Decision(None, False, "NO-GO: nothing was recorded to decide by", "No run has a record.")
     requirements = checklist(study, trial, standing, baseline)
-    gates = try_gates(study, trial, standing, {})
+    gates = try_gates(study, trial, standing, {}, baseline)
     failed = [gate.name for gate in gates if not gate.lets_pass]
     go = verdict.winner is not None and not failed
     why = "" if go else f": {', '.join(failed)}" if failed else ": no arm may win"

@@ -10,8 +10,8 @@ from typing import Any
 
 from analysis.judge.judging import LIVE, broken, kept_record
 from analysis.judge.ranking import Standing
+from analysis.judge.vitality import profile_for
 from analysis.read.reading import Study, Trial
-from record import health
 from record.health.limits import Gates
 from record.health.trends import trend_of
 from record.text import count, finite, interval, number, share, words
@@ -75,7 +75,7 @@ def try_gates(study: Study, trial: Trial, standing: Standing, waivers: dict[str,
     Args:
         baseline: an arm without codes that is not in the study.
     """
-    limits = health.load(str(trial.config.get("health.profile", "lam"))).gates
+    limits = profile_for(trial).gates
     case = Case(study, trial, standing, limits, baseline or _arm_without_codes(study, trial))
     gates = (check(case) for name, check in GATES.items() if ASKED.get(name, _always)(case))
     return tuple(gate if gate.passed else replace(gate, waived=waivers.get(gate.name, "")) for gate in gates)
