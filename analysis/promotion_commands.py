@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 Target = Annotated[Path, typer.Argument(metavar="FILE", help="The production YAML.")]
 TARGET = Path("production.yaml")
+Uri = Annotated[str | None, typer.Option("--mlflow", metavar="URI", help="Mirror into this MLflow; default: "
+                                         "MLFLOW_TRACKING_URI, else none.")]
+Name = Annotated[str | None, typer.Option("--model", help="The registered model's name; default: the YAML's.")]
+Aliases = Annotated[str | None, typer.Option(help="Of production, the one before, the newest; default: "
+                                             "champion,previous,candidate.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -18,6 +23,7 @@ def register(app: typer.Typer) -> None:
     room.command("list")(listed)
     room.command()(show)
     room.command()(rollback)
+    room.command("sync")(mirror)
     app.add_typer(room, name="promotions")
 
 
@@ -38,6 +44,7 @@ def promote_command(
         metavar="RUN", help="A run without codes, to compare the error with.")] = None,
     diff: Annotated[bool, typer.Option("--diff", help="Show the difference to the file in production; write "
                                        "nothing.")] = False,
+    mlflow: Uri = None, model: Name = None, aliases: Aliases = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Check the gates and write the best trial's config as a production YAML, its weights beside it."""
@@ -47,6 +54,7 @@ def promote_command(
     from record.errors import AnswerIsNo
     from record.text import shown
 
+    registry = _registry(output, mlflow, model, aliases)
     wish = promotion.Wish(trial, promotion.waivers(waive or [], because or []), production, baseline, diff)
     result = promotion.promote(list(paths), output, wish=wish)
     if diff:
@@ -60,6 +68,7 @@ def promote_command(
         raise AnswerIsNo(promotion.refusal(result))
     if not json_output:
         typer.echo(shown(result.summary()))
+    _mirror(output, registry, not json_output)
 
 
 def listed(file: Target = TARGET,
@@ -90,8 +99,37 @@ def show(file: Target = TARGET,
 
 def rollback(file: Target = TARGET,
              to: Annotated[int | None, typer.Option(metavar="VERSION", help="Default: the one before.")] = None,
-             because: Annotated[str, typer.Option(metavar="REASON", help="Why, for the ledger.")] = "") -> None:
+             because: Annotated[str, typer.Option(metavar="REASON", help="Why, for the ledger.")] = "",
+             mlflow: Uri = None, model: Name = None, aliases: Aliases = None) -> None:
     """Put an earlier version back into production."""
     from analysis.promote import history
 
+    registry = _registry(file, mlflow, model, aliases)
     typer.echo(history.roll_back(file, to, because))
+    _mirror(file, registry)
+
+
+def mirror(file: Target = TARGET, mlflow: Uri = None, model: Name = None, aliases: Aliases = None) -> None:
+    """Make MLflow's model registry say what the ledger says, for example after it could not be reached."""
+    from record.errors import BadInput
+
+    registry = _registry(file, mlflow, model, aliases)
+    if registry is None:
+        raise BadInput("no MLflow was named", source="lam promotions sync", remedy="add --mlflow URI, or set "
+                                                                                   "MLFLOW_TRACKING_URI")
+    _mirror(file, registry)
+
+
+def _registry(file: Path, uri: str | None, name: str | None, aliases: str | None) -> Any:
+    from analysis.promote import registry
+
+    return registry.chosen(file, uri, name, aliases)
+
+
+def _mirror(file: Path, registry: Any, tell: bool = True) -> None:
+    """Mirror a promotion that is done; where no registry was named there is nothing to do."""
+    from analysis.promote import registry as room
+
+    told = room.sync(file, registry) if registry else ""
+    if told and tell:
+        typer.echo(told)

@@ -4,6 +4,8 @@
     promoting   gates, then everything staged, then the YAML replaced
     production  the YAML's values and the reason beside each
     tested      the gate that reads the test split
+    registry    MLflow's model registry, a mirror of the ledger
+    history     list, show, rollback
     ledger      what was promoted and rolled back, append-only; finishes what a kill left
 """
 

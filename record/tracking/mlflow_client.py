@@ -33,7 +33,7 @@ def is_named(uri: str, named: str | None = None) -> bool:
     return uri == (os.environ.get("MLFLOW_TRACKING_URI") if named is None else named)
 
 
-def _client(uri: str) -> Any:
+def client_of(uri: str) -> Any:
     """A client that gives up soon and says little."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
@@ -51,7 +51,7 @@ def check_answers(uri: str) -> None:
     Raises:
         EnvironmentFailed: it does not answer, or refuses.
     """
-    client = _client(uri)
+    client = client_of(uri)
     try:
         client.search_experiments(max_results=1)
     except Exception as error:  # MLflow's own, requests' and urllib3's
@@ -63,7 +63,7 @@ class Experiment:
     """One MLflow experiment of a tracking store; made where it is missing."""
 
     def __init__(self, uri: str, name: str) -> None:
-        self._client = _client(uri)
+        self._client = client_of(uri)
         found = self._client.get_experiment_by_name(name)
         self._id = found.experiment_id if found else self._client.create_experiment(name)
 

@@ -1,0 +1,164 @@
+"""MLflow's model registry as a mirror of the ledger: a model version for each version that was served, and aliases.
+
+The ledger is the truth. A mirror is made from it alone and can be made again: what is there already is left as it is, a
+model whose upload was cut off is uploaded again, and the aliases are set last, the champion's at the very end.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from urllib.parse import urlsplit
+
+from analysis.promote.ledger import Ledger, Served
+from record import files
+from record.errors import BadInput, EnvironmentFailed
+from record.text import gist
+from record.tracking.mlflow_client import client_of
+
+ALIASES = ("champion", "previous", "candidate")
+KEY = "lam.promotion"  # tag: the ledger's version and the hash of its YAML
+EXPERIMENT = "lam"
+VARIABLE = "MLFLOW_TRACKING_URI"
+
+
+@dataclass(frozen=True)
+class Registry:
+    """Where the mirror is.
+
+    Attributes:
+        name: of the registered model.
+        aliases: of what is in production, of what was before it, and of the newest version.
+    """
+
+    uri: str
+    name: str
+    aliases: tuple[str, str, str] = ALIASES
+
+
+def chosen(file: Path, uri: str | None, name: str | None, aliases: str | None) -> Registry | None:
+    """The registry that was named on the command line or by MLFLOW_TRACKING_URI; None where none was.
+
+    Raises:
+        BadInput: the address holds a password or is a folder's, or there are not three aliases.
+    """
+    where = uri or os.environ.get(VARIABLE)
+    if not where:
+        return None
+    if urlsplit(where).password is not None:
+        raise BadInput("holds a password, and the ledger keeps the address", source="--mlflow",
+                       remedy="leave it out and set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD")
+    if urlsplit(where).scheme in ("", "file"):
+        raise BadInput(f"got {where!r}, a folder, which newer versions of MLflow refuse", source="--mlflow",
+                       remedy="name a server, or a database such as sqlite:///mlflow.db")
+    names = tuple(part.strip() for part in (aliases or ",".join(ALIASES)).split(","))
+    if len(names) != 3 or len(set(names)) != 3 or not all(names):
+        raise BadInput(f"got {aliases!r}, expected three different names", source="--aliases",
+                       remedy=f"for example --aliases {','.join(ALIASES)}")
+    return Registry(where, name or file.stem, (names[0], names[1], names[2]))
+
+
+def sync(file: Path, registry: Registry) -> str:
+    """Make the registry say what the ledger says; returns what to tell.
+
+    Raises:
+        BadInput: nothing was promoted.
+        EnvironmentFailed: the server did not take it; the file in production and the ledger are as they should be.
+    """
+    with Ledger(file).held() as ledger:
+        changes = ledger.changes()
+        if not changes:
+            raise BadInput("nothing was promoted to it", source=file, remedy="promote first: lam promote SWEEP -o FILE")
+        try:
+            versions = _mirrored(ledger, changes, registry)
+        except Exception as error:
+            raise EnvironmentFailed(
+                f"MLflow at {registry.uri} did not take it ({type(error).__name__}: {gist(error)}); {file} and its "
+                f"ledger are done; finish with: lam promotions sync {file} --mlflow {registry.uri}") from None
+        now = changes[-1]
+        told = {"uri": registry.uri, "name": registry.name, "version": versions[now.version]}
+        if now.mirror != told:
+            ledger.append("mirrored", of=now.begun.seq, mirror=told)
+    return f"MLflow has {registry.name} version {versions[now.version]} as {registry.aliases[0]} ({registry.uri})"
+
+
+def _mirrored(ledger: Ledger, changes: list[Served], registry: Registry) -> dict[int, str]:
+    """Register what is missing and set the aliases; returns the ledger's version -> MLflow's."""
+    client = client_of(registry.uri)
+    _ensure_model(client, registry.name)
+    by_version = {change.version: change for change in changes}
+    there = {each.tags.get(KEY): each.version for each in client.search_model_versions(f"name='{registry.name}'")}
+    found = {}
+    for version, change in sorted(by_version.items()):
+        key = _key(change)
+        found[version] = str(there.get(key) or _register(client, ledger, change, registry, key))
+    _set_aliases(client, registry, changes, found)
+    return found
+
+
+def _key(change: Served) -> str:
+    return f"{change.version}-{(change.begun.sha256 or '')[:12]}"
+
+
+def _ensure_model(client: Any, name: str) -> None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.get_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        client.create_registered_model(name, description="What 'lam promote' put into production.")
+
+
+def _register(client: Any, ledger: Ledger, change: Served, registry: Registry, key: str) -> str:
+    """Upload weights, YAML and card as a logged model, PENDING until all is there, then make a version of it."""
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    place = experiment.experiment_id if experiment else client.create_experiment(EXPERIMENT)
+    tags = _tags(change, key)
+    begun = [each for each in client.search_logged_models([place], f"tags.`{KEY}` = '{key}'")
+             if str(each.status) in ("LoggedModelStatus.PENDING", "LoggedModelStatus.READY", "PENDING", "READY")]
+    model = begun[0] if begun else client.create_logged_model(place, name=registry.name, tags=tags)
+    if not str(model.status).endswith("READY"):
+        with TemporaryDirectory() as room:
+            client.log_model_artifacts(model.model_id, str(_gathered(ledger, change, Path(room))))
+        model = client.finalize_logged_model(model.model_id, "READY")
+    made = client.create_model_version(registry.name, source=model.artifact_location, model_id=model.model_id,
+                                       tags=tags, description=change.begun.because[:1000])
+    return str(made.version)
+
+
+def _gathered(ledger: Ledger, change: Served, room: Path) -> Path:
+    """Everything of a version in one folder."""
+    (room / "production.yaml").write_bytes(ledger.version_file(change.version).read_bytes())
+    weights = ledger.model_folder(change.version)
+    for file in sorted(weights.rglob("*")) if weights.exists() else []:
+        if file.is_file():
+            copy = room / "model" / file.relative_to(weights)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(file.read_bytes())
+    return room
+
+
+def _tags(change: Served, key: str) -> dict[str, str]:
+    begun = change.begun
+    found: Mapping[str, Any] = {
+        KEY: key, "lam.trial": begun.trial, "lam.source": begun.source, "lam.sha256": begun.sha256,
+        "lam.data_fingerprint": begun.data_fingerprint, "lam.kind": begun.kind,
+        "lam.weights": files.json_line((begun.weights or {}).get("sha256") or {}).strip()}
+    return {name: str(value)[:5000] for name, value in found.items() if value is not None}
+
+
+def _set_aliases(client: Any, registry: Registry, changes: list[Served], found: dict[int, str]) -> None:
+    """The newest first, the champion last; `previous` goes where nothing was before."""
+    champion, previous, candidate = registry.aliases
+    now = changes[-1].version
+    before = next((change.version for change in reversed(changes) if change.version != now), None)
+    client.set_registered_model_alias(registry.name, candidate, found[max(found)])
+    if before is not None:
+        client.set_registered_model_alias(registry.name, previous, found[before])
+    client.set_registered_model_alias(registry.name, champion, found[now])

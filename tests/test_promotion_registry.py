@@ -1,0 +1,165 @@
+"""MLflow's registry as a mirror of the ledger, on a real server: versions, aliases, kills, one out of reach."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typed
+from build_records import confirmed, write_sweep
+
+from analysis.promote import promote, registry
+from analysis.promote.history import roll_back
+from analysis.promote.ledger import Ledger
+from record.errors import BadInput, EnvironmentFailed
+from record.tracking.mlflow_client import client_of
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+WAIVED = {"confirmed": "a test"}
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    return write_sweep(tmp_path / "pong", confirm=[confirmed("t0005", [0.40, 0.45, 0.44])])
+
+
+def _check(target: Path, where: registry.Registry) -> None:
+    """File, ledger and aliases agree, and every version that was served is registered once, READY and whole."""
+    ledger, client = Ledger(target), client_of(where.uri)
+    changes = ledger.changes()
+    now = changes[-1]
+    assert not ledger.is_edited()
+    served = {f"{change.version}-{(change.begun.sha256 or '')[:12]}" for change in changes}
+    there = client.search_model_versions(f"name='{where.name}'")
+    assert sorted(each.tags[registry.KEY] for each in there) == sorted(served)
+    champion = client.get_model_version_by_alias(where.name, where.aliases[0])
+    [model] = [each for each in client.search_logged_models([client.get_experiment_by_name("lam").experiment_id])
+               if each.tags[registry.KEY] == champion.tags[registry.KEY]]
+    assert champion.tags["lam.sha256"] == now.begun.sha256 == ledger.hash_on_disk()
+    before = next((change for change in reversed(changes) if change.version != now.version), None)
+    if before is not None:
+        assert client.get_model_version_by_alias(where.name, where.aliases[1]).tags["lam.sha256"] == before.begun.sha256
+    assert str(model.status).endswith("READY")
+    assert now.mirror == {"uri": where.uri, "name": where.name, "version": str(champion.version)}
+
+
+def test_a_database_holds_versions_tags_and_aliases(
+        sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    target = tmp_path / "p.yaml"
+    where = registry.Registry(f"sqlite:///{tmp_path}/mlflow.db", "p", ("live", "old", "new"))
+    promote(sweep, target)
+    assert registry.sync(target, where).startswith("MLflow has p version 1 as live (sqlite:///")
+    _check(target, where)
+    promote(sweep, target, trial="t0001", waivers=WAIVED)
+    registry.sync(target, where)
+    roll_back(target, None, "")
+    registry.sync(target, where)
+    _check(target, where)
+    assert client_of(where.uri).get_model_version_by_alias("p", "new").tags["lam.trial"] == "t0001"
+    lines = Ledger(target).file.read_text()
+    registry.sync(target, where)
+    assert Ledger(target).file.read_text() == lines, "again changes nothing"
+
+
+def test_out_of_reach_leaves_the_promotion_done_and_says_how_to_finish(sweep: Path, tmp_path: Path) -> None:
+    code, out, err = typed.lam(tmp_path, "promote", "pong", "-o", "p.yaml", "--mlflow", "http://127.0.0.1:9")
+    assert code not in (0, 1, 2)
+    assert "Promoted t0005 to p.yaml" in out
+    assert "p.yaml and its ledger are done; finish with: lam promotions sync p.yaml --mlflow http://127.0.0.1:9" in err
+    assert Ledger(tmp_path / "p.yaml").current()
+    with pytest.raises(EnvironmentFailed):
+        registry.sync(tmp_path / "p.yaml", registry.Registry("http://127.0.0.1:9", "p"))
+
+
+@pytest.mark.parametrize(("uri", "aliases", "message"), [
+    ("http://me:secret@host", None, "--mlflow: holds a password"), ("mlruns", None, "a folder, which newer versions"),
+    ("file:mlruns", None, "a folder"), ("http://h", "a,b", "--aliases: got 'a,b', expected three different names")])
+def test_addresses_and_names_that_are_refused(uri: str, aliases: str | None, message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        registry.chosen(Path("p.yaml"), uri, None, aliases)
+
+
+def test_without_an_address_sync_says_so(sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(registry.VARIABLE, raising=False)
+    assert registry.chosen(Path("p.yaml"), None, None, None) is None
+    code, _, err = typed.lam(tmp_path, "promotions", "sync", "p.yaml")
+    assert (code, "no MLflow was named; add --mlflow URI" in err) == (2, True)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[str]:
+    """A real `mlflow server` on a free port."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+         "--backend-store-uri", f"sqlite:///{tmp_path}/server.db", "--artifacts-destination", str(tmp_path / "kept")],
+        cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    try:
+        _wait_for(f"http://127.0.0.1:{port}/health")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(timeout=60)
+
+
+def _wait_for(address: str) -> None:
+    for _ in range(600):
+        try:
+            with urllib.request.urlopen(address, timeout=1):
+                return
+        except OSError:
+            time.sleep(0.2)
+    raise AssertionError(f"{address} does not answer")
+
+
+KILLER = """
+import os, signal, sys
+from pathlib import Path
+at, done = int(sys.argv[1]), [0]
+def dies(event, arguments):
+    if event == "http.client.send":
+        done[0] += 1
+        if done[0] == at:
+            os.kill(os.getpid(), signal.SIGKILL)
+from analysis.promote import registry
+sys.addaudithook(dies)
+registry.sync(Path(sys.argv[2]), registry.Registry(sys.argv[3], "p"))
+"""
+
+
+@pytest.mark.long
+def test_ten_promotions_and_rollbacks_and_kills_on_a_real_server(sweep: Path, tmp_path: Path, server: str) -> None:
+    target, where = tmp_path / "p.yaml", registry.Registry(server, "p")
+    for step in range(5):
+        promote(sweep, target, trial="t0001" if step % 2 else "t0005", waivers=WAIVED)
+        registry.sync(target, where)
+        _check(target, where)
+        if step:
+            roll_back(target, None, "")
+            registry.sync(target, where)
+            _check(target, where)
+    promote(sweep, target)
+    for at in range(1, 40, 3):
+        ended: Any = subprocess.run([sys.executable, "-c", KILLER, str(at), str(target), server], check=False,
+                                    capture_output=True, text=True, env={**os.environ, "PYTHONPATH": os.getcwd()})
+        if ended.returncode == 0:
+            break
+        assert ended.returncode == -signal.SIGKILL, ended.stderr
+        if at % 2:  # the next command finishes it, then there is something new to mirror
+            registry.sync(target, where)
+            _check(target, where)
+            promote(sweep, target)
+    registry.sync(target, where)
+    _check(target, where)
