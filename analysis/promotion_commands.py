@@ -58,9 +58,7 @@ def promote_command(
     wish = promotion.Wish(trial, promotion.waivers(waive or [], because or []), production, baseline, diff)
     result = promotion.promote(list(paths), output, wish=wish)
     if diff:
-        typer.echo(result.difference or f"{output} would stay as it is", nl=not result.difference)
-        failed = [gate.name for gate in result.gates if not gate.lets_pass]
-        typer.echo(f"failed gates: {', '.join(failed) or 'none'}; the test split was not read; nothing was written")
+        _show_difference(result, output)
         return
     if json_output:
         typer.echo(json.dumps(result.document().as_written(), indent=2, allow_nan=False))
@@ -69,6 +67,13 @@ def promote_command(
     if not json_output:
         typer.echo(shown(result.summary()))
     _mirror(output, registry, not json_output)
+
+
+def _show_difference(result: Any, output: Path) -> None:
+    """What would change in the file in production, and which gates would refuse it."""
+    typer.echo(result.difference or f"{output} would stay as it is", nl=not result.difference)
+    failed = [gate.name for gate in result.gates if not gate.lets_pass]
+    typer.echo(f"failed gates: {', '.join(failed) or 'none'}; the test split was not read; nothing was written")
 
 
 def listed(file: Target = TARGET,
