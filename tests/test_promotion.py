@@ -356,3 +356,41 @@ def test_commands_as_a_person_types_them(sweep: Path, tmp_path: Path) -> None:
     code, _, err = typed.lam(tmp_path, "promotions", "list", "other.yaml")
     assert code == 2
     assert "nothing was promoted to it" in err
+
+
+# ---- the four-way comparison of a published report: four runs made by hand, the gentle one promoted for 80 epochs
+
+WISHES = """\
+num_epochs: {value: 80, because: full run}
+checkpoint_every: {value: 5, because: a state to go back to}
+early_stopping:
+  metric: val/mse_loss
+  patience: {value: 25, because: more room than 20}
+  min_delta: {value: 0.005, because: tighter than 0.01}
+"""
+
+
+def test_four_runs_made_by_hand_end_in_the_production_run_that_a_person_planned(tmp_path: Path) -> None:
+    arms = {"sixth": {"control": 0.0, "perplexity": 1.0, "mse": 0.05}, "no_vq": {"mse": 0.0185, "perplexity": 1.0},
+            "no_refresh": {"control": 0.1, "perplexity": 1.6, "mse": 0.04}, "gentle": {"control": 0.45, "mse": 0.02}}
+    knobs = {"sixth": {"commitment_weight": 0.3, "vq_refresh_interval": 500}, "no_vq": {"quantizer": "none"},
+             "no_refresh": {"commitment_weight": 0.3, "vq_refresh_interval": 0},
+             "gentle": {"commitment_weight": 0.15, "vq_refresh_interval": 3000}}
+    runs = [_hand(tmp_path / name, 0, params=knobs[name], **arm) for name, arm in arms.items()]
+    runs += [_hand(tmp_path / f"gentle-{seed}", seed, params=knobs["gentle"], **arms["gentle"]) for seed in (1, 2, 3)]
+    (tmp_path / "wishes.yaml").write_text(WISHES)
+    result = promote(runs, tmp_path / "p.yaml", wish=Wish(trial="gentle", overrides=tmp_path / "wishes.yaml"))
+    assert result.promoted, refusal(result)
+    evidence = {gate.name: gate.evidence for gate in result.gates}
+    assert evidence["near_no_codes"] == "val/mse_loss 0.0200, 8 % over the 0.0185 of no_vq without codes, at most 25 %"
+    text, values = (tmp_path / "p.yaml").read_text(), yamlio.load_mapping(tmp_path / "p.yaml")
+    for line in ("num_epochs: 80  # trial: 10; full run (wishes.yaml)",
+                 "  patience: 25  # trial: none; more room than 20 (wishes.yaml)",
+                 "  min_delta: 0.005  # trial: none; tighter than 0.01 (wishes.yaml)",
+                 "checkpoint_every: 5  # trial: none; a state to go back to (wishes.yaml)"):
+        assert f"\n{line}\n" in text, text[:4000]
+    watched = {(each["metric"], each["comparison"]) for each in values["alerts"] + values["aborts"]}
+    assert {("val/perplexity_slot", "below"), ("val/collapsed", "above"), ("val/mse_loss", "rises_in_a_row"),
+            ("val/loss", "changes_by"), ("val/mse_loss", "no_gain_for")} <= watched
+    assert values["expected"]["ranges"]["val/mse_loss"]["epochs"][-1] > EPOCHS
+    assert values["cost"]["epochs"] == 80
