@@ -15,14 +15,17 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 import torch
 from build_records import Planted, confirmed, write_run, write_samples, write_sweep
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from small_sweep import make_sweep
+from tensorboardX import SummaryWriter
 
 from analysis.monitor.monitor import examine
+from analysis.promote.ledger import Ledger
 from analysis.read import foreign
 from analysis.read.reading import read_study
 from analysis.report import pictures
@@ -30,7 +33,7 @@ from lam import config
 from lam.data import h5, labels, manifest
 from lam.data.index import scan_file
 from lam.training import checkpoints
-from record import documents, yamlio
+from record import documents, files, yamlio
 from record.errors import LamError
 from record.health import profile
 from record.journal import events, journals, trust
@@ -73,6 +76,12 @@ READERS = {
     "monitored run": Reader("run/metrics.jsonl", lambda path: examine(foreign.read(path.parent), None, {}, None)),
     "monitored log": Reader("log.jsonl", lambda path: examine(foreign.read(path), None, {}, None)),
     "monitored table": Reader("log.csv", lambda path: examine(foreign.read(path), None, {}, None)),
+    "report of a log": Reader("log.jsonl", read_study),
+    "report of a table": Reader("log.csv", read_study),
+    "report of TensorBoard's": Reader("events/events.out.tfevents.1.host", lambda path: read_study(path.parent)),
+    "report of Optuna's": Reader("study.db", read_study),
+    "promotions": Reader("production.promotions/ledger.jsonl", lambda path: Ledger(
+        path.parents[1] / "production.yaml").changes()),
     "pictures": Reader("run/samples/epoch-0003.npz", lambda path: pictures.strips_of(
         read_study(path.parents[1]).trials[0], 3)),
     "checkpoint": Reader("last.pt", lambda path: checkpoints.load_state(path.parent, torch.device("cpu"))),
@@ -104,6 +113,19 @@ def made(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> Path:
     (root / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (root / "log.csv").write_text("train/epoch,train/total_loss\n" + "".join(
         f"{row['train/epoch']},{row['train/total_loss']}\n" for row in rows))
+    (root / "events").mkdir()
+    with SummaryWriter(root / "events") as writer:
+        for step in range(4):
+            writer.add_scalar("val/loss", 1 / (step + 1), step)
+    next((root / "events").iterdir()).rename(root / "events" / "events.out.tfevents.1.host")
+    study = optuna.create_study(storage=f"sqlite:///{root / 'study.db'}", study_name="s")
+    study.enqueue_trial({"x": 0.5})
+    study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=2)
+    (root / "production.promotions").mkdir()
+    (root / "production.promotions" / "ledger.jsonl").write_text("".join(files.json_line(line) for line in (
+        {"seq": 1, "time": "2026-01-01T00:00:00+00:00", "event": "begun", "kind": "promotion", "version": 1,
+         "sha256": "0" * 64, "trial": "t0001", "weights": {"sha256": "1" * 64}},
+        {"seq": 2, "time": "2026-01-01T00:00:01+00:00", "event": "done", "of": 1})))
     data = Path(shutil.copytree(tiny_data, root / "data"))
     first = sorted(data.glob("*.h5"))[0]
     shutil.copy(first, data / "one.h5")

@@ -22,6 +22,7 @@ from lam.training.devices import choose_device
 from record import documents, yamlio
 from record.errors import BadInput
 from record.run import RunFolder
+from record.text import gist
 
 NAMES = ("best", "last")  # the weights that are taken where nobody names others
 
@@ -147,7 +148,7 @@ def _at_hand(where: str | Path) -> Iterator[Path]:
             store, path = fs.FileSystem.from_uri(str(where))
             _fetch(store, path, Path(copy))
         except (OSError, ValueError) as error:
-            raise BadInput(f"cannot be read ({str(error).splitlines()[0]:.200})", source=str(where),
+            raise BadInput(f"cannot be read ({gist(error)})", source=str(where),
                            remedy="check the address and that this machine may read it") from None
         yield Path(copy)
 

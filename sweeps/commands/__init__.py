@@ -189,9 +189,9 @@ def doctor(
     address: Address = None,
     as_json: AsJson = False,
 ) -> None:
-    """Can this machine train, and what a YAML names be used? Versions, memory, GPU, data, storage, Ray, trackers.
+    """Whether this machine can train: versions, memory, GPU, storage, Ray, trackers; of CONFIG also its data.
 
-    What a bug report starts with: it prints no secret.
+    Each finding has its remedy. What a bug report starts with: no secret is printed.
     """
     from dataclasses import asdict
 

@@ -123,12 +123,12 @@ def _start(ray: Any, address: str | None, scratch: Path, log: Path, signals: Sig
                      runtime_env=_worker_environment(), **({} if address else local))
     except SystemExit:  # Ray's own answer to SIGTERM while it starts
         signals.handle(signal.SIGTERM)
-    except (ConnectionError, ValueError, RuntimeError, OSError, ray.exceptions.RayError) as error:
+    except Exception as error:  # only Ray runs above, and a node that is late raises a bare Exception
         if signals.received is not None:
             return
         what = f"the Ray cluster at {address} does not answer" if address else "Ray does not start on this machine"
-        raise EnvironmentFailed(f"{what} ({str(error).strip().splitlines()[0][:300]}); check the address, the token "
-                                "and free disk space, the same command then resumes") from error
+        raise EnvironmentFailed(f"{what} ({gist(error)}); check the address, the token and free disk space, "
+                                "the same command then resumes") from error
     finally:
         signals.install()
     _protect_token()

@@ -11,6 +11,7 @@ from analysis.read.foreign import profile_of
 from analysis.read.logs import Recorded
 from analysis.read.trackers.points import database_tables, records
 from record.errors import BadInput
+from record.text import gist
 
 STATES = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "interrupted", "RUNNING": "running",
           "SCHEDULED": "running"}
@@ -36,7 +37,7 @@ def read(place: Path | str) -> list[Recorded]:
     except BadInput:
         raise
     except Exception as error:
-        raise BadInput(f"MLflow does not read it ({str(error).splitlines()[0][:200]})", source=address,
+        raise BadInput(f"MLflow does not read it ({gist(error)[:200]})", source=address,
                        remedy="check that the server runs, or 'mlflow db upgrade' for a database") from None
 
 

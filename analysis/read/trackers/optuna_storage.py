@@ -10,6 +10,7 @@ from analysis.read.logs import Recorded
 from analysis.read.trackers.points import database_tables
 from record import files
 from record.errors import BadInput
+from record.text import gist
 from record.workload.metric import Metric
 
 STATES = {"COMPLETE": "finished", "PRUNED": "stopped", "FAIL": "failed", "RUNNING": "running", "WAITING": "running"}
@@ -39,20 +40,24 @@ def read(place: Path | str) -> list[Recorded]:
     Raises:
         BadInput: there is no such study, or the installed Optuna cannot read it.
     """
-    import optuna
-
     address, _, wanted = str(place).partition("#")
     try:
-        storage = _storage(address)
-        names = optuna.get_all_study_names(storage)
-        if wanted and wanted not in names:
-            raise BadInput(f"holds no study {wanted!r}", source=address, remedy=f"its studies: {', '.join(names[:8])}")
-        studies = [optuna.load_study(study_name=name, storage=storage) for name in names if wanted in ("", name)]
+        return _trials(address, wanted)
     except BadInput:
         raise
-    except Exception as error:
-        raise BadInput(f"cannot be read as an Optuna storage ({str(error).splitlines()[0]})", source=address,
+    except Exception as error:  # sqlite's, SQLAlchemy's and Optuna's own: trials are read when they are asked for
+        raise BadInput(f"cannot be read as an Optuna storage ({gist(error)})", source=address,
                        remedy="'optuna storage upgrade' brings one of an older version up to date") from None
+
+
+def _trials(address: str, wanted: str) -> list[Recorded]:
+    import optuna
+
+    storage = _storage(address)
+    names = optuna.get_all_study_names(storage)
+    if wanted and wanted not in names:
+        raise BadInput(f"holds no study {wanted!r}", source=address, remedy=f"its studies: {', '.join(names[:8])}")
+    studies = [optuna.load_study(study_name=name, storage=storage) for name in names if wanted in ("", name)]
     several = len(studies) > 1
     return [_run(trial, study, f"{study.study_name}/" if several else "", address) for study in studies
             for trial in study.get_trials(deepcopy=False)]
