@@ -31,16 +31,17 @@ class LateRay:
     """A Ray whose node does not come up in its thirty seconds, which it says by a bare Exception."""
 
     def init(self, **asked: object) -> None:
-        raise Exception("The current node timed out during startup.\nSee the logs")  # noqa: TRY002
+        raise Exception("The current node timed out during startup.\nSee the logs")
 
 
 @pytest.mark.parametrize(("address", "what"), [
-    (None, "Ray does not start on this machine"), ("10.0.0.1:6379", "the Ray cluster at 10.0.0.1:6379 does not answer")])
+    (None, "Ray does not start on this machine"),
+    ("10.0.0.1:6379", "the Ray cluster at 10.0.0.1:6379 does not answer")])
 def test_a_ray_that_is_late_is_the_machines_fault(tmp_path: Path, address: str | None, what: str) -> None:
     with Signals() as signals, pytest.raises(EnvironmentFailed) as caught:
         ray_session._start(LateRay(), address, tmp_path, tmp_path / "ray.log", signals)
-    assert str(caught.value) == (f"{what} (The current node timed out during startup.); check the address, the token and "
-                                 "free disk space, the same command then resumes")
+    assert str(caught.value) == (f"{what} (The current node timed out during startup.); check the address, the token "
+                                 "and free disk space, the same command then resumes")
 
 
 @pytest.mark.parametrize(("raised", "said"), [

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from record.errors import EnvironmentFailed
+from record.text import gist
 from sweeps.workers import reaper
 from sweeps.workers.signals import Signals
 
