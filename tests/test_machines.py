@@ -19,7 +19,7 @@ from sweeps.workers.cluster import grows_to, in_words, inventory
 from sweeps.workers.driver import MAX_BLAMED, WAIT_SECONDS, SweepDriver
 from sweeps.workers.engine import Job
 from sweeps.workers.lost import Losses
-from sweeps.workers.machines import JOIN_SECONDS, LOOK_SECONDS, Machine, Machines
+from sweeps.workers.machines import JOIN_SECONDS, LOOK_SECONDS, STRIKES, Machine, Machines
 from sweeps.workers.trainable import TrialTrainable, claim_gpu
 
 
@@ -98,6 +98,20 @@ def test_this_machine_alone_is_neither_probed_nor_blamed() -> None:
     machines.started("t1", "x")
     assert (machines.look(), machines.capacity, machines.refused("t1", "full")) == ([], float("inf"), None)
     assert machines.left("t1", True, "its node has died") == ""
+
+
+@pytest.mark.parametrize(("holds", "grown", "left_out"), [(4, 4, []), (4, 8, ["machine_left_out"]), (1, None, [])])
+def test_the_only_machine_is_left_out_only_where_another_may_join(
+        holds: int, grown: int | None, left_out: list[str]) -> None:
+    cluster = of("a")
+    cluster.there["a"], cluster.grows = replace(cluster.there["a"], fits=holds), grown
+    machines = Machines(cluster)
+    machines.look()
+    found = []
+    for number in range(STRIKES):
+        machines.started(f"t{number}", "a")
+        found += machines.failed(f"t{number}", "diverged")
+    assert [event.event for event in found] == left_out
 
 
 @pytest.fixture

@@ -179,7 +179,9 @@ class Machines:
         return node in self._there and bool(self._ready - {node} or self.pending() or self._growing())
 
     def _growing(self) -> bool:
-        return self._cluster is not None and (self._cluster.growth() or 0) > len(self._there)
+        """Whether machines may still join: what is there holds fewer trials than the cluster would, grown."""
+        here = sum(machine.fits for machine in self._there.values())
+        return self._cluster is not None and (self._cluster.growth() or 0) > here
 
     def left(self, job: str, lost: bool, error: str) -> str:
         """What a trial's machine did, where that is why the trial is off it; '' where the trial is to blame.
