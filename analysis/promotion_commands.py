@@ -9,8 +9,7 @@ import typer
 
 Target = Annotated[Path, typer.Argument(metavar="FILE", help="The production YAML.")]
 TARGET = Path("production.yaml")
-Uri = Annotated[str | None, typer.Option("--mlflow", metavar="URI", help="Mirror into this MLflow; default: "
-                                         "MLFLOW_TRACKING_URI, else none.")]
+Uri = Annotated[str | None, typer.Option("--mlflow", metavar="URI", help="Mirror into this MLflow; default: none.")]
 Name = Annotated[str | None, typer.Option("--model", help="The registered model's name; default: the YAML's.")]
 Aliases = Annotated[str | None, typer.Option(help="Of production, the one before, the newest; default: "
                                              "champion,previous,candidate.")]
@@ -120,8 +119,7 @@ def mirror(file: Target = TARGET, mlflow: Uri = None, model: Name = None, aliase
 
     registry = _registry(file, mlflow, model, aliases)
     if registry is None:
-        raise BadInput("no MLflow was named", source="lam promotions sync", remedy="add --mlflow URI, or set "
-                                                                                   "MLFLOW_TRACKING_URI")
+        raise BadInput("no MLflow was named", source="lam promotions sync", remedy="add --mlflow URI")
     _mirror(file, registry)
 
 

@@ -157,6 +157,11 @@ def test_train_checks_the_promotion_and_the_first_epoch_is_the_trials_bit_for_bi
     assert code == 1
     assert "a value is not as it was promoted" in err
     assert not (tmp_path / "other").exists()
+    kept = (tmp_path / "final" / "production.yaml").read_text()
+    code, _, err = typed.lam(tmp_path, "train", "edited.yaml", "--run-dir", "final", *settings)
+    assert code == 2, err
+    assert "holds a run with another config (learning_rate" in err
+    assert (tmp_path / "final" / "production.yaml").read_text() == kept, "what refuses a YAML is not judged by it"
     (tmp_path / "moved" / "labels.csv").write_text("file,frame,action\n")
     victim = sorted((tmp_path / "moved").glob("*.h5"))[0]
     data = bytearray(victim.read_bytes())

@@ -17,12 +17,17 @@ import typed
 from build_records import EPOCHS, Planted, confirmed, write_run, write_sweep
 from filelock import FileLock
 
+from analysis.judge.gates import try_gates
+from analysis.judge.outlook import aborts
+from analysis.judge.ranking import rank
 from analysis.promote import Promotion, Wish, promote, refusal
 from analysis.promote.history import as_text, edits, roll_back, served, shown_at
 from analysis.promote.ledger import Ledger
+from analysis.read.reading import read_study
 from lam import config
 from record import files, yamlio
 from record.errors import BadInput
+from record.run import RunFolder
 
 FRESH = [confirmed("t0005", [0.40, 0.45, 0.44])]
 WAIVED = {"confirmed": "a test"}
@@ -126,6 +131,40 @@ def test_a_file_from_before_the_ledger_becomes_its_first_version(sweep: Path, tm
     assert [change.begun.kind for change in served(target)] == ["adoption", "promotion"]
     roll_back(target, None, "")
     assert target.read_text() == before
+
+
+@pytest.mark.parametrize("harm", ["edited", "deleted"])
+def test_a_kept_version_that_is_no_more_what_was_served_is_not_served_again(sweep: Path, tmp_path: Path,
+                                                                           harm: str) -> None:
+    target = tmp_path / "p.yaml"
+    promote(sweep, target)
+    promote(sweep, target, trial="t0001", waivers=WAIVED)
+    ledger, text = Ledger(target), target.read_text()
+    first, second = ledger.version_file(1), ledger.version_file(2)
+    first.write_text(first.read_text() + "# mine\n") if harm == "edited" else first.unlink()
+    lines = ledger.file.read_text()
+    said = "0001.yaml: is not what was served" if harm == "edited" else "0001.yaml: is gone"
+    with pytest.raises(BadInput, match=said):
+        roll_back(target, None, "")
+    assert (ledger.file.read_text(), target.read_text()) == (lines, text)
+    with ledger.held():  # begun before a version was lost: the next command is not stuck by it
+        ledger.append("begun", kind="rollback", version=1, sha256=served(target)[0].begun.sha256, before=2,
+                      before_sha256=ledger.hash_on_disk())
+    promote(sweep, target)
+    assert [entry.because for entry in ledger.entries() if entry.event == "abandoned"] == [
+        "the copy of version 1 is gone or altered"]
+    assert _agree(target)
+    second.unlink()
+    target.write_text(target.read_text() + "# mine\n")
+    assert edits(ledger)[0].startswith(f"{target} was edited by hand since version 3:")
+
+
+def test_a_ledger_without_changes_says_that_nothing_was_promoted(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "p.yaml").held() as ledger:
+        ledger.append("tested", test={})
+    for ask in (served, lambda file: shown_at(file, None)):
+        with pytest.raises(BadInput, match="nothing was promoted to it"):
+            ask(tmp_path / "p.yaml")
 
 
 # ---- kills
@@ -271,6 +310,20 @@ def test_a_run_trained_by_hand_is_promoted_with_its_further_seeds_as_evidence(tm
     assert not promote(runs[:2], tmp_path / "q.yaml").promoted
 
 
+def test_copies_of_one_run_and_runs_on_other_data_are_no_fresh_seeds(tmp_path: Path) -> None:
+    runs = [_hand(tmp_path / f"run{number}", 0) for number in range(4)]
+    again = [_hand(tmp_path / f"again{number}", 101) for number in range(3)]
+    other = [_hand(tmp_path / f"other{seed}", seed) for seed in (102, 103)]
+    for run in other:
+        RunFolder(run).update_identity(data_fingerprint="0ther0data00")
+    for named, seeds in ((runs, "trained with one seed only"), ([runs[0], *again], "1 fresh seed,"),
+                         ([runs[0], again[0], *other], "1 fresh seed,")):
+        result = promote(named, tmp_path / "p.yaml", wish=Wish(trial="run0"))
+        gate = next(each for each in result.gates if each.name == "confirmed")
+        assert (result.promoted, gate.passed) == (False, False)
+        assert gate.evidence.startswith(seeds), gate.evidence
+
+
 # ---- every gate
 
 def _with(folder: Path, trial: str, **changes: Any) -> Path:
@@ -338,6 +391,53 @@ def test_the_arm_without_codes_bounds_the_error(sweep: Path, tmp_path: Path, err
     gate = next(each for each in result.gates if each.name == "near_no_codes")
     assert (gate.passed, result.promoted) == (passes, passes)
     assert gate.evidence == evidence
+
+
+def test_the_error_is_that_of_the_judged_epoch(sweep: Path, tmp_path: Path) -> None:
+    arm, run = write_run(tmp_path / "no_vq", Planted(mse=0.012, params={"quantizer": "none"})), sweep / "trials/t0005"
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    rows[4]["val/mse_loss"], rows[-1]["val/mse_loss"] = 0.011, 0.03  # small once, long before what is promoted
+    files.write_text(run / "metrics.jsonl", "".join(map(files.json_line, rows)))
+    result = promote(sweep, tmp_path / "p.yaml", wish=Wish(trial="t0005", baseline=arm.path))
+    gate = next(each for each in result.gates if each.name == "near_no_codes")
+    assert (gate.passed, gate.evidence.split(" of ")[0]) == (
+        False, "val/mse_loss 0.0300, 150 % over the 0.0120")
+
+
+def test_a_baseline_with_codes_or_on_other_data_is_refused(sweep: Path, tmp_path: Path) -> None:
+    coded = write_run(tmp_path / "coded", Planted(mse=0.02))
+    other = write_run(tmp_path / "other", Planted(mse=0.02, params={"quantizer": "none"}))
+    other.update_identity(data_fingerprint="0ther0data00")
+    for run, said in ((coded, "coded, which was trained with codes"), (other, "other, trained on other data than t0")):
+        with pytest.raises(BadInput, match=f"--baseline: got .*{said}"):
+            promote(sweep, tmp_path / "p.yaml", wish=Wish(baseline=run.path))
+        study = read_study(sweep)
+        trial = study.trial("t0005")
+        assert trial is not None
+        gates = try_gates(study, trial, next(each for each in rank(study) if each.label == "t0005"), {},
+                          read_study(run.path).trials[0])
+        assert "near_no_codes" not in [gate.name for gate in gates], "a report leaves it out"
+
+
+def test_a_rank_that_is_no_more_measured_fails(tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path / "pong", confirm=FRESH)
+    run = folder / "trials" / "t0005"
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    files.write_text(run / "metrics.jsonl", "".join(
+        files.json_line(row | {"val/effective_rank_context": 9.0 if row["epoch"] <= 5 else None}) for row in rows))
+    result = _fail(folder, tmp_path / "p.yaml", Wish(trial="t0005"))
+    gate = next(each for each in result.gates if each.name == "ranks")
+    assert gate.evidence == "effective rank context was measured, and not at the last validation"
+    study = read_study(folder)
+    watched = [each["metric"] for each in aborts(study, study.trials[4], {})]
+    assert "val/effective_rank_context" in watched, "a production run is watched for what was once measured"
+
+
+def test_the_command_for_fresh_seeds_names_a_trial_that_is_not_the_best(sweep: Path, tmp_path: Path) -> None:
+    for trial, which in (("t0005", "--top 1"), ("t0001", "--top 0 --trial t0001")):
+        (sweep / "confirm.json").unlink(missing_ok=True)
+        gate = _fail(sweep, tmp_path / "p.yaml", Wish(trial=trial)).gates[-1]
+        assert gate.remedy == f"run 'lam sweep confirm {sweep} {which} --seeds 3'"
 
 
 def test_commands_as_a_person_types_them(sweep: Path, tmp_path: Path) -> None:

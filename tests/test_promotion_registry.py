@@ -90,7 +90,9 @@ def test_addresses_and_names_that_are_refused(uri: str, aliases: str | None, mes
 
 
 def test_without_an_address_sync_says_so(sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(registry.VARIABLE, raising=False)
+    for address in ("databricks", "./mlruns", "http://127.0.0.1:9"):  # somebody's training logs there
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+        assert registry.chosen(Path("p.yaml"), None, None, None) is None
     assert registry.chosen(Path("p.yaml"), None, None, None) is None
     code, _, err = typed.lam(tmp_path, "promotions", "sync", "p.yaml")
     assert (code, "no MLflow was named; add --mlflow URI" in err) == (2, True)

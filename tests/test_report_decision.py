@@ -93,7 +93,7 @@ def test_one_seed_is_no_go_by_the_gates_of_promotion(four: Report) -> None:
     made = decision(four)
     assert (made.go, made.headline) == (False, "NO-GO for vq_gentle: confirmed")
     assert [(gate.name, gate.passed) for gate in made.gates] == [
-        ("finished", True), ("live", True), ("confirmed", False)]
+        ("finished", True), ("live", True), ("near_no_codes", True), ("confirmed", False)]
     assert "1 of 1 training of it ended sound" in made.readiness
 
 

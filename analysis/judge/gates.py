@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from math import nan
 from typing import Any
 
-from analysis.judge.judging import LIVE, broken, kept_record
+from analysis.judge.judging import LIVE, broken, judge, kept_record
 from analysis.judge.ranking import Standing
-from analysis.judge.vitality import profile_for
+from analysis.judge.vitality import best_without_codes, has_no_codes, on_the_same_data, profile_for
 from analysis.read.reading import Study, Trial
+from analysis.read.study import last_value
 from record.health.limits import Gates
 from record.health.trends import trend_of
 from record.text import count, finite, interval, number, share, words
@@ -73,10 +74,10 @@ def try_gates(study: Study, trial: Trial, standing: Standing, waivers: dict[str,
     """Every gate that can be asked of one trial; a waiver counts only where the gate failed.
 
     Args:
-        baseline: an arm without codes that is not in the study.
+        baseline: an arm that is not in the study; used where it is without codes, on the trial's data.
     """
     limits = profile_for(trial).gates
-    case = Case(study, trial, standing, limits, baseline or _arm_without_codes(study, trial))
+    case = Case(study, trial, standing, limits, _arm_without_codes(study, trial, baseline))
     gates = (check(case) for name, check in GATES.items() if ASKED.get(name, _always)(case))
     return tuple(gate if gate.passed else replace(gate, waived=waivers.get(gate.name, "")) for gate in gates)
 
@@ -85,16 +86,13 @@ def _always(case: Case) -> bool:
     return True
 
 
-def _arm_without_codes(study: Study, trial: Trial) -> Trial | None:
-    """The training without codes of the smallest error; None where the trial is one itself, or there is none."""
-    arms = [each for each in study.trials if each.config.get("quantizer") == "none" and _error(each) is not None]
-    return None if trial in arms else min(arms, key=lambda each: _error(each) or math.inf, default=None)
-
-
-def _error(trial: Trial) -> float | None:
-    """The smallest error that a training reached."""
-    found = [value for each in trial.validated if (value := finite(each.get(trial.workload.error))) is not None]
-    return min(found, default=None)
+def _arm_without_codes(study: Study, trial: Trial, baseline: Trial | None) -> Trial | None:
+    """The training without codes on the trial's data; None where the trial is one itself, or there is none."""
+    if has_no_codes(trial):
+        return None
+    named = [baseline] if baseline is not None and has_no_codes(baseline) else []
+    arms = [arm for arm in named or study.trials if on_the_same_data(arm, trial)]
+    return best_without_codes(arms, trial.workload.error)
 
 
 def _finished(case: Case) -> Gate:
@@ -173,7 +171,8 @@ def _confirmed(case: Case) -> Gate:
 def _seeds_remedy(case: Case) -> str:
     """The command that trains the config again with fresh seeds."""
     if case.trial.place is not None:
-        return f"run 'lam sweep confirm {case.study.sources[0]} --top 1 --seeds {case.limits.seeds}'"
+        which = "--top 1" if case.standing.rank == 1 else f"--top 0 --trial {case.study.first(case.trial).id}"
+        return f"run 'lam sweep confirm {case.study.sources[0]} {which} --seeds {case.limits.seeds}'"
     again = f"lam train {case.trial.path / 'config.yaml'} --set seed=101 --run-dir {case.trial.path}-101"
     return f"train it with {case.limits.seeds} further seeds ('{again}', ...) and name those runs as well"
 
@@ -195,10 +194,10 @@ def _action_skill(case: Case) -> Gate:
 def _near_no_codes(case: Case) -> Gate:
     arm = case.no_codes
     assert arm is not None
-    ours, theirs, most = _error(case.trial), _error(arm), case.limits.error_over_no_codes
+    key, most = case.trial.workload.error, case.limits.error_over_no_codes
+    ours, theirs = judge(case.trial, case.study.objective).number(key), last_value(arm, key)
     gap = None if ours is None or not theirs else ours / theirs - 1
     passed = gap is not None and gap <= most
-    key = case.trial.workload.error
     return Gate("near_no_codes", passed, f"{key} {number(ours)}, {share(gap)} over the {number(theirs)} of {arm.label} "
                                          f"without codes, at most {share(most)}",
                 "" if passed else "sweep num_embeddings and num_codes upwards: 'lam sweep launch', then promote again")
@@ -210,7 +209,11 @@ def _ranks(case: Case) -> Gate:
     told, passed = [], True
     for key, least in asked:
         value = finite(case.last.get(key))
+        if value is None and not case.measures(key):
+            continue
         if value is None:
+            told.append(f"{words(key.removeprefix('val/'))} was measured, and not at the last validation")
+            passed = False
             continue
         course = trend_of(case.trial.validated, key, "up").word
         asked_for = f"at least {number(least)}{', twice that where it is collapsing' if course == 'collapsing' else ''}"

@@ -10,6 +10,7 @@ from analysis.judge.bands import COVERAGE, Curve, expect
 from analysis.judge.ranking import Standing
 from analysis.judge.vitality import facts_of
 from analysis.read.reading import Study, Trial
+from analysis.read.study import series
 from record import health
 from record.text import duration, finite, number
 
@@ -60,7 +61,8 @@ def aborts(study: Study, trial: Trial, production: dict[str, Any]) -> list[dict[
     limits = health.load(str(trial.config.get("health.profile", "lam"))).gates
     for key, least in (("val/effective_rank_context", limits.rank_context),
                        ("val/effective_rank_target", limits.rank_target)):
-        value = finite(trial.validated[-1].get(key)) if trial.validated else None
+        known = series(trial.validated, key)
+        value = known[-1] if known else None
         if value is not None and value > least:
             found.append(_alert(key, "below", round(least * 2 / 3, 4),
                                 f"the embedding collapsed; the promoted trial had {number(value)}", grace))

@@ -100,9 +100,16 @@ def best_without_codes(trials: Sequence[Trial], key: str) -> Trial | None:
 
 
 def has_no_codes(trial: Trial) -> bool:
-    """Whether its family has codes and it never logged any."""
+    """Whether its config asks for none, or its family has codes and it never logged any."""
+    if trial.config.get("quantizer") == "none":
+        return True
     codes = trial.workload.reporting.codes
     return codes is not None and bool(trial.records) and not any(codes in record for record in trial.records)
+
+
+def on_the_same_data(one: Trial, other: Trial) -> bool:
+    """Whether two trainings read data of equal content, as far as that was recorded."""
+    return bool(one.identity.get("data_fingerprint") == other.identity.get("data_fingerprint"))
 
 
 @remembered

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,13 +10,15 @@ from typing import Any
 from analysis.judge.judging import LIVE, judge
 from analysis.judge.ranking import Standing, bounds, rank
 from analysis.judge.verdict import decide
+from analysis.judge.vitality import has_no_codes, on_the_same_data
+from analysis.read.merging import seeds_as_arms
 from analysis.read.reading import Study, Trial, read_study
 from analysis.read.sources import is_run, is_sweep, record_folder
 from record.errors import AnswerIsNo, BadInput
 from record.run import RunFolder
 from record.schema import suggest
 
-NO_CONFIG = ("seed", "num_epochs")  # in which a training that confirms another one may differ from it
+NO_CONFIG = ("num_epochs",)  # in which a training that confirms another one may differ from it, beside its seed
 
 
 @dataclass(frozen=True)
@@ -55,10 +56,27 @@ def choose(paths: str | Path | Sequence[str | Path], name: str | None, baseline:
     study = read_study(folders)
     study = study if study.sweep else _confirmed_by_hand(study)
     chosen, standing, reason = _named(study, name or trial)
-    arm = next(iter(read_study(baseline).trials), None) if baseline else None
+    arm = _baseline(baseline, chosen) if baseline else None
     sweeps = tuple(folder for folder in folders if is_sweep(folder))
     production = (study.sweep.get("spec") or {}).get("production") or {}
     return Candidate(study, chosen, standing, reason, folders[0], _fresh(sweeps, chosen), production, arm, sweeps)
+
+
+def _baseline(path: Path, trial: Trial) -> Trial:
+    """The arm without codes that was named.
+
+    Raises:
+        BadInput: its errors tell nothing about the trial's codes.
+    """
+    arm = next(iter(read_study(path).trials), None)
+    if arm is None or not has_no_codes(arm):
+        raise BadInput(f"got {path}, which was trained with codes", source="--baseline",
+                       remedy="name a run with quantizer: none, or leave it out")
+    if not on_the_same_data(arm, trial):
+        known, other = (each.identity.get("data_fingerprint") for each in (trial, arm))
+        raise BadInput(f"got {path}, trained on other data than {trial.label} (fingerprint {other}, not {known})",
+                       source="--baseline", remedy="name a run on the same data, or leave it out")
+    return arm
 
 
 def _of_a_sweep(folders: list[Path]) -> tuple[list[Path], str | None]:
@@ -85,16 +103,12 @@ def _fresh(sweeps: Sequence[Path], trial: Trial) -> list[list[Trial]]:
 
 
 def _confirmed_by_hand(study: Study) -> Study:
-    """Runs of one config and several seeds as one config that its further runs confirm."""
-    groups: dict[str, list[Trial]] = {}
-    for trial in study.trials:
-        kept = {key: value for key, value in trial.config.items() if key.split(".")[0] not in
-                {*NO_CONFIG, "tracking", "threads", *trial.workload.no_result}}
-        groups.setdefault(json.dumps(kept, sort_keys=True) if kept else trial.label, []).append(trial)
-    confirm = {group[0].label: _entry(study, group) for group in groups.values() if len(group) > 1}
-    first = {trial.label: group[0].label for group in groups.values() for trial in group[1:]}
-    trials = tuple(replace(trial, repeats=first.get(trial.label)) for trial in study.trials)
-    return replace(study, trials=trials, confirm={**confirm, **study.confirm})
+    """Runs of one config on the same data as one config that those of further seeds confirm."""
+    loose = [replace(trial, repeats=None) if trial.place is None else trial for trial in study.trials]
+    joined = replace(study, trials=tuple(seeds_as_arms(loose, aside=NO_CONFIG)))
+    groups = [joined.trainings(first) for first in joined.configs]
+    confirm = {group[0].label: _entry(study, group) for group in groups if len(group) > 1}
+    return replace(joined, confirm={**confirm, **study.confirm})
 
 
 def _entry(study: Study, group: Sequence[Trial]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from analysis.promote.ledger import Ledger, Served
 from record.errors import BadInput
@@ -25,15 +25,17 @@ def served(file: Path) -> list[Served]:
     if ledger.pending():
         with ledger.held():
             pass
-    return ledger.changes()
+    return ledger.changes() or _refuse(file)
 
 
 def _ledger(file: Path) -> Ledger:
     ledger = Ledger(file)
-    if not ledger.file.exists():
-        raise BadInput("nothing was promoted to it", source=file,
-                       remedy="name the YAML that 'lam promote' wrote: lam promotions list production.yaml")
-    return ledger
+    return ledger if ledger.file.exists() else _refuse(file)
+
+
+def _refuse(file: Path) -> NoReturn:
+    raise BadInput("nothing was promoted to it", source=file,
+                   remedy="name the YAML that 'lam promote' wrote: lam promotions list production.yaml")
 
 
 def as_text(file: Path, found: Sequence[Served]) -> list[str]:
@@ -60,7 +62,10 @@ def edits(ledger: Ledger) -> list[str]:
     if not ledger.target.exists():
         again = f"lam promotions rollback {ledger.target} --to {change.version}"
         return [f"{ledger.target} is gone; put it back with: {again}"]
-    before = ledger.version_file(change.version).read_text(encoding="utf-8").splitlines()
+    kept = ledger.text_of(change.begun)
+    if kept is None:
+        return [f"{ledger.target} was edited by hand since version {change.version}, whose copy is gone or altered"]
+    before = kept.splitlines()
     now = ledger.target.read_text(encoding="utf-8", errors="replace").splitlines()
     changed = [line for line in difflib.unified_diff(before, now, lineterm="", n=0)
                if line[:1] in "+-" and line[:3] not in ("+++", "---")]
@@ -87,7 +92,7 @@ def shown_at(file: Path, at: str | None) -> tuple[str, str]:
     if change is None:
         raise BadInput(f"got {at!r}, and the first promotion was done at {found[0].done_at[:19]}", source="--at",
                        remedy="name a later moment")
-    text = Ledger(file).version_file(change.version).read_text(encoding="utf-8")
+    text = Ledger(file).checked(change.begun)
     return f"# version {change.version}, in production since {change.done_at[:19]} UTC ({change.begun.kind})", text
 
 

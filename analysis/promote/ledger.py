@@ -91,6 +91,24 @@ class Ledger:
         """Where a version's weights are kept, if some went along."""
         return self.folder / "models" / f"{version:04d}"
 
+    def text_of(self, entry: Entry) -> str | None:
+        """The YAML that a change served; None where its copy is gone or is not what was served."""
+        file = self.version_file(entry.version or 0)
+        data = files.read_record(file) if file.exists() else None
+        return data.decode() if data is not None and entry.sha256 in (None, digest(data)) else None
+
+    def checked(self, entry: Entry) -> str:
+        """The same.
+
+        Raises:
+            BadInput: its copy is gone or is not what was served.
+        """
+        text, file = self.text_of(entry), self.version_file(entry.version or 0)
+        if text is None:
+            raise BadInput("is not what was served" if file.exists() else "is gone", source=file, remedy="restore it "
+                           f"from a copy (sha256 {entry.sha256}), name another version with --to, or promote again")
+        return text
+
     @contextmanager
     def held(self, wait: float = WAIT_SECONDS) -> Iterator[Ledger]:
         """Hold the lock; what was begun before and never done is finished first.
@@ -182,24 +200,31 @@ class Ledger:
         return max((entry.version or 0 for entry in self.entries()), default=0) + 1
 
     def serve(self, **fields: Any) -> Served:
-        """Begin a change, replace the YAML by its staged version, and end it."""
+        """Begin a change, replace the YAML by its staged version, and end it.
+
+        Raises:
+            BadInput: the version's copy is gone or is not what is to be served; nothing was begun.
+        """
         before = self.current()
+        self.checked(Entry(seq=1, time="", event="begun", **fields))
         self._finish(self.append("begun", **fields, before=before.version if before else None,
                                  before_sha256=self.hash_on_disk()))
         return self.changes()[-1]
 
     def recover(self) -> None:
-        """Finish what was begun, or say that it was abandoned because the YAML was edited meanwhile."""
+        """Finish what was begun, or say that it was abandoned, and why: the YAML or its new version was edited."""
         entry = self.pending()
         if entry is None:
             return
-        if self.hash_on_disk() in (entry.before_sha256, entry.sha256):
-            self._finish(entry)
-        else:
+        if self.hash_on_disk() not in (entry.before_sha256, entry.sha256):
             self.append("abandoned", of=entry.seq, because="the YAML was edited before it could be replaced")
+        elif self.text_of(entry) is None:
+            self.append("abandoned", of=entry.seq, because=f"the copy of version {entry.version} is gone or altered")
+        else:
+            self._finish(entry)
 
     def _finish(self, entry: Entry) -> None:
-        save(self.target, self.version_file(entry.version or 0).read_text(encoding="utf-8"))
+        save(self.target, self.checked(entry))
         if entry.record:
             import json
 

@@ -6,7 +6,6 @@ model whose upload was cut off is uploaded again, and the aliases are set last, 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,6 @@ from record.tracking.mlflow_client import client_of
 ALIASES = ("champion", "previous", "candidate")
 KEY = "lam.promotion"  # tag: the ledger's version and the hash of its YAML
 EXPERIMENT = "lam"
-VARIABLE = "MLFLOW_TRACKING_URI"
 
 
 @dataclass(frozen=True)
@@ -41,25 +39,24 @@ class Registry:
 
 
 def chosen(file: Path, uri: str | None, name: str | None, aliases: str | None) -> Registry | None:
-    """The registry that was named on the command line or by MLFLOW_TRACKING_URI; None where none was.
+    """The registry that was named on the command line; None where none was, whatever the environment says.
 
     Raises:
         BadInput: the address holds a password or is a folder's, or there are not three aliases.
     """
-    where = uri or os.environ.get(VARIABLE)
-    if not where:
+    if not uri:
         return None
-    if urlsplit(where).password is not None:
+    if urlsplit(uri).password is not None:
         raise BadInput("holds a password, and the ledger keeps the address", source="--mlflow",
                        remedy="leave it out and set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD")
-    if urlsplit(where).scheme in ("", "file"):
-        raise BadInput(f"got {where!r}, a folder, which newer versions of MLflow refuse", source="--mlflow",
+    if urlsplit(uri).scheme in ("", "file"):
+        raise BadInput(f"got {uri!r}, a folder, which newer versions of MLflow refuse", source="--mlflow",
                        remedy="name a server, or a database such as sqlite:///mlflow.db")
     names = tuple(part.strip() for part in (aliases or ",".join(ALIASES)).split(","))
     if len(names) != 3 or len(set(names)) != 3 or not all(names):
         raise BadInput(f"got {aliases!r}, expected three different names", source="--aliases",
                        remedy=f"for example --aliases {','.join(ALIASES)}")
-    return Registry(where, name or file.stem, (names[0], names[1], names[2]))
+    return Registry(uri, name or file.stem, (names[0], names[1], names[2]))
 
 
 def sync(file: Path, registry: Registry) -> str:
@@ -134,7 +131,7 @@ def _register(client: Any, ledger: Ledger, change: Served, registry: Registry, k
 
 def _gathered(ledger: Ledger, change: Served, room: Path) -> Path:
     """Everything of a version in one folder."""
-    (room / "production.yaml").write_bytes(ledger.version_file(change.version).read_bytes())
+    (room / "production.yaml").write_text(ledger.checked(change.begun), encoding="utf-8")
     weights = ledger.model_folder(change.version)
     for file in sorted(weights.rglob("*")) if weights.exists() else []:
         if file.is_file():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -196,16 +196,19 @@ def with_knobs(trials: Sequence[Trial]) -> list[Trial]:
     return [_with_params(trial, knobs) for trial in trials]
 
 
-def seeds_as_arms(trials: Sequence[Trial]) -> list[Trial]:
+def seeds_as_arms(trials: Sequence[Trial], aside: Collection[str] = ()) -> list[Trial]:
     """Trainings whose configs differ only in the seed as one arm, wherever they come from.
 
     The first of them stands for it. A training with the same seed as another of its arm is no further evidence and
     stays by itself.
+
+    Args:
+        aside: further config keys in which the trainings of an arm may differ.
     """
     arms: dict[str, dict[str, Trial]] = {}
     found = []
     for trial in trials:
-        key, seed = _arm(trial), _seed(trial)
+        key, seed = _arm(trial, aside), _seed(trial)
         if key is None or trial.repeats is not None:
             found.append(trial)
             continue
@@ -217,12 +220,12 @@ def seeds_as_arms(trials: Sequence[Trial]) -> list[Trial]:
     return found
 
 
-def _arm(trial: Trial) -> str | None:
+def _arm(trial: Trial, aside: Collection[str]) -> str | None:
     """What a training's arm has in common; None where its config or its seed is not known."""
     if not trial.config or not _seed(trial):
         return None
     data = trial.identity.get("data_fingerprint")
-    left_out = {*SET_BY_SWEEP, *trial.workload.no_result, *(trial.workload.path_knobs if data else ())}
+    left_out = {*aside, *SET_BY_SWEEP, *trial.workload.no_result, *(trial.workload.path_knobs if data else ())}
     rest = {key: value for key, value in trial.config.items()
             if key.split(".")[0] not in left_out and not _is_seed(key)}
     return json.dumps([trial.workload.name, data, rest], sort_keys=True, default=str)

@@ -74,6 +74,9 @@ def _take_production(config: RunConfig, folder: RunFolder, file: Path | None, st
         raise AnswerIsNo(f"{file} is not trained: {'; '.join(found)}. Without --strict it is, with this as a warning")
     for text in found:
         print(f"warning: {text}", file=sys.stderr, flush=True)
+    if folder.exists():  # a run that goes on is judged by this YAML, one that refuses it by its own
+        identity.refuse_other_config(folder, config)
+        identity.refuse_other_data(folder, config)
     files.write_text(folder.path / PRODUCTION_FILE, file.read_text(encoding="utf-8"))
 
 
