@@ -36,7 +36,7 @@ def report(
     from record.errors import BadInput
 
     if verify is not None:
-        return _verify(verify)
+        return _verify(verify, paths or [])
     if not paths:
         raise BadInput("no path given", source="PATH", remedy="name a sweep, a run or another trainer's records")
     from analysis.report.render import check_target, write
@@ -57,12 +57,12 @@ def report(
         typer.echo(printable(f"{label:<16}{place}"))
 
 
-def _verify(file: Path) -> None:
+def _verify(file: Path, named: list[str]) -> None:
     from analysis.report.verify import verify
     from record.errors import AnswerIsNo
     from record.text import count, shown
 
-    found, compared = verify(file)
+    found, compared = verify(file, named)
     if found:
         told = "\n".join(f"  {item.sentence}" for item in found[:20])
         more = f"\n  and {len(found) - 20} more" if len(found) > 20 else ""

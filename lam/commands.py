@@ -131,6 +131,8 @@ def _give_codes(run: str, data: Path | None, output: Path | None, how: tuple[str
                        f"codes.parquet; or ask for true actions: lam label {run} --ask")
     done = give(Asked(run, data, output, *how))
     typer.echo(f"wrote {done.out}: {count(done.transitions, 'transition')} of {count(done.videos, 'video')}")
+    if not done.named:
+        typer.echo("no true action is known of the training videos, or they are gone, so codes have no names")
     if done.short:
         typer.echo(f"{count(done.short, 'video')} of one latent frame had none")
     for problem in done.problems.values():

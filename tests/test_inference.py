@@ -17,10 +17,11 @@ import lam
 from lam.config import RunConfig
 from lam.data.windows import Windows, open_split
 from lam.evaluation import generation, passes
-from lam.inference import exporting, naming
+from lam.inference import exporting, naming, opening
 from lam.inference.exported import CARD, DOCUMENT, WEIGHTS
 from lam.inference.model import ActionModel
 from lam.inference.naming import Naming
+from lam.inference.playing import Game
 from lam.training.loop import train
 from record.errors import BadInput
 from record.run import RunFolder
@@ -262,6 +263,27 @@ def test_a_model_is_opened_and_exported_without_its_data(run: Path, tiny_data: P
     taken = lam.load(exporting.export(copy, tmp_path / "export"), device="cpu")
     with pytest.raises(BadInput, match="no true action is known of this model's training videos"):
         taken.actions_of(0)
+
+
+def test_a_run_without_its_data_has_no_names(run: Path, tiny_data: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    config = (copy / "config.yaml").read_text()
+    (copy / "config.yaml").write_text(config.replace(str(tiny_data), str(tmp_path / "gone")))
+    model = lam.load(copy, device="cpu")
+    assert model.naming is None
+    assert {key["means"] for key in Game(model, tiny_data).shown()["keys"]} == {""}
+
+
+def test_a_store_writes_nothing_outside_the_copy(tmp_path: Path) -> None:
+    from pyarrow import fs
+
+    class Store:
+        def get_file_info(self, selector: fs.FileSelector) -> list[fs.FileInfo]:
+            return [fs.FileInfo(f"{selector.base_dir}/../../config.yaml", type=fs.FileType.File)]
+
+    with pytest.raises(BadInput, match=r"bucket/model: holds a file named '../../config.yaml', which lies outside"):
+        opening._fetch(Store(), "bucket/model", tmp_path / "copy")
+    assert not any(tmp_path.iterdir())
 
 
 def test_an_export_replaces_itself_and_nothing_else(run: Path, exported: Path, tmp_path: Path) -> None:

@@ -18,8 +18,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from test_inference import trained
+from typer.testing import CliRunner
 
 import lam
+from lam.cli import build
 from lam.data.windows import open_split
 from lam.evaluation import passes
 from lam.labelling import labelling, plan
@@ -136,6 +138,48 @@ def test_a_labelling_of_another_model_does_not_go_on(asked: Asked, tiny_data: Pa
     with pytest.raises(BadInput, match="was begun with another model and data and columns and batch size and portion; "
                                        "delete that folder to begin anew"):
         labelling.label(asked)
+
+
+def test_a_labelling_of_other_data_of_the_same_names_and_sizes_does_not_go_on(asked: Asked, tmp_path: Path) -> None:
+    """Killed after a portion, given another folder, or the same one with other content."""
+    data = Path(shutil.copytree(asked.data, tmp_path / "data"))
+    other = Path(shutil.copytree(asked.data, tmp_path / "other"))
+    asked = replace(asked, data=data)
+
+    def killed(number: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        labelling.label(asked, done=killed)
+    with pytest.raises(BadInput, match="was begun with another data; delete that folder"):
+        labelling.label(replace(asked, data=other))
+    video = min(data.glob("*.h5"))
+    with h5py.File(video, "r+") as file:
+        file["embeddings"][0] = 0
+    with pytest.raises(BadInput, match="was begun with another data; delete that folder"):
+        labelling.label(asked)
+
+
+def test_labels_have_no_names_where_the_training_videos_are_gone(run: Path, tiny_data: Path, tmp_path: Path) -> None:
+    gone = Path(shutil.copytree(run, tmp_path / "run"))
+    config = (gone / "config.yaml").read_text()
+    (gone / "config.yaml").write_text(config.replace(str(tiny_data), str(tmp_path / "gone")))
+    out = tmp_path / "codes.npz"
+    told = CliRunner().invoke(build(), ["label", "run", str(gone), str(tiny_data), "-o", str(out)], catch_exceptions=False)
+    assert told.exit_code == 0, told.output
+    assert "codes have no names" in told.output
+    assert not len(columns(out)["action_names"])
+
+
+@pytest.mark.parametrize("ending", [".npz", ".h5", ".parquet"])
+def test_videos_of_one_frame_only_are_refused(ending: str, asked: Asked, tmp_path: Path) -> None:
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    written(folder, 1, "v.h5")
+    out = tmp_path / f"codes{ending}"
+    with pytest.raises(BadInput, match="videos: holds videos of one latent frame only, which have no transition"):
+        labelling.label(replace(asked, data=folder, out=out))
+    assert not out.exists()
 
 
 def test_the_three_formats_hold_the_same(asked: Asked) -> None:

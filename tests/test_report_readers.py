@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
+import struct
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from build_records import write_sweep
 
 from analysis.read.families import guessed_direction
 from analysis.read.reading import read_study
-from analysis.report.render import render_html
+from analysis.read.trackers import mlflow_store, optuna_storage
+from analysis.report.render import render_html, render_markdown
 from analysis.report.report import build_report
 from record.errors import BadInput
 
@@ -93,6 +97,69 @@ def test_an_address_names_one_study_of_a_storage(tmp_path: Path) -> None:
     assert len(read_study(f"sqlite:///{file}#tuned").trials) == 3
     with pytest.raises(BadInput, match="holds no study 'tunde'; its studies: tuned"):
         read_study(f"sqlite:///{file}#tunde")
+
+
+@pytest.mark.parametrize("tables", [("study_directions",), ("experiments", "latest_metrics")])
+def test_reading_changes_no_database(tables: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The libraries create the tables that these lack, and bring those of an older version up to date."""
+    file = tmp_path / "store.db"
+    with sqlite3.connect(file) as database:
+        for table in tables:
+            database.execute(f"create table {table} (id integer)")
+    database.close()
+    before = file.read_bytes()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BadInput):
+        read_study(file)
+    assert file.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["store.db"]
+
+
+def test_a_path_may_have_what_else_begins_a_studys_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "in" / "exp#1"
+    folder.mkdir(parents=True)
+    file = optuna_file(tmp_path / "study.db").rename(folder / "study.db")
+    monkeypatch.chdir(tmp_path)
+    for place in (file, file.relative_to(tmp_path), str(file), f"sqlite:///{file}", f"sqlite:///{file}#tuned"):
+        assert len(read_study(place).trials) == 3
+    assert [path.name for path in (*tmp_path.iterdir(), *(tmp_path / "in").iterdir())] == ["in", "exp#1"]
+
+
+@pytest.mark.parametrize("reader", [optuna_storage, mlflow_store])
+def test_a_database_that_is_not_there_is_not_made(reader: ModuleType, tmp_path: Path) -> None:
+    for place in (tmp_path / "absent.db", f"sqlite:///{tmp_path}/absent.db#tuned"):
+        with pytest.raises(BadInput, match=r"absent\.db: no such file; check the path"):
+            reader.read(place)
+    assert not any(tmp_path.iterdir())
+
+
+def wandb_file(path: Path, *records: object) -> Path:
+    """As wandb frames records in a file that fits into one block."""
+    payloads = [record.SerializeToString() for record in records]  # type: ignore[attr-defined]
+    path.write_bytes(b":W&B" + bytes(3) + b"".join(
+        struct.pack("<IHB", 0, len(payload), 1) + payload for payload in payloads))
+    return path
+
+
+def test_names_of_runs_steer_no_terminal(tmp_path: Path) -> None:
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    run, row = Record(), Record()
+    run.run.display_name = "good\x1b[31m\nred"
+    for key, value in (("epoch", "1"), ("val/loss", "0.5")):
+        row.history.item.add(key=key, value_json=value)
+    file = wandb_file(tmp_path / "run-1.wandb", run, row)
+    assert [trial.label for trial in read_study(file).trials] == ["good\ufffd[31m\ufffdred"]
+    assert "\x1b" not in render_markdown(build_report(file))
+
+
+def test_a_value_of_wandb_that_is_no_json_is_told(tmp_path: Path) -> None:
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    row = Record()
+    row.history.item.add(key="val/loss", value_json="0.5x")
+    with pytest.raises(BadInput, match=r"run-1\.wandb: is no file of the installed wandb \(Extra data"):
+        read_study(wandb_file(tmp_path / "run-1.wandb", row))
 
 
 def test_tensorboard_events(tmp_path: Path) -> None:

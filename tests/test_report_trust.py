@@ -6,6 +6,7 @@ import json
 import math
 import re
 import shutil
+import socket
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from analysis.decision.trust import Doubt, examine_search
 from analysis.judge.ranking import rank
 from analysis.read.reading import read_study
 from analysis.report.panels import panel_chart, panels_of
-from analysis.report.render import MOST_ROWS, render_html, report_dict, table_rows
+from analysis.report.render import MOST_ROWS, render_html, render_json, report_dict, table_rows
 from analysis.report.report import build_report
 from analysis.report.verify import verify
 from record.errors import AnswerIsNo, BadInput
@@ -175,6 +176,46 @@ def test_what_is_no_report_cannot_be_verified(tmp_path: Path) -> None:
             verify(tmp_path / "x.json")
     with pytest.raises(BadInput, match="no such file"):
         verify(tmp_path / "absent.json")
+
+
+def test_a_report_stripped_of_what_it_says_is_changed(tmp_path: Path) -> None:
+    folder, target = write_sweep(tmp_path / "s"), tmp_path / "out.json"
+    told = json.loads(render_json(build_report(folder)))
+    target.write_text(json.dumps({key: told[key] for key in ("sources", "asked")}))
+    changed, _ = verify(target)
+    assert {"verdict", "standings"} <= {item.where for item in changed}
+    assert {item.said for item in changed} == {"nothing"}
+
+
+@pytest.mark.parametrize("values", [
+    {"asked": {"x": 1}}, {"asked": {"paths": "x"}}, {"asked": {"now": "x"}}, {"asked": {"baseline": 5}},
+    {"sources": [5]}, {"sources": []}, {"asked": None}])
+def test_a_report_says_what_it_was_made_from_or_is_refused(values: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text(json.dumps({"sources": [str(tmp_path)], "asked": {}, **values}))
+    with pytest.raises(BadInput, match=r"x\.json:(sources|asked).*: does not say what it was made from"):
+        verify(tmp_path / "x.json")
+
+
+def test_no_server_is_asked_because_a_file_says_so(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.2)
+        address = f"http://127.0.0.1:{server.getsockname()[1]}/"
+        (tmp_path / "x.json").write_text(json.dumps({"sources": [address], "asked": {}}))
+        with pytest.raises(BadInput, match="no server is asked because a file says so; name that address too"):
+            verify(tmp_path / "x.json")
+        with pytest.raises(TimeoutError):
+            server.accept()
+
+
+def test_a_baseline_is_found_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_sweep(tmp_path / "s")
+    write_sweep(tmp_path / "t", {"t0001": Planted()})
+    monkeypatch.chdir(tmp_path)
+    made = build_report(folder, "t/trials/t0001")
+    (tmp_path / "out.json").write_text(render_json(made))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert verify(tmp_path / "out.json")[0] == []
 
 
 def _app() -> Any:

@@ -95,11 +95,11 @@ def study_of(name: str, runs: Sequence[Recorded], profile: str | None = None, ob
 def _part(name: str, profile: str, runs: Sequence[Recorded], objective: str | None) -> Study:
     stated = {key: metric for run in runs for key, metric in run.stated.items()}
     named = objective.removeprefix("-") if objective else runs[0].objective
-    family = family_of(profile, runs[0].kind if profile == "generic" else profile,
+    family = family_of(profile, printable(runs[0].kind) if profile == "generic" else profile,
                        [run.records for run in runs], stated, None if objective else named)
     trials = with_knobs(seeds_as_arms([_trial(run, family) for run in runs]))
     notes = tuple(printable(f"{run.name}: {note}") for run in runs for note in run.notes)[:12]
-    unsaid = [run.name for run in runs if run.state == "unknown" and run.num_epochs is None]
+    unsaid = [printable(run.name) for run in runs if run.state == "unknown" and run.num_epochs is None]
     if unsaid:
         notes = (f"Whether {', '.join(unsaid[:6])} finished is not recorded; taken as finished.", *notes)
     knobs = tuple(dict.fromkeys(knob for trial in trials for knob in trial.params))
@@ -118,7 +118,7 @@ def _trial(run: Recorded, family: Family) -> Trial:
                 "data_fingerprint": run.data_fingerprint or None}
     reason = {"rule": state, "sentence": run.reason} if run.reason and state in ("failed", "stopped") else {}
     return Trial(
-        label=run.name, id=run.name, path=Path(run.source or "."), state=STATUS_OF[state],  # type: ignore[index]
+        label=(name := printable(run.name)), id=name, path=Path(run.source or "."), state=STATUS_OF[state],  # type: ignore[index]
         config=run.config, params={}, identity=identity, records=run.records, reason=reason, workload=family,
         facts=run.facts)
 

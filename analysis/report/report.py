@@ -145,7 +145,10 @@ def build_report(paths: Paths, baseline: str | None = None, now: datetime | None
     Raises:
         BadInput: see `read_study`; or no such baseline.
     """
-    made = report_of(read_study(paths, objective, profile), baseline, now)
+    study = read_study(paths, objective, profile)
+    made = report_of(study, baseline, now)
+    if baseline and not study.named(baseline):
+        baseline = str(Path(baseline).resolve())
     named = [paths] if isinstance(paths, (str, Path)) else paths
     sources = tuple(str(Path(path).resolve()) if Path(path).exists() else str(path) for path in named)
     return replace(made, sources=sources, asked={"baseline": baseline, "objective": objective, "profile": profile})

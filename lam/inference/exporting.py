@@ -10,7 +10,7 @@ from lam.inference import card, opening
 from lam.inference.exported import CARD, CONFIG, DOCUMENT, WEIGHTS, Export
 from lam.inference.model import ActionModel
 from record import documents, files, yamlio
-from record.errors import BadData, BadInput
+from record.errors import BadInput
 from record.run import RunFolder
 
 # Of the trainer's machine and of nobody else's interest; a path may say more than its owner meant to.
@@ -72,10 +72,7 @@ def _fill(made: Path, model: ActionModel, folder: RunFolder, programs: bool) -> 
 
 def _actions(model: ActionModel) -> dict[str, object] | None:
     """The naming, where the data are still there and have true actions."""
-    try:
-        return model.naming.as_written() if model.naming is not None else None
-    except BadData:
-        return None
+    return model.naming.as_written() if model.naming is not None else None
 
 
 def _programs(model: ActionModel, made: Path) -> dict[str, object]:

@@ -78,7 +78,7 @@ class ActionModel:
 
     @cached_property
     def naming(self) -> Naming | None:
-        """What codes mean; None where no true action is known. A run's is learned from its data when first asked."""
+        """What codes mean; None where no true action is known, or the data that a run learns it from are gone."""
         return self._learn()
 
     @property

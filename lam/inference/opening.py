@@ -20,7 +20,7 @@ from lam.model.lam import LatentActionModel
 from lam.training import checkpoints
 from lam.training.devices import choose_device
 from record import documents, yamlio
-from record.errors import BadInput
+from record.errors import BadData, BadInput
 from record.run import RunFolder
 from record.text import gist
 
@@ -58,7 +58,15 @@ def of_folder(path: Path, checkpoint: str | None = None) -> ActionModel:
         "data_fingerprint": known.data_fingerprint, "versions": known.versions, "git_commit": known.git_commit,
         "metrics": _metrics(folder, name),
     }
-    return ActionModel(module, shape, lambda: naming.learned(module, config), provenance)
+    return ActionModel(module, shape, lambda: _learned(module, config), provenance)
+
+
+def _learned(module: LatentActionModel, config: RunConfig) -> Naming | None:
+    """The naming, where the data are still there and have true actions."""
+    try:
+        return naming.learned(module, config)
+    except BadData:
+        return None
 
 
 def _exported(folder: Path, checkpoint: str | None) -> ActionModel:
@@ -161,6 +169,9 @@ def _fetch(store: Any, path: str, to: Path) -> None:
     for info in found:
         name = info.path[len(path.rstrip("/")) + 1 :]
         if info.type == fs.FileType.File and name.endswith((".json", ".yaml", ".jsonl", ".safetensors")):
+            if not (to / name).resolve().is_relative_to(to.resolve()):
+                raise BadInput(f"holds a file named {name!r}, which lies outside of it", source=path,
+                               remedy="copy the model anew to a folder of its own")
             (to / name).parent.mkdir(parents=True, exist_ok=True)
             fs.copy_files(info.path, str(to / name), source_filesystem=store,
                           destination_filesystem=fs.LocalFileSystem())

@@ -147,6 +147,8 @@ def serve(where: str, data: Path | None, port: int, browser: bool, checkpoint: s
         typer.echo("keys 1 to 9 take the commonest actions, u takes one back, r begins again; Ctrl-C ends")
         if game.codec is None:
             typer.echo("the data has no codec, so the page shows numbers and no pictures")
+        if model.naming is None:
+            typer.echo("no true action is known of the training videos, or they are gone, so keys have no names")
         if browser:
             webbrowser.open(page.url)
         try:

@@ -63,6 +63,7 @@ class Done:
     videos: int
     short: int
     problems: dict[str, str]
+    named: bool = True  # whether codes have the names of true actions
 
 
 def label(asked: Asked, done: Callable[[int], object] = lambda number: None) -> Done:
@@ -79,7 +80,7 @@ def label(asked: Asked, done: Callable[[int], object] = lambda number: None) -> 
     plan = plans.planned(asked.data, model.latent_shape, asked.portion)
     parts = Parts(asked.out, len(plan.portions), {
         "model": model.provenance["weights_sha256"],
-        "data": listing({name: header.size for name, header in zip(plan.names, plan.known, strict=True)}),
+        "data": listing(plan.folder, dict(zip(plan.names, plan.known, strict=True))),
         "columns": ["embedding"] * asked.embedding, "batch size": asked.batch_size, "portion": asked.portion})
     parts.begin()
     missing = parts.missing()
@@ -91,7 +92,8 @@ def label(asked: Asked, done: Callable[[int], object] = lambda number: None) -> 
     tables.write_table(asked.out, Table(plan.transitions, parts.all, plan.names, names, provenance))
     parts.remove()
     return Done(asked.out, plan.transitions, len(plan.names), len(plan.short),
-                    {name: str(error) for name, error in plan.problems.items()})
+                {name: str(error) for name, error in plan.problems.items()},
+                named=bool(names) or model.config.quantizer == "none")
 
 
 def _portions_done(asked: Asked, model: ActionModel, plan: Plan, parts: Parts, missing: list[int]) -> Iterator[int]:

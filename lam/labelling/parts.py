@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lam.data.index import Header
 from record import files
 from record.errors import BadInput
 
@@ -79,6 +80,8 @@ class Parts:
         return self.folder / f"{number:06d}.npz"
 
 
-def listing(names: Mapping[str, int]) -> str:
-    """Twelve hex digits that name files by name and size."""
-    return hashlib.sha256(json.dumps(sorted(names.items())).encode()).hexdigest()[:12]
+def listing(folder: Path, known: Mapping[str, Header]) -> str:
+    """Twelve hex digits that name the files of a folder, as the file system says that they are."""
+    found = [str(folder.resolve()), *sorted((name, each.size, each.mtime_ns, each.ctime_ns)
+                                            for name, each in known.items())]
+    return hashlib.sha256(json.dumps(found).encode()).hexdigest()[:12]

@@ -55,7 +55,8 @@ def planned(folder: Path, latent_shape: tuple[int, int, int], portion: int = POR
     """Look at the header of every file of a folder; reads no latents.
 
     Raises:
-        BadInput: no such folder, no file of it can be used, or one holds latents of another shape than the model's.
+        BadInput: no such folder, no file of it can be used or has a transition, or one holds latents of another shape
+            than the model's.
     """
     found, problems = headers(folder, list_files(folder))
     if not found:
@@ -66,6 +67,9 @@ def planned(folder: Path, latent_shape: tuple[int, int, int], portion: int = POR
                            f"{list(latent_shape)}", source=folder / name, remedy="encode the videos alike, or name "
                            "another model")
     names = [name for name in found if found[name].info.latent_frames > 1]
+    if not names:
+        raise BadInput("holds videos of one latent frame only, which have no transition", source=folder,
+                       remedy="encode longer videos, or name another folder")
     known = [found[name] for name in names]
     return Plan(folder, names, known, [name for name in found if name not in set(names)], problems,
                 portions([header.info.latent_frames for header in known], portion))

@@ -9,7 +9,7 @@ from typing import Any
 
 from analysis.read.foreign import profile_of
 from analysis.read.logs import Recorded
-from analysis.read.trackers.points import database_tables, records
+from analysis.read.trackers.points import copied, database_tables, records, split_name
 from record.errors import BadInput
 from record.text import gist
 
@@ -30,10 +30,12 @@ def read(place: Path | str) -> list[Recorded]:
     Raises:
         BadInput: there is no such experiment, or the store does not answer.
     """
-    address, _, wanted = str(place).partition("#")
-    uri = address if ":" in address.split("/")[0] else f"sqlite:///{address}"
+    address, wanted = split_name(place)
     try:
-        return _runs(uri, wanted)
+        if address.startswith(("http://", "https://")):
+            return _runs(address, wanted, address)
+        with copied(address) as copy:
+            return _runs(copy, wanted, address)
     except BadInput:
         raise
     except Exception as error:
@@ -41,7 +43,7 @@ def read(place: Path | str) -> list[Recorded]:
                        remedy="check that the server runs, or 'mlflow db upgrade' for a database") from None
 
 
-def _runs(uri: str, wanted: str) -> list[Recorded]:
+def _runs(uri: str, wanted: str, source: str) -> list[Recorded]:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
@@ -53,23 +55,23 @@ def _runs(uri: str, wanted: str) -> list[Recorded]:
     experiments = [item for item in client.search_experiments() if wanted in ("", item.name)]
     if not experiments:
         names = ", ".join(item.name for item in client.search_experiments())
-        raise BadInput(f"holds no experiment {wanted!r}", source=uri, remedy=f"its experiments: {names}")
+        raise BadInput(f"holds no experiment {wanted!r}", source=source, remedy=f"its experiments: {names}")
     found, token = [], None
     while True:
         page = client.search_runs([item.experiment_id for item in experiments], max_results=PAGE, page_token=token)
         found += [run for run in page if run.data.metrics]
         token = page.token
         if not token:
-            return [_run(client, run, uri) for run in reversed(found)]
+            return [_run(client, run, source) for run in reversed(found)]
 
 
-def _run(client: Any, run: Any, uri: str) -> Recorded:
+def _run(client: Any, run: Any, source: str) -> Recorded:
     points = [(key, point.step, point.value) for key in run.data.metrics
               for point in client.get_metric_history(run.info.run_id, key)]
     rows = records(points)
     return Recorded(run.info.run_name or run.info.run_id, "MLflow", profile_of(run.data.metrics) or "generic",
                     STATES.get(run.info.status, "unknown"), rows, config={key: _plain(value) for key, value in
-                                                                          run.data.params.items()}, source=uri)
+                                                                          run.data.params.items()}, source=source)
 
 
 def _plain(text: str) -> Any:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.read.logs import Recorded
-from analysis.read.trackers.points import database_tables
+from analysis.read.trackers.points import copied, database_tables, split_name
 from record import files
 from record.errors import BadInput
 from record.text import gist
@@ -40,9 +40,12 @@ def read(place: Path | str) -> list[Recorded]:
     Raises:
         BadInput: there is no such study, or the installed Optuna cannot read it.
     """
-    address, _, wanted = str(place).partition("#")
+    address, wanted = split_name(place)
     try:
-        return _trials(address, wanted)
+        if not address.startswith("sqlite:") and _is_journal(Path(address)):
+            return _trials(_journal(address), wanted, address)
+        with copied(address) as copy:
+            return _trials(_database(copy), wanted, address)
     except BadInput:
         raise
     except Exception as error:  # sqlite's, SQLAlchemy's and Optuna's own: trials are read when they are asked for
@@ -50,10 +53,9 @@ def read(place: Path | str) -> list[Recorded]:
                        remedy="'optuna storage upgrade' brings one of an older version up to date") from None
 
 
-def _trials(address: str, wanted: str) -> list[Recorded]:
+def _trials(storage: Any, wanted: str, address: str) -> list[Recorded]:
     import optuna
 
-    storage = _storage(address)
     names = optuna.get_all_study_names(storage)
     if wanted and wanted not in names:
         raise BadInput(f"holds no study {wanted!r}", source=address, remedy=f"its studies: {', '.join(names[:8])}")
@@ -63,14 +65,17 @@ def _trials(address: str, wanted: str) -> list[Recorded]:
             for trial in study.get_trials(deepcopy=False)]
 
 
-def _storage(address: str) -> Any:
+def _journal(address: str) -> Any:
+    import optuna
+    from optuna.storages.journal import JournalFileBackend
+
+    return optuna.storages.JournalStorage(JournalFileBackend(address))
+
+
+def _database(address: str) -> Any:
     import optuna
 
-    if not address.startswith("sqlite:") and _is_journal(Path(address)):
-        from optuna.storages.journal import JournalFileBackend
-
-        return optuna.storages.JournalStorage(JournalFileBackend(address))
-    return optuna.storages.RDBStorage(address if address.startswith("sqlite:") else f"sqlite:///{address}")
+    return optuna.storages.RDBStorage(address)
 
 
 def _run(trial: Any, study: Any, prefix: str, address: str) -> Recorded:

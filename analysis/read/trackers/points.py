@@ -1,11 +1,15 @@
-"""What trackers keep is points (key, step, value); a report reads records. Pure."""
+"""What trackers keep is points (key, step, value); a report reads records. Databases are read as copies."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+from record.errors import BadInput
 from record.text import finite
 
 EPOCH_KEYS = ("epoch", "train/epoch", "trainer/epoch")
@@ -49,7 +53,40 @@ def database_tables(path: Path | str) -> set[str]:
 
 def sqlite_file(path: Path | str) -> Path | None:
     """The file of an sqlite address or of a path; None of another address."""
-    text = str(path)
-    if text.startswith("sqlite:"):
-        return Path(text.removeprefix("sqlite:").removeprefix("///").partition("#")[0])
-    return path if isinstance(path, Path) else None
+    address, _ = split_name(path)
+    return _file_of(address) if isinstance(path, Path) or address.startswith("sqlite:") else None
+
+
+def split_name(place: Path | str) -> tuple[str, str]:
+    """A store, and what of it is named after a `#`; a `#` in the path of a file that is there belongs to the path."""
+    text = str(place)
+    for end in (len(text), *(at for at in reversed(range(len(text))) if text[at] == "#")):
+        if os.path.isfile(_file_of(text[:end])):
+            return text[:end], text[end + 1 :]
+    address, _, name = text.partition("#")
+    return address, name
+
+
+def _file_of(address: str) -> Path:
+    return Path(address.removeprefix("sqlite:").removeprefix("///") if address.startswith("sqlite:") else address)
+
+
+@contextmanager
+def copied(address: str) -> Iterator[str]:
+    """The address of a copy of an sqlite file: a tracker's library creates and migrates what it opens.
+
+    Raises:
+        BadInput: there is no such file.
+        sqlite3.Error: it is none of sqlite's.
+    """
+    import sqlite3
+
+    file = _file_of(address)
+    if not file.is_file():
+        raise BadInput("no such file", source=address, remedy="check the path")
+    with tempfile.TemporaryDirectory(prefix="lam-report-") as folder:
+        copy = Path(folder) / "copy.db"
+        with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as source, \
+                closing(sqlite3.connect(copy)) as made:
+            source.backup(made)
+        yield f"sqlite:///{copy}"

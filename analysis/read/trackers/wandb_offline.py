@@ -13,6 +13,7 @@ from analysis.read.logs import Recorded
 from analysis.read.trackers.points import epoch_of
 from record import files
 from record.errors import BadInput
+from record.text import gist
 
 BLOCK, HEADER = 32768, 7
 MOST_BYTES = 1 << 31
@@ -47,16 +48,17 @@ def _run(path: Path) -> Recorded:
     for payload in _payloads(path, notes):
         try:
             record = Record.FromString(payload)
-        except Exception as error:
-            raise BadInput(f"is no file of the installed wandb ({error})", source=path,
+            if record.HasField("run"):
+                name = record.run.display_name or record.run.run_id or name
+                config |= {item.key: _value(item.value_json) for item in record.run.config.update
+                           if item.key != "_wandb"}
+            elif record.HasField("history"):
+                rows.append(_row(record.history))
+            elif record.HasField("exit"):
+                state = "failed" if record.exit.exit_code else "finished"
+        except Exception as error:  # protobuf's of a record, ValueError and RecursionError of a value
+            raise BadInput(f"is no file of the installed wandb ({gist(error)})", source=path,
                            remedy="restore it from a copy, or export its history as CSV") from None
-        if record.HasField("run"):
-            name = record.run.display_name or record.run.run_id or name
-            config |= {item.key: _value(item.value_json) for item in record.run.config.update if item.key != "_wandb"}
-        elif record.HasField("history"):
-            rows.append(_row(record.history))
-        elif record.HasField("exit"):
-            state = "failed" if record.exit.exit_code else "finished"
     records = tuple({**row, "epoch": epoch_of(row, row.get("step", place))} for place, row in enumerate(rows, 1))
     notes += [] if records else ["holds no history"]
     flat = {key: value for key, value in files.flat(config).items() if value is not None}
