@@ -165,7 +165,7 @@ def test_labels_have_no_names_where_the_training_videos_are_gone(run: Path, tiny
     config = (gone / "config.yaml").read_text()
     (gone / "config.yaml").write_text(config.replace(str(tiny_data), str(tmp_path / "gone")))
     out = tmp_path / "codes.npz"
-    told = CliRunner().invoke(build(), ["label", "run", str(gone), str(tiny_data), "-o", str(out)], catch_exceptions=False)
+    told = CliRunner().invoke(build(), ["label", str(gone), str(tiny_data), "-o", str(out)], catch_exceptions=False)
     assert told.exit_code == 0, told.output
     assert "codes have no names" in told.output
     assert not len(columns(out)["action_names"])
