@@ -34,16 +34,16 @@ demo: $(READY) ## The main job on real video: data, sweep, confirmation, promoti
 	$(BIN)/lam report $(DEMO)/runs/demo -o $(DEMO)/report.html -o $(DEMO)/report.md
 
 test: $(READY) ## The tests, a few minutes; those that train for minutes are in test-long
-	$(BIN)/python -m pytest -m 'not long' $(PARALLEL) --durations=10
+	$(BIN)/python -m pytest -m 'not long and not cluster' $(PARALLEL) --durations=10
 
 test-long: $(READY) ## The tests that take minutes: healthy runs, kills of a sweep, a journal on a server, a full memory
 	$(BIN)/python -m pytest -m long $(PARALLEL)
 
 test-cluster: $(READY) ## The tests on several Ray nodes of this machine: nodes that die, drain, join, or lack something
-	$(BIN)/python -m pytest tests/test_cluster.py
+	$(BIN)/python -m pytest -m cluster
 
 test-fast: $(READY) ## The tests that take less than five seconds each
-	$(BIN)/python -m pytest -m 'not slow and not long' $(PARALLEL)
+	$(BIN)/python -m pytest -m 'not slow and not long and not cluster' $(PARALLEL)
 
 test-fuzz: $(READY) ## Every reader against files damaged by chance, new ones each time; CASES=5000 for each reader
 	FUZZ_CASES=$(or $(CASES),5000) $(BIN)/python -m pytest $(PARALLEL) -m hypothesis --hypothesis-profile=fuzz \

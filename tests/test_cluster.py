@@ -22,7 +22,7 @@ from sweeps.commands.launching import Options, launch
 from sweeps.journal.journal import read
 from sweeps.journal.state import SweepState, replay
 
-pytestmark = pytest.mark.long
+pytestmark = pytest.mark.cluster
 
 PLAIN = {"weight_decay": {"uniform": [0.0, 0.8]}}
 TINY = {"sequence_length": 3, "embed_dim": 16, "encoder_depth": 1, "decoder_depth": 1, "head_dim": 16, "patch_dim": 16,

@@ -122,7 +122,7 @@ class SubmittedJobs:
         """What the client raises, as one message."""
         try:
             yield
-        except (RuntimeError, ConnectionError, OSError, ValueError) as error:
+        except Exception as error:  # Ray's, requests' and the system's: only the client runs meanwhile
             raise _in_words(self.address, error) from error
 
 
