@@ -24,6 +24,7 @@ from sweeps.workers.ray_session import send_token
 OVER = ("SUCCEEDED", "FAILED", "STOPPED")
 STOP_SECONDS = 60  # an orderly end takes a few; Ray's own limit is three
 LOOK_SECONDS = 2.0
+HEAD_SECONDS = 90  # in which a head that has just started takes jobs
 
 
 class SubmittedJobs:
@@ -63,14 +64,24 @@ class SubmittedJobs:
         command = shlex.join(["lam", "sweep", "launch", "sweep.yaml", "--address", "auto", "--storage", storage])
         with tempfile.TemporaryDirectory() as folder, self._told():
             (Path(folder) / "sweep.yaml").write_text(yamlio.dump_mapping(spec_mapping(sweep)), encoding="utf-8")
+            return name, self._taken({"entrypoint": command, "submission_id": name, "entrypoint_num_cpus": 0,
+                                      "runtime_env": {"working_dir": folder, "env_vars": {
+                                          "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)}}})
+
+    def _taken(self, job: dict[str, Any]) -> bool:
+        """Whether the cluster took a job as new; a head that has just started is asked again for a while."""
+        deadline = time.monotonic() + HEAD_SECONDS
+        while True:
             try:
-                self._client.submit_job(entrypoint=command, submission_id=name, entrypoint_num_cpus=0, runtime_env={
-                    "working_dir": folder, "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)}})
+                self._client.submit_job(**job)
             except RuntimeError as error:
-                if "already exists" not in str(error):
+                if "already exists" in str(error):
+                    return False
+                if "try again later" not in str(error) or time.monotonic() > deadline:
                     raise
-                return name, False
-        return name, True
+                time.sleep(LOOK_SECONDS)
+            else:
+                return True
 
     def last(self, sweep: Sweep) -> str | None:
         """The id of the sweep's latest job, None where it was never submitted."""
