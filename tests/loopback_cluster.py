@@ -52,7 +52,8 @@ class Cluster:
         self._start(name, [f"--address={self.address}", "--num-cpus=1"], mounted, env)
 
     def _start(self, name: str, words: list[str], mounted: str = "", env: dict[str, str] | None = None) -> None:
-        command = [RAY, "start", *words, "--block", "--disable-usage-stats", "--object-store-memory=100000000"]
+        command = [RAY, "start", *words, "--block", "--disable-usage-stats", "--object-store-memory=100000000",
+                   f"--dashboard-agent-listen-port={free_port()}"]  # its own: it takes jobs, and Ray has one default
         if mounted:
             command = ["unshare", "-m", "sh", "-c", f"{mounted} && exec {shlex.join(command)}"]
         with open(f"{self.scratch}/{name}.log", "wb") as log:
