@@ -197,15 +197,15 @@ def test_a_sweep_is_submitted_once_logs_and_stops_resumably(tmp_path: Path, tiny
         assert first.startswith("submitted as lam-demo-")
         name = first.split()[-1]
         assert lam("submit", str(path)).stdout.splitlines()[0] == f"is at work already as {name}"
-        wait_until(lambda: results(folder) >= 2, 120, "two results")
+        wait_until(lambda: results(folder) >= 2, 300, "two results")
         assert "t0001 suggested learning_rate" in lam("logs", str(path)).stdout
         said = lam("stop", str(path))
         assert f"{name} is stopped; resume with: lam sweep submit" in said.stdout, said
-        assert told(folder)[-1].event == "sweep_interrupted", "an orderly end"
+        wait_until(lambda: told(folder)[-1].event == "sweep_interrupted", 60, "an orderly end")
         before = results(folder)
         again = lam("submit", str(path)).stdout.splitlines()[0]
         assert again == f"submitted as {name[:-1]}2"
-        wait_until(lambda: results(folder) > before, 120, "a further result")
+        wait_until(lambda: results(folder) > before, 300, "a further result")
         lam("stop", str(path))
     state = state_of(folder)
     assert Counter(event.event for event in told(folder))["sweep_resumed"] == 1
