@@ -223,7 +223,7 @@ def test_the_sweeps_collapse_is_that_of_the_runs_own_profile(tmp_path: Path, cha
 # ---- profiles
 
 def test_every_shipped_profile_loads() -> None:
-    assert shipped() == ["coordexp", "gait-diffusion", "jepa-vq", "lam"]
+    assert shipped() == ["coordexp", "gait-diffusion", "generic", "jepa-vq", "lam"]
     for name in shipped():
         for rule in load(name).rules:
             assert rule.meaning.endswith("."), rule.name
