@@ -20,7 +20,7 @@ from sweeps.journal import requests
 from sweeps.journal.journal import Journal
 from sweeps.journal.state import TrialState
 from sweeps.scheduling import scheduler
-from sweeps.search import searcher
+from sweeps.search import choosing
 from sweeps.spec.spec import Sweep
 from sweeps.workers import probe
 from sweeps.workers.engine import Job
@@ -113,30 +113,11 @@ class SweepDriver:
     def _next_trial(self) -> str | None:
         if self._waiting:
             return self._waiting.pop(0)
-        spec, state = self.sweep.spec, self.journal.state
-        if scheduler.spent_budget(spec, state, trials=False):
+        event = choosing.following(self.sweep, self._base, self.journal.state)
+        if event is None:
             return None
-        promoted = scheduler.promotable(spec, state)
-        if promoted is not None:
-            self._write(events.TrialInterrupted(trial=promoted.id, epoch=promoted.epoch))
-            return promoted.id
-        first = scheduler.wants_another_seed(spec, state)
-        if first is not None:
-            number = len(state.repeats_of(first))
-            return self._add(first.params, seed=self.sweep.base.seed + number, repeats=first.id)
-        if scheduler.spent_budget(spec, state):
-            return None
-        asked = searcher.ask(spec, self._base, state)
-        return None if asked is None else self._add(asked[0], attrs=asked[1] or None, seed=self._first_seed())
-
-    def _first_seed(self) -> int | None:
-        return self.sweep.base.seed if self.sweep.spec.seeds > 1 else None
-
-    def _add(self, params: dict[str, Any], **more: Any) -> str:
-        trial = f"t{len(self.journal.state.trials) + 1:04d}"
-        self._write(events.Suggested(trial=trial, params=params,
-                                     **{name: value for name, value in more.items() if value is not None}))
-        return trial
+        self._write(event)
+        return event.trial
 
     def _end_paused(self) -> None:
         for trial in self.journal.state.with_status("paused"):
