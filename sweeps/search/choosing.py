@@ -11,7 +11,8 @@ from sweeps.search import searcher
 from sweeps.spec.spec import Sweep
 
 
-def following(sweep: Sweep, base: dict[str, Any], state: SweepState) -> events.TrialInterrupted | events.Suggested | None:
+def following(sweep: Sweep, base: dict[str, Any],
+              state: SweepState) -> events.TrialInterrupted | events.Suggested | None:
     """The event that puts a trial to work: a paused one that goes on, or a new one; None where the sweep is done.
 
     Args:
