@@ -87,7 +87,11 @@ class RunConfig(Settings):
     reconstruction_weight: Weight = Field(1.0, description="weight of the reconstruction term")
     change_weight: Weight = Field(
         0.0, description="weight of the reconstruction where the picture changes: 1 + change_weight * m/mean m, m = "
-        "mean squared change of a latent cell over the training split")
+        "the change_measure of a latent cell over the training split; 1 where the decoder ignores the codes")
+    change_measure: Literal["innovation", "difference"] = Field(
+        "innovation", description="innovation: mean squared error of the best linear prediction of a cell from its "
+        "neighbourhood in the two frames before, so that what moves by itself counts little; difference: mean squared "
+        "difference of two frames")
     change_weight_decay_epochs: Count | None = Field(
         None, description="epochs over which change_weight falls to 0, linearly by steps; null = it stays")
     action_weight: Weight = Field(
@@ -195,6 +199,11 @@ class RunConfig(Settings):
         return self.slots == "residual" and self.quantizer != "none"
 
     @property
+    def idle(self) -> frozenset[str]:
+        """Keys that came later and that say nothing beside the others."""
+        return frozenset() if self.change_weight else frozenset({"change_measure"})
+
+    @property
     def books(self) -> int:
         """Codebooks of the quantizer: one a residual slot, or one for all slots."""
         return self.num_codes if self.residual_slots else 1
@@ -220,16 +229,17 @@ class RunConfig(Settings):
         """The values that tell this config from another, but for where its records are copied to.
 
         A key of `BEFORE` counts only where it says something new, so that a config keeps its name when the schema
-        gains a key.
+        gains a key; nor does the measure of a change that has no weight.
         """
-        return {key: value for key, value in self.model_dump(mode="json").items()
-                if key != "tracking" and not (key in BEFORE and value == BEFORE[key])}
+        return {key: value for key, value in self.model_dump(mode="json").items() if key != "tracking"
+                and key not in self.idle and not (key in BEFORE and value == BEFORE[key])}
 
 
 # What a run did before the schema had these keys: a record that names every other key and lacks one of them was
 # written by an older version, and means this. A key that is added to the schema is added here.
 BEFORE: dict[str, Any] = {"slots": "parallel", "time_positions": "learned", "frame_difference": False,
-                          "action_modulation": "film", "change_weight": 0.0, "change_weight_decay_epochs": None,
+                          "action_modulation": "film", "change_weight": 0.0, "change_measure": "difference",
+                          "change_weight_decay_epochs": None,
                           "action_weight": 0.0, "action_start_epoch": 0, "labels": {"share": 1.0, "files": None},
                           "init_from": None, "log_steps": None}
 

@@ -48,7 +48,7 @@ def _losses(split: str) -> list[Metric]:
 
 _TRAIN = [
     Metric("train/change_loss", "reconstruction_weight * change_weight * mean (prediction - target)² m/mean m, "
-           "m = mean squared change of each cell of the grid over the training split; not in val/loss", "down",
+           "m = change_measure of each cell of the grid over the training split; not in val/loss", "down",
            "mean", True, "latent²", needs=("change",)),
     Metric("train/action_loss", "mean cross-entropy of the true actions that training may use, by the linear head on "
            "the code; null where no batch held one; not in val/loss", "down", "mean", True, "nats", needs=("taught",)),

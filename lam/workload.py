@@ -66,6 +66,7 @@ def _knobs() -> dict[str, KnobRule]:
         "slots": KnobRule(_SLOTS, certain=True),
         "action_weight": KnobRule(by_chance="no batch of the probe held a label"),
         "action_start_epoch": KnobRule(_TAUGHT, by_chance="the probe ends before either epoch"),
+        "change_measure": KnobRule(_CHANGE, certain=True),
         "change_weight_decay_epochs": KnobRule(_CHANGE, by_chance="the decay is too slow to show in the probe"),
         "num_embeddings": KnobRule(_CODES, certain=True),
         "codebook_init": KnobRule(_OWN, certain=True),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -166,7 +168,43 @@ def test_where_the_picture_changes_is_the_mean_squared_change_of_each_cell(tiny_
     windows = open_split(RunConfig(data_dir=str(tiny_data), sequence_length=4), "train")
     x = windows.batch(np.arange(len(windows))).latents.double().numpy()
     moved = ((x[:, 1:] - x[:, :-1]) ** 2).mean((0, 1, 2))
-    np.testing.assert_allclose(change.relative_change(windows).numpy(), moved / moved.mean(), rtol=1e-5)
+    found = change.relative(change.differences(windows)).numpy()
+    np.testing.assert_allclose(found, moved / moved.mean(), rtol=1e-5)
+
+
+@dataclass
+class Moving:
+    """Windows in which stripes wander by one cell a frame and a single cell flickers by chance."""
+
+    latents: torch.Tensor
+    latent_shape: tuple[int, int, int] = (1, 8, 8)
+
+    def __len__(self) -> int:
+        return len(self.latents)
+
+    def batch(self, index: Any) -> Any:
+        return SimpleNamespace(latents=self.latents[torch.as_tensor(index)])
+
+
+def moving(flicker: float) -> Moving:
+    random = np.random.default_rng(0)
+    x = np.zeros((400, 3, 1, 8, 8), np.float32)
+    for frame in range(3):
+        on = (np.arange(8)[None, :] - np.arange(400)[:, None] - frame) % 3 == 0
+        x[:, frame, 0] = on[:, :, None]
+        x[:, frame, 0, 5, 5] += flicker * random.choice([-1.0, 1.0], 400)
+    return Moving(torch.from_numpy(x))
+
+
+def test_what_moves_by_itself_is_no_innovation() -> None:
+    windows: Any = moving(flicker=0.5)
+    by_difference = change.relative(change.differences(windows))
+    by_innovation = change.relative(change.innovations(windows))
+    assert by_difference.max() < 4 and by_innovation.argmax() == 5 * 8 + 5
+    assert by_innovation[5, 5] > 30
+    assert by_innovation.mean() == pytest.approx(1)
+    still: Any = Moving(torch.ones(9, 3, 1, 8, 8))
+    np.testing.assert_array_equal(change.innovations(still), np.zeros((8, 8)))
 
 
 def test_the_change_weight_leans_on_those_cells_and_validation_stays_plain(tiny_data: Path, tmp_path: Path) -> None:
@@ -174,7 +212,7 @@ def test_the_change_weight_leans_on_those_cells_and_validation_stays_plain(tiny_
                        **{**TINY, "steps_per_epoch": 1})
     (record,) = loop.train(config, tmp_path / "run")
     windows = open_split(config, "train")
-    moved = change.relative_change(windows)
+    moved = change.relative(change.innovations(windows))
     model = LatentActionModel(config, windows.latent_shape)  # starts at the copy baseline
     x = windows.batch(np.arange(8)).latents
     with torch.no_grad():

@@ -74,7 +74,7 @@ def refuse_other_config(folder: RunFolder, config: RunConfig) -> None:
     """A folder holds one run: continuing it with settings that change its numbers would mix two."""
     known, asked = config_of_run(folder).model_dump(mode="json"), config.model_dump(mode="json")
     changed = [f"{key}: {known[key]!r} -> {asked[key]!r}" for key in asked
-               if key not in RESUMABLE and known[key] != asked[key]]
+               if key not in RESUMABLE and key not in config.idle and known[key] != asked[key]]
     if changed:
         raise BadInput(f"holds a run with another config ({'; '.join(changed)})", source=folder.path,
                        remedy="name another folder with --run-dir, or put the settings back")
