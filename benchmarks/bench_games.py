@@ -25,7 +25,7 @@ SPACE: dict[str, Any] = {"change_weight": {"choice": [0.0, 1.0]}, "frame_differe
 BASE: dict[str, Any] = {
     "sequence_length": 4, "embed_dim": 32, "encoder_depth": 2, "decoder_depth": 2, "head_dim": 32, "patch_dim": 64,
     "codebook_dim": 32, "quantizer": "vq", "batch_size": 32, "num_epochs": 8, "steps_per_epoch": 50,
-    "val_every": 2, "learning_rate": 3e-3, "lr_decay_epochs": 8, "warmup_steps": 30, "vq_refresh_interval": 50,
+    "val_every": 4, "learning_rate": 3e-3, "lr_decay_epochs": 8, "warmup_steps": 30, "vq_refresh_interval": 50,
     "rollout_horizon": 1, "eval_sequences": 300, "sample_count": 0, "threads": 1, "device": "cpu",
     "labels": {"share": 0.1}, "health": {"grace_epochs": 3},
 }
