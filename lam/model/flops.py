@@ -17,15 +17,35 @@ from lam.config import RunConfig
 from lam.model import losses
 from lam.model.lam import LatentActionModel
 
+# The config's keys that change what is counted: one count, which takes most of a second, serves all configs that agree
+# in them.
+COUNTED = ("sequence_length", "patch_size", "patch_dim", "embed_dim", "head_dim", "encoder_depth", "decoder_depth",
+           "quantizer", "slots", "num_codes", "num_embeddings", "codebook_dim", "normalize_codes", "frame_pool",
+           "frame_difference", "time_positions", "action_modulation", "predict_residual", "rollout_horizon",
+           "rollout_detach", "reconstruction_weight", "rollout_weight")
 
-@lru_cache(maxsize=256)
+
+@lru_cache(maxsize=4096)
 def training_flops(config: RunConfig, latent_shape: tuple[int, int, int], anchor: int | None) -> int:
     """Operations of forward and backward for ONE sequence; they grow in proportion to the batch.
+
+    A rollout's step attends to one frame more for each frame that its anchor is later, so the count is a straight line
+    in the anchor, and its two ends are all that is counted.
 
     Args:
         anchor: last true frame before the rollout; None = a step without rollout.
     """
-    model = _without_storage(config.replace(recompute=False), latent_shape)  # what is computed twice is counted once
+    same = RunConfig(data_dir=".", **{key: getattr(config, key) for key in COUNTED})
+    last = config.sequence_length - config.rollout_horizon - 1
+    if anchor is None or last <= 0:
+        return _counted(same, latent_shape, anchor)
+    low, high = _counted(same, latent_shape, 0), _counted(same, latent_shape, last)
+    return low + (high - low) * anchor // last
+
+
+@lru_cache(maxsize=256)
+def _counted(config: RunConfig, latent_shape: tuple[int, int, int], anchor: int | None) -> int:
+    model = _without_storage(config, latent_shape)
     with torch.device("meta"), sdpa_kernel(SDPBackend.MATH):
         latents = torch.empty(1, config.sequence_length, *latent_shape)
         with FlopCounterMode(display=False) as counter:
