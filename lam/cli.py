@@ -9,8 +9,11 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Callable
+from functools import lru_cache
 from importlib.metadata import entry_points
 from types import FrameType
+from typing import Any
 
 import typer
 
@@ -36,11 +39,17 @@ def _root(version: bool = typer.Option(False, "--version", help="Print the versi
         raise typer.Exit
 
 
+@lru_cache(maxsize=1)
 def build() -> typer.Typer:
     """The application with every installed package's commands."""
     for point in sorted(entry_points(group="lam.commands"), key=lambda point: point.name):
         point.load()(app)
     return app
+
+
+@lru_cache(maxsize=1)
+def _command() -> Callable[[list[str] | None], Any]:
+    return typer.main.get_command(build())
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -53,7 +62,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     signal.signal(signal.SIGTERM, terminate)
     try:
-        build()(arguments)
+        _command()(arguments)
     except LamError as error:
         _fail(str(error), error.exit_code)
     except (KeyboardInterrupt, SystemExit) as ending:
