@@ -131,7 +131,8 @@ def objective(record: Mapping[str, Any], preset: Preset = "control_health") -> f
 
     Args:
         record: an epoch record with `val/*` keys.
-        preset: action = max(0, (action_skill + action_log_skill)/2), for a live run that beats copying the last frame;
+        preset: action = max(0, (action_skill + action_log_skill + action_nmi)/3), for a live run that beats copying
+            the last frame;
             control_health = control * health; dsnr_health = dsnr/(1 + dsnr) * health, for one whose DSNR is defined;
             mse = -mse/(mse + mse_copy) for every run.
     """
@@ -142,7 +143,7 @@ def objective(record: Mapping[str, Any], preset: Preset = "control_health") -> f
     if preset == "mse" or not is_live(record):
         return floor
     if preset == "action":
-        skill = (_number(record, "val/action_skill") + _number(record, "val/action_log_skill")) / 2
+        skill = _readings(record)
         return max(0.0, skill) if mse < copy and math.isfinite(skill) else floor
     if preset == "dsnr_health":
         dsnr = _number(record, "val/dsnr")
@@ -152,6 +153,13 @@ def objective(record: Mapping[str, Any], preset: Preset = "control_health") -> f
     else:
         strength = _number(record, "val/control")
     return strength * _number(record, "val/codebook_health")
+
+
+def _readings(record: Mapping[str, Any]) -> float:
+    """The mean of three readings of the same labels; information that cannot be told from chance counts as none."""
+    nmi = _number(record, "val/action_nmi")
+    return (_number(record, "val/action_skill") + _number(record, "val/action_log_skill")
+            + (nmi if math.isfinite(nmi) else 0.0)) / 3
 
 
 def is_live(record: Mapping[str, Any]) -> bool:

@@ -103,12 +103,14 @@ def test_collapsed_is_what_says_nothing_and_is_not_heeded(slot: float, joint: fl
 def live(**changes: Any) -> dict[str, Any]:
     return {"val/mse_loss": 0.1, "val/mse_copy": 0.3, "val/collapsed": 0, "val/dsnr_status": "ok", "val/control": 0.5,
             "val/control_low": 0.4, "val/codebook_health": 0.8, "val/action_skill": 0.6, "val/action_log_skill": 0.4,
-            "val/labelled_transitions": 300, **changes}
+            "val/action_nmi": 0.5, "val/labelled_transitions": 300, **changes}
 
 
-def test_the_objective_is_the_skill_by_both_scores_of_a_live_run_that_beats_copying() -> None:
-    assert codebook.objective(live(), "action") == 0.5
-    assert codebook.objective(live(**{"val/action_skill": -0.2, "val/action_log_skill": -0.1}), "action") == 0
+def test_the_objective_is_the_mean_of_three_readings_of_a_live_run_that_beats_copying() -> None:
+    assert codebook.objective(live(), "action") == pytest.approx(0.5)
+    assert codebook.objective(live(**{"val/action_nmi": math.nan}), "action") == pytest.approx(1 / 3)
+    assert codebook.objective(live(**{"val/action_nmi": 0.8}), "action") == pytest.approx(0.6)
+    assert codebook.objective(live(**{"val/action_skill": -0.4, "val/action_log_skill": -0.3}), "action") == 0
     assert codebook.objective(live(**{"val/action_log_skill": math.nan}), "action") < 0
     for dead in ({"val/collapsed": 1}, {"val/control_low": -0.1}, {"val/mse_loss": 0.3}):
         assert codebook.objective(live(**dead), "action") < 0
