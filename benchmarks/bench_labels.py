@@ -1,4 +1,4 @@
-"""How many labels does the action skill need? Twelve configs of a table's space, scored with 0, 50, 100, 300 and all.
+"""How many labels does the action skill need? Twelve configs of a table's space, with 0, 50, 100, 200, 300 and all.
 
     python benchmarks/bench_labels.py TABLE DATA_DIR [--configs 12] [--draws 20] [--store FILE]
 
@@ -23,7 +23,7 @@ import tables
 import tuple_probe
 from scipy.stats import spearmanr
 
-NUMBERS = (50, 100, 300)
+NUMBERS = (50, 100, 200, 300)
 
 
 def measured(recipe: tables.Recipe, params: dict[str, Any], data_dir: str) -> dict[str, Any]:
