@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -22,7 +22,7 @@ def register(app: typer.Typer) -> None:
 
 def init(
     folder: Annotated[Path, typer.Argument(help="Where to write; made if missing.")] = Path(),
-    data_dir: Annotated[str, typer.Option("--data", help="Folder of .h5 latents.")] = "data",
+    data_dir: Annotated[str, typer.Option("--data", help="Folder of videos of latents.")] = "data",
     preset: Annotated[str, typer.Option(help="full, the guide's model for a GPU, or laptop, a small one.")] = "full",
 ) -> None:
     """Write a commented run.yaml and sweep.yaml, with JSON schemas for editors."""
@@ -73,7 +73,7 @@ def evaluate(
 
 def label(
     run: Annotated[str, typer.Argument(help="A run folder; with DATA also an export, or the URI of either.")],
-    data: Annotated[Path | None, typer.Argument(metavar="[DATA]", help="A folder of .h5 latents to give codes to; it "
+    data: Annotated[Path | None, typer.Argument(metavar="[DATA]", help="A folder of videos to give codes to; it "
                                                 "needs neither a manifest nor actions.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where the codes go: .h5, "
                                                 ".parquet or .npz.")] = None,
@@ -83,6 +83,8 @@ def label(
     checkpoint: Annotated[str | None, typer.Option(help="Which kept weights: best, last or epoch-N; default: best, "
                                                    "else last.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU where there is one.")] = "auto",
+    latents: Annotated[str | None, typer.Option(help="Name of the latents in each video; default: embeddings, of "
+                                                "LeRobot observation.latent.")] = None,
     ask: Annotated[bool, typer.Option("--ask", help="Open a page on this machine that shows transitions and takes "
                                       "their actions, keys 1 to 9.")] = False,
     split: Annotated[str, typer.Option(help="validation, whose labels score; or train, whose labels teach.")] =
@@ -100,7 +102,8 @@ def label(
     from record.errors import BadInput
 
     if not ask:
-        _give_codes(run, data, output, (checkpoint, embedding, batch_size, workers, device))
+        _give_codes(run, data, output, checkpoint=checkpoint, embedding=embedding, batch_size=batch_size,
+                    workers=workers, device=device, latents=latents)
     elif data or output:
         raise BadInput("got both", key="--ask and DATA", remedy="--ask asks about the run's own data; leave DATA out")
     else:
@@ -120,7 +123,7 @@ def _ask(run: Path, split: str, count: int, port: int, browser: bool) -> None:
     asking.ask(run, cast(SplitName, split), count, port, browser)
 
 
-def _give_codes(run: str, data: Path | None, output: Path | None, how: tuple[str | None, bool, int, int, str]) -> None:
+def _give_codes(run: str, data: Path | None, output: Path | None, **how: Any) -> None:
     from lam.labelling.labelling import Asked
     from lam.labelling.labelling import label as give
     from record.errors import BadInput
@@ -129,7 +132,7 @@ def _give_codes(run: str, data: Path | None, output: Path | None, how: tuple[str
     if data is None or output is None:
         raise BadInput("nothing to do", remedy=f"name the videos and where the codes go: lam label {run} DATA -o "
                        f"codes.parquet; or ask for true actions: lam label {run} --ask")
-    done = give(Asked(run, data, output, *how))
+    done = give(Asked(run, data, output, **how))
     typer.echo(f"wrote {done.out}: {count(done.transitions, 'transition')} of {count(done.videos, 'video')}")
     if not done.named:
         typer.echo("no true action is known of the training videos, or they are gone, so codes have no names")
@@ -158,7 +161,7 @@ def export(
 
 def play(
     run: Annotated[str, typer.Argument(help="A run folder, an export, or the URI of either.")],
-    data: Annotated[Path | None, typer.Argument(metavar="[DATA]", help="Folder of .h5 latents to begin with; default: "
+    data: Annotated[Path | None, typer.Argument(metavar="[DATA]", help="Folder of videos to begin with; default: "
                                                 "the run's own.")] = None,
     checkpoint: Annotated[str | None, typer.Option(help="Which kept weights: best, last or epoch-N; default: best, "
                                                    "else last.")] = None,

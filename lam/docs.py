@@ -57,7 +57,7 @@ def _metric_row(metric: Metric, placed: bool = False) -> str:
 def config_page() -> str:
     """The run config's fields as Markdown."""
     return "\n".join([
-        "# The run config", "", "Generated from `lam/config.py` by `make docs`.", "",
+        "# The run config", "", "Generated from `lam/schema.py` by `make docs`.", "",
         "| key | default | meaning |", "|---|---|---|", *_field_rows(RunConfig), "",
     ])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -15,6 +16,21 @@ Weight = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[Whole, Field(lt=2**32)]
 Positive = Annotated[float, Field(gt=0)]
+
+
+class DataPart(Strict):
+    """One folder of a mixture."""
+
+    dir: str = Field(min_length=1, description="folder of videos")
+    weight: Positive = Field(1.0, description="how often its sequences are drawn for training, against the others'")
+    name: str | None = Field(None, min_length=1, description="what metrics call it; default: the folder's name")
+    manifest: str | None = Field(None, description="split file; default: dir/manifest.json")
+    latents: str | None = Field(None, description="name of its latents; default: the config's `latents`")
+
+    @property
+    def called(self) -> str:
+        """Its name in file names and metrics."""
+        return self.name or Path(self.dir).name
 
 
 class LabelRule(Strict):

@@ -16,8 +16,9 @@ from typing import Any, ClassVar, cast
 
 from lam import codebook
 from lam import config as config_module
-from lam.config import CHANGES_NO_RESULT, RESUMABLE, RunConfig
+from lam.config import RunConfig
 from lam.metrics import NEEDS, TABLE, with_tflops
+from lam.schema import CHANGES_NO_RESULT, RESUMABLE
 from record.run import RunFolder
 from record.workload.knobs import KnobRule, Onset, Reach, Size
 from record.workload.settings import Settings
@@ -106,8 +107,8 @@ class LatentActions(Workload):
     }
     no_result = frozenset(CHANGES_NO_RESULT)
     resumable = frozenset(RESUMABLE)
-    aside = frozenset(("data_dir", "manifest_path", "threads", "device", "cache", "keep", "checkpoint_every",
-                       "sample_count", "eval_batch_size", "val_at_tflops", "seed", "tracking"))
+    aside = frozenset(("data_dir", "manifest_path", "data", "latents", "threads", "device", "cache", "keep",
+                       "checkpoint_every", "sample_count", "eval_batch_size", "val_at_tflops", "seed", "tracking"))
     path_knobs = ("data_dir", "manifest_path", "init_from")
     shown = ("val/action_skill", "val/control", "val/codebook_health", "val/perplexity_slot", "val/dsnr",
              "val/mse_loss")
@@ -156,9 +157,10 @@ class LatentActions(Workload):
         return windows.data_fingerprint(_own(configs[0]))
 
     def data_of(self, config: Settings) -> Hashable:
-        """The folder, the split, the length of its sequences, and which labels are used."""
+        """The folders, the split, the length of its sequences, and which labels are used."""
         own = _own(config)
-        return own.data_dir, own.manifest_path, own.sequence_length, own.labels if own.action_weight else None
+        return (own.data_dir, own.manifest_path, own.data, own.latents, own.sequence_length,
+                own.labels if own.action_weight else None)
 
     def data_lacks(self, config: Settings, metric: str) -> str:
         """True actions, where a metric needs them and the files hold none."""
@@ -174,7 +176,7 @@ class LatentActions(Workload):
             return own.steps_per_epoch
         from lam.data import windows
 
-        return own.steps_in_epoch(len(windows.open_split(own, "train")))
+        return own.steps_in_epoch(windows.outline(own, "train")[0])
 
     def verdict(self, record: Mapping[str, Any]) -> str:
         """nonfinite, collapsed, no_codes, actions_ignored or live."""
@@ -194,14 +196,14 @@ class LatentActions(Workload):
         from lam.model import flops
 
         own = _own(config)
-        train = windows.open_split(own, "train")
-        plain, rolled = (flops.training_flops(own, train.latent_shape, anchor)
+        sequences, shape = windows.outline(own, "train")
+        plain, rolled = (flops.training_flops(own, shape, anchor)
                          for anchor in (None, 0 if own.rollout_horizon > 1 else None))
         share = own.rollout_prob if own.rollout_horizon > 1 else 0.0
         each = plain + share * (rolled - plain)
         kept = (5 if own.keep == "all" else 1) + own.num_epochs // (own.checkpoint_every or math.inf)  # 3 of the state
-        samples = own.steps_in_epoch(len(train)) * own.batch_size
-        return Size(samples * each / 1e12, int(kept * flops.weight_bytes(own, train.latent_shape)))
+        samples = own.steps_in_epoch(sequences) * own.batch_size
+        return Size(samples * each / 1e12, int(kept * flops.weight_bytes(own, shape)))
 
     def shortened(self, config: Settings, steps: int) -> Settings:
         """A few small steps at the full learning rate, without validation."""

@@ -11,12 +11,18 @@ import h5py
 import numpy as np
 import pytest
 
-from lam.data.h5 import check_same_shape, list_files, read_frames, read_info
+from lam.data.h5 import check_same_shape, list_files, read_info
 from lam.data.index import FileRecord, scan, scan_file
+from lam.data.readers.hdf import Hdf
+from lam.data.readers.video import Reader
 from record.errors import BadInput
 
 SHAPE = (4, 16, 2, 8, 8)
 GOOD = np.random.default_rng(0).standard_normal(SHAPE).astype(np.float32)
+
+
+def scanned(path: Path) -> FileRecord:
+    return scan_file(Hdf(path.parent), path.name)
 
 
 def write(path: Path, data: object = GOOD, name: str = "embeddings", **more: object) -> Path:
@@ -132,12 +138,12 @@ def test_bad_numbers_name_the_first_bad_chunk(tmp_path: Path, value: float, word
     data = GOOD.copy()
     data[2:, 3, 1, 4, 5] = value
     with pytest.raises(BadInput, match=rf"a\.h5:embeddings: holds {word} in chunk 2; encode the video again"):
-        scan_file(write(tmp_path / "a.h5", data))
+        scanned(write(tmp_path / "a.h5", data))
 
 
 def test_doubles_beyond_float32_are_infinite(tmp_path: Path) -> None:
     with pytest.warns(RuntimeWarning, match="overflow"), pytest.raises(BadInput, match="holds infinity in chunk 0"):
-        scan_file(write(tmp_path / "a.h5", np.full(SHAPE, 1e300)))
+        scanned(write(tmp_path / "a.h5", np.full(SHAPE, 1e300)))
 
 
 def test_a_flipped_bit_in_checksummed_data_is_found(tmp_path: Path) -> None:
@@ -147,15 +153,15 @@ def test_a_flipped_bit_in_checksummed_data_is_found(tmp_path: Path) -> None:
     content[at + 100] ^= 1
     path.write_bytes(content)
     with pytest.raises(BadInput, match=r"a\.h5:embeddings: chunks 0 to 3 cannot be read .* the file is damaged"):
-        scan_file(path)
+        scanned(path)
 
 
 def test_constant_latents_are_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        record = scan_file(write(tmp_path / "a.h5", np.ones(SHAPE, np.float32)))
+        record = scanned(write(tmp_path / "a.h5", np.ones(SHAPE, np.float32)))
     assert record.constant
     assert "a.h5: every channel of embeddings is constant" in caplog.text
-    assert not scan_file(write(tmp_path / "b.h5")).constant
+    assert not scanned(write(tmp_path / "b.h5")).constant
 
 
 @pytest.mark.parametrize(("actions", "message"), [([-2] * 8, "holds -2, expected -1 (unknown) to 1"),
@@ -166,7 +172,7 @@ def test_actions_must_have_names(tmp_path: Path, actions: list[int], message: st
         file["actions"] = np.array(actions)
         file.attrs["action_names"] = '["NOOP", "LEFT"]'
     with pytest.raises(BadInput) as caught:
-        scan_file(path)
+        scanned(path)
     assert message in str(caught.value)
 
 
@@ -177,14 +183,14 @@ def test_continuous_actions_are_left_out_with_one_warning_a_folder(
         with h5py.File(write(tmp_path / name), "a") as file:
             file["actions"] = np.zeros((8, 7), np.float32)
     with caplog.at_level(logging.WARNING):
-        assert [scan_file(tmp_path / name).info.actions for name in ("a.h5", "b.h5")] == [False, False]
+        assert [scanned(tmp_path / name).info.actions for name in ("a.h5", "b.h5")] == [False, False]
     assert [record.getMessage() for record in caplog.records] == [
         f"{tmp_path}: its actions are continuous, which no code can be compared with; they are left out"]
 
 
 def test_statistics_are_those_of_the_latents(tmp_path: Path) -> None:
     data = (GOOD * np.arange(1, 17)[:, None, None, None] + 100).astype(np.float32)
-    record = scan_file(write(tmp_path / "a.h5", data))
+    record = scanned(write(tmp_path / "a.h5", data))
     flat = data.transpose(1, 0, 2, 3, 4).reshape(16, -1).astype(np.float64)
     np.testing.assert_allclose(record.mean, flat.mean(axis=1), rtol=1e-6)
     np.testing.assert_allclose(record.std, flat.std(axis=1), rtol=1e-5)
@@ -200,10 +206,11 @@ def test_files_must_agree(tmp_path: Path) -> None:
 
 def test_flattened_frame_order(tmp_path: Path) -> None:
     flat = GOOD.transpose(0, 2, 1, 3, 4).reshape(8, 16, 8, 8)
-    with h5py.File(write(tmp_path / "a.h5")) as file:
-        for first in range(8):
-            for count in range(1, 9 - first):
-                np.testing.assert_array_equal(read_frames(file["embeddings"], first, count), flat[first:first + count])
+    video = Hdf(write(tmp_path / "a.h5").parent).opened("a.h5")
+    for first in range(8):
+        for count in range(1, 9 - first):
+            np.testing.assert_array_equal(video.frames(first, count), flat[first:first + count])
+    video.close()
 
 
 def test_folders(tmp_path: Path) -> None:
@@ -224,24 +231,24 @@ def test_a_file_is_read_again_only_when_it_changed(tmp_path: Path) -> None:
     write(tmp_path / "b.h5", GOOD + 1)
     read: list[str] = []
 
-    def spy(path: Path) -> FileRecord:
-        read.append(path.name)
-        return scan_file(path)
+    def spy(reader: Reader, name: str) -> FileRecord:
+        read.append(name)
+        return scan_file(reader, name)
 
-    first = scan(tmp_path, ["a.h5", "b.h5"], spy)
-    assert scan(tmp_path, ["a.h5", "b.h5"], spy) == first
+    first = scan(Hdf(tmp_path), ["a.h5", "b.h5"], spy)
+    assert scan(Hdf(tmp_path), ["a.h5", "b.h5"], spy) == first
     assert read == ["a.h5", "b.h5"]
     write(tmp_path / "b.h5", GOOD + 2)
-    second = scan(tmp_path, ["a.h5", "b.h5"], spy)
+    second = scan(Hdf(tmp_path), ["a.h5", "b.h5"], spy)
     assert read == ["a.h5", "b.h5", "b.h5"]
     assert second.records["b.h5"].sha256 != first.records["b.h5"].sha256
     (tmp_path / ".cache/index.json").write_text("{torn")
-    assert scan(tmp_path, ["a.h5", "b.h5"]) == second
+    assert scan(Hdf(tmp_path), ["a.h5", "b.h5"]) == second
 
 
 def test_one_bad_file_does_not_hide_the_others(tmp_path: Path) -> None:
     write(tmp_path / "a.h5")
     (tmp_path / "b.h5").write_bytes(b"")
-    found = scan(tmp_path, ["a.h5", "b.h5", "c.h5"])
+    found = scan(Hdf(tmp_path), ["a.h5", "b.h5", "c.h5"])
     assert list(found.records) == ["a.h5"]
     assert list(found.problems) == ["b.h5", "c.h5"]

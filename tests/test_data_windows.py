@@ -24,6 +24,8 @@ import torch
 from lam.config import RunConfig, from_mapping
 from lam.data import index, sources
 from lam.data.index import scan
+from lam.data.readers.hdf import Hdf
+from lam.data.readers.video import OPEN_VIDEOS
 from lam.data.windows import action_names, check, data_fingerprint, load_codec, open_split, summary, window_starts
 from record.errors import BadInput, EnvironmentFailed
 
@@ -156,8 +158,8 @@ def test_pickling_carries_no_latents(tiny_data: Path) -> None:
 def _open(folder: str, barrier: Any, queue: Any) -> None:
     barrier.wait()
     built: list[str] = []
-    real = sources._decode
-    sources._decode = lambda path, *rest: (built.append(path.name), real(path, *rest))[1]  # type: ignore[func-returns-value]
+    real = index.scan_file
+    index.scan_file = lambda reader, name, keep: (built.append(name), real(reader, name, keep))[1]  # type: ignore[func-returns-value]
     total = float(open_split(config(Path(folder)), "train").batch(np.arange(20)).latents.numpy().sum(dtype=np.float64))
     queue.put((total, built))
 
@@ -173,7 +175,7 @@ def test_two_processes_build_one_cache(data: Path) -> None:
         worker.join(timeout=300)
         assert worker.exitcode == 0
     assert first == second
-    assert sorted(built_a + built_b) == sorted(open_split(config(data), "train").files)  # each file decoded once
+    assert sorted(built_a + built_b) == sorted(check(config(data)).infos)  # each file read once
     assert not list((data / ".cache").glob("*.tmp"))
 
 
@@ -189,7 +191,7 @@ def test_a_cache_of_changed_files_is_not_used(data: Path) -> None:
     name = open_split(config(data), "test").files[0]
     rewrite(data / name, lambda file: file["embeddings"].write_direct(2 * file["embeddings"][:]))
     assert torch.equal(open_split(config(data), "test").batch(np.array([0])).latents, 2 * before)
-    assert len(list((data / ".cache").glob("*.latents.npy"))) == 1  # the copy of what it held before is gone
+    assert len(list((data / ".cache").glob("*.latents.npy"))) == 10  # the copy of what it held before is gone
 
 
 def test_the_cache_goes_to_the_user_where_the_folder_is_closed(
@@ -198,28 +200,32 @@ def test_the_cache_goes_to_the_user_where_the_folder_is_closed(
     (data / ".cache").write_text("in the way, as a read-only folder would be")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
     open_split(config(data), "train")
-    assert len(list((tmp_path / "home/lamsweep").glob("*/*.latents.npy"))) == 8
+    assert len(list((tmp_path / "home/lamsweep").glob("*/*.latents.npy"))) == 9  # of training and validation
 
 
-def test_no_room_for_the_cache(data: Path) -> None:
-    """A file that would fill a petabyte when decoded."""
-    name, record = next(iter(scan(data, open_split(config(data, cache=False), "train").files).records.items()))
-    info = record.info.model_copy(update={"chunks": 10**12})
-    with pytest.raises(EnvironmentFailed, match=r"needs \d+\.\d GB, \d+\.\d GB are free; make room, or set cache: f"):
-        sources.build_cache(data, {name: record.model_copy(update={"info": info})})
+def test_what_the_disk_has_no_room_for_is_read_directly(
+    data: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected = open_split(config(data, cache=False), "train").batch(np.arange(50))
+    usage = shutil.disk_usage(data)
+    monkeypatch.setattr(sources.shutil, "disk_usage", lambda folder: usage._replace(free=10_000))
+    with caplog.at_level(logging.WARNING):
+        found = open_split(config(data), "train").batch(np.arange(50))
+    assert torch.equal(found.latents, expected.latents)
+    assert "needs 0.0 GB, 0.0 GB are free; the files are read directly, which is slower" in caplog.text
     assert not list((data / ".cache").glob("*.npy"))
 
 
 def direct(data: Path, split: str, **settings: Any) -> sources.Direct:
     """The files of a split, as they are read without a cache."""
     names = tuple(open_split(config(data, cache=False), split).files)
-    return sources.Direct(data, names, tuple(scan(data, names).records.values()), **settings)
+    return sources.Direct(Hdf(data), names, tuple(scan(Hdf(data), names).records.values()), **settings)
 
 
 def test_a_file_replaced_while_training_is_named(data: Path) -> None:
     source = direct(data, "test", pauses=(0.01,))
-    os.truncate(source.paths[0], 5000)
-    with pytest.raises(EnvironmentFailed, match=rf"{source.paths[0].name}: can no longer be read .*; put the file"):
+    os.truncate((data / source.names[0]), 5000)
+    with pytest.raises(EnvironmentFailed, match=rf"{source.names[0]}: can no longer be read .*; put the file"):
         source.frames(0, 0, 5)
 
 
@@ -240,7 +246,7 @@ def test_a_file_that_comes_back_is_read_on(data: Path) -> None:
 
 
 def test_more_files_than_may_be_open(tiny_data: Path) -> None:
-    few, many = direct(tiny_data, "train", open_files=2), direct(tiny_data, "train")
+    few, many = direct(tiny_data, "train", open_videos=2), direct(tiny_data, "train")
     for file in (0, 1, 2, 3, 0, 5, 1):
         np.testing.assert_array_equal(few.frames(file, 3, 5), many.frames(file, 3, 5))
     assert (len(few._open.opened), len(many._open.opened)) == (2, 5)
@@ -267,8 +273,8 @@ def test_more_videos_than_files_may_be_open(tiny_data: Path, cache: bool) -> Non
     assert isinstance(source, sources.Cached | sources.Direct)
     source.records = source.records[:1] * 400  # 400 videos that happen to be the same
     if isinstance(source, sources.Direct):
-        source.paths = source.paths[:1] * 400
-    with may_open(sources.OPEN_FILES + 30):
+        source.names = source.names[:1] * 400
+    with may_open(OPEN_VIDEOS + 30):
         for video in range(400):
             assert source.frames(video, 0, 2).shape == (2, 16, 8, 8)
             assert source.actions(video, 0, 2).shape == (2,)

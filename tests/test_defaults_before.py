@@ -13,8 +13,9 @@ from sweep_driver import options
 from torch import nn
 
 from lam import config as config_module
-from lam.config import BEFORE, RunConfig, from_mapping, of_run
+from lam.config import RunConfig, from_mapping, of_run
 from lam.model.lam import LatentActionModel
+from lam.schema import BEFORE
 from lam.training import decay, loop
 from record import yamlio
 from record.errors import BadInput

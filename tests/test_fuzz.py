@@ -32,6 +32,7 @@ from analysis.report import pictures
 from lam import config
 from lam.data import h5, labels, manifest
 from lam.data.index import scan_file
+from lam.data.readers.hdf import Hdf
 from lam.training import checkpoints
 from record import documents, files, yamlio
 from record.errors import LamError
@@ -56,7 +57,7 @@ class Reader:
 
 @cache
 def scanned(folder: Path) -> dict[str, Any]:
-    return {path.name: scan_file(path) for path in sorted(folder.glob("*.h5"))}
+    return {path.name: scan_file(Hdf(path.parent), path.name) for path in sorted(folder.glob("*.h5"))}
 
 
 READERS = {
@@ -88,7 +89,7 @@ READERS = {
     "manifest": Reader("data/manifest.json", lambda path: manifest.read_manifest(path, path.parent)),
     "labels": Reader("data/labels.csv", lambda path: labels.read(
         path.parent, scanned(path.parent), ["left", "right"])),
-    "latents": Reader("data/one.h5", lambda path: (h5.read_info(path), scan_file(path))),
+    "latents": Reader("data/one.h5", lambda path: (h5.read_info(path), scan_file(Hdf(path.parent), path.name))),
 }
 
 

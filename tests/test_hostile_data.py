@@ -12,6 +12,7 @@ import pytest
 from lam.data import inspect
 from lam.data.h5 import list_files, read_info
 from lam.data.index import scan_file
+from lam.data.readers.hdf import Hdf
 from record.errors import BadInput
 
 
@@ -61,4 +62,4 @@ def test_latents_that_no_float_squares_are_refused_as_what_is_not_finite_is(tmp_
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file["embeddings"] = np.full((2, 4, 2, 8, 8), 1e30, dtype=np.float32)
     with pytest.raises(BadInput, match=r"x.h5:embeddings: holds values up to 1e\+30 in chunk 0; encode the"):
-        scan_file(tmp_path / "x.h5")
+        scan_file(Hdf(tmp_path), "x.h5")

@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lam.config import BEFORE, RunConfig, from_mapping
+from lam.config import RunConfig, from_mapping
 from lam.data.windows import open_split
 from lam.model.lam import LatentActionModel
+from lam.schema import BEFORE
 from lam.training import loop
 from lam.training.guidance import labels
 from lam.training.guidance.labels import ActionHead, Labels

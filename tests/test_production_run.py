@@ -16,6 +16,7 @@ from analysis.promote import promote
 from analysis.read import foreign
 from lam import config
 from lam.data import demo
+from lam.schema import RESUMABLE
 from lam.training import loop
 from record import files, yamlio
 from record.health import engine, production, profile
@@ -118,7 +119,7 @@ def test_monitor_places_a_run_in_the_ranges_that_it_was_trained_by(tmp_path: Pat
 
 def test_values_that_make_no_other_run_leave_the_comparable_fingerprint() -> None:
     one = config_of({})
-    keys = config.RESUMABLE
+    keys = RESUMABLE
     assert one.comparable(keys) == one.replace(num_epochs=99, device="cpu", data_dir="/elsewhere").comparable(keys)
     assert one.comparable(keys) != one.replace(learning_rate=0.5).comparable(keys)
 

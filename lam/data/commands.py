@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+FOLDER_HELP = "Folder of videos of latents: .h5, .zarr, .safetensors, .tar, .npy, or a LeRobot data set."
+LATENTS_HELP = "Name of the latents in each video; default: embeddings, of LeRobot observation.latent."
 GAME_HELP = "An Atari game, such as breakout or pong; or panning, where nothing but the action changes the picture."
 
 
@@ -46,30 +48,33 @@ def demo(
 
 
 def manifest(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of .h5 latents.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help=FOLDER_HELP)],
     train_ratio: Annotated[float, typer.Option(help="Share of the files for training.")] = 0.8,
     val_ratio: Annotated[float, typer.Option(help="Share for validation.")] = 0.1,
     test_ratio: Annotated[float, typer.Option(help="Share for the test at promotion.")] = 0.1,
     seed: Annotated[int, typer.Option(help="Seed of the split.")] = 42,
     replace: Annotated[bool, typer.Option("--replace", help="Also where a manifest with another split is there.")
                        ] = False,
+    latents: Annotated[str | None, typer.Option(help=LATENTS_HELP)] = None,
 ) -> None:
     """Split a folder's files into training, validation and test, and write DIR/manifest.json.
 
     A manifest with another split is not replaced unasked: its test videos would be trained on.
     """
     from lam.data.manifest import SPLITS, Ratios, read_manifest, write_manifest
+    from lam.data.readers.registry import reader_of
 
-    path = write_manifest(folder, Ratios(train_ratio, val_ratio, test_ratio), seed, replace)
-    splits = read_manifest(path, folder)
+    path = write_manifest(folder, Ratios(train_ratio, val_ratio, test_ratio), seed, replace, latents)
+    splits = read_manifest(path, folder, reader_of(folder, latents))
     typer.echo(f"wrote {path}: " + ", ".join(f"{split} {len(splits.of(split))}" for split in SPLITS) + " files")
 
 
 def inspect(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of .h5 latents.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help=FOLDER_HELP)],
     batches: Annotated[int, typer.Option(min=0, help="Training batches to read and time; 0 = none.")] = 20,
     cached: Annotated[bool, typer.Option("--cached", help="Time the decoded cache, building it first.")] = False,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")] = False,
+    latents: Annotated[str | None, typer.Option(help=LATENTS_HELP)] = None,
 ) -> None:
     """Show shapes, ranges, splits and per-channel statistics; name every file that cannot be used.
 
@@ -79,7 +84,7 @@ def inspect(
     from record.errors import AnswerIsNo
     from record.files import jsonable
 
-    found = inspection.inspect(folder, batches, cached)
+    found = inspection.inspect(folder, batches, cached, latents)
     if json_output:
         typer.echo(json.dumps(jsonable(found.mapping()), indent=2, allow_nan=False))
     else:

@@ -15,11 +15,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import h5py
-import numpy as np
-from numpy.typing import NDArray
 
 from record import files
 from record.errors import BadInput, is_out_of_memory
@@ -44,7 +42,8 @@ class FileInfo(Strict):
         actions: whether the file holds true actions.
         codec: whether it holds what decoding to pixels needs.
         action_names: names of the actions, by number; empty where the file does not say.
-        half: whether latents are float16, which the cache keeps.
+        stored: the latents' type, which the cache keeps; what is wider than float32 is kept as that.
+        key: the name of the latents.
     """
 
     chunks: int
@@ -55,7 +54,8 @@ class FileInfo(Strict):
     actions: bool
     codec: bool
     action_names: tuple[str, ...] = ()
-    half: bool = False
+    stored: Literal["float32", "float16", "bfloat16"] = "float32"
+    key: str = EMBEDDINGS
 
     @property
     def latent_frames(self) -> int:
@@ -81,9 +81,10 @@ def list_files(folder: str | Path) -> list[str]:
     names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".h5") and entry.name[0] != ".")
     if not names:
         others = sum(entry.suffix in (".hdf5", ".hdf", ".he5") for entry in folder.iterdir())
-        raise BadInput("holds no .h5 file", source=folder, remedy=f"rename its {others} HDF5 files so that they end in "
-                       ".h5" if others else "name the folder with the latents, or make a demonstration with 'lam data "
-                       "demo'")
+        remedy = (f"rename its {others} HDF5 files so that they end in .h5" if others else "name the folder with the "
+                  "latents (.h5, .zarr, .safetensors, .tar, .npy or a LeRobot data set), or make a demonstration with "
+                  "'lam data demo'")
+        raise BadInput("holds no .h5 file", source=folder, remedy=remedy)
     return names
 
 
@@ -127,21 +128,24 @@ def _reason(error: OSError) -> str:
     return text
 
 
-def read_info(path: str | Path) -> FileInfo:
+def read_info(path: str | Path, key: str = EMBEDDINGS) -> FileInfo:
     """Check the header of one file; reads no latents.
+
+    Args:
+        key: the dataset that holds the latents.
 
     Raises:
         BadInput: naming the file, the dataset and the remedy.
     """
     with open_file(path) as file:
-        data = dataset(file, EMBEDDINGS, path)
-        _check_embeddings(data, path)
+        data = dataset(file, key, path)
+        _check_embeddings(data, path, key)
         frames = data.shape[0] * data.shape[2]
-        has_actions = ACTIONS in file and _usable_actions(dataset(file, ACTIONS, path), frames, path)
+        has_actions = ACTIONS in file and usable_actions(dataset(file, ACTIONS, path), frames, path)
         chunks, channels, chunk_frames, height, width = data.shape
         return FileInfo(chunks=chunks, channels=channels, chunk_frames=chunk_frames, height=height, width=width,
                         actions=has_actions, codec=CODEC in file, action_names=_action_names(file, path),
-                        half=data.dtype.itemsize == 2)
+                        stored="float16" if data.dtype.itemsize == 2 else "float32", key=key)
 
 
 def dataset(file: h5py.File | h5py.Group, name: str, path: str | Path) -> h5py.Dataset:
@@ -215,14 +219,14 @@ def _check_expansion(data: h5py.Dataset, path: str | Path) -> None:
                        key=data.name.lstrip("/"), remedy="encode the video again, or take the file out")
 
 
-def _check_embeddings(data: h5py.Dataset, path: str | Path) -> None:
+def _check_embeddings(data: h5py.Dataset, path: str | Path, key: str) -> None:
     shape = list(data.shape) if data.shape is not None else None
     if shape is None or len(shape) != 5:
-        raise BadInput(f"got shape {shape}, {EXPECTED}", source=path, key=EMBEDDINGS, remedy="write it with five axes")
+        raise BadInput(f"got shape {shape}, {EXPECTED}", source=path, key=key, remedy="write it with five axes")
     if data.dtype.kind != "f":
-        raise BadInput(f"got type {data.dtype}, {EXPECTED}", source=path, key=EMBEDDINGS, remedy="write it as float32")
+        raise BadInput(f"got type {data.dtype}, {EXPECTED}", source=path, key=key, remedy="write it as float32")
     if 0 in shape:
-        raise BadInput(f"got shape {shape}, which holds no data", source=path, key=EMBEDDINGS,
+        raise BadInput(f"got shape {shape}, which holds no data", source=path, key=key,
                        remedy="encode the video again, or take the file out of the data folder")
 
 
@@ -232,8 +236,12 @@ def _warn_of_continuous(folder: Path) -> None:
     log.warning("%s: its actions are continuous, which no code can be compared with; they are left out", folder)
 
 
-def _usable_actions(data: h5py.Dataset, frames: int, path: str | Path) -> bool:
-    """Whether actions are numbers of actions; continuous ones, as a robot has, are nothing to compare codes with."""
+def usable_actions(data: Any, frames: int, path: str | Path) -> bool:
+    """Whether actions are numbers of actions; continuous ones, as a robot has, are nothing to compare codes with.
+
+    Args:
+        data: whatever has a shape and a dtype.
+    """
     if data.dtype.kind == "f":
         _warn_of_continuous(Path(path).parent)
         return False
@@ -269,14 +277,5 @@ def check_same_shape(infos: dict[str, FileInfo]) -> None:
                            ("height", "rows of latent cells"), ("width", "columns of latent cells")):
             got, expected = getattr(info, key), getattr(first, key)
             if got != expected:
-                raise BadInput(f"got {got} {words}, but {first_name} has {expected}", source=name, key=EMBEDDINGS,
+                raise BadInput(f"got {got} {words}, but {first_name} has {expected}", source=name, key=info.key,
                                remedy="encode all videos alike, or keep the others in a folder of their own")
-
-
-def read_frames(data: h5py.Dataset, first: int, count: int) -> NDArray[np.float32]:
-    """Latent frames first .. first+count-1 of `embeddings` as float32 [count, C, H, W]."""
-    _, channels, chunk_frames, height, width = data.shape
-    chunk, offset = divmod(first, chunk_frames)
-    last = (first + count - 1) // chunk_frames
-    block = data[chunk:last + 1].astype(np.float32, copy=False)
-    return block.transpose(0, 2, 1, 3, 4).reshape(-1, channels, height, width)[offset:offset + count]

@@ -11,18 +11,20 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
-import h5py
 import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from lam.data.h5 import ACTIONS, EMBEDDINGS, UNKNOWN_ACTION, FileInfo, dataset, open_file, read_info
+from lam.data.h5 import ACTIONS, UNKNOWN_ACTION, FileInfo
+from lam.data.readers.decoded import remove_stale, writing
+from lam.data.readers.statistics import Running
+from lam.data.readers.video import Reader, Signature, Video, signature
 from record import files
 from record.errors import BadInput, EnvironmentFailed
 from record.progress import track
@@ -33,10 +35,9 @@ log = logging.getLogger(__name__)
 FOLDER = ".cache"
 INDEX = "index.json"
 BEAT = "lock.beat"
-VERSION = 1
+VERSION = 2
 SILENCE_SECONDS = 600.0  # a holder of the lock that finished no file for so long is taken for dead
 LARGEST = 1e15  # of a latent; squares of larger ones are beyond a float32, and training ends in NaN
-READ_BYTES = 32 << 20  # latents decoded at a time while a file is scanned
 
 
 class Header(Strict):
@@ -52,9 +53,9 @@ class Header(Strict):
     ctime_ns: int
     info: FileInfo
 
-    def describes(self, stat: os.stat_result) -> bool:
+    def describes(self, now: Signature) -> bool:
         """Whether the file still is the one that was looked at."""
-        return (self.size, self.mtime_ns, self.ctime_ns) == (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+        return (self.size, self.mtime_ns, self.ctime_ns) == now
 
 
 class FileRecord(Header):
@@ -137,121 +138,111 @@ def _last_beat(folder: Path) -> int:
         return 0
 
 
-def scan(data_dir: str | Path, names: Sequence[str], read: Callable[[Path], FileRecord] | None = None) -> Scan:
-    """Records of `names`, from the index where it is up to date, else by reading the files in full (`scan_file`)."""
-    data_dir, folder = Path(data_dir), cache_folder(data_dir)
-    known = _current(data_dir, names, stored_records(folder))
+def scan(reader: Reader, names: Sequence[str], read: Callable[[Reader, str], FileRecord] | None = None,
+         keep: Collection[str] = ()) -> Scan:
+    """Records of `names`, from the index where it is up to date, else by reading the videos in full (`scan_file`).
+
+    Args:
+        keep: of these, where they are read, decoded copies are written, so that nothing has to be read again for them.
+    """
+    folder = cache_folder(reader.folder)
+    known = _current(reader, names, stored_records(folder))
     if len(known) == len(names):
         return Scan(known, {})
+    read = read or (lambda reader, name: scan_file(reader, name, folder if name in keep else None))
     with locked(folder):
         stored = stored_records(folder)  # another process may have scanned them while we waited
-        known = _current(data_dir, names, stored)
-        fresh, problems = _scan_all(data_dir, [name for name in names if name not in known], read or scan_file,
-                                    folder)
-        if fresh:
-            kept = {name: record for name, record in stored.items() if (data_dir / name).exists()}
-            _store(folder, kept | fresh)
-    found = known | fresh
-    return Scan({name: found[name] for name in names if name in found}, problems)
+        known = _current(reader, names, stored)
+        found = Scan(dict(known), {})
+        try:
+            _scan_all(reader, [name for name in names if name not in known], read, folder, found)
+        finally:  # what was read before an interruption is not read again
+            if len(found.records) > len(known):
+                kept = {name: record for name, record in stored.items() if reader.holds(name)}
+                _store(folder, kept | found.records)
+                remove_stale(folder, {each.sha256[:32] for each in (kept | found.records).values()})
+    return Scan({name: found.records[name] for name in names if name in found.records}, found.problems)
 
 
-def headers(data_dir: Path, names: Sequence[str]) -> tuple[dict[str, Header], dict[str, BadInput]]:
-    """(headers, problems) of files by name: from the index where it is up to date, else from the files' own headers."""
-    found: dict[str, Header] = dict(_current(data_dir, names, stored_records(data_dir / FOLDER)))
+def headers(reader: Reader, names: Sequence[str]) -> tuple[dict[str, Header], dict[str, BadInput]]:
+    """(headers, problems) of videos: from the index where it is up to date, else from the files' own headers."""
+    found: dict[str, Header] = dict(_current(reader, names, stored_records(reader.folder / FOLDER)))
     problems: dict[str, BadInput] = {}
     missing = [name for name in names if name not in found]
-    for name in track(missing, len(missing), f"looking at {data_dir}"):
+    for name in track(missing, len(missing), f"looking at {reader.folder}"):
         try:
-            info, stat = read_info(data_dir / name), (data_dir / name).stat()
-            found[name] = Header(size=stat.st_size, mtime_ns=stat.st_mtime_ns, ctime_ns=stat.st_ctime_ns, info=info)
+            with _opened(reader, name) as video:
+                found[name] = Header(**signature(reader.home(name))._asdict(), info=video.info)
         except BadInput as error:
             problems[name] = error
     return {name: found[name] for name in names if name in found}, problems
 
 
-def _current(data_dir: Path, names: Sequence[str], stored: dict[str, FileRecord]) -> dict[str, FileRecord]:
-    return {name: stored[name] for name in names
-            if name in stored and (data_dir / name).exists() and stored[name].describes((data_dir / name).stat())}
+def _current(reader: Reader, names: Sequence[str], stored: dict[str, FileRecord]) -> dict[str, FileRecord]:
+    return {name: stored[name] for name in names if name in stored and stored[name].info.key == reader.key
+            and reader.holds(name) and stored[name].describes(signature(reader.home(name)))}
 
 
-def _scan_all(data_dir: Path, names: list[str], read: Callable[[Path], FileRecord], folder: Path) -> Scan:
-    result = Scan({}, {})
-    for name in track(names, len(names), f"reading {data_dir}"):
+def _scan_all(reader: Reader, names: list[str], read: Callable[[Reader, str], FileRecord], folder: Path,
+              found: Scan) -> None:
+    for name in track(names, len(names), f"reading {reader.folder}"):
         beat(folder)
         try:
-            result.records[name] = read(data_dir / name)
+            found.records[name] = read(reader, name)
         except BadInput as error:
-            result.problems[name] = error
-    return result
+            found.problems[name] = error
 
 
-def scan_file(path: Path) -> FileRecord:
-    """Read one file in full.
+@contextmanager
+def _opened(reader: Reader, name: str) -> Iterator[Video]:
+    video = reader.opened(name)
+    try:
+        yield video
+    finally:
+        video.close()
+
+
+def scan_file(reader: Reader, name: str, keep_in: Path | None = None) -> FileRecord:
+    """Read one video in full: its bytes for their hash, and its latents for everything else.
+
+    Args:
+        keep_in: where a decoded copy goes.
 
     Raises:
         BadInput: it cannot be used; for NaN, infinite or unreadable latents the first such chunk is named.
     """
-    info = read_info(path)
-    before = path.stat()
-    with open(path, "rb") as raw:
-        digest = hashlib.file_digest(raw, "sha256").hexdigest()
-    with open_file(path) as file:
-        statistics = _statistics(dataset(file, EMBEDDINGS, path), path)
-        if info.actions:
-            _check_values(dataset(file, ACTIONS, path)[:], info, path)
-    after = path.stat()
-    record = FileRecord(size=before.st_size, mtime_ns=before.st_mtime_ns, ctime_ns=before.st_ctime_ns, sha256=digest,
-                        info=info, **{key: tuple(map(float, values)) for key, values in statistics.items()})
-    if not record.describes(after):
+    with _opened(reader, name) as video:
+        path, before = reader.home(name), signature(reader.home(name))
+        digest, actions = video.digest(), video.actions()
+        if video.info.actions:
+            _check_values(actions, video.info, path)
+        with writing(keep_in, digest, video.info, actions) if keep_in else nullcontext(None) as keep:
+            statistics = _statistics(video, keep)
+    record = FileRecord(**before._asdict(), sha256=digest, info=video.info, **statistics)
+    if not record.describes(signature(path)):
         raise BadInput("changed while it was read", source=path, remedy="wait until it is complete, then try again")
     if record.constant:
-        log.warning("%s: every channel of %s is constant; nothing can be learned from it", path, EMBEDDINGS)
+        log.warning("%s: every channel of %s is constant; nothing can be learned from it", path, video.info.key)
     return record
 
 
-def blocks(data: h5py.Dataset, path: Path) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """(first chunk, float32 [k, C, T, H, W]) over a file, each block of bounded size.
-
-    Raises:
-        BadInput: the storage of a block is damaged.
-    """
-    per_chunk = 4 * int(np.prod(data.shape[1:]))
-    at_once = max(1, READ_BYTES // per_chunk)
-    for first in range(0, data.shape[0], at_once):
-        try:
-            yield first, data[first:first + at_once].astype(np.float32, copy=False)
-        except OSError as error:
-            raise BadInput(f"chunks {first} to {min(first + at_once, data.shape[0]) - 1} cannot be read ({error})",
-                           source=path, key=EMBEDDINGS, remedy="the file is damaged; copy or encode it again") from None
+def _statistics(video: Video, keep: Callable[[NDArray[np.float32]], object] | None) -> dict[str, tuple[float, ...]]:
+    running = Running(video.info.channels)
+    for first, block in video.blocks():
+        _check_finite(block, first, video)
+        running.add(block)
+        if keep is not None:
+            keep(block)
+    return running.found()
 
 
-def _statistics(data: h5py.Dataset, path: Path) -> dict[str, NDArray[np.float64]]:
-    """mean, std, low and high of each channel, [C]; sums are taken around the first block's mean, in float64."""
-    count, channels = 0, data.shape[1]
-    centre = total = squares = np.zeros(channels)
-    low, high = np.full(channels, np.inf), np.full(channels, -np.inf)
-    for first, block in blocks(data, path):
-        _check_finite(block, first, path)
-        values = block.transpose(1, 0, 2, 3, 4).reshape(channels, -1)
-        if count == 0:
-            centre = values.mean(axis=1, dtype=np.float64)
-        shifted = values - centre[:, None].astype(np.float32)
-        count += values.shape[1]
-        total = total + shifted.sum(axis=1, dtype=np.float64)
-        squares = squares + np.einsum("cn,cn->c", shifted, shifted, dtype=np.float64)
-        low, high = np.minimum(low, values.min(axis=1)), np.maximum(high, values.max(axis=1))
-    centre = centre.astype(np.float32).astype(np.float64)
-    variance = np.clip(squares / count - (total / count) ** 2, 0, None)
-    return {"mean": centre + total / count, "std": np.sqrt(variance), "low": low, "high": high}
-
-
-def _check_finite(block: NDArray[np.float32], first: int, path: Path) -> None:
+def _check_finite(block: NDArray[np.float32], first: int, video: Video) -> None:
     finite = (np.abs(block) <= LARGEST).all(axis=(1, 2, 3, 4))
     if not finite.all():
         bad = int(finite.argmin())
         worst = float(np.max(np.abs(block[bad])))  # NaN where there is one
         kind = "NaN" if np.isnan(worst) else "infinity" if np.isinf(worst) else f"values up to {worst:.3g}"
-        raise BadInput(f"holds {kind} in chunk {first + bad}", source=path, key=EMBEDDINGS,
+        raise BadInput(f"holds {kind} in chunk {first + bad}", source=video.path, key=video.info.key,
                        remedy="encode the video again, or take the file out of the data folder")
 
 
@@ -270,7 +261,7 @@ def stored_records(folder: Path) -> dict[str, FileRecord]:
         if values["version"] != VERSION:
             return {}
         return {name: FileRecord.model_validate(record) for name, record in values["files"].items()}
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except (ValueError, KeyError, TypeError, AttributeError, ValidationError, BadInput) as error:
         log.warning("%s: cannot be used (%s); the files are read again", folder / INDEX, type(error).__name__)

@@ -13,10 +13,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from lam.config import from_mapping
-from lam.data.h5 import check_same_shape, list_files
+from lam.data.h5 import check_same_shape
 from lam.data.index import FileRecord, scan
 from lam.data.manifest import FILE_NAME, SPLITS, read_manifest
-from lam.data.statistics import pooled
+from lam.data.readers.registry import reader_of
+from lam.data.readers.statistics import pooled
+from lam.data.readers.video import Reader
 from lam.data.windows import open_split
 from record.errors import BadInput
 from record.progress import Screen
@@ -89,16 +91,16 @@ class Inspection:
         return {"schema": 1, **asdict(self)}
 
 
-def inspect(folder: str | Path, batches: int = 0, cached: bool = False) -> Inspection:
+def inspect(folder: str | Path, batches: int = 0, cached: bool = False, latents: str | None = None) -> Inspection:
     """Read every file of a folder once (again only where it changed) and time `batches` batches.
 
     Raises:
-        BadInput: no such folder, or it holds no .h5 file.
+        BadInput: no such folder, or it holds no video.
     """
-    folder = Path(folder)
-    scanned = scan(folder, list_files(folder))
+    folder, reader = Path(folder), reader_of(folder, latents)
+    scanned = scan(reader, reader.names())
     records, problems = scanned.records, {name: str(error) for name, error in scanned.problems.items()}
-    split_of, splits, notes = _splits(folder)
+    split_of, splits, notes = _splits(reader)
     notes += [f"{name}: every channel is constant" for name, record in records.items() if record.constant]
     mixed = _mixed_shapes(records)
     if mixed:
@@ -106,7 +108,7 @@ def inspect(folder: str | Path, batches: int = 0, cached: bool = False) -> Inspe
         problems[odd] = mixed
         records = {name: record for name, record in records.items() if name != odd}
     elif splits and batches and not problems:
-        speed = _time(folder, records, batches, cached)
+        speed = _time(reader, records, batches, cached)
         return _inspection(folder, records, split_of, problems, notes, splits, speed)
     if batches:
         notes.append("no batch was timed: that needs a manifest and only usable files")
@@ -128,12 +130,13 @@ def _row(name: str, split: str | None, record: FileRecord) -> FileRow:
     return FileRow(name, split, shape, info.actions, info.codec, min(record.low), max(record.high), record.constant)
 
 
-def _splits(folder: Path) -> tuple[dict[str, str], dict[str, int], list[str]]:
+def _splits(reader: Reader) -> tuple[dict[str, str], dict[str, int], list[str]]:
     """(split of each file, files of each split, notes); a manifest that cannot be used is a note."""
+    folder = reader.folder
     if not (folder / FILE_NAME).exists():
         return {}, {}, [f"no {FILE_NAME}; write one with 'lam data manifest {folder}'"]
     try:
-        splits = read_manifest(folder / FILE_NAME, folder)
+        splits = read_manifest(folder / FILE_NAME, folder, reader)
     except BadInput as error:
         return {}, {}, [str(error)]
     return ({name: split for split in SPLITS for name in splits.of(split)},
@@ -155,11 +158,12 @@ def _channels(records: Iterable[FileRecord]) -> list[Channel]:
     return [Channel(*map(float, values)) for values in zip(found.mean, found.std, found.low, found.high, strict=True)]
 
 
-def _time(folder: Path, records: dict[str, FileRecord], batches: int, cached: bool) -> Speed:
+def _time(reader: Reader, records: dict[str, FileRecord], batches: int, cached: bool) -> Speed:
     """Read `batches` random training batches; the first, which opens the files, is not timed."""
     shortest = min(record.info.latent_frames for record in records.values())
-    values = {"data_dir": str(folder), "sequence_length": max(3, min(SEQUENCE, shortest)), "cache": cached}
-    config = from_mapping(values, source=folder)
+    values = {"data_dir": str(reader.folder), "sequence_length": max(3, min(SEQUENCE, shortest)), "cache": cached,
+              "latents": reader.key}
+    config = from_mapping(values, source=reader.folder)
     windows = open_split(config, "train")
     random = np.random.default_rng(0)
     order = [random.integers(len(windows), size=config.batch_size) for _ in range(batches + 1)]

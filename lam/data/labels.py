@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lam.data.index import FileRecord
+from lam.data.index import Header
 from lam.data.sources import Source
 from record import files
 from record.errors import BadInput
@@ -51,7 +51,7 @@ class GivenLabels:
         return sum(len(frames) for frames in self.of.values())
 
 
-def read(folder: Path, records: Mapping[str, FileRecord], names: Sequence[str]) -> GivenLabels:
+def read(folder: Path, records: Mapping[str, Header], names: Sequence[str]) -> GivenLabels:
     """The labels of a data folder; none where it has no such file.
 
     Args:
@@ -81,7 +81,7 @@ def read(folder: Path, records: Mapping[str, FileRecord], names: Sequence[str]) 
     return GivenLabels(tuple(known), of, hashlib.sha256(content).hexdigest())
 
 
-def _line(row: list[str], records: Mapping[str, FileRecord], known: list[str], fixed: bool,
+def _line(row: list[str], records: Mapping[str, Header], known: list[str], fixed: bool,
           place: str) -> tuple[str, int, int]:
     if len(row) != len(COLUMNS):
         raise BadInput(f"got {len(row)} values, expected {','.join(COLUMNS)}", source=place)

@@ -15,7 +15,10 @@ from typing import Any, Literal, NamedTuple, get_args
 from numpy.random import default_rng  # now: a signal that meets the import of Cython modules is lost
 from pydantic import BaseModel, ConfigDict, StrictStr, field_validator
 
-from lam.data.h5 import FileInfo, check_same_shape, list_files, read_info
+from lam.data.h5 import FileInfo, check_same_shape
+from lam.data.index import headers
+from lam.data.readers.registry import reader_of
+from lam.data.readers.video import Reader
 from record import files
 from record.errors import BadInput
 from record.schema import Strict, build
@@ -94,22 +97,27 @@ def split_names(names: Sequence[str], ratios: Ratios, seed: int) -> Splits:
                   test=tuple(sorted(shuffled[validation:validation + test])))
 
 
-def write_manifest(folder: str | Path, ratios: Ratios = Ratios(), seed: int = 42, replace: bool = False) -> Path:
-    """Check every .h5 file of `folder`, split them and write `folder`/manifest.json.
+def write_manifest(folder: str | Path, ratios: Ratios = Ratios(), seed: int = 42, replace: bool = False,
+                   latents: str | None = None) -> Path:
+    """Check every video of `folder`, split them and write `folder`/manifest.json.
 
     Args:
+        latents: their name in each video; see `reader_of`.
         replace: also where a manifest with another split is there; runs that go on would train on its test videos.
 
     Raises:
         BadInput: a file cannot be used, the files differ in shape, they cannot be split, or another split is there.
     """
-    folder = Path(folder)
-    names = list_files(folder)
+    folder, reader = Path(folder), reader_of(folder, latents)
+    names = reader.names()
     try:
         splits = split_names(names, ratios, seed)
     except BadInput as error:
         raise BadInput(str(error), source=folder) from None
-    infos = {name: read_info(folder / name) for name in names}
+    found, problems = headers(reader, names)
+    if problems:
+        raise next(iter(problems.values()))
+    infos = {name: header.info for name, header in found.items()}
     check_same_shape(infos)
     if not replace:
         _check_same_split(folder / FILE_NAME, splits)
@@ -160,8 +168,11 @@ def _statistics(infos: list[FileInfo]) -> dict[str, int]:
             "num_latent_frames": sum(info.latent_frames for info in infos)}
 
 
-def read_manifest(path: str | Path, folder: str | Path) -> Splits:
+def read_manifest(path: str | Path, folder: str | Path, reader: Reader | None = None) -> Splits:
     """Read the splits and check that every named file lies in `folder` and in one split only.
+
+    Args:
+        reader: of the folder, where it is known.
 
     Raises:
         BadInput: naming the manifest, the key and the remedy.
@@ -172,7 +183,7 @@ def read_manifest(path: str | Path, folder: str | Path) -> Splits:
                        remedy="check the path, or make a demonstration with 'lam data demo'")
     splits = _read_splits(path, folder)
     _check_disjoint(splits, path)
-    _check_present(splits, path, folder)
+    _check_present(splits, path, folder, reader)
     return splits
 
 
@@ -202,8 +213,9 @@ def _check_disjoint(splits: Splits, path: Path) -> None:
             seen[name] = split
 
 
-def _check_present(splits: Splits, path: Path, folder: Path) -> None:
-    missing = [name for name in splits.all() if not (folder / name).exists()]
+def _check_present(splits: Splits, path: Path, folder: Path, reader: Reader | None) -> None:
+    reader = reader or reader_of(folder)
+    missing = [name for name in splits.all() if not reader.holds(name)]
     if missing:
         more = f" and {len(missing) - 1} more" * (len(missing) > 1)
         raise BadInput(f"names {missing[0]!r}{more}, not found in {folder}", source=path, key="splits",

@@ -5,28 +5,40 @@ A window is `sequence_length` latent frames of one file; windows start every `wi
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from lam.config import RunConfig
-from lam.data import labels
+from lam.data import mixture
+from lam.data.checked import (
+    Checked,
+    Part,
+    action_names,
+    check,
+    data_fingerprint,
+    has_labels,
+    of_data,
+    summary,
+)
 from lam.data.codec import ARRAYS, Codec
-from lam.data.h5 import CODEC, EMBEDDINGS, check_same_shape, dataset, hard_link, open_file
-from lam.data.index import FileRecord, scan
-from lam.data.labels import GivenLabels, Labelled
-from lam.data.manifest import SPLITS, SplitName, Splits, read_manifest
+from lam.data.h5 import CODEC, dataset, hard_link, open_file
+from lam.data.index import FileRecord
+from lam.data.labels import Labelled
+from lam.data.manifest import SplitName
+from lam.data.mixture import Joined
+from lam.data.readers.statistics import ChannelStatistics, pooled
 from lam.data.sources import Cached, Direct, Source, build_cache
-from lam.data.statistics import ChannelStatistics, pooled
-from record.errors import BadData, BadInput
+from record.errors import BadInput
+
+__all__ = ["Batch", "Checked", "Windows", "action_names", "check", "codec_in", "data_fingerprint", "has_labels",
+           "load_codec", "open_split", "outline", "summary", "window_starts"]
 
 log = logging.getLogger(__name__)
 
@@ -54,25 +66,38 @@ class Windows:
     """The windows of one split. Pickles and forks safely: every process opens its own files.
 
     Attributes:
-        files: names of the split's files.
+        files: names of the split's files; in a mixture they begin with the name of their folder.
         latent_shape: (C, H, W) of one latent frame.
         chunk_frames: latent frames that were encoded together (T_latent).
         sequence_length: latent frames of a window.
         frames: latent frames of each file.
         starts: int64 [N, 2], file number and first latent frame of every window, in order.
         scale: channel statistics of the training split, whichever split this is.
+        sources: names of the folders; one without a name where there is no mixture.
+        weights: of each folder.
+        source_of: int64 [files], which folder each file is of.
     """
 
-    def __init__(self, names: tuple[str, ...], records: tuple[FileRecord, ...], source: Source, sequence_length: int,
-                 stride: int, scale: ChannelStatistics) -> None:
-        self.files = list(names)
-        self.latent_shape = records[0].info.frame_shape
-        self.chunk_frames = records[0].info.chunk_frames
+    def __init__(self, opened: Sequence[Opened], sequence_length: int, stride: int, scale: ChannelStatistics,
+                 actions: mixture.Actions) -> None:
+        infos = [record.info for each in opened for record in each.records]
+        self.files = [each.part.shown(name) for each in opened for name in each.names]
+        self.latent_shape, self.chunk_frames = infos[0].frame_shape, infos[0].chunk_frames
         self.sequence_length = sequence_length
-        self.frames = [record.info.latent_frames for record in records]
+        self.frames = [info.latent_frames for info in infos]
         self.starts = window_starts(self.frames, sequence_length, stride)
         self.scale = scale
-        self._source = source
+        self.sources, self.weights = [each.part.name for each in opened], [each.part.weight for each in opened]
+        counts = [len(each.names) for each in opened]
+        self.source_of = np.repeat(np.arange(len(opened)), counts)
+        self._source = opened[0].source if len(opened) == 1 else Joined(
+            [each.source for each in opened], counts, actions.maps)
+
+    @cached_property
+    def by_source(self) -> list[NDArray[np.int64]]:
+        """The windows of each folder."""
+        mine = self.source_of[self.starts[:, 0]]
+        return [np.flatnonzero(mine == number) for number in range(len(self.sources))]
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -117,35 +142,16 @@ def window_starts(frames: list[int], sequence_length: int, stride: int) -> NDArr
     return np.stack([numbers, np.concatenate(parts)], axis=1).astype(np.int64)
 
 
-@contextlib.contextmanager
-def _of_data() -> Iterator[None]:
-    """Whatever is wrong inside the with-block is wrong with the data."""
-    try:
-        yield
-    except BadInput as error:
-        raise BadData(str(error)) from error.__cause__
+class Opened(NamedTuple):
+    """The files of one folder that a split's windows are of."""
+
+    part: Part
+    names: tuple[str, ...]
+    records: tuple[FileRecord, ...]
+    source: Source
 
 
-class Checked(NamedTuple):
-    """Data that a run can use. Whoever asks several things checks once.
-
-    Attributes:
-        splits: the files of each split.
-        records: what is known of every file.
-        given: what labels.csv says beside them.
-    """
-
-    splits: Splits
-    records: dict[str, FileRecord]
-    given: GivenLabels
-
-    def long_enough(self, split: SplitName, config: RunConfig) -> tuple[str, ...]:
-        """Names of a split's files that hold a whole sequence; the others are left out."""
-        return tuple(name for name in self.splits.of(split)
-                     if self.records[name].info.latent_frames >= config.sequence_length)
-
-
-@_of_data()
+@of_data()
 def open_split(config: RunConfig, split: SplitName, *, stride: int | None = None,
                checked: Checked | None = None) -> Windows:
     """The windows of a split; the first call for a folder reads every file once and fills the cache.
@@ -155,76 +161,64 @@ def open_split(config: RunConfig, split: SplitName, *, stride: int | None = None
 
     Raises:
         BadData: the manifest or a file cannot be used, or the split holds no window.
-        EnvironmentFailed: no room for the cache.
     """
     checked = checked or check(config)
-    (splits, records, given), folder = checked, Path(config.data_dir)
-    names = splits.of(split)
-    if not names:
-        raise BadInput("names no file", source=config.manifest, key=f"splits.{split}",
-                       remedy=f"write the manifest again with 'lam data manifest {folder} --replace'")
-    names = _without_short(names, checked.long_enough(split, config), config, split, records)
-    chosen = tuple(records[name] for name in names)
-    source: Source
-    if config.cache:
-        source = Cached(build_cache(folder, {name: records[name] for name in names}), chosen)
-    else:
-        source = Direct(folder, names, chosen)
-    if given.of:
-        source = Labelled(source, [given.of.get(name, {}) for name in names])
-    scale = pooled(records[name] for name in splits.train)
-    return Windows(names, chosen, source, config.sequence_length, stride or config.window_stride, scale)
+    opened = [_opened(part, names, config) for part, names in _chosen(config, split, checked)]
+    scale = pooled(part.records[name] for part in checked.parts for name in part.splits.train)
+    return Windows(opened, config.sequence_length, stride or config.window_stride, scale, checked.actions)
 
 
-def _without_short(names: tuple[str, ...], long_enough: tuple[str, ...], config: RunConfig, split: str,
-                   records: dict[str, FileRecord]) -> tuple[str, ...]:
-    """`long_enough`, with a warning that counts what is missing.
+def outline(config: RunConfig, split: SplitName) -> tuple[int, tuple[int, int, int]]:
+    """(windows, latent shape) of a split, from headers alone."""
+    checked = check(config)
+    with of_data():
+        chosen = _chosen(config, split, checked)
+    frames = [part.headers[name].info.latent_frames for part, names in chosen for name in names]
+    return len(window_starts(frames, config.sequence_length, config.window_stride)), checked.first[1].frame_shape
+
+
+def _opened(part: Part, names: tuple[str, ...], config: RunConfig) -> Opened:
+    records = tuple(part.records[name] for name in names)
+    wanted = {name: part.records[name] for name in names}
+    folder = build_cache(part.reader, wanted) if config.cache else None
+    source: Source = Direct(part.reader, names, records) if folder is None else Cached(folder, records)
+    if part.given.of:
+        source = Labelled(source, [part.given.of.get(name, {}) for name in names])
+    return Opened(part, names, records, source)
+
+
+def _chosen(config: RunConfig, split: SplitName, checked: Checked) -> list[tuple[Part, tuple[str, ...]]]:
+    """The files of a split that hold a sequence, folder by folder; a warning counts the others.
 
     Raises:
-        BadInput: nothing is left.
+        BadInput: a folder has none.
     """
-    if not long_enough:
-        longest = max(records[name].info.latent_frames for name in names)
-        raise BadInput(f"no file of {split} has sequence_length {config.sequence_length} latent frames, the longest "
-                       f"has {longest}", source=config.data_dir, key=EMBEDDINGS,
-                       remedy=f"set sequence_length to {longest} or less, or add longer videos")
-    if len(long_enough) < len(names):
-        log.warning("%s: %d of %d files of %s are shorter than sequence_length %d and left out", config.data_dir,
-                    len(names) - len(long_enough), len(names), split, config.sequence_length)
-    return long_enough
-
-
-def data_fingerprint(config: RunConfig, checked: Checked | None = None) -> str:
-    """Twelve hex digits that name the data: the split, name, size and content of every file, and labels.csv."""
-    splits, records, given = checked or check(config)
-    lines: list[Any] = [[split, name, records[name].size, records[name].sha256] for split in SPLITS for name in
-                        sorted(splits.of(split))]
-    lines += [given.digest] if given.digest else []
-    return hashlib.sha256(json.dumps(lines).encode()).hexdigest()[:12]
-
-
-def summary(config: RunConfig, checked: Checked | None = None) -> dict[str, Any]:
-    """The data in numbers: files, those too short for a sequence, channels, grid [H, W], frames a chunk and in all."""
-    checked = checked or check(config)
-    records = checked.records
-    first = next(iter(records.values())).info
-    short = len(records) - sum(len(checked.long_enough(split, config)) for split in SPLITS)
-    return {"files": len(records), "too_short": short, "channels": first.channels, "grid": [first.height, first.width],
-            "chunk_frames": first.chunk_frames,
-            "latent_frames": sum(record.info.latent_frames for record in records.values())}
+    found = []
+    for part in checked.parts:
+        names, usable = part.splits.of(split), part.long_enough(split, config)
+        if not names:
+            raise BadInput("names no file", source=part.manifest, key=f"splits.{split}", remedy="write the manifest "
+                           f"again with 'lam data manifest {part.reader.folder} --replace'")
+        if not usable:
+            longest = max(part.headers[name].info.latent_frames for name in names)
+            raise BadInput(f"no file of {split} has sequence_length {config.sequence_length} latent frames, the "
+                           f"longest has {longest}", source=part.reader.folder, key=part.reader.key,
+                           remedy=f"set sequence_length to {longest} or less, or add longer videos")
+        if len(usable) < len(names):
+            log.warning("%s: %d of %d files of %s are shorter than sequence_length %d and left out",
+                        part.reader.folder, len(names) - len(usable), len(names), split, config.sequence_length)
+        found.append((part, usable))
+    return found
 
 
 def load_codec(config: RunConfig, checked: Checked | None = None) -> Codec | None:
-    """The codec that the first training file carries; None where it carries none.
+    """The codec that the first training file carries; None where it carries none. Of a mixture, of its first folder.
 
     Raises:
         BadInput: the codec is damaged.
     """
-    splits, records, _ = checked or check(config)
-    name = splits.train[0]
-    if not records[name].info.codec:
-        return None
-    return codec_in(Path(config.data_dir) / name)
+    part, info = (checked or check(config)).first
+    return codec_in(part.reader.home(part.splits.train[0])) if info.codec else None
 
 
 def codec_in(path: Path) -> Codec:
@@ -243,30 +237,3 @@ def codec_in(path: Path) -> Codec:
             return Codec.load(group)
         except ValueError as error:
             raise BadInput(str(error), source=path, key=CODEC, remedy="write the file again") from None
-
-
-def action_names(config: RunConfig, checked: Checked | None = None) -> list[str]:
-    """Names of the true actions, by number, as the first training file or labels.csv has them; else empty."""
-    return list((checked or check(config)).given.names)
-
-
-def has_labels(config: RunConfig, checked: Checked | None = None) -> bool:
-    """Whether there are true actions of the validation split, in its files or in labels.csv."""
-    splits, records, given = checked or check(config)
-    return any(records[name].info.actions or name in given.of for name in splits.validation)
-
-
-@_of_data()
-def check(config: RunConfig) -> Checked:
-    """The splits and the record of every file.
-
-    Raises:
-        BadData: something keeps a run from using them.
-    """
-    splits = read_manifest(config.manifest, config.data_dir)
-    result = scan(config.data_dir, splits.all())
-    if result.problems:
-        raise next(iter(result.problems.values()))
-    check_same_shape({name: record.info for name, record in result.records.items()})
-    names = result.records[splits.train[0]].info.action_names if splits.train else ()
-    return Checked(splits, result.records, labels.read(Path(config.data_dir), result.records, names))

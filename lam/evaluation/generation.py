@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lam.data.statistics import ChannelStatistics
+from lam.data.readers.statistics import ChannelStatistics
 from lam.model.lam import LatentActionModel
 
 Array = NDArray[np.float64]

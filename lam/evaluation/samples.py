@@ -34,7 +34,7 @@ def write_samples(
     """
     was_training = model.training
     model.eval()
-    index = subset(len(windows), POOL)
+    index = windows.by_source[0][subset(len(windows.by_source[0]), POOL)]  # those that the codec is of
     batch = windows.batch(index)
     latents = batch.latents.to(next(model.parameters()).device)
     output = model(latents)

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from lam.data import windows
 from lam.data.codec import BLOCK_FRAMES, Codec, png
-from lam.data.h5 import list_files
 from lam.data.index import headers
+from lam.data.readers.registry import reader_of
 from lam.data.sources import Direct
 from lam.inference import opening
 from lam.inference.model import ActionModel, State
@@ -41,16 +41,17 @@ class Game:
         if model.config.quantizer == "none":
             raise BadInput("its actions are continuous, so there is no code to choose", key="quantizer",
                            remedy="play a model with codes")
-        found, _ = headers(folder, list_files(folder))
+        reader = reader_of(folder, model.config.latents)
+        found, _ = headers(reader, reader.names())
         known = {name: each for name, each in found.items()
                  if each.info.frame_shape == model.latent_shape and each.info.latent_frames > 1}
         if not known:
             raise BadInput(f"holds no video of latents {list(model.latent_shape)}", source=folder,
                            remedy="name the folder whose latents the model knows")
         self.names, self.frames = list(known), [each.info.latent_frames for each in known.values()]
-        self._source = Direct(folder, self.names, list(known.values()))
+        self._source = Direct(reader, self.names, list(known.values()))
         coded = next((name for name, each in known.items() if each.info.codec), None)
-        self.codec: Codec | None = windows.codec_in(folder / coded) if coded else None
+        self.codec: Codec | None = windows.codec_in(reader.home(coded)) if coded else None
         self.keys = self._commonest()
         self.begin(0, 0)
 

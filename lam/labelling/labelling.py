@@ -16,6 +16,8 @@ from typing import Any
 import torch
 
 from lam.data.index import FileRecord, Header
+from lam.data.readers.registry import reader_of
+from lam.data.readers.video import Reader
 from lam.data.sources import Direct
 from lam.inference import opening
 from lam.inference.model import ActionModel
@@ -34,7 +36,8 @@ class Asked:
 
     Attributes:
         model: a run, an export or a URI of either; `checkpoint` says which weights of a run.
-        data: a folder of .h5 latents; neither a manifest nor actions are needed.
+        data: a folder of videos; neither a manifest nor actions are needed.
+        latents: their name in each video; see `reader_of`.
         out: the file to write, .h5, .parquet or .npz.
         embedding: also the embedding before quantisation.
         batch_size: windows that go through the model at a time; changes numbers by rounding only.
@@ -52,6 +55,7 @@ class Asked:
     workers: int = 1
     device: str = "auto"
     portion: int = plans.PORTION
+    latents: str | None = None
 
 
 @dataclass(frozen=True)
@@ -77,10 +81,10 @@ def label(asked: Asked, done: Callable[[int], object] = lambda number: None) -> 
     """
     tables.form_of(asked.out)
     model = opening.load(asked.model, asked.checkpoint, asked.device)
-    plan = plans.planned(asked.data, model.latent_shape, asked.portion)
+    plan = plans.planned(reader_of(asked.data, asked.latents), model.latent_shape, asked.portion)
     parts = Parts(asked.out, len(plan.portions), {
         "model": model.provenance["weights_sha256"],
-        "data": listing(plan.folder, dict(zip(plan.names, plan.known, strict=True))),
+        "data": listing(plan.reader.folder, dict(zip(plan.names, plan.known, strict=True))),
         "columns": ["embedding"] * asked.embedding, "batch size": asked.batch_size, "portion": asked.portion})
     parts.begin()
     missing = parts.missing()
@@ -116,7 +120,7 @@ class _Work:
     """What a process needs to do portions."""
 
     def __init__(self, model: ActionModel, plan: Plan, parts: Parts, embedding: bool, batch_size: int) -> None:
-        source = Direct(plan.folder, plan.names, plan.known)
+        source = Direct(plan.reader, plan.names, plan.known)
         self.coder, self.plan, self.parts = Coder(model, source, embedding, batch_size), plan, parts
 
     def do(self, number: int) -> int:
@@ -150,7 +154,7 @@ def _do(number: int) -> int:
 
 def _provenance(asked: Asked, model: ActionModel, plan: Plan) -> dict[str, Any]:
     """Which weights, which videos by content, and where in its window a transition was measured."""
-    contents = [[name, _content(plan.folder / name, header)]
+    contents = [[name, _content(plan.reader, name, header)]
                 for name, header in zip(plan.names, plan.known, strict=True)]
     left_out = ("metrics", "actions", "programs")
     return {
@@ -164,6 +168,12 @@ def _provenance(asked: Asked, model: ActionModel, plan: Plan) -> dict[str, Any]:
     }
 
 
-def _content(path: Path, header: Header) -> str:
-    """SHA-256 of a file, which the index knows of one that was read in full."""
-    return header.sha256 if isinstance(header, FileRecord) else opening.digest(path)
+def _content(reader: Reader, name: str, header: Header) -> str:
+    """SHA-256 of a video, which the index knows of one that was read in full."""
+    if isinstance(header, FileRecord):
+        return header.sha256
+    video = reader.opened(name, header.info)
+    try:
+        return video.digest()
+    finally:
+        video.close()

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import NamedTuple
 
-from lam.data.h5 import list_files
 from lam.data.index import Header, headers
+from lam.data.readers.video import Reader
 from record.errors import BadInput
 
 PORTION = 4096  # transitions
@@ -31,6 +30,7 @@ class Plan:
     """What is to be labelled.
 
     Attributes:
+        reader: of the folder.
         names: of the videos that have a transition, sorted.
         known: their headers.
         short: videos of one latent frame, which have no transition.
@@ -38,7 +38,7 @@ class Plan:
         portions: pieces in the order of the result, each list done at once.
     """
 
-    folder: Path
+    reader: Reader
     names: Sequence[str]
     known: Sequence[Header]
     short: Sequence[str]
@@ -51,27 +51,27 @@ class Plan:
         return sum(header.info.latent_frames - 1 for header in self.known)
 
 
-def planned(folder: Path, latent_shape: tuple[int, int, int], portion: int = PORTION) -> Plan:
+def planned(reader: Reader, latent_shape: tuple[int, int, int], portion: int = PORTION) -> Plan:
     """Look at the header of every file of a folder; reads no latents.
 
     Raises:
         BadInput: no such folder, no file of it can be used or has a transition, or one holds latents of another shape
             than the model's.
     """
-    found, problems = headers(folder, list_files(folder))
+    found, problems = headers(reader, reader.names())
     if not found:
         raise next(iter(problems.values()))
     for name, header in found.items():
         if header.info.frame_shape != latent_shape:
             raise BadInput(f"holds latents {list(header.info.frame_shape)}, the model was trained on "
-                           f"{list(latent_shape)}", source=folder / name, remedy="encode the videos alike, or name "
+                           f"{list(latent_shape)}", source=reader.home(name), remedy="encode the videos alike, or name "
                            "another model")
     names = [name for name in found if found[name].info.latent_frames > 1]
     if not names:
-        raise BadInput("holds videos of one latent frame only, which have no transition", source=folder,
+        raise BadInput("holds videos of one latent frame only, which have no transition", source=reader.folder,
                        remedy="encode longer videos, or name another folder")
     known = [found[name] for name in names]
-    return Plan(folder, names, known, [name for name in found if name not in set(names)], problems,
+    return Plan(reader, names, known, [name for name in found if name not in set(names)], problems,
                 portions([header.info.latent_frames for header in known], portion))
 
 

@@ -92,6 +92,9 @@ def begin(config: RunConfig, split: SplitName, count: int) -> Session:
         BadInput: the data has no codec to show them by, or every transition has its label.
     """
     checked = data.check(config)
+    if len(checked.parts) > 1:
+        raise BadInput("the run's data is a mixture, whose folders may know other actions", key="data",
+                       remedy=f"write {labels.FILE_NAME} beside each with columns {','.join(labels.COLUMNS)}")
     codec = data.load_codec(config, checked)
     if codec is None:
         raise BadInput("holds no codec, so nothing can be shown", source=config.data_dir,
@@ -104,5 +107,5 @@ def begin(config: RunConfig, split: SplitName, count: int) -> Session:
     rows = np.random.default_rng(len(open_rows)).permutation(open_rows[subset(len(open_rows), count)])
     last = windows.sequence_length - 1
     questions = [Question(windows.files[file], start + last) for file, start in windows.starts[rows].tolist()]
-    table = bool(checked.records[checked.splits.train[0]].info.action_names)
-    return Session(Path(config.data_dir), windows, codec, questions, list(checked.given.names), table)
+    part, info = checked.first
+    return Session(part.reader.folder, windows, codec, questions, list(part.given.names), bool(info.action_names))

@@ -8,11 +8,12 @@ from typing import Any
 
 from torch import nn
 
-from lam.config import RESUMABLE, RunConfig
+from lam.config import RunConfig
 from lam.config import of_run as config_of_run
 from lam.data import windows as data
 from lam.data.windows import Checked, Windows
 from lam.metrics import NEEDS, TABLE
+from lam.schema import RESUMABLE, placeless
 from record import provenance
 from record.errors import BadData, BadInput
 from record.run import RunFolder
@@ -72,7 +73,7 @@ def refuse_other_data(folder: RunFolder, config: RunConfig, checked: Checked | N
 
 def refuse_other_config(folder: RunFolder, config: RunConfig) -> None:
     """A folder holds one run: continuing it with settings that change its numbers would mix two."""
-    known, asked = config_of_run(folder).model_dump(mode="json"), config.model_dump(mode="json")
+    known, asked = (placeless(each.model_dump(mode="json")) for each in (config_of_run(folder), config))
     changed = [f"{key}: {known[key]!r} -> {asked[key]!r}" for key in asked
                if key not in RESUMABLE and key not in config.idle and known[key] != asked[key]]
     if changed:

@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from lam.config import RunConfig
+from lam.data import mixture
 from lam.data import windows as data
 from lam.evaluation import measure, samples
 from lam.metrics import better
@@ -191,15 +192,10 @@ class Run:
         return every is not None and done % every == 0 and done < self.steps_per_epoch
 
     def _batches(self, epoch: int) -> Iterator[NDArray[np.int64]]:
-        """Sequence numbers of each step: permutations of the split, one after another, from (seed, epoch)."""
-        rng = np.random.default_rng((self.config.seed, epoch))
-        count, size = len(self.train_set), self.config.batch_size
-        pool: NDArray[np.int64] = np.empty(0, dtype=np.int64)
-        for _ in range(self.steps_per_epoch):
-            while len(pool) < size:
-                pool = np.concatenate([pool, rng.permutation(count)])
-            yield pool[:size]
-            pool = pool[size:]
+        """Sequence numbers of each step, from (seed, epoch)."""
+        windows = self.train_set
+        return mixture.batches(windows.by_source, windows.weights, self.config.batch_size, self.steps_per_epoch,
+                               (self.config.seed, epoch))
 
     def _anchor(self, epoch: int, number: int) -> int | None:
         """Where a step's rollout starts, from (seed, epoch, step); None = this step has none."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from lam.config import EarlyStopping
+from lam.sections import EarlyStopping
 
 
 @dataclass

@@ -104,11 +104,16 @@ class Settings(Strict):
         """Twelve hex digits of the values without those keys: what makes this no other run than one with others."""
         left_out = set(aside)
         kept = {key: value for key, value in self.identity().items() if key not in left_out}
-        return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
+        return digits(kept)
 
     def fingerprint(self) -> str:
         """Twelve hex digits of `identity`."""
-        return hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()[:12]
+        return digits(self.identity())
+
+
+def digits(values: Mapping[str, Any]) -> str:
+    """Twelve hex digits of values."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def configuring(values: Mapping[str, Any]) -> dict[str, Any]:

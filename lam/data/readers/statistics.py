@@ -1,14 +1,16 @@
-"""Statistics of latents by channel, pooled over files: what generated frames are normalised by."""
+"""Statistics of latents by channel, of a video and pooled over files: what generated frames are normalised by."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lam.data.index import FileRecord
+if TYPE_CHECKING:
+    from lam.data.index import FileRecord
 
 Array = NDArray[np.float64]
 
@@ -39,6 +41,33 @@ class ChannelStatistics:
             record[f"data_stats/channel_{number:02d}_mean"] = float(channel_mean)
             record[f"data_stats/channel_{number:02d}_std"] = float(channel_std)
         return record
+
+
+class Running:
+    """Mean, std, lowest and highest of each channel, block by block; sums are around the first block's mean."""
+
+    def __init__(self, channels: int) -> None:
+        self.count = 0
+        self.centre = self.total = self.squares = np.zeros(channels)
+        self.low, self.high = np.full(channels, np.inf), np.full(channels, -np.inf)
+
+    def add(self, block: NDArray[np.float32]) -> None:
+        """A block [k, C, T, H, W] of finite values."""
+        values = block.transpose(1, 0, 2, 3, 4).reshape(len(self.low), -1)
+        if self.count == 0:
+            self.centre = values.mean(axis=1, dtype=np.float64)
+        shifted = values - self.centre[:, None].astype(np.float32)
+        self.count += values.shape[1]
+        self.total = self.total + shifted.sum(axis=1, dtype=np.float64)
+        self.squares = self.squares + np.einsum("cn,cn->c", shifted, shifted, dtype=np.float64)
+        self.low, self.high = np.minimum(self.low, values.min(axis=1)), np.maximum(self.high, values.max(axis=1))
+
+    def found(self) -> dict[str, tuple[float, ...]]:
+        """mean, std over the population, low and high of each channel."""
+        centre, mean = self.centre.astype(np.float32).astype(np.float64), self.total / self.count
+        std = np.sqrt(np.clip(self.squares / self.count - mean**2, 0, None))
+        return {name: tuple(map(float, values)) for name, values in
+                (("mean", centre + mean), ("std", std), ("low", self.low), ("high", self.high))}
 
 
 def pooled(records: Iterable[FileRecord]) -> ChannelStatistics:
