@@ -22,6 +22,7 @@ NEEDS = {
     "change": "a weight on where the picture changes (set change_weight)",
     "taught": "labels in training (set action_weight)",
     "labels": "true actions in the files of the validation split",
+    "sources": "several folders (set data)",
 }
 
 def _losses(split: str) -> list[Metric]:
@@ -225,6 +226,16 @@ SKILL = [
            "it may be the lower one", "up", "sums", bounds=(-INF, 1), needs=("labels",)),
 ]
 
+_BY_SOURCE = [replace(metric, formula=f"{metric.key.removesuffix('_by_source')} of each folder of `data` alone, a list "
+                      "in their order", needs=("sources",)) for metric in (
+    Metric("val/mse_loss_by_source", "", "down", "counts", unit="latent²"),
+    Metric("val/mse_copy_by_source", "", "none", "counts", unit="latent²"),
+    Metric("val/control_by_source", "", "up", "counts", bounds=(-INF, 1)),
+    Metric("val/action_skill_by_source", "", "up", "counts", bounds=(-INF, 1)),
+    Metric("val/perplexity_slot_by_source", "", "up", "counts", unit="codes", bounds=(1, INF)),
+    Metric("val/scored_transitions_by_source", "", "none", "counts", unit="transitions"),
+)]
+
 _OBJECTIVE = [
     Metric("val/objective_preset", "action | control_health | dsnr_health | mse: what val/objective is here", "none",
            "status"),
@@ -245,7 +256,7 @@ TFLOPS_VIEWS: dict[str, str] = {
 TABLE: dict[str, Metric] = {
     metric.key: metric
     for metric in (*_losses("train"), *_TRAIN, *_RATIOS, *_MODEL, *_losses("val"), *_OBJECTIVE, *_CONTROL,
-                   *_SENSITIVITY, *_DISTANCES, *_CODEBOOK, *_RANKS, *_GENERATED, *SKILL,
+                   *_SENSITIVITY, *_DISTANCES, *_CODEBOOK, *_RANKS, *_GENERATED, *SKILL, *_BY_SOURCE,
                    *_PROBE)
 }
 

@@ -200,7 +200,8 @@ class RunConfig(Settings):
         """What this run lacks that a metric needs, in words; '' where nothing. Only the data know of labels."""
         have = {"codes": self.quantizer != "none", "codebook": self.quantizer not in ("none", "fsq"),
                 "averaging": self.average_weights is not None, "rollout": self.rollout_horizon > 1,
-                "change": self.change_weight > 0, "taught": self.action_weight > 0, "labels": True}
+                "change": self.change_weight > 0, "taught": self.action_weight > 0, "sources": len(self.data) > 1,
+                "labels": True}
         return " and ".join(NEEDS[need] for need in TABLE[metric].needs if not have[need])
 
     @property

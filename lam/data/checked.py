@@ -102,7 +102,7 @@ class Checked:
         return part, part.headers[part.splits.train[0]].info
 
     @cached_property
-    def actions(self) -> mixture.Actions:
+    def actions(self) -> mixture.ActionTable:
         """One table of actions for all parts."""
         return mixture.actions([part.given.names for part in self.parts],
                                [any(header.info.actions for header in part.headers.values()) or bool(part.given.of)

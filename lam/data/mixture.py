@@ -15,7 +15,7 @@ from lam.data.sources import Source
 log = logging.getLogger(__name__)
 
 
-class Actions(NamedTuple):
+class ActionTable(NamedTuple):
     """One table of actions for several folders.
 
     Attributes:
@@ -27,7 +27,7 @@ class Actions(NamedTuple):
     maps: tuple[NDArray[np.int64] | None, ...]
 
 
-def actions(tables: Sequence[Sequence[str]], have: Sequence[bool], folders: Sequence[str]) -> Actions:
+def actions(tables: Sequence[Sequence[str]], have: Sequence[bool], folders: Sequence[str]) -> ActionTable:
     """The table of all names, in the order in which they first stand.
 
     Numbers without names mean the same everywhere where no folder has names; beside folders that have, they cannot be
@@ -38,7 +38,7 @@ def actions(tables: Sequence[Sequence[str]], have: Sequence[bool], folders: Sequ
         have: of each folder whether it has true actions at all.
     """
     if len(tables) == 1 or not any(tables):
-        return Actions(tuple(tables[0]), (None,) * len(tables))
+        return ActionTable(tuple(tables[0]), (None,) * len(tables))
     names = tuple(dict.fromkeys(name for table in tables for name in table))
     maps = []
     for table, any_, folder in zip(tables, have, folders, strict=True):
@@ -46,7 +46,7 @@ def actions(tables: Sequence[Sequence[str]], have: Sequence[bool], folders: Sequ
             log.warning("%s: its actions have numbers without names, and other folders' have names: they are left out",
                         folder)
         maps.append(np.array([names.index(name) for name in table], np.int64))
-    return Actions(names, tuple(maps))
+    return ActionTable(names, tuple(maps))
 
 
 class Joined:

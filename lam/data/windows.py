@@ -79,7 +79,7 @@ class Windows:
     """
 
     def __init__(self, opened: Sequence[Opened], sequence_length: int, stride: int, scale: ChannelStatistics,
-                 actions: mixture.Actions) -> None:
+                 actions: mixture.ActionTable) -> None:
         infos = [record.info for each in opened for record in each.records]
         self.files = [each.part.shown(name) for each in opened for name in each.names]
         self.latent_shape, self.chunk_frames = infos[0].frame_shape, infos[0].chunk_frames

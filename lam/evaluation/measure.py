@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from lam import codebook
 from lam.config import RunConfig
 from lam.data.windows import Windows
-from lam.evaluation import control, effective_rank, passes, skill
+from lam.evaluation import by_source, control, effective_rank, passes, skill
 from lam.model import losses
 from lam.model.lam import LatentActionModel
 
@@ -38,6 +38,7 @@ def evaluate(model: LatentActionModel, windows: Windows, config: RunConfig) -> d
     record |= control.metrics(found.scored, config.num_embeddings, windows.chunk_frames)
     record |= skill.metrics(found.scored.codes, found.z_e, found.scored.actions, found.scored.files,
                             config.num_embeddings)
+    record |= by_source.metrics(found, windows, config)
     if found.scored.codes is not None:
         record |= _codebook(found.scored.codes, record["val/control_low"], config)
         if config.quantizer != "fsq":  # there z_q lies in another space than z_e

@@ -61,6 +61,9 @@ def _fill(made: Path, model: ActionModel, folder: RunFolder, programs: bool) -> 
     shutil.copyfile(folder.checkpoints / f"{model.provenance['checkpoint']}.safetensors", made / WEIGHTS)
     config = {key: value for key, value in model.config.mapping().items() if key not in LEFT_OUT}
     config["data_dir"] = Path(model.config.data_dir).name
+    if model.config.data:
+        config["data"] = [part.model_dump() | {"dir": part.called, "manifest": None} for part in model.config.data]
+        config["data_dir"] = model.config.data[0].called
     files.write_text(made / CONFIG, yamlio.dump_mapping(config))
     found = _programs(model, made) if programs else {}
     known = documents.checked(Export, files.jsonable({
