@@ -83,6 +83,8 @@ def label(
     checkpoint: Annotated[str | None, typer.Option(help="Which kept weights: best, last or epoch-N; default: best, "
                                                    "else last.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU where there is one.")] = "auto",
+    address: Annotated[str | None, typer.Option(help="A Ray cluster that does the work, such as 10.0.0.1:6379; its "
+                                                "machines see DATA at the same path.")] = None,
     latents: Annotated[str | None, typer.Option(help="Name of the latents in each video; default: embeddings, of "
                                                 "LeRobot observation.latent.")] = None,
     ask: Annotated[bool, typer.Option("--ask", help="Open a page on this machine that shows transitions and takes "
@@ -103,7 +105,7 @@ def label(
 
     if not ask:
         _give_codes(run, data, output, checkpoint=checkpoint, embedding=embedding, batch_size=batch_size,
-                    workers=workers, device=device, latents=latents)
+                    workers=workers, device=device, latents=latents, address=address)
     elif data or output:
         raise BadInput("got both", key="--ask and DATA", remedy="--ask asks about the run's own data; leave DATA out")
     else:

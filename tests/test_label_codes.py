@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -100,8 +101,23 @@ def test_codes_do_not_depend_on_the_batch(asked: Asked, batch_size: int) -> None
 @pytest.mark.slow
 def test_several_workers_make_the_same_file(asked: Asked) -> None:
     labelling.label(asked)
-    labelling.label(replace(asked, out=asked.out.with_name("other.npz"), workers=2))
+    labelling.label(replace(asked, out=asked.out.with_name("other.npz"), workers=4))
     assert same(asked.out, asked.out.with_name("other.npz"))
+
+
+@pytest.mark.slow
+def test_a_cluster_makes_the_same_file(asked: Asked, ray_address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    labelling.label(asked)
+    monkeypatch.setattr(labelling, "entry_points", lambda **which: [EntryPoint("ray", "sweeps.pool:spread", "")])
+    other = replace(asked, out=asked.out.with_name("other.npz"), workers=2, address=ray_address)
+    labelling.label(other)
+    assert same(asked.out, other.out)
+
+
+def test_without_a_pool_a_cluster_is_refused(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(labelling, "entry_points", lambda **which: [])
+    with pytest.raises(BadInput, match="--address: nothing that is installed works on a Ray cluster"):
+        labelling.label(replace(asked, address="10.0.0.1:6379"))
 
 
 @pytest.mark.slow

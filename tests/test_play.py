@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import browsing
 import h5py
 import numpy as np
 import pytest
@@ -103,3 +104,31 @@ def test_videos_of_another_shape_cannot_be_played(run: Path, tmp_path: Path) -> 
         file["embeddings"] = np.zeros((4, 16, 1, 4, 4), np.float32)
     with pytest.raises(BadInput, match=r"holds no video of latents \[16, 8, 8\]; name the folder"):
         Game(lam.load(run, device="cpu"), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(browsing.CHROMIUM is None, reason="no chromium on this machine")
+def test_keys_pressed_in_a_browser_change_the_picture(page: LocalPage, game: Game, tmp_path: Path) -> None:
+    with browsing.opened(page.url, tmp_path) as tab:
+        tab.wait_for("document.querySelectorAll('#keys button').length > 0 && document.querySelector('#now').src")
+        seen = [tab.value("document.querySelector('#now').src")]
+        for step, key in enumerate(("1", "2"), 1):
+            tab.press(key)
+            tab.wait_for(f"document.querySelector('#caption').textContent.includes('{step} step')")
+            tab.wait_for(f"document.querySelector('#now').src !== {json.dumps(seen[-1])}")
+            seen.append(tab.value("document.querySelector('#now').src"))
+        assert game.chosen == game.keys[:2], "the keys are those of the commonest actions"
+        assert seen[-1].startswith("data:image/png;base64,")
+        tab.press("u")
+        tab.wait_for("document.querySelector('#caption').textContent.includes('1 step ')")
+        assert len(game.chosen) == 1
+        tab.press("r")
+        tab.wait_for("document.querySelector('#caption').textContent === 'press a key'")
+        tab.value("document.querySelector('#codes').focus()")
+        tab.press("1")
+        assert tab.value("document.querySelector('#codes').value") == "1", "a key typed into the field is no action"
+        assert game.chosen == []
+        tab.value("document.querySelector('#codes').value = '99 0 0'; document.querySelector('#own').requestSubmit()")
+        tab.wait_for("document.querySelector('#error').textContent.includes('an action is 3 codes from 0 to 11')")
+        refused = [each for each in tab.complaints if "400" in each]
+        assert tab.complaints == refused, "nothing but the refused codes is an error"

@@ -7,8 +7,9 @@ is where the metrics were measured.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
@@ -21,6 +22,7 @@ from lam.data.sources import Source
 from lam.inference.model import ActionModel, Actions
 from lam.labelling.plan import Piece
 
+AHEAD = 4  # batches read before they are asked for
 Array = NDArray[Any]
 Item = TypeVar("Item")
 
@@ -56,9 +58,19 @@ class Coder:
 
     def portion(self, pieces: Sequence[Piece]) -> dict[str, Array]:
         """The columns of a portion's transitions, in order."""
-        found = [columns for batch in _ahead(self._batches(pieces)) for columns in self._coded(*batch)]
-        joined = {name: np.concatenate([columns[name] for columns in found]) for name in found[0]}
-        return joined | self._named(joined)
+        return next(columns for _, columns in self.portions([(0, pieces)]))
+
+    def portions(self, numbered: Iterable[tuple[int, Sequence[Piece]]]) -> Iterator[tuple[int, dict[str, Array]]]:
+        """Portions with their numbers, one after another; the next windows are read while the model is at work."""
+        found: list[dict[str, Array]] = []
+        for number, batch in _ahead((number, batch) for number, pieces in numbered
+                                    for batch in (*self._batches(pieces), None)):
+            if batch is not None:
+                found.extend(self._coded(*batch))
+                continue
+            joined = {name: np.concatenate([columns[name] for columns in found]) for name in found[0]}
+            found = []
+            yield number, joined | self._named(joined)
 
     def _batches(self, pieces: Sequence[Piece]) -> Iterator[tuple[list[Rows], Tensor]]:
         """Windows of several videos together, where they are of one length, and all of them as one tensor."""
@@ -120,10 +132,17 @@ class Coder:
         return named
 
 
-def _ahead(items: Iterator[Item]) -> Iterator[Item]:
-    """The items, each read while the one before it is worked on."""
+def _ahead(items: Iterable[Item]) -> Iterator[Item]:
+    """The items, read by a thread that is at most `AHEAD` of them ahead of who works on them."""
+    source, ready = iter(items), deque[Future[Item]]()
     with ThreadPoolExecutor(1) as reader:
-        waiting = reader.submit(next, items, None)
-        while (item := waiting.result()) is not None:
-            waiting = reader.submit(next, items, None)
-            yield item
+        try:
+            while True:
+                while len(ready) < AHEAD:
+                    ready.append(reader.submit(next, source))
+                try:
+                    yield ready.popleft().result()
+                except StopIteration:
+                    return
+        finally:
+            reader.shutdown(cancel_futures=True)

@@ -9,6 +9,7 @@ import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,6 @@ import torch
 from lam.data.index import FileRecord, Header
 from lam.data.readers.registry import reader_of
 from lam.data.readers.video import Reader
-from lam.data.sources import Direct
 from lam.inference import opening
 from lam.inference.model import ActionModel
 from lam.labelling import plan as plans
@@ -26,7 +26,8 @@ from lam.labelling import tables
 from lam.labelling.coding import Coder
 from lam.labelling.parts import Parts, listing
 from lam.labelling.plan import Plan
-from lam.labelling.tables import Table
+from lam.labelling.tables import Columns, Table
+from record.errors import BadInput
 from record.progress import track
 
 
@@ -41,7 +42,8 @@ class Asked:
         out: the file to write, .h5, .parquet or .npz.
         embedding: also the embedding before quantisation.
         batch_size: windows that go through the model at a time; changes numbers by rounding only.
-        workers: processes.
+        workers: processes, of a cluster too.
+        address: a Ray cluster that does the work, such as 10.0.0.1:6379; its machines see `data` at the same path.
         device: cpu, cuda or auto.
         portion: transitions that are labelled at a time, more than `sequence_length`; a kill loses at most so many.
     """
@@ -56,6 +58,7 @@ class Asked:
     device: str = "auto"
     portion: int = plans.PORTION
     latents: str | None = None
+    address: str | None = None
 
 
 @dataclass(frozen=True)
@@ -101,14 +104,33 @@ def label(asked: Asked, done: Callable[[int], object] = lambda number: None) -> 
 
 
 def _portions_done(asked: Asked, model: ActionModel, plan: Plan, parts: Parts, missing: list[int]) -> Iterator[int]:
-    """Do the missing portions, here or in processes of their own; yields the number of each as it is on the disk."""
-    work = _Work(model, plan, parts, asked.embedding, asked.batch_size)
-    if asked.workers == 1 or len(missing) < 2:
-        yield from map(work.do, missing)
+    """Do the missing portions, here, in processes or on a cluster; yields the number of each as it is on the disk."""
+    given = (_sent(model), plan, asked)
+    if not missing:
         return
-    threads = max(1, (os.cpu_count() or 1) // asked.workers)
-    with ProcessPoolExecutor(min(asked.workers, len(missing)), get_context("spawn"), _prepare,
-                             (_sent(model), plan, parts, asked, threads)) as pool:
+    if asked.address:
+        done = _cluster()(asked.address, asked.workers, prepared, given, missing)
+    elif asked.workers == 1 or len(missing) < 2:
+        done = Coder(model, plan.source(), asked.embedding, asked.batch_size).portions(
+            (number, plan.portions[number]) for number in missing)
+    else:
+        done = _in_processes(asked.workers, given, missing)
+    for number, columns in done:
+        parts.save(number, columns)
+        yield number
+
+
+def _cluster() -> Callable[..., Iterator[tuple[int, Columns]]]:
+    """What spreads work over a Ray cluster, from whoever is installed and knows Ray."""
+    for point in entry_points(group="lam.pools", name="ray"):
+        found: Callable[..., Iterator[tuple[int, Columns]]] = point.load()
+        return found
+    raise BadInput("nothing that is installed works on a Ray cluster", key="--address",
+                   remedy="pip install lamsweep, or leave it out and set --workers")
+
+
+def _in_processes(workers: int, given: tuple[Any, ...], missing: list[int]) -> Iterator[tuple[int, Columns]]:
+    with ProcessPoolExecutor(min(workers, len(missing)), get_context("spawn"), _prepare, (workers, given)) as pool:
         try:
             for future in as_completed([pool.submit(_do, number) for number in missing]):
                 yield future.result()
@@ -116,20 +138,7 @@ def _portions_done(asked: Asked, model: ActionModel, plan: Plan, parts: Parts, m
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-class _Work:
-    """What a process needs to do portions."""
-
-    def __init__(self, model: ActionModel, plan: Plan, parts: Parts, embedding: bool, batch_size: int) -> None:
-        source = Direct(plan.reader, plan.names, plan.known)
-        self.coder, self.plan, self.parts = Coder(model, source, embedding, batch_size), plan, parts
-
-    def do(self, number: int) -> int:
-        """Label one portion."""
-        self.parts.save(number, self.coder.portion(self.plan.portions[number]))
-        return number
-
-
-_here: dict[str, _Work] = {}  # of a worker process
+_here: dict[str, Callable[[int], Columns]] = {}  # of a worker process
 
 
 def _sent(model: ActionModel) -> tuple[Any, ...]:
@@ -138,18 +147,24 @@ def _sent(model: ActionModel) -> tuple[Any, ...]:
     return model.config, model.latent_shape, weights, model.naming, str(model.device)
 
 
-def _prepare(sent: tuple[Any, ...], plan: Plan, parts: Parts, asked: Asked, threads: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the parent says when to end
-    torch.set_num_threads(threads)
+def prepared(sent: tuple[Any, ...], plan: Plan, asked: Asked) -> Callable[[int], Columns]:
+    """What a process, here or elsewhere, labels a portion with."""
     config, shape, weights, naming, device = sent
     module = opening.built(config, shape)
     module.load_state_dict(weights)
     model = ActionModel(module, shape, lambda: naming, {}).to(device)
-    _here["work"] = _Work(model, plan, parts, asked.embedding, asked.batch_size)
+    coder = Coder(model, plan.source(), asked.embedding, asked.batch_size)
+    return lambda number: coder.portion(plan.portions[number])
 
 
-def _do(number: int) -> int:
-    return _here["work"].do(number)
+def _prepare(workers: int, given: tuple[Any, ...]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the parent says when to end
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
+    _here["work"] = prepared(*given)
+
+
+def _do(number: int) -> tuple[int, Columns]:
+    return number, _here["work"](number)
 
 
 def _provenance(asked: Asked, model: ActionModel, plan: Plan) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from lam.data.index import Header, headers
 from lam.data.readers.video import Reader
+from lam.data.sources import Direct
 from record.errors import BadInput
 
 PORTION = 4096  # transitions
@@ -49,6 +50,10 @@ class Plan:
     def transitions(self) -> int:
         """How many there are in all."""
         return sum(header.info.latent_frames - 1 for header in self.known)
+
+    def source(self) -> Direct:
+        """The videos, opened as they are asked for."""
+        return Direct(self.reader, self.names, self.known)
 
 
 def planned(reader: Reader, latent_shape: tuple[int, int, int], portion: int = PORTION) -> Plan:
