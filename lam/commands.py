@@ -63,12 +63,14 @@ def evaluate(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "validation",
     checkpoint: Annotated[str, typer.Option(help="Which kept weights: best, last or epoch-N.")] = "best",
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or auto; default: a GPU where there is one, unless the "
+                                               "run's config says cpu.")] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")] = False,
 ) -> None:
     """Measure a trained run on a split, with a probe of the codes for the true actions."""
     from lam.training import console
 
-    console.show_evaluation(run, split, checkpoint, json_output)
+    console.show_evaluation(run, split, checkpoint, json_output, device)
 
 
 def label(

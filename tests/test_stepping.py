@@ -12,7 +12,6 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import h5py
@@ -24,7 +23,7 @@ from lam.config import EarlyStopping, RunConfig, from_mapping
 from lam.model.lam import LatentActionModel
 from lam.training import checkpoints, loop
 from lam.training.patience import Patience
-from lam.training.stepping import WeightAverage
+from lam.training.stepping import WeightAverage, rollout_anchor
 from record.errors import BadInput
 from record.run import RunFolder
 
@@ -321,7 +320,7 @@ def test_a_target_of_one_code_is_refused() -> None:
 def test_the_loss_is_its_formula_on_the_logged_parts(tiny_data: Path, tmp_path: Path) -> None:
     config = small(tiny_data, num_epochs=1, steps_per_epoch=6, rollout_weight=0.3)
     (record,), _ = finish(config, tmp_path)
-    anchors = [loop.Run._anchor(SimpleNamespace(config=config), 1, number) for number in range(6)]  # type: ignore
+    anchors = [rollout_anchor(config, 1, number) for number in range(6)]
     shares = {"train": sum(anchor is not None for anchor in anchors) / 6, "val": config.rollout_prob}
     assert 0 < shares["train"] < 1
     for split, share in shares.items():

@@ -14,13 +14,27 @@ import torch
 from numpy.typing import NDArray
 
 from lam.config import RunConfig
+from lam.data import windows as data
 from lam.data.codec import Codec
-from lam.data.windows import Windows
+from lam.data.windows import Checked, Windows
 from lam.evaluation.draws import subset
 from lam.model.lam import LatentActionModel
 from record import files
 
 POOL = 64
+
+
+def keep_newest(folder: Path, epoch: int, model: LatentActionModel, windows: Windows, config: RunConfig,
+                checked: Checked) -> None:
+    """Write the strips of an epoch in place of older ones; nothing where the data has no codec."""
+    codec = data.load_codec(config, checked) if config.sample_count else None
+    if codec is None:
+        return
+    path = folder / f"epoch-{epoch}.npz"
+    write_samples(path, model, windows, config, codec, data.action_names(config, checked))
+    for older in folder.glob("epoch-*.npz"):
+        if older != path:
+            older.unlink()
 
 
 @torch.inference_mode()

@@ -16,33 +16,13 @@ import torch
 from torch import Tensor
 
 from lam.config import RunConfig
+from lam.inference.given import Actions, as_tensor, in_time, merged, windows_of
 from lam.inference.naming import Naming
 from lam.model.blocks import Memory
 from lam.model.lam import LatentActionModel
 from record.errors import BadInput
 
 BATCH = 64  # windows that go through the model at a time where nobody says otherwise
-
-
-class Actions(NamedTuple):
-    """The actions of T - 1 transitions.
-
-    Attributes:
-        codes: int64 [B, T-1, S]; None where actions are continuous (quantizer none).
-        vectors: [B, T-1, S, Q] what the decoder gets for them.
-        embedding: [B, T-1, S, Q] before quantisation, [B, T-1, 1, Q] where slots are residual.
-        distance: [B, T-1] Euclidean distance of the embedding to what the codes say it was; NaN where the two lie in
-            different spaces (fsq) or there is no code.
-    """
-
-    codes: Tensor | None
-    vectors: Tensor
-    embedding: Tensor
-    distance: Tensor
-
-    def rows(self, which: slice) -> Actions:
-        """Those of some of the B videos."""
-        return _merged([self], lambda parts: parts[0][which])
 
 
 class State(NamedTuple):
@@ -113,10 +93,10 @@ class ActionModel:
         latents, alone = self._batched(frames, 5, "frames")
         if latents.shape[1] < 2:
             raise BadInput(f"got {latents.shape[1]} frame, a transition needs 2", key="frames")
-        parts = [self.read(windows) for video in latents for windows in _windows(video, self._most, batch_size)]
+        parts = [self.read(windows) for video in latents for windows in windows_of(video, self._most, batch_size)]
         per_video = len(parts) // len(latents)
-        videos = [_merged(parts[first : first + per_video], _in_time) for first in range(0, len(parts), per_video)]
-        return videos[0] if alone else _merged(videos, torch.stack)
+        videos = [merged(parts[first : first + per_video], in_time) for first in range(0, len(parts), per_video)]
+        return videos[0] if alone else merged(videos, torch.stack)
 
     @torch.inference_mode()
     def read(self, windows_BTCHW: Tensor) -> Actions:
@@ -186,7 +166,7 @@ class ActionModel:
                 are.
             actions: [B, L - 1 + n, S] codes (or vectors): those between the given frames, then n chosen ones.
         """
-        given = _tensor(actions)
+        given = as_tensor(actions)
         alone = given.dim() == (3 if given.is_floating_point() else 2)
         latents = self._beginning(frames, alone)
         L, total = latents.shape[1], given.shape[0 if alone else 1]
@@ -218,7 +198,7 @@ class ActionModel:
 
     def number(self, codes: Any) -> Any:
         """The number of an action's codes: [..., S] -> [...], 0 .. K^S - 1, the last slot counting fastest."""
-        return (_tensor(codes).cpu().numpy() * self._powers).sum(-1)
+        return (as_tensor(codes).cpu().numpy() * self._powers).sum(-1)
 
     def tuple_of(self, number: int) -> tuple[int, ...]:
         """The codes with this number; undoes `number`."""
@@ -236,7 +216,7 @@ class ActionModel:
 
     def _batched(self, values: Any, axes: int, key: str) -> tuple[Tensor, bool]:
         """A float32 tensor on the device with the axis B, and whether it came without."""
-        given = _tensor(values).to(self.device, torch.float32)
+        given = as_tensor(values).to(self.device, torch.float32)
         if given.dim() not in (axes - 1, axes) or given.shape[-3:] != self.latent_shape:
             names = {5: "[B, T, {}] or [T, {}]", 4: "[B, {}] or [{}]"}[axes]
             wanted = names.replace("{}", ", ".join(map(str, self.latent_shape)))
@@ -245,13 +225,13 @@ class ActionModel:
 
     def _beginning(self, frames: Any, alone: bool) -> Tensor:
         """[B, L, C, H, W] of one frame or several, of one video (`alone`) or of many."""
-        given = _tensor(frames)
+        given = as_tensor(frames)
         given = given[None] if alone else given
         return self._batched(given[:, None] if given.dim() == 4 else given, 5, "frames")[0]
 
     def _vectors(self, actions: Any, before: Sequence[int], alone: bool) -> Tensor:
         """[*before, S, Q] of codes or of vectors."""
-        given = _tensor(actions).to(self.device)
+        given = as_tensor(actions).to(self.device)
         given = given[None] if alone else given
         S, Q = self.config.num_codes, self.config.codebook_dim
         if given.is_floating_point():
@@ -276,35 +256,3 @@ class ActionModel:
         if self.config.quantizer == "none":
             raise BadInput("this model's actions are continuous (quantizer none): it has no codes", key="codes",
                            remedy="give vectors as 'encode' returns them")
-
-
-def _tensor(values: Any) -> Tensor:
-    """Of lists, arrays or tensors; what may not be written (a memory map) is copied, which torch asks for."""
-    if isinstance(values, Tensor):
-        return values
-    array = np.asarray(values)
-    return torch.from_numpy(array if array.flags.writeable else array.copy())
-
-
-def _windows(video_TCHW: Tensor, most: int, batch_size: int) -> list[Tensor]:
-    """The windows of a video in batches; the first is alone, since all its transitions are read and not the last one's.
-
-    The others are views: nothing is copied until they go through the model.
-    """
-    T = len(video_TCHW)
-    if most >= T:
-        return [video_TCHW[None]]
-    rest = video_TCHW[1:].unfold(0, most, 1).movedim(-1, 1)
-    return [video_TCHW[None, :most], *rest.split(batch_size)]
-
-
-def _merged(parts: Sequence[Actions], merge: Callable[[list[Tensor]], Tensor]) -> Actions:
-    """One of several, field by field; codes that there are none of stay none."""
-    codes = [part.codes for part in parts if part.codes is not None]
-    return Actions(merge(codes) if codes else None, merge([part.vectors for part in parts]),
-                   merge([part.embedding for part in parts]), merge([part.distance for part in parts]))
-
-
-def _in_time(parts: list[Tensor]) -> Tensor:
-    """All transitions of the first window, then the last one of every other: the axis of time, without B."""
-    return torch.cat([parts[0][0], *(part[:, -1] for part in parts[1:])])

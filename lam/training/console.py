@@ -137,13 +137,15 @@ def _conclude(folder: RunFolder) -> None:
     print(f"run {folder.path}   records {folder.metrics_file}   checkpoints {folder.checkpoints}")
 
 
-def show_evaluation(run: Path, split: str, checkpoint: str, as_json: bool) -> None:
+def show_evaluation(run: Path, split: str, checkpoint: str, as_json: bool, device: str | None = None) -> None:
     """Measure kept weights on a split, write evaluation-SPLIT.json into the run folder, print it."""
     if split not in ("train", "validation", "test"):
         raise BadInput(f"got {split!r}", source="--split", remedy="use train, validation or test")
     folder = RunFolder(run)
     folder.identity()
-    result = measured(folder, split, checkpoint)
+    if device not in (None, "auto", "cpu", "cuda"):
+        raise BadInput(f"got {device!r}", source="--device", remedy="use cpu, cuda or auto")
+    result = measured(folder, split, checkpoint, device=device)
     if as_json:  # before it is kept: a folder that cannot be written takes nothing from who asked
         print(json.dumps(files.jsonable(result), indent=2), flush=True)
     path = files.write_json(run / f"evaluation-{split}.json", result)
@@ -153,19 +155,19 @@ def show_evaluation(run: Path, split: str, checkpoint: str, as_json: bool) -> No
 
 def measured(
     folder: RunFolder, split: Any, checkpoint: str = "best", *,
-    choose: Callable[[RunConfig], torch.device] = choose_device,
+    choose: Callable[[RunConfig], torch.device] = choose_device, device: str | None = None,
 ) -> dict[str, Any]:
     """Metrics of kept weights on a split, with the probe where true actions are stored.
 
-    They are measured on a GPU where there is one, unless the run's config says `device: cpu`; a run that was
-    trained on a GPU can be measured without one.
+    Where no `device` is asked for, they are measured on a GPU where there is one, unless the run's config says
+    `device: cpu`; a run that was trained on a GPU can be measured without one.
     """
     config = config_of_run(folder)
     checked = data.check(config)
     train_set = data.open_split(config, "train", stride=1, checked=checked)
     scored_set = data.open_split(config, split, stride=1, checked=checked)
-    device = choose(config if config.device == "cpu" else config.replace(device="auto"))
-    model = LatentActionModel(config, train_set.latent_shape).to(device)
+    where = choose(config.replace(device=device or ("cpu" if config.device == "cpu" else "auto")))
+    model = LatentActionModel(config, train_set.latent_shape).to(where)
     checkpoints.load_weights(folder.checkpoints, checkpoint, model)
     found = probe.probe(model, train_set, scored_set, config)
     probed = {} if found is None else {f"val/probe_{name}": getattr(found, name) for name in

@@ -31,7 +31,7 @@ from lam.training.devices import choose_device
 from lam.training.guidance import change
 from lam.training.guidance.labels import Labels
 from lam.training.patience import Patience
-from lam.training.stepping import Stepper, learning_rate
+from lam.training.stepping import Stepper, learning_rate, rollout_anchor
 from lam.training.sums import Sums
 from lam.training.watch import Watch
 from record.health.engine import Finding
@@ -138,7 +138,7 @@ class Run:
             "train/kl_weight": 1.0,
             "train/samples_per_second": self.sums.count * self.config.batch_size / spent,
             **self._means(),
-            **self._vitals(before),
+            **vitals.of_model(self.model, before, self.stepper.evaluated),
         }
         record |= vitals.progress(self.previous_loss, record["train/loss"])
         self.previous_loss = record["train/loss"]
@@ -155,21 +155,12 @@ class Run:
                 **({"train/labels": self.labels.count} if self.labels else {}),
                 **vitals.of_steps(of["grad_norm"], of["loss"]), **vitals.loss_ratios(parts)}
 
-    def _vitals(self, before: vitals.Snapshot) -> dict[str, float]:
-        """What the weights look like, and how far the last step moved them; a diverged epoch has no last step."""
-        found = vitals.of_weights(self.model)
-        if before:
-            found |= vitals.update_ratios(self.model, before)
-        if self.stepper.evaluated is not self.model:
-            found |= vitals.ema_difference([*self.model.parameters()], [*self.stepper.evaluated.parameters()])
-        return found
-
     def _train_step(self, epoch: int, number: int, index: NDArray[np.int64]) -> None:
-        anchor = self._anchor(epoch, number)
+        anchor = rollout_anchor(self.config, epoch, number)
         batch = self.train_set.batch(index)
         actions = self.labels.of(batch).to(self.device, non_blocking=True) if self.labels else None
         values = self.stepper.step(batch.latents.to(self.device, non_blocking=True), anchor, actions)
-        self.tflops += len(index) * self._flops(anchor) / 1e12
+        self.tflops += len(index) * flops.training_flops(self.config, self.train_set.latent_shape, anchor) / 1e12
         self.sums.add(values)
         self._log_step(epoch, values)
         self.diverged = not math.isfinite(values["loss"])
@@ -197,18 +188,6 @@ class Run:
         return mixture.batches(windows.by_source, windows.weights, self.config.batch_size, self.steps_per_epoch,
                                (self.config.seed, epoch))
 
-    def _anchor(self, epoch: int, number: int) -> int | None:
-        """Where a step's rollout starts, from (seed, epoch, step); None = this step has none."""
-        config = self.config
-        if config.rollout_horizon == 1:
-            return None
-        rng = np.random.default_rng((config.seed, epoch, number))
-        coin, place = rng.random(), rng.integers(config.sequence_length - config.rollout_horizon)
-        return int(place) if coin < config.rollout_prob else None
-
-    def _flops(self, anchor: int | None) -> int:
-        return flops.training_flops(self.config, self.train_set.latent_shape, anchor)
-
     # ---- validation, records, checkpoints
 
     def validation_is_due(self) -> bool:
@@ -232,7 +211,8 @@ class Run:
                                           better("val/objective", record["val/objective"], self.best)):
             self.best = record["val/objective"]
             checkpoints.save_weights(self.folder.checkpoints, "best", self.stepper.evaluated)
-            self._write_samples()
+            samples.keep_newest(self.folder.samples, self.epoch, self.stepper.evaluated, self.validation_set,
+                                self.config, self.data)
         every = self.config.checkpoint_every
         if every and self.epoch % every == 0:
             checkpoints.save_weights(self.folder.checkpoints, f"epoch-{self.epoch}", self.stepper.evaluated)
@@ -243,34 +223,29 @@ class Run:
         if self.trackers is not None:
             self.trackers.log(record)
 
-    def _write_samples(self) -> None:
-        codec = data.load_codec(self.config, self.data) if self.config.sample_count else None
-        if codec is None:
-            return
-        path = self.folder.samples / f"epoch-{self.epoch}.npz"
-        names = data.action_names(self.config, self.data)
-        samples.write_samples(path, self.stepper.evaluated, self.validation_set, self.config, codec, names)
-        for older in self.folder.samples.glob("epoch-*.npz"):
-            if older != path:
-                older.unlink()
-
     def finish(self) -> None:
         """Mark the run finished or failed, and delete what it no longer needs; a run that is over stays as it is."""
         if self.folder.identity().get("state") != "running":
             return
-        if self.diverged:
-            reason = f"the loss stopped being finite at step {self.stepper.number}; lower learning_rate (now " \
-                     f"{self.config.learning_rate:g}) or grad_clip (now {self.config.grad_clip:g})"
-            self.folder.update_identity(state="failed", reason=reason)
-            return
-        checkpoints.save_weights(self.folder.checkpoints, "last", self.stepper.evaluated)
-        if self.aborted is not None:
-            reason = f"health rule {self.aborted.rule}: {self.aborted.sentence}. {self.aborted.remedy}"
-            self.folder.update_identity(state="failed", epoch=self.epoch, reason=reason, rule=self.aborted.rule)
+        if not self.diverged:
+            checkpoints.save_weights(self.folder.checkpoints, "last", self.stepper.evaluated)
+        failure = self._failure()
+        if failure:
+            self.folder.update_identity(state="failed", **failure)
             return
         checkpoints.retain(self.folder.checkpoints, self.config.keep)
         early = {"stopped_early": self.patience.reason} if self.patience.exhausted else {}
         self.folder.update_identity(state="finished", epoch=self.epoch, **early)
+
+    def _failure(self) -> dict[str, Any]:
+        """What run.json says of a run that failed; empty for one that did not."""
+        if self.diverged:
+            return {"reason": f"the loss stopped being finite at step {self.stepper.number}; lower learning_rate (now "
+                              f"{self.config.learning_rate:g}) or grad_clip (now {self.config.grad_clip:g})"}
+        if self.aborted is not None:
+            return {"epoch": self.epoch, "rule": self.aborted.rule, "reason":
+                    f"health rule {self.aborted.rule}: {self.aborted.sentence}. {self.aborted.remedy}"}
+        return {}
 
     def close(self) -> None:
         """Leave a run that was not finished marked as interrupted, and its trackers with all they can still take."""

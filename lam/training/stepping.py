@@ -9,6 +9,7 @@ import shutil
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
@@ -205,6 +206,15 @@ def distinct(codes_NS: Tensor, books: int) -> float:
     """Distinct codes in a batch, mean over codebooks: one for all slots, or one a slot."""
     by_book = codes_NS.unbind(-1) if books > 1 else (codes_NS,)
     return sum(len(torch.unique(codes)) for codes in by_book) / len(by_book)
+
+
+def rollout_anchor(config: RunConfig, epoch: int, number: int) -> int | None:
+    """Where a step's rollout starts, from (seed, epoch, step); None = this step has none."""
+    if config.rollout_horizon == 1:
+        return None
+    rng = np.random.default_rng((config.seed, epoch, number))
+    coin, place = rng.random(), rng.integers(config.sequence_length - config.rollout_horizon)
+    return int(place) if coin < config.rollout_prob else None
 
 
 def learning_rate(config: RunConfig, step: int, steps_per_epoch: int) -> float:

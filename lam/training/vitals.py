@@ -110,3 +110,17 @@ def _parts(model: LatentActionModel) -> dict[str, list[Tensor]]:
         quantizer: Any = model.quantizer
         parts["codebook"] = [quantizer.lookup(codes_K[:, None].expand(-1, model.config.books))]
     return parts
+
+
+def of_model(model: LatentActionModel, before: Snapshot, evaluated: torch.nn.Module) -> dict[str, float]:
+    """What the weights look like, how far the last step moved them, and the average that is evaluated from them.
+
+    Args:
+        before: the weights before the last step; empty where an epoch that diverged has none.
+    """
+    found = of_weights(model)
+    if before:
+        found |= update_ratios(model, before)
+    if evaluated is not model:
+        found |= ema_difference([*model.parameters()], [*evaluated.parameters()])
+    return found
