@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from lam import RunConfig, load, train
-from lam.data.games.breakout import NAMES, filmed, play, scripted, write_videos
+from lam.data.games.breakout import NAMES, filmed, play_with, scripted, write_videos
 from lam.data.windows import open_split
 from lam.evaluation.measure import evaluate
 from lam.inference.naming import counted
@@ -66,7 +66,7 @@ def compare(folder, seed):
              "clone of a collapsed model's codes": bad}
     players = {"scripted player": scripted(random), **{name: cloned(seen.reshape(actions.size, -1), each.ravel(), seed)
                for name, each in learn.items()}, "random": lambda game, view: random.integers(3)}
-    scores = {name: np.mean([play(player, 1000, 9000 + 10 * seed + game).score for game in range(4)])
+    scores = {name: np.mean([play_with(player, 1000, 9000 + 10 * seed + game).score for game in range(4)])
               for name, player in players.items()}
     return scores | {"val/action_skill of the model": skill, "val/action_skill of the collapsed one": bad_skill}
 

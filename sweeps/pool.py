@@ -18,7 +18,7 @@ from sweeps.workers.signals import Signals
 RESTARTS = 3  # of a worker whose machine is lost; its item is done again elsewhere
 
 
-def spread(address: str, workers: int, prepare: Callable[..., Callable[[Any], Any]], given: tuple[Any, ...],
+def over_cluster(address: str, workers: int, prepare: Callable[..., Callable[[Any], Any]], given: tuple[Any, ...],
            items: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
     """(item, result) of every item, in the order in which they are done.
 

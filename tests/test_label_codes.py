@@ -108,7 +108,7 @@ def test_several_workers_make_the_same_file(asked: Asked) -> None:
 @pytest.mark.slow
 def test_a_cluster_makes_the_same_file(asked: Asked, ray_address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     labelling.label(asked)
-    monkeypatch.setattr(labelling, "entry_points", lambda **which: [EntryPoint("ray", "sweeps.pool:spread", "")])
+    monkeypatch.setattr(labelling, "entry_points", lambda **which: [EntryPoint("ray", "sweeps.pool:over_cluster", "")])
     other = replace(asked, out=asked.out.with_name("other.npz"), workers=2, address=ray_address)
     labelling.label(other)
     assert same(asked.out, other.out)

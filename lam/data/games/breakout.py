@@ -42,7 +42,7 @@ class Played(NamedTuple):
     score: float
 
 
-def play(player: Player, moves: int, seed: int, size: int = 0) -> Played:
+def play_with(player: Player, moves: int, seed: int, size: int = 0) -> Played:
     """A game of at most so many moves, filmed where a `size` of pictures is given."""
     ALEInterface.setLoggerMode(LoggerMode.Error)
     game = ALEInterface()
@@ -91,7 +91,7 @@ def filmed(random: np.random.Generator, clips: int, moves: int, size: int) -> li
     """Clips of the scripted player that last so many moves."""
     found: list[Played] = []
     while len(found) < clips:
-        clip = play(scripted(random), moves, int(random.integers(2**31)), size)
+        clip = play_with(scripted(random), moves, int(random.integers(2**31)), size)
         if len(clip.done) == moves:
             found.append(clip)
     return found
