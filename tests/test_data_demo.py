@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import h5py
@@ -17,6 +19,14 @@ from lam.data.manifest import read_manifest
 from record.errors import BadInput
 
 TINY = Demo(game="pong", episodes=4, length=12, size=32, seed=3)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The smallest demonstration; do not write into it."""
+    folder = tmp_path_factory.mktemp("tiny") / "d"
+    assert make(folder, TINY).written == 4
+    return folder
 
 
 def hashes(folder: Path) -> dict[str, bytes]:
@@ -79,26 +89,25 @@ def test_an_action_decides_the_frames_it_is_stored_with() -> None:
     assert down > 1
 
 
-def test_the_codec_is_fitted_on_training_clips_only(tmp_path: Path) -> None:
-    make(tmp_path / "d", TINY)
-    training = [int(name[5:9]) for name in read_manifest(tmp_path / "d/manifest.json", tmp_path / "d").train]
-    with h5py.File(tmp_path / "d/pong-0000.h5") as file:
+def test_the_codec_is_fitted_on_training_clips_only(tiny: Path) -> None:
+    training = [int(name[5:9]) for name in read_manifest(tiny / "manifest.json", tiny).train]
+    with h5py.File(tiny / "pong-0000.h5") as file:
         codec = Codec.load(file["codec"])
     assert 0 < len(training) < TINY.episodes
-    for numbers, same in ((training, True), (range(TINY.episodes), False)):
-        assert np.allclose(codec.mean, demo._fit(TINY, list(numbers)).mean, atol=1e-4) is same
+    with ThreadPoolExecutor(1) as pool:
+        for numbers, same in ((training, True), (range(TINY.episodes), False)):
+            assert np.allclose(codec.mean, demo._fit(pool, TINY, list(numbers)).mean, atol=1e-4) is same
 
 
-def test_same_arguments_same_bytes_other_seed_other_bytes(tmp_path: Path) -> None:
-    for name, recipe in (("a", TINY), ("b", TINY), ("c", TINY._replace(seed=4))):
+def test_same_arguments_same_bytes_other_seed_other_bytes(tiny: Path, tmp_path: Path) -> None:
+    for name, recipe in (("b", TINY), ("c", TINY._replace(seed=4))):
         make(tmp_path / name, recipe)
-    assert hashes(tmp_path / "a") == hashes(tmp_path / "b")
-    assert hashes(tmp_path / "a") != hashes(tmp_path / "c")
+    assert hashes(tiny) == hashes(tmp_path / "b")
+    assert hashes(tiny) != hashes(tmp_path / "c")
 
 
-def test_again_does_nothing_and_a_lost_file_comes_back(tmp_path: Path) -> None:
-    folder = tmp_path / "d"
-    assert make(folder, TINY).written == 4
+def test_again_does_nothing_and_a_lost_file_comes_back(tiny: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny, tmp_path / "d"))
     whole, manifest = hashes(folder), (folder / "manifest.json").read_bytes()
     assert make(folder, TINY).written == 0
     assert (folder / "manifest.json").read_bytes() == manifest
@@ -109,13 +118,12 @@ def test_again_does_nothing_and_a_lost_file_comes_back(tmp_path: Path) -> None:
     assert (folder / "manifest.json").exists()
 
 
-def test_refuses_a_folder_that_holds_something_else(tmp_path: Path) -> None:
+def test_refuses_a_folder_that_holds_something_else(tiny: Path, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(BadInput, match="is not empty and holds no demonstration; name a new folder"):
         make(tmp_path, TINY)
-    make(tmp_path / "d", TINY)
     with pytest.raises(BadInput, match=r"holds another demonstration \(length 12, seed 3\)"):
-        make(tmp_path / "d", TINY._replace(length=14, seed=5))
+        make(tiny, TINY._replace(length=14, seed=5))
     with pytest.raises(BadInput, match="is a file, expected a folder"):
         make(tmp_path / "notes.txt", TINY)
 

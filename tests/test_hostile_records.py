@@ -187,9 +187,9 @@ def test_a_config_whose_common_keys_are_wrong(tmp_path: Path, line: str, message
 def huge_array(path: Path, shape: tuple[int, ...], stored: bytes) -> None:
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for name in ("pictures", "codes", "actions", "other_actions", "action_names", "files", "frames"):
-            archive.writestr(f"{name}.npy", header.getvalue() + stored)
+            archive.writestr(f"{name}.npy", header.getvalue() + (stored if name == "pictures" else b"x"))
 
 
 @pytest.mark.parametrize(("shape", "stored"), [((4, 4, 100_000, 1000, 3), b"x"), ((1 << 29,), bytes(1 << 29))],

@@ -10,12 +10,11 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -29,9 +28,6 @@ from lam.data.manifest import Ratios, Splits
 from record import files
 from record.errors import BadInput
 from record.progress import track
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 CHUNK_FRAMES = 2  # latent frames a chunk
 VIDEO_FPS = 60
@@ -93,10 +89,10 @@ def _play_missing(folder: Path, demo: Demo, action_names: list[str], training: l
     """Write the clips with these numbers; returns the codec's explained variance, None where nothing is missing."""
     if not missing:
         return None
-    with threadpool_limits(1, user_api="blas"):  # two clips are made at a time already
-        codec = _fit(demo, training)
+    with threadpool_limits(1, user_api="blas"), _two_processes() as pool:  # two clips are made at a time already
+        codec = _fit(pool, demo, training)
         write = partial(_write_clip, folder, demo, codec, action_names)
-        for _ in track(_parallel(write, missing), len(missing), f"playing {demo.game}"):
+        for _ in track(pool.map(write, missing), len(missing), f"playing {demo.game}"):
             pass
     return codec.explained_variance
 
@@ -151,11 +147,11 @@ def _clip(demo: Demo, number: int) -> atari.Clip:
     return atari.play(demo.game, demo.length, demo.size, seed)
 
 
-def _fit(demo: Demo, training: list[int]) -> Codec:
+def _fit(pool: Executor, demo: Demo, training: list[int]) -> Codec:
     """Fit the codec on random blocks of (at most FIT_CLIPS) training clips."""
     chosen = training[:FIT_CLIPS]
     draw = partial(_sample, demo, -(-FIT_BLOCKS // len(chosen)))
-    return Codec.fit(list(track(_parallel(draw, chosen), len(chosen), "fitting the codec")))
+    return Codec.fit(list(track(pool.map(draw, chosen), len(chosen), "fitting the codec")))
 
 
 def _sample(demo: Demo, count: int, number: int) -> Sample:
@@ -186,7 +182,6 @@ def _write_manifest(path: Path, splits: Splits, demo: Demo) -> None:
     files.write_json(path, manifest.document(path.parent, splits, Ratios(), demo.seed, infos))
 
 
-def _parallel(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """Results in order from two processes; in threads the emulator's short calls wait for each other."""
-    with ProcessPoolExecutor(min(2, os.cpu_count() or 1), get_context("spawn"), threadpool_limits, (1, "blas")) as pool:
-        yield from pool.map(function, items)
+def _two_processes() -> ProcessPoolExecutor:
+    """In threads the emulator's short calls wait for each other."""
+    return ProcessPoolExecutor(min(2, os.cpu_count() or 1), get_context("spawn"), threadpool_limits, (1, "blas"))
