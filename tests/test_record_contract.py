@@ -33,7 +33,8 @@ from sweeps.workers.engine import Job
 from sweeps.workers.entries import session_event
 
 BEFORE = Path(__file__).parent / "records_before" / "before"
-SCHEMAS = {name.split(".")[0]: json.loads(text) for name, text in records_page.schemas().items()}
+VALIDATORS = {name.split(".")[0]: jsonschema.Draft202012Validator(json.loads(text))
+              for name, text in records_page.schemas().items()}
 WHEN = datetime(2030, 1, 1, tzinfo=UTC)
 WHY = events.Reason(rule="asha", sentence="cut", epochs_saved=3, rung=2, value=None, cutoff=0.5, peers=4)
 DRIVER = {"name": "demo", "pid": 1, "host": "here", "budget": {"trials": 6, "hours": 0.5}}
@@ -70,7 +71,7 @@ def test_what_is_written_is_what_is_read(event: events.JournalEvent) -> None:
     assert type(again) is type(event)
     assert again == event.model_copy(update={"seq": 1, "time": WHEN})
     assert again.line() == line
-    jsonschema.validate(json.loads(line), SCHEMAS["event"])
+    VALIDATORS["event"].validate(json.loads(line))
 
 
 @given(number=st.floats(), text=st.text(), values=st.dictionaries(st.text(), st.floats(allow_nan=False)))
@@ -93,11 +94,16 @@ def test_a_status_is_the_name_of_an_event() -> None:
     assert set(events.FINAL) < set(events.STATUSES)
 
 
+@pytest.mark.parametrize("name", VALIDATORS)
+def test_a_schema_is_one(name: str) -> None:
+    jsonschema.Draft202012Validator.check_schema(VALIDATORS[name].schema)
+
+
 def test_a_journal_of_before_reads_and_would_be_written_the_same() -> None:
     lines = (BEFORE / "journal-000001.jsonl").read_bytes().splitlines(keepends=True)
     assert [events.read_event(line).line() for line in lines] == lines
     for line in lines:
-        jsonschema.validate(json.loads(line), SCHEMAS["event"])
+        VALIDATORS["event"].validate(json.loads(line))
 
 
 def documents_below(folder: Path) -> Iterator[tuple[str, Path]]:
@@ -110,7 +116,7 @@ def check_documents(folder: Path) -> set[str]:
     for name, path in documents_below(folder):
         content = json.loads(path.read_text())
         assert documents.load_document(documents.DOCUMENTS[name], path).as_written() == content
-        jsonschema.validate(content, SCHEMAS[name])
+        VALIDATORS[name].validate(content)
         found[name] = path
     return set(found)
 
@@ -145,7 +151,7 @@ def test_what_a_driver_writes_is_what_the_schemas_say(tmp_path: Path) -> None:
     lines = [line for path in journals.segments(home) for line in path.read_bytes().splitlines(keepends=True)]
     seen = [json.loads(line) for line in lines]
     for line, event in zip(lines, seen, strict=True):
-        jsonschema.validate(event, SCHEMAS["event"])
+        VALIDATORS["event"].validate(event)
         assert events.read_event(line).line() == line
     assert {event["event"] for event in seen} >= {"suggested", "started", "result", "paused", "stopped", "completed"}
     assert all("violation" in event for event in seen if event["event"] == "result")
