@@ -3,9 +3,9 @@
     .venv/bin/python benchmarks/bench_label.py [--videos 5000] [--frames 21] [--workers 1] [--turns 10] [--embed-dim 64]
 
 The forward pass is the encoder and the quantizer on windows that lie in memory already, in batches of the same size,
-on one thread. The videos are dealt into as many folders as there are turns; a turn is the forward pass of its windows,
-the labelling of the folder, and the forward pass again, by the clock: what else the machine does meets both. Then all
-videos are labelled at once, for the memory that takes.
+on one thread. It and the labelling of a folder of 250 of the videos take turns, by the clock: what else the machine does
+meets both; each labelling is held against the forward passes before and after it. Then all videos are labelled at once,
+for the memory that takes.
 """
 
 from __future__ import annotations
@@ -32,6 +32,9 @@ MODEL = {"sequence_length": 4, "embed_dim": 64, "encoder_depth": 2, "decoder_dep
          "codebook_dim": 32, "steps_per_epoch": 20, "num_epochs": 1, "threads": 1, "device": "cpu", "sample_count": 0}
 
 
+EACH = 250  # videos of a turn
+
+
 def write_videos(folder: Path, count: int, frames: int) -> None:
     """Files of random latents [frames, 16, 1, 16, 16]."""
     random = np.random.default_rng(0)
@@ -55,12 +58,13 @@ def forward(model: ActionModel, windows: int, batch_size: int) -> None:
 
 
 def dealt(root: Path, turns: int) -> list[Path]:
-    """The videos of `many` in so many folders, as links."""
-    folders = [root / f"turn{number}" for number in range(turns)]
-    for folder in folders:
-        folder.mkdir()
-    for number, path in enumerate(sorted((root / "many").glob("*.h5"))):
-        (folders[number % turns] / path.name).hardlink_to(path)
+    """Folders of 250 videos of `many`, as links."""
+    paths, folders = sorted((root / "many").glob("*.h5")), []
+    for turn in range(min(turns, len(paths) // EACH)):
+        folders.append(root / f"turn{turn}")
+        folders[-1].mkdir()
+        for path in paths[turn * EACH : (turn + 1) * EACH]:
+            (folders[-1] / path.name).hardlink_to(path)
     return folders
 
 
@@ -92,18 +96,17 @@ def measure(root: Path, asked: argparse.Namespace) -> None:
                               device="cpu"))
 
     model, folders = lam.load(root / "run", device="cpu"), dealt(root, asked.turns)
-    each = asked.videos // asked.turns
-    windows, rows = each * (asked.frames - model.config.sequence_length + 1), each * (asked.frames - 1)
+    windows, rows = EACH * (asked.frames - model.config.sequence_length + 1), EACH * (asked.frames - 1)
     forward(model, windows // 10, 64)
-    ratios, speeds = [], []
+    ratios, speeds, before = [], [], timed(lambda: forward(model, windows, 64))
     for folder in folders:
-        before = timed(lambda: forward(model, windows, 64))
         took = timed(lambda folder=folder: label(folder))  # type: ignore[misc]
         after = timed(lambda: forward(model, windows, 64))
         ratios.append((before + after) / 2 / took)
         speeds.append(rows / took)
+        before = after
     low, middle, high = np.percentile(ratios, [25, 50, 75])
-    print(f"{asked.turns} turns of {rows:,} transitions: labelling at {middle:.0%} of the forward pass's speed "
+    print(f"{len(folders)} turns of {rows:,} transitions: labelling at {middle:.0%} of the forward pass's speed "
           f"(quartiles {low:.0%} to {high:.0%}, all {min(ratios):.0%} to {max(ratios):.0%}), {np.median(speeds):,.0f} "
           "transitions/s")
     before_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

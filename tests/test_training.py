@@ -168,16 +168,28 @@ def test_an_interrupted_run_is_prolonged_and_moved(config: RunConfig, tmp_path: 
 
 
 def test_a_run_prolonged_is_the_longer_run_bit_for_bit(config: RunConfig, tmp_path: Path) -> None:
-    config = config.replace(keep="all", device="cpu", lr_decay_epochs=4)
-    records = list(train(config.replace(num_epochs=2), tmp_path / "run"))
+    config = config.replace(keep="all", device="cpu", lr_decay_epochs=8, steps_per_epoch=2)
+    records = list(train(config.replace(num_epochs=5), tmp_path / "run"))
     assert RunFolder(tmp_path / "run").identity()["state"] == "finished"
-    records += list(train(config.replace(num_epochs=4), tmp_path / "run"))
-    whole = list(train(config.replace(num_epochs=4), tmp_path / "whole"))
+    records += list(train(config.replace(num_epochs=8), tmp_path / "run"))
+    whole = list(train(config.replace(num_epochs=8), tmp_path / "whole"))
     assert without_times(records) == without_times(whole)
     for name in ("best", "last"):
         one, other = ((tmp_path / run / "checkpoints" / f"{name}.safetensors").read_bytes() for run in ("run", "whole"))
         assert one == other
-    assert list(train(config.replace(num_epochs=4), tmp_path / "run")) == []
+    assert list(train(config.replace(num_epochs=8), tmp_path / "run")) == []
+
+
+def test_a_run_prolonged_says_where_the_schedule_does_not_allow_equality(
+    config: RunConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = config.replace(keep="all", val_every=2, steps_per_epoch=1)
+    list(train(config.replace(num_epochs=3), tmp_path / "run"))
+    assert "validated as the last one" not in caplog.text
+    records = list(train(config.replace(num_epochs=4), tmp_path / "run"))
+    assert "epoch 3 was validated as the last one, which val_every 2 leaves out: a run of 4 epochs" in caplog.text
+    assert ["val/mse_loss" in record for record in RunFolder(tmp_path / "run").metrics()] == [False, True, True, True]
+    assert len(records) == 1
 
 
 def test_a_run_begins_with_the_weights_of_another(config: RunConfig, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -17,6 +18,8 @@ from lam.schema import RESUMABLE, placeless
 from record import provenance
 from record.errors import BadData, BadInput
 from record.run import RunFolder
+
+log = logging.getLogger(__name__)
 
 
 def identify(config: RunConfig, folder: RunFolder, model: nn.Module, train_set: Windows,
@@ -92,6 +95,15 @@ def is_prolonged(folder: RunFolder, config: RunConfig) -> bool:
     known = folder.document()
     return (known.state == "finished" and known.stopped_early is None and folder.can_resume
             and config.num_epochs > (known.epoch or 0))
+
+
+def say_what_differs(folder: RunFolder, config: RunConfig) -> None:
+    """In what a prolonged run is not the run that was as long from the start: its old last epoch was validated."""
+    last = folder.document().epoch or 0
+    if last % config.val_every:
+        log.warning("%s: epoch %d was validated as the last one, which val_every %d leaves out: a run of %d epochs "
+                    "from the start would not have, so its best epoch, and where it stops early, may be another",
+                    folder.path, last, config.val_every, config.num_epochs)
 
 
 def refuse_without_labels(config: RunConfig, checked: Checked) -> None:

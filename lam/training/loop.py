@@ -265,10 +265,12 @@ class Run:
         known = self.folder.identity()
         state = known.get("state")
         over = state in ("finished", "failed") or (state == "stopped" and not self.folder.can_resume)
-        if over and not identity.is_prolonged(self.folder, self.config):
-            self.epoch = self.config.num_epochs if state != "failed" else self.epoch
-            self.diverged = state == "failed"
-            return
+        if over:
+            if not identity.is_prolonged(self.folder, self.config):
+                self.epoch = self.config.num_epochs if state != "failed" else self.epoch
+                self.diverged = state == "failed"
+                return
+            identity.say_what_differs(self.folder, self.config)
         identity.refuse_other_data(self.folder, self.config, self.data)
         self._restore(checkpoints.load_state(self.folder.checkpoints, self.device))
         going_on = {key: value for key, value in known.items() if key != "reason"} | {"state": "running"}
@@ -293,6 +295,5 @@ class Run:
                     setattr(self, name, state[name])
         self.folder.keep_until(self.epoch)
         self.folder.keep_steps_until(self.stepper.number)
-        records = self.folder.metrics()
-        if records:  # killed after the record that aborts it: nothing more is trained
+        if records := self.folder.metrics():  # killed after the record that aborts it: nothing more is trained
             self.aborted = self.watch.abort(records[-1])
