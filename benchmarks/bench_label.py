@@ -3,7 +3,7 @@
     .venv/bin/python benchmarks/bench_label.py [--videos 5000] [--frames 21] [--workers 1] [--turns 10] [--embed-dim 64]
 
 The forward pass is the encoder and the quantizer on windows that lie in memory already, in batches of the same size,
-on one thread. It and the labelling of a folder of 250 of the videos take turns, by the clock: what else the machine does
+on one thread. It and the labelling of 250 of the videos take turns, by the clock: what else the machine does
 meets both; each labelling is held against the forward passes before and after it. Then all videos are labelled at once,
 for the memory that takes.
 """
