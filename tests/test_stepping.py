@@ -19,8 +19,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lam.config import EarlyStopping, RunConfig, from_mapping
+from lam.config import RunConfig, from_mapping
 from lam.model.lam import LatentActionModel
+from lam.sections import EarlyStopping
 from lam.training import checkpoints, loop
 from lam.training.patience import Patience
 from lam.training.stepping import WeightAverage, rollout_anchor
