@@ -205,6 +205,8 @@ class Provenance(Section):
     kept_epoch: Int | None = Field(None, description="of the weights that go along")
     weights: dict[str, Any] | None = Field(None, description="their folder, and the hash of each file; null: none")
     test: dict[str, Any] | None = Field(None, description="what the test split said of them; null: not read")
+    snapshot: dict[str, Any] | None = Field(
+        None, description="file and hash of what new data are compared with for drift; null: none was taken")
 
 
 class Promotion(Document):

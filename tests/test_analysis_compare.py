@@ -9,7 +9,7 @@ import pytest
 from build_records import PLANTED, Planted, write_run, write_sweep
 
 from analysis.judge.importance import importance
-from analysis.judge.ledger import Assessment, Compute, Stop, assess, compute_ledger, stop_ledger
+from analysis.judge.outcomes import Assessment, Compute, Stop, assess, compute_ledger, stop_ledger
 from analysis.judge.ranking import rank
 from analysis.judge.verdict import decide
 from analysis.read.reading import Study, read_study

@@ -13,7 +13,7 @@ from small_sweep import make_sweep
 from typer.testing import CliRunner
 
 from analysis.promote import promote
-from analysis.promote import promoting as promotion
+from analysis.promote.target import check_writable
 from analysis.read import sources
 from lam import cli
 from lam.data import h5
@@ -48,8 +48,8 @@ def test_whatever_was_edited_in_a_production_yaml_is_kept(sweep: Path, tmp_path:
 def test_a_sweep_that_takes_no_promotion_json_is_refused_before_the_yaml_is_written(
         sweep: Path, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"nowhere: cannot be written, and promotion\.json belongs there; make it"):
-        promotion._check_writable(tmp_path / "nowhere")
-    promotion._check_writable(sweep)
+        check_writable(tmp_path / "nowhere")
+    check_writable(sweep)
 
 
 def test_what_was_promoted_is_found_from_any_folder(

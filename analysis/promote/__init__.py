@@ -2,6 +2,8 @@
 
     candidates  which training is promoted, and what confirms it
     promoting   gates, then everything staged, then the YAML replaced
+    target      which file may be replaced
+    composing   what the YAML says: config, sections, where it came from
     production  the YAML's values and the reason beside each
     tested      the gate that reads the test split
     registry    MLflow's model registry, a mirror of the ledger

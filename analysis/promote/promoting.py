@@ -7,35 +7,26 @@ file that promotion wrote and nobody edited is replaced, and every version of it
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import hashlib
-import os
 import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from analysis.judge import outlook
 from analysis.judge.gates import GATES, TESTED, Gate, try_gates
-from analysis.promote import production as text_of
 from analysis.promote.candidates import Candidate, choose
+from analysis.promote.composing import Staged, composed, difference
 from analysis.promote.ledger import Ledger, digest
+from analysis.promote.target import check_place, check_replaceable, check_writable
 from analysis.promote.tested import ask_test
 from analysis.read.sources import save
-from analysis.read.study import SET_BY_SWEEP, Trial
-from record import documents, files, provenance, yamlio
+from analysis.read.study import Trial
+from record import documents, files
 from record.errors import BadInput
 from record.run import RunFolder
 from record.schema import suggest
-from record.workload import workload
-from record.workload.settings import PRODUCTION_SECTIONS, Settings
-from record.workload.workload import Workload
-
-ALWAYS_THERE = PRODUCTION_SECTIONS[:3]  # in production YAMLs of every version
-SEAL = "# Written by 'lam promote', which replaces this file as long as nothing above is edited: "
 
 
 @dataclass(frozen=True)
@@ -108,14 +99,14 @@ def promote(paths: str | Path | Sequence[str | Path], target: str | Path, trial:
     check_replaceable(path)
     found = choose(paths, asked.trial, asked.baseline)
     for folder in found.sweep_folders:
-        _check_writable(folder)
+        check_writable(folder)
     gates = try_gates(found.study, found.trial, found.standing, dict(asked.waivers), found.baseline)
     if asked.only_show:
-        text, _ = _made(found, gates, path, asked, None, None)
-        return Promotion(found.trial.label, path, False, gates, found.reason, difference=_difference(path, text))
+        text, _ = composed(path, found, gates, Staged(), asked.overrides, asked.now)
+        return Promotion(found.trial.label, path, False, gates, found.reason, difference=difference(path, text))
     if not all(gate.lets_pass for gate in gates):
         return Promotion(found.trial.label, path, False, gates, found.reason)
-    _check_place(path)
+    check_place(path)
     with Ledger(path).held() as ledger:
         check_replaceable(path)
         return _serve(ledger, found, gates, path, asked)
@@ -129,7 +120,8 @@ def _serve(ledger: Ledger, found: Candidate, gates: tuple[Gate, ...], path: Path
         return Promotion(found.trial.label, path, False, gates, found.reason)
     replaced, version = _adopted(ledger, path), ledger.next_version()
     weights, said = _take_weights(found.trial, ledger.model_folder(version))
-    text, came_from = _made(found, gates, path, asked, weights, test.document if test else None)
+    staged = Staged(weights, test.document if test else None)
+    text, came_from = composed(path, found, gates, staged, asked.overrides, asked.now)
     save(ledger.version_file(version), text)
     result = Promotion(found.trial.label, path, True, gates, found.reason, replaced, version, said)
     record = result.document().model_copy(update={"provenance": came_from}).as_written()
@@ -169,28 +161,6 @@ def _take_weights(trial: Trial, to: Path) -> tuple[dict[str, Any] | None, str]:
     return {"folder": str(made), "sha256": hashes}, f"its weights are in {made}"
 
 
-def _made(found: Candidate, gates: tuple[Gate, ...], path: Path, asked: Wish, weights: dict[str, Any] | None,
-          test: dict[str, Any] | None) -> tuple[str, documents.Provenance]:
-    """The YAML's text, and where it came from."""
-    trained, trial = found.study.workload, found.trial
-    own = _on_its_own(trained, trained.absolute(trained.of_run(RunFolder(trial.path)), found.folder))
-    file, name = text_of.read_overrides(asked.overrides)
-    wanted = text_of.overrides((found.production, "the sweep's production section"), (file, name))
-    values = text_of.changed(own.mapping(), wanted)
-    config = trained.read(values, source=name or "the sweep's production section")
-    moment = (asked.now or datetime.now(UTC)).isoformat(timespec="seconds")
-    came_from = _provenance(found, config, moment, weights, test)
-    sections = _sections(found, config, gates, came_from)
-    return _text(path, found, config, sections, wanted), came_from
-
-
-def _difference(path: Path, text: str) -> str:
-    """The new text against the file in production."""
-    now = path.read_text(encoding="utf-8") if path.exists() else ""
-    return "".join(difflib.unified_diff(now.splitlines(True), text.splitlines(True), f"{path} (in production)",
-                                        f"{path} (promoted)"))
-
-
 def waivers(names: Sequence[str], reasons: Sequence[str]) -> dict[str, str]:
     """Pair --waive with --because.
 
@@ -213,148 +183,6 @@ def refusal(result: Promotion) -> str:
     lines.extend(f"  {gate.name}: {gate.evidence}; {gate.remedy}" for gate in failed)
     lines.append('To go on all the same: --waive GATE --because "reason", once for each; it is written into the file.')
     return "\n".join(lines)
-
-
-def check_replaceable(path: Path) -> None:
-    """Refuse a target that is a link, a folder, or a file that is not ours to replace.
-
-    Raises:
-        BadInput: saying which, and what to do.
-    """
-    remedy = "name another file with -o"
-    if path.is_symlink():
-        raise BadInput("is a link, expected a plain file or none", source=path, remedy=remedy)
-    if path.is_dir():
-        raise BadInput("is a folder, expected a file", source=path, remedy=f"for example -o {path / 'production.yaml'}")
-    if path.suffix.lower() not in (".yaml", ".yml"):
-        raise BadInput(f"ends in {path.suffix!r}, expected .yaml", source=path, remedy=remedy)
-    if not path.exists():
-        return
-    try:
-        values = yamlio.load_mapping(path)
-    except BadInput:
-        values = {}
-    if not all(isinstance(values.get(section), (dict, list)) for section in ALWAYS_THERE):
-        raise BadInput("exists and was not written by 'lam promote'", source=path, remedy=f"move it away, or {remedy}")
-    if _is_edited(path, values):
-        raise BadInput("was edited since it was promoted", source=path,
-                       remedy=f"move it away to keep your changes, or {remedy}")
-
-
-def _is_edited(path: Path, values: dict[str, Any]) -> bool:
-    """Whether a production YAML is not as it was written, by the hash in its last line.
-
-    A file of before that line was written is known by its config alone.
-    """
-    body, sealed, digest = path.read_text(encoding="utf-8").rpartition(SEAL)
-    if sealed:
-        return digest.strip() != _digest(body)
-    trained = workload.find(values["provenance"].get("workload", workload.DEFAULT))
-    return bool(trained.read(values, source=path).fingerprint() != values["provenance"].get("config_fingerprint"))
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _check_writable(folder: Path) -> None:
-    """Refuse a sweep's folder that cannot take promotion.json, before the YAML is written.
-
-    Raises:
-        BadInput: it cannot be written.
-    """
-    if not os.access(folder, os.W_OK):
-        raise BadInput("cannot be written, and promotion.json belongs there", source=folder,
-                       remedy="make it writable, or promote from a copy of it")
-
-
-def _check_place(path: Path) -> None:
-    """Refuse a target whose folder is none.
-
-    Raises:
-        BadInput: saying so.
-    """
-    if path.parent.exists() and not path.parent.is_dir():
-        raise BadInput("cannot be written (its folder is a file)", source=path, remedy="name another file with -o")
-
-
-def _on_its_own(trained: Workload, trial: Settings) -> Settings:
-    """A trial's config with the schema's defaults for what the sweep had set for it."""
-    values = trial.mapping()
-    kept = {key: values[key] for key in values if key not in SET_BY_SWEEP}
-    return trained.read(kept, source="the trial's config")
-
-
-def _provenance(found: Candidate, config: Settings, moment: str, weights: dict[str, Any] | None,
-                test: dict[str, Any] | None) -> documents.Provenance:
-    """Where the production config came from."""
-    study, trial, standing = found.study, found.trial, found.standing
-    fresh, known = standing.confirmed, trial.identity
-    named = {} if study.workload.name == workload.DEFAULT else {"workload": study.workload.name}
-    return documents.Provenance(
-        **named,
-        sweep=study.name, sweep_folder=str(study.sources[0]), trial=trial.id, reason=found.reason, promoted_at=moment,
-        config_fingerprint=config.fingerprint(), comparable_fingerprint=config.comparable(study.workload.resumable),
-        trial_config_fingerprint=known.get("config_fingerprint"),
-        trial_threads=trial.config.get("threads"), data_fingerprint=known.get("data_fingerprint"),
-        git_commit=known.get("git_commit"),
-        versions={**known.get("versions", {}), "lamsweep_promote": provenance.lamsweep()},
-        seeds=list(dict.fromkeys([config.seed, *(standing.seeds.seeds if standing.seeds else ()),
-                                  *(fresh.seeds if fresh else ())])),
-        objective=study.objective, value=standing.value, epoch=standing.epoch,
-        fresh_seed_mean=fresh.mean if fresh else None, interval=[fresh.low, fresh.high] if fresh else None,
-        kept_epoch=standing.kept_epoch, weights=weights, test=test)
-
-
-def _sections(found: Candidate, config: Settings, gates: tuple[Gate, ...],
-              came_from: documents.Provenance) -> dict[str, Any]:
-    """What describes the config; docs/records.md says what each section holds."""
-    study, trial, epochs = found.study, found.trial, config.num_epochs
-    plain: dict[str, Any] = files.jsonable({
-        "provenance": came_from.as_written(),
-        "gates": [{"name": gate.name, "passed": gate.passed, "evidence": gate.evidence,
-                   "waived": gate.waived or None} for gate in gates],
-        "alerts": outlook.alerts(trial, found.standing),
-        "aborts": outlook.aborts(study, trial, config.mapping()),
-        "expected": outlook.expected(study, trial, found.again, epochs),
-        "cost": outlook.cost(trial, epochs),
-    })
-    return plain
-
-
-def _text(path: Path, found: Candidate, config: Settings, sections: dict[str, Any],
-          wanted: Sequence[text_of.Override]) -> str:
-    waived = [gate["name"] for gate in sections["gates"] if gate["waived"]]
-    where = f"trial {found.trial.id} of the sweep {found.study.name}" if found.trial.place is not None else \
-        f"the run {found.trial.id}"
-    passed = sum(gate["passed"] for gate in sections["gates"])
-    header = [
-        f"# Production config: {where}; {passed} of {len(sections['gates'])} gates passed.",
-        f"# Train it with:  lam train {path.name}",
-        f"# Watch it with:  lam monitor RUN --alerts {path.absolute()}",
-        "# The keys up to `provenance` configure the run; the sections after them say where it came from,",
-        "# what it was judged by, what to watch, what ends it and what to expect. Promotion does not replace an edited "
-        "file.",
-        f"# Left out, so that the defaults hold: {' and '.join(SET_BY_SWEEP)}, which the sweep had set for its trials.",
-    ]
-    if waived:
-        header.append(f"# Promoted although these gates failed: {', '.join(waived)}. The reasons are below.")
-    values = {key: value for key, value in config.mapping().items() if key not in SET_BY_SWEEP}
-    plain = yamlio.dump_mapping(values | sections)
-    told = text_of.commented(plain, _reasons(path, found, values, list(wanted)))
-    safe = told if yamlio.parse_mapping(told) == yamlio.parse_mapping(plain) else plain
-    body = "\n".join(header) + "\n" + safe
-    return f"{body}{SEAL}{_digest(body)}\n"
-
-
-def _reasons(path: Path, found: Candidate, values: dict[str, Any], wanted: list[text_of.Override]) -> dict[str, str]:
-    """Why each value differs from the sweep's base, from the trial, and from the file in production."""
-    base = files.flat(found.study.sweep.get("base") or {})
-    knobs = {key: value for key, value in base.items() if key in found.study.knobs}
-    in_production = yamlio.load_mapping(path) if path.exists() else {}
-    before = files.flat({key: value for key, value in in_production.items() if key in values})
-    evidence = f"{found.trial.label} has rank {found.standing.rank} by {found.study.objective}"
-    return text_of.reasons(values, found.trial.config, knobs, before, wanted, evidence)
 
 
 def _gate_line(gate: Gate) -> str:

@@ -12,15 +12,10 @@ from record.text import value_text
 
 
 @dataclass(frozen=True)
-class LineChart:
-    """One metric over the epochs of every trial that has it."""
+class LineChart(Curve):
+    """A curve of the report with its lines."""
 
-    key: str
-    title: str
-    log: bool
-    series: tuple[Series, ...]
-    band: tuple[tuple[float, float, float, float], ...] = ()
-    over: str = "epoch"
+    series: tuple[Series, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -54,9 +49,8 @@ def _mark(label: str, status: str, winner: str | None) -> str:
 
 
 def _lines(curve: Curve, winner: str | None) -> LineChart:
-    return LineChart(curve.key, curve.title, curve.log, tuple(
-        Series(one.label, _mark(one.label, one.status, winner), one.points, one.ended) for one in curve.courses),
-        curve.band, curve.over)
+    return LineChart(**vars(curve), series=tuple(
+        Series(one.label, _mark(one.label, one.status, winner), one.points, one.ended) for one in curve.courses))
 
 
 def _scatter(part: Slice, winner: str | None) -> Scatter:

@@ -14,7 +14,7 @@ from analysis.decision.decide import Decision, conclude
 from analysis.decision.trust import Doubt, examine_search
 from analysis.judge.importance import Importance, importance
 from analysis.judge.judging import judge
-from analysis.judge.ledger import Assessment, Compute, Stop, assess, compute_ledger, stop_ledger
+from analysis.judge.outcomes import Assessment, Compute, Stop, assess, compute_ledger, stop_ledger
 from analysis.judge.ranking import Standing, rank
 from analysis.judge.verdict import Difference, Verdict, decide, differences
 from analysis.read.reading import Paths, Study, Trial, read_study
