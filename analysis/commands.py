@@ -87,11 +87,14 @@ def _places(reports: list[Path], paths: list[Path]) -> list[tuple[str, Path]]:
 
 
 def monitor(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, another trainer's folder, or a log.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, another trainer's folder, or a log; with "
+                                        "--data a production YAML.")],
     profile: Annotated[str | None, typer.Option(
         metavar="NAME", help="Health profile, or a YAML file of your own; default: the one that fits.")] = None,
     alerts: Annotated[Path | None, typer.Option(
         metavar="FILE", help="A production YAML: judge by its alerts as well.")] = None,
+    data: Annotated[Path | None, typer.Option(
+        metavar="DIR", help="New videos: are they still what the model in production was chosen on?")] = None,
     follow: Annotated[bool, typer.Option("--follow", help="Go on until the run is over or must abort.")] = False,
     every: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks, with --follow.")] = 5.0,
     fact: Annotated[list[str] | None, typer.Option(
@@ -99,7 +102,10 @@ def monitor(
     json_output: Annotated[bool, typer.Option(
         "--json", help="Print one JSON document; with --follow one a line at each change.")] = False,
 ) -> None:
-    """Judge a run: which health rules fired, since when, why, and what to do. Exit 1 means: stop it."""
+    """Judge a run: which health rules fired, since when, why, and what to do. Exit 1 means: stop it.
+
+    With --data judge new videos, against those kept at promotion. Exit 1 means: drift; 2: nothing can be told.
+    """
     import json
 
     from analysis.monitor.monitor import examine, lines, status_dict
@@ -107,6 +113,8 @@ def monitor(
     from analysis.read import foreign
     from record.errors import AnswerIsNo
 
+    if data is not None:
+        return _drift(run, data, json_output)
     facts = dict(_fact(text) for text in fact or [])
     statuses = watch(run, profile, facts, every, alerts=alerts) if follow else \
         [examine(foreign.read(run), profile, facts, alerts)]
@@ -116,6 +124,19 @@ def monitor(
     if status.aborts:
         rules = ", ".join(finding.rule for finding in status.judgement.aborts)
         raise AnswerIsNo(f"{run}: this run must be stopped ({rules})")
+
+
+def _drift(file: Path, data: Path, json_output: bool) -> None:
+    import json
+
+    from analysis.promote.looking import drift_lines, look
+    from record.errors import AnswerIsNo
+
+    found = look(file, data)
+    typer.echo(json.dumps(found.values, indent=2) if json_output else "\n".join(drift_lines(found)))
+    if found.drifted:
+        raise AnswerIsNo(f"{data}: the data are no more what {file} was chosen on "
+                         f"({', '.join(test['aspect'] for test in found.values['tests'] if test['drifted'])})")
 
 
 def _fact(text: str) -> tuple[str, float]:

@@ -8,8 +8,11 @@ from typing import Annotated, Any
 import typer
 
 Target = Annotated[Path, typer.Argument(metavar="FILE", help="The production YAML.")]
-TARGET = Path("production.yaml")
+TARGET, PROJECT = Path("production.yaml"), "vvae-lam"
 Uri = Annotated[str | None, typer.Option("--mlflow", metavar="URI", help="Mirror into this MLflow; default: none.")]
+Wandb = Annotated[str | None, typer.Option("--wandb", metavar="MODE", help="Mirror into W&B artifacts: offline (files "
+                                           "beside the ledger) or online; default: not.")]
+Project = Annotated[str, typer.Option("--wandb-project", help="W&B project.")]
 Name = Annotated[str | None, typer.Option("--model", help="The registered model's name; default: the YAML's.")]
 Aliases = Annotated[str | None, typer.Option(help="Of production, the one before, the newest; default: "
                                              "champion,previous,candidate.")]
@@ -23,6 +26,7 @@ def register(app: typer.Typer) -> None:
     room.command()(show)
     room.command()(rollback)
     room.command("sync")(mirror)
+    room.command()(snapshot)
     app.add_typer(room, name="promotions")
 
 
@@ -43,7 +47,8 @@ def promote_command(
         metavar="RUN", help="A run without codes, to compare the error with.")] = None,
     diff: Annotated[bool, typer.Option("--diff", help="Show the difference to the file in production; write "
                                        "nothing.")] = False,
-    mlflow: Uri = None, model: Name = None, aliases: Aliases = None,
+    mlflow: Uri = None, wandb: Wandb = None, wandb_project: Project = PROJECT, model: Name = None,
+    aliases: Aliases = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Check the gates and write the best trial's config as a production YAML, its weights beside it."""
@@ -53,7 +58,7 @@ def promote_command(
     from record.errors import AnswerIsNo
     from record.text import shown
 
-    registry = _registry(output, mlflow, model, aliases)
+    mirrors = _mirrors(output, mlflow, (wandb, wandb_project), model, aliases)
     wish = promotion.Wish(trial, promotion.waivers(waive or [], because or []), production, baseline, diff)
     result = promotion.promote(list(paths), output, wish=wish)
     if diff:
@@ -65,7 +70,7 @@ def promote_command(
         raise AnswerIsNo(promotion.refusal(result))
     if not json_output:
         typer.echo(shown(result.summary()))
-    _mirror(output, registry, not json_output)
+    _mirror(output, mirrors, not json_output)
 
 
 def _show_difference(result: Any, output: Path) -> None:
@@ -104,35 +109,49 @@ def show(file: Target = TARGET,
 def rollback(file: Target = TARGET,
              to: Annotated[int | None, typer.Option(metavar="VERSION", help="Default: the one before.")] = None,
              because: Annotated[str, typer.Option(metavar="REASON", help="Why, for the ledger.")] = "",
-             mlflow: Uri = None, model: Name = None, aliases: Aliases = None) -> None:
+             mlflow: Uri = None, wandb: Wandb = None, wandb_project: Project = PROJECT, model: Name = None,
+             aliases: Aliases = None) -> None:
     """Put an earlier version back into production."""
     from analysis.promote import history
 
-    registry = _registry(file, mlflow, model, aliases)
+    mirrors = _mirrors(file, mlflow, (wandb, wandb_project), model, aliases)
     typer.echo(history.roll_back(file, to, because))
-    _mirror(file, registry)
+    _mirror(file, mirrors)
 
 
-def mirror(file: Target = TARGET, mlflow: Uri = None, model: Name = None, aliases: Aliases = None) -> None:
-    """Make MLflow's model registry say what the ledger says, for example after it could not be reached."""
+def mirror(file: Target = TARGET, mlflow: Uri = None, wandb: Wandb = None, wandb_project: Project = PROJECT,
+           model: Name = None, aliases: Aliases = None) -> None:
+    """Make MLflow's model registry, or W&B, say what the ledger says, for example after it could not be reached."""
     from record.errors import BadInput
 
-    registry = _registry(file, mlflow, model, aliases)
-    if registry is None:
-        raise BadInput("no MLflow was named", source="lam promotions sync", remedy="add --mlflow URI")
-    _mirror(file, registry)
+    mirrors = _mirrors(file, mlflow, (wandb, wandb_project), model, aliases)
+    if not mirrors:
+        raise BadInput("no MLflow was named, nor W&B", source="lam promotions sync",
+                       remedy="add --mlflow URI, or --wandb offline")
+    _mirror(file, mirrors)
 
 
-def _registry(file: Path, uri: str | None, name: str | None, aliases: str | None) -> Any:
-    from analysis.promote import registry
+def snapshot(file: Target = TARGET,
+             data: Annotated[Path | None, typer.Option(
+                 metavar="DIR", help="Videos that are as they should be; default: those that the promoted run did not "
+                 "train on.")] = None) -> None:
+    """Keep what the model in production sees in videos, for 'lam monitor FILE --data DIR' to hold new ones to."""
+    from analysis.promote import snapshots
 
-    return registry.chosen(file, uri, name, aliases)
+    typer.echo(snapshots.take_again(file, data))
 
 
-def _mirror(file: Path, registry: Any, tell: bool = True) -> None:
-    """Mirror a promotion that is done; where no registry was named there is nothing to do."""
-    from analysis.promote import registry as room
+def _mirrors(file: Path, uri: str | None, wandb: tuple[str | None, str], name: str | None,
+             aliases: str | None) -> list[Any]:
+    from analysis.promote import artifacts, registry
 
-    told = room.sync(file, registry) if registry else ""
-    if told and tell:
-        typer.echo(told)
+    named = registry.chosen(file, uri, name, aliases), artifacts.chosen(file, *wandb, name, aliases)
+    return [each for each in named if each is not None]
+
+
+def _mirror(file: Path, mirrors: list[Any], tell: bool = True) -> None:
+    """Mirror a promotion that is done; where nothing was named there is nothing to do."""
+    for each in mirrors:
+        told = each.mirror(file)
+        if tell:
+            typer.echo(told)

@@ -21,6 +21,7 @@ from lam.metrics import NEEDS, TABLE, with_tflops
 from lam.schema import CHANGES_NO_RESULT, RESUMABLE
 from record.run import RunFolder
 from record.workload.knobs import KnobRule, Onset, Reach, Size
+from record.workload.observation import Observation
 from record.workload.settings import Settings
 from record.workload.workload import Curve, Workload
 
@@ -241,6 +242,21 @@ class LatentActions(Workload):
         from lam.inference import exporting
 
         return exporting.export(run.path, to)
+
+    def reference(self, run: RunFolder, model: Path) -> Observation:
+        """Of the videos of the validation and the test split."""
+        from lam.data import windows
+        from lam.labelling import observing
+
+        config = config_module.of_run(run)
+        splits = windows.check(config).splits
+        return observing.observe(model, Path(config.data_dir), [*splits.validation, *splits.test])
+
+    def observe(self, model: Path, data: Path, windows: int | None = None) -> Observation:
+        """Of all videos of a folder; it needs neither a manifest nor true actions."""
+        from lam.labelling import observing
+
+        return observing.observe(model, data, windows=windows)
 
 
 def _own(config: Settings) -> RunConfig:

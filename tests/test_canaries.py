@@ -143,7 +143,7 @@ def test_wandb_takes_the_settings_that_keep_it_quiet() -> None:
 
     used = {"x_disable_stats", "x_disable_meta", "x_save_requirements", "x_disable_machine_info", "init_timeout",
             "finish_timeout"}
-    assert used <= set(wandb.Settings.model_fields), "wandb.Settings: lam/trackers/wandb_sink.py"
+    assert used <= set(wandb.Settings.model_fields), "wandb.Settings: record/tracking/wandb_client.py"
     assert callable(wandb.teardown)
     assert hasattr(psutil.Process, "children")
 

@@ -49,7 +49,7 @@ def _check(target: Path, where: registry.Registry) -> None:
     if before is not None:
         assert client.get_model_version_by_alias(where.name, where.aliases[1]).tags["lam.sha256"] == before.begun.sha256
     assert str(model.status).endswith("READY")
-    assert now.mirror == {"uri": where.uri, "name": where.name, "version": str(champion.version)}
+    assert now.mirrors["mlflow"] == {"uri": where.uri, "name": where.name, "version": str(champion.version)}
 
 
 def test_a_database_holds_versions_tags_and_aliases(
@@ -95,7 +95,7 @@ def test_without_an_address_sync_says_so(sweep: Path, tmp_path: Path, monkeypatc
         assert registry.chosen(Path("p.yaml"), None, None, None) is None
     assert registry.chosen(Path("p.yaml"), None, None, None) is None
     code, _, err = typed.lam(tmp_path, "promotions", "sync", "p.yaml")
-    assert (code, "no MLflow was named; add --mlflow URI" in err) == (2, True)
+    assert (code, "no MLflow was named, nor W&B; add --mlflow URI, or --wandb offline" in err) == (2, True)
 
 
 @pytest.fixture

@@ -8,6 +8,8 @@
     tested      the gate that reads the test split
     registry    MLflow's model registry, a mirror of the ledger
     history     list, show, rollback
+    snapshots   what a promoted model sees in videos it was not trained on
+    looking     whether new data are still like these
     ledger      what was promoted and rolled back, append-only; finishes what a kill left
 """
 

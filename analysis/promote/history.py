@@ -76,7 +76,7 @@ def edits(ledger: Ledger) -> list[str]:
 
 def as_json(found: Sequence[Served]) -> list[dict[str, Any]]:
     """The history as plain values."""
-    return [{"number": change.number, "done_at": change.done_at, "mirror": change.mirror,
+    return [{"number": change.number, "done_at": change.done_at, "mirrors": change.mirrors,
              **{key: value for key, value in change.begun.as_written().items() if key != "record"}}
             for change in found]
 

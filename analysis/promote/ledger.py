@@ -4,6 +4,7 @@ Beside `production.yaml` lies the folder `production.promotions`:
 
     ledger.jsonl       one event a line, each on disk before the next step; what counts
     versions/0001.yaml what was served, whole; models/0001/ the weights that go with it
+    snapshots/0001.json what they see in videos they were not trained on: what new data are compared with
     lock               held for as long as a promotion, a rollback or a sync takes
 
 A change is `begun` (everything it needs is staged by then), the YAML is replaced, and it is `done`. What was begun and
@@ -30,7 +31,7 @@ from record.documents import Section
 from record.errors import BadInput
 
 WAIT_SECONDS = 10.0
-Event = Literal["begun", "done", "abandoned", "tested", "mirrored"]
+Event = Literal["begun", "done", "abandoned", "tested", "mirrored", "looked", "kept"]
 
 
 class Entry(Section):
@@ -53,16 +54,18 @@ class Entry(Section):
     record: dict[str, Any] | None = None  # promotion.json of the sweep's folder, and where it belongs
     test: dict[str, Any] | None = None
     mirror: dict[str, Any] | None = None
+    look: dict[str, Any] | None = None  # what new data were compared with, and what came of it
+    snapshot: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
 class Served:
-    """One finished promotion or rollback: what was begun, and when it was done."""
+    """One finished promotion or rollback: what was begun, when it was done, and its mirrors (mlflow, wandb)."""
 
     number: int
     begun: Entry
     done_at: str
-    mirror: dict[str, Any] | None = None
+    mirrors: dict[str, dict[str, Any]]
 
     @property
     def version(self) -> int:
@@ -151,9 +154,12 @@ class Ledger:
         """Every promotion and rollback that was done, in order."""
         entries = self.entries()
         begun = {entry.seq: entry for entry in entries if entry.event == "begun"}
-        mirrors = {entry.of: entry.mirror for entry in entries if entry.event == "mirrored"}
+        mirrors: dict[int, dict[str, dict[str, Any]]] = {}
+        for entry in entries:
+            if entry.event == "mirrored" and entry.mirror:
+                mirrors.setdefault(entry.of or 0, {})["wandb" if "wandb" in entry.mirror else "mlflow"] = entry.mirror
         done = [entry for entry in entries if entry.event == "done" and entry.of in begun]
-        return [Served(number, begun[entry.of or 0], entry.time, mirrors.get(entry.of))
+        return [Served(number, begun[entry.of or 0], entry.time, mirrors.get(entry.of or 0, {}))
                 for number, entry in enumerate(done, 1)]
 
     def current(self) -> Served | None:

@@ -19,6 +19,7 @@ from analysis.judge.gates import GATES, TESTED, Gate, try_gates
 from analysis.promote.candidates import Candidate, choose
 from analysis.promote.composing import Staged, composed, difference
 from analysis.promote.ledger import Ledger, digest
+from analysis.promote.snapshots import take_snapshot
 from analysis.promote.target import check_place, check_replaceable, check_writable
 from analysis.promote.tested import ask_test
 from analysis.read.sources import save
@@ -120,9 +121,11 @@ def _serve(ledger: Ledger, found: Candidate, gates: tuple[Gate, ...], path: Path
         return Promotion(found.trial.label, path, False, gates, found.reason)
     replaced, version = _adopted(ledger, path), ledger.next_version()
     weights, said = _take_weights(found.trial, ledger.model_folder(version))
-    staged = Staged(weights, test.document if test else None)
+    snapshot, kept = take_snapshot(found.trial, ledger, version) if weights else (None, "")
+    staged = Staged(weights, test.document if test else None, snapshot)
     text, came_from = composed(path, found, gates, staged, asked.overrides, asked.now)
     save(ledger.version_file(version), text)
+    said += f"; {kept}" if kept else ""
     result = Promotion(found.trial.label, path, True, gates, found.reason, replaced, version, said)
     record = result.document().model_copy(update={"provenance": came_from}).as_written()
     ledger.serve(kind="promotion", version=version, sha256=digest(text.encode()), trial=found.trial.label,

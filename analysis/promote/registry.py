@@ -37,6 +37,10 @@ class Registry:
     name: str
     aliases: tuple[str, str, str] = ALIASES
 
+    def mirror(self, file: Path) -> str:
+        """See `sync`."""
+        return sync(file, self)
+
 
 def chosen(file: Path, uri: str | None, name: str | None, aliases: str | None) -> Registry | None:
     """The registry that was named on the command line; None where none was, whatever the environment says.
@@ -52,11 +56,20 @@ def chosen(file: Path, uri: str | None, name: str | None, aliases: str | None) -
     if urlsplit(uri).scheme in ("", "file"):
         raise BadInput(f"got {uri!r}, a folder, which newer versions of MLflow refuse", source="--mlflow",
                        remedy="name a server, or a database such as sqlite:///mlflow.db")
-    names = tuple(part.strip() for part in (aliases or ",".join(ALIASES)).split(","))
+    return Registry(uri, name or file.stem, aliases_of(aliases))
+
+
+def aliases_of(text: str | None) -> tuple[str, str, str]:
+    """The names of what is in production, of what was before it, and of the newest version.
+
+    Raises:
+        BadInput: there are not three different ones.
+    """
+    names = tuple(part.strip() for part in (text or ",".join(ALIASES)).split(","))
     if len(names) != 3 or len(set(names)) != 3 or not all(names):
-        raise BadInput(f"got {aliases!r}, expected three different names", source="--aliases",
+        raise BadInput(f"got {text!r}, expected three different names", source="--aliases",
                        remedy=f"for example --aliases {','.join(ALIASES)}")
-    return Registry(uri, name or file.stem, (names[0], names[1], names[2]))
+    return names[0], names[1], names[2]
 
 
 def sync(file: Path, registry: Registry) -> str:
@@ -78,7 +91,7 @@ def sync(file: Path, registry: Registry) -> str:
                 f"ledger are done; finish with: lam promotions sync {file} --mlflow {registry.uri}") from None
         now = changes[-1]
         told = {"uri": registry.uri, "name": registry.name, "version": versions[now.version]}
-        if now.mirror != told:
+        if now.mirrors.get("mlflow") != told:
             ledger.append("mirrored", of=now.begun.seq, mirror=told)
     return f"MLflow has {registry.name} version {versions[now.version]} as {registry.aliases[0]} ({registry.uri})"
 
@@ -116,20 +129,20 @@ def _register(client: Any, ledger: Ledger, change: Served, registry: Registry, k
     """Upload weights, YAML and card as a logged model, PENDING until all is there, then make a version of it."""
     experiment = client.get_experiment_by_name(EXPERIMENT)
     place = experiment.experiment_id if experiment else client.create_experiment(EXPERIMENT)
-    tags = _tags(change, key)
+    known = tags(change, key)
     begun = [each for each in client.search_logged_models([place], f"tags.`{KEY}` = '{key}'")
              if str(each.status) in ("LoggedModelStatus.PENDING", "LoggedModelStatus.READY", "PENDING", "READY")]
-    model = begun[0] if begun else client.create_logged_model(place, name=registry.name, tags=tags)
+    model = begun[0] if begun else client.create_logged_model(place, name=registry.name, tags=known)
     if not str(model.status).endswith("READY"):
         with TemporaryDirectory() as room:
-            client.log_model_artifacts(model.model_id, str(_gathered(ledger, change, Path(room))))
+            client.log_model_artifacts(model.model_id, str(gathered(ledger, change, Path(room))))
         model = client.finalize_logged_model(model.model_id, "READY")
     made = client.create_model_version(registry.name, source=model.artifact_location, model_id=model.model_id,
-                                       tags=tags, description=change.begun.because[:1000])
+                                       tags=known, description=change.begun.because[:1000])
     return str(made.version)
 
 
-def _gathered(ledger: Ledger, change: Served, room: Path) -> Path:
+def gathered(ledger: Ledger, change: Served, room: Path) -> Path:
     """Everything of a version in one folder."""
     (room / "production.yaml").write_text(ledger.checked(change.begun), encoding="utf-8")
     weights = ledger.model_folder(change.version)
@@ -141,7 +154,8 @@ def _gathered(ledger: Ledger, change: Served, room: Path) -> Path:
     return room
 
 
-def _tags(change: Served, key: str) -> dict[str, str]:
+def tags(change: Served, key: str) -> dict[str, str]:
+    """Where a version came from."""
     begun = change.begun
     found: Mapping[str, Any] = {
         KEY: key, "lam.trial": begun.trial, "lam.source": begun.source, "lam.sha256": begun.sha256,
@@ -151,11 +165,13 @@ def _tags(change: Served, key: str) -> dict[str, str]:
 
 
 def _set_aliases(client: Any, registry: Registry, changes: list[Served], found: dict[int, str]) -> None:
-    """The newest first, the champion last; `previous` goes where nothing was before."""
-    champion, previous, candidate = registry.aliases
-    now = changes[-1].version
+    for alias, version in roles(registry.aliases, changes):
+        client.set_registered_model_alias(registry.name, alias, found[version])
+
+
+def roles(aliases: tuple[str, str, str], changes: list[Served]) -> list[tuple[str, int]]:
+    """Which alias is which version's: the newest first, the champion last; none is the one before the first."""
+    champion, previous, candidate = aliases
+    now, newest = changes[-1].version, max(change.version for change in changes)
     before = next((change.version for change in reversed(changes) if change.version != now), None)
-    client.set_registered_model_alias(registry.name, candidate, found[max(found)])
-    if before is not None:
-        client.set_registered_model_alias(registry.name, previous, found[before])
-    client.set_registered_model_alias(registry.name, champion, found[now])
+    return [(candidate, newest), *([(previous, before)] if before is not None else []), (champion, now)]

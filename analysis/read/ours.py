@@ -110,6 +110,8 @@ def _read_sweep(folder: Path, prefix: str) -> Study:
         name=printable(sweep.name), objective=objectives[0], trials=trials,
         knobs=_ordered(knob for trial in trials for knob in trial.params), sources=(folder,),
         sweep=sweep.as_written(), confirm=confirm, differences=differences, objectives=objectives, workload=trained,
+        baseline=next((prefix + name for name, (first, _) in states.items()
+                       if first.reason is not None and first.reason.rule == events.BASELINE), None),
     )
 
 

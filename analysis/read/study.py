@@ -123,6 +123,7 @@ class Study:
         stops: the trials that were stopped early, with their reasons.
         confirm: label -> entry of confirm.json (seeds, values, mean, low, high, live).
         differences: paired differences over fresh seeds (a, b, mean, low, high), a and b being labels.
+        baseline: label of the trial that has the config in production, where the sweep was launched with it.
         notes: what a reader of the numbers should know of how they were read.
         workload: what was trained, the same in all.
     """
@@ -138,6 +139,7 @@ class Study:
     objectives: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     workload: Workload = field(default_factory=workloads.default)
+    baseline: str | None = None
 
     @property
     def maximise(self) -> bool:

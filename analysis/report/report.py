@@ -156,7 +156,7 @@ def build_report(paths: Paths, baseline: str | None = None, now: datetime | None
 
 def report_of(study: Study, baseline: str | None = None, now: datetime | None = None) -> Report:
     """As `build_report`, of what was read."""
-    against = _baseline(study, baseline) if baseline else None
+    against = _baseline(study, baseline) if baseline else study.trial(study.baseline or "")
     standings = rank(study)
     verdict = decide(study, standings)
     shown = choose_columns(standings)

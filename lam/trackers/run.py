@@ -8,13 +8,14 @@ from typing import Any
 
 from lam.config import RunConfig, of_run
 from lam.trackers.mlflow_sink import MlflowSink
-from lam.trackers.wandb_sink import WandbSink, has_key
+from lam.trackers.wandb_sink import WandbSink
 from record.errors import BadInput, EnvironmentFailed
 from record.run import RunFolder
 from record.tracking import feed, view
 from record.tracking.feed import Feed, Sink
 from record.tracking.mlflow_client import is_named
 from record.tracking.view import RunView
+from record.tracking.wandb_client import has_key
 from record.workload.settings import TrackingConfig
 
 log = logging.getLogger(__name__)

@@ -7,22 +7,19 @@ no code, no console output.
 from __future__ import annotations
 
 import logging
-import netrc
-import os
 import threading
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 import psutil
 
 from lam.metrics import TFLOPS_AXIS, with_tflops
 from record.tracking.view import RunView, plain
+from record.tracking.wandb_client import begin, has_key
 from record.workload.settings import TrackingConfig
 
 log = logging.getLogger(__name__)
 
-CONNECT_SECONDS = 20.0
 FINISH_SECONDS = 25.0  # within what the end of a run waits for a tracker
 FORGET_SECONDS = 2.0
 HISTOGRAMS = ("val/codebook_histogram",)
@@ -40,21 +37,11 @@ class WandbSink:
 
     def open(self) -> None:
         """Begin the run, or go on with it: the same run folder is the same W&B run."""
-        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-        import wandb
-
-        online = self._tracking.wandb == "online" and has_key()
-        self._run = wandb.init(
-            mode="online" if online else "offline", project=self._tracking.wandb_project,
-            entity=self._tracking.wandb_entity, group=self._tracking.group, name=self._view.name, id=self._view.key,
-            dir=str(self._view.folder), config=self._view.config, resume="allow", reinit="create_new",
-            settings=wandb.Settings(
-                console="off", silent=True, disable_git=True, disable_code=True, save_code=False, x_disable_stats=True,
-                x_disable_meta=True, x_save_requirements=False, x_disable_machine_info=True,
-                init_timeout=float(os.environ.get("WANDB_INIT_TIMEOUT", CONNECT_SECONDS)),
-                finish_timeout=FINISH_SECONDS,
-            ),
-        )
+        self._run = begin(
+            online=self._tracking.wandb == "online" and has_key(), finish_seconds=FINISH_SECONDS,
+            project=self._tracking.wandb_project, entity=self._tracking.wandb_entity, group=self._tracking.group,
+            name=self._view.name, id=self._view.key, dir=str(self._view.folder), config=self._view.config,
+            resume="allow")
         self._files = Path(self._run.dir).parent
         self._run.define_metric(TFLOPS_AXIS, hidden=True)
         self._run.define_metric("tflops/*", step_metric=TFLOPS_AXIS)
@@ -82,17 +69,6 @@ class WandbSink:
         helper = threading.Thread(target=_forget_service, name="forget W&B", daemon=True)
         helper.start()
         helper.join(FORGET_SECONDS)
-
-
-def has_key() -> bool:
-    """Whether W&B would find an API key: in the environment, or in the netrc file that `wandb login` writes."""
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    host = urlparse(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai").hostname or ""
-    try:
-        return netrc.netrc().authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
-        return False
 
 
 def _values(record: dict[str, Any]) -> dict[str, Any]:

@@ -207,6 +207,9 @@ class WarmStarted(Measured, _Taken):
     event: Literal["warm_started"] = "warm_started"
 
 
+BASELINE = "baseline"  # the rule of a trial that has the config in production
+
+
 class Suggested(Change):
     """The searcher, or a person, made a new trial."""
 
@@ -216,7 +219,8 @@ class Suggested(Change):
     attrs: dict[str, Any] = Field({}, description="where the sampler keeps something")
     seed: Int | None = Field(None, description="where a config is trained several times")
     repeats: TrialId | None = Field(None, description="id of the first training of its config, on all but that one")
-    reason: Reason | None = Field(None, description="where a person asked for it: rule person")
+    reason: Reason | None = Field(None, description="where a person asked for it: rule person; or what is in "
+                                 "production: rule baseline")
 
 
 class Started(Change):

@@ -22,6 +22,7 @@ from record.run import RunFolder
 from record.schema import build, suggest
 from record.workload.knobs import KnobRule, Size
 from record.workload.metric import Metric, is_validated
+from record.workload.observation import Observation
 from record.workload.settings import Settings, absolute_profile, configuring
 
 GROUP = "lam.workloads"
@@ -220,6 +221,25 @@ class Workload(ABC):
             BadInput: this workload has no such form, the run keeps no weights, or `to` holds something else.
         """
         raise BadInput(f"{self.name} has no form in which a model is exported")
+
+    def reference(self, run: RunFolder, model: Path) -> Observation | None:
+        """What an exported model sees in the videos that its run did not train on; None: this workload cannot say.
+
+        Raises:
+            BadData, BadInput: the data cannot be read.
+        """
+        return None
+
+    def observe(self, model: Path, data: Path, windows: int | None = None) -> Observation:
+        """What an exported model sees in a folder of data.
+
+        Args:
+            windows: how much of each video is read; default: the workload decides.
+
+        Raises:
+            BadInput: this workload cannot say, or nothing there can be read.
+        """
+        raise BadInput(f"{self.name} does not tell what a model sees in data")
 
 
 def installed() -> list[str]:

@@ -48,13 +48,15 @@ def launch(
     allow_inert: Annotated[bool, typer.Option("--allow-inert", help="Launch although a knob changes nothing.")] = False,
     warm_start: Annotated[str | None, typer.Option(help="Folder of another sweep whose results the search starts "
                                                         "from, where the spaces match; for the first launch.")] = None,
+    baseline: Annotated[str | None, typer.Option(metavar="FILE", help="A production YAML: its config is the first "
+                                                 "trial, and what the report compares with.")] = None,
 ) -> None:
     """Run a sweep; the same command again resumes it."""
     from sweeps.commands.launching import Options
     from sweeps.commands.launching import launch as run
 
     run(spec, storage, Options(address=address, quiet=quiet, again=_this_command(), allow_inert=allow_inert,
-                               warm_start=warm_start))
+                               warm_start=warm_start, baseline=baseline))
 
 
 def plan(spec: SpecFile) -> None:

@@ -26,6 +26,7 @@ from sweeps.journal.journal import Journal
 from sweeps.journal.state import SweepState
 from sweeps.scheduling import scheduler
 from sweeps.search import warm
+from sweeps.search.baseline import InProduction, in_production
 from sweeps.spec import audit, checks, grid
 from sweeps.spec.load import load
 from sweeps.spec.sections import Resources
@@ -55,6 +56,7 @@ class Options:
         again: the command that resumes the work, for messages.
         allow_inert: launch although a knob changes nothing.
         warm_start: folder of another sweep whose results the searcher starts from.
+        baseline: a production YAML, whose config is the first trial.
         fingerprint: of the data, once they were prepared here.
     """
 
@@ -65,6 +67,7 @@ class Options:
     again: str | None = None
     allow_inert: bool = False
     warm_start: str | None = None
+    baseline: str | None = None
     fingerprint: str = ""
 
     def __post_init__(self) -> None:
@@ -100,9 +103,11 @@ def run_in(sweep: Sweep, folder: Path, options: Options, console: Console) -> Sw
     """Run a validated sweep in its folder; see `launch`."""
     stores.check_store(sweep.home(folder))
     found = warm.matches(sweep, options.warm_start) if options.warm_start else None
+    served = in_production(sweep, options.baseline) if options.baseline else None
     fingerprint = prepared(sweep, options)
     checks.check_data(sweep)
-    for warning in [*(found.warnings(fingerprint) if found else ()), *folders.another_optuna(folder)]:
+    said = [*(found.warnings(fingerprint) if found else ()), *(served.warnings if served else ())]
+    for warning in [*said, *folders.another_optuna(folder)]:
         console.print(f"warning: {warning}", highlight=False, markup=False, soft_wrap=True)
     if not (options.allow_inert or (folder / "sweep.json").exists()):
         audit.refuse_inert(sweep, _audited(sweep, options))
@@ -113,9 +118,11 @@ def run_in(sweep: Sweep, folder: Path, options: Options, console: Console) -> Sw
         with contextlib.closing(Journal(folder, store)) as journal:
             if found is not None:
                 warm.check_begun(found, journal.state)
+            if served is not None:
+                served.check_begun(journal.state)
             if not is_over(sweep, journal.state):
                 with tracked(sweep, journal, console):
-                    _run(sweep, journal, replace(options, fingerprint=fingerprint), console, found)
+                    _run(sweep, journal, replace(options, fingerprint=fingerprint), console, found, served)
             elif journal.state.finished is None:  # its driver was killed after the last trial
                 _begin(sweep, journal)
                 _finish(sweep, journal)
@@ -158,7 +165,8 @@ def searcher_done(sweep: Sweep, state: SweepState) -> bool:
                          [trial.params for trial in state.configs]) is None
 
 
-def _run(sweep: Sweep, journal: Journal, options: Options, console: Console, found: warm.Matches | None) -> None:
+def _run(sweep: Sweep, journal: Journal, options: Options, console: Console, found: warm.Matches | None,
+         served: InProduction | None) -> None:
     with trial_machinery(options, journal.folder, sweep, console) as (signals, machines, place, scratch):
         from sweeps.workers.driver import SweepDriver  # here: it loads optuna and ray
 
@@ -170,6 +178,8 @@ def _run(sweep: Sweep, journal: Journal, options: Options, console: Console, fou
         if found is not None and not journal.state.trials:
             warm.record(journal, sweep, found)
             console.print(found.sentence, highlight=False, markup=False, soft_wrap=True)
+        if served is not None and not journal.state.trials:
+            journal.append(served.event(sweep))
         with driver_display:
             try:
                 driver.settle()

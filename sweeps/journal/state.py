@@ -40,6 +40,7 @@ class TrialState:
         repeats: the trial whose config this one trains again with another seed; None for the first of its config.
         attrs: what the sampler wants to find again, see `sweeps.search.searcher`.
         changed: number of the event that gave it its status, 0 before the first.
+        asked: the rule by which somebody asked for it (person, baseline); '' where the searcher did.
     """
 
     id: str
@@ -53,6 +54,7 @@ class TrialState:
     reason: Reason | None = None
     objective: float = math.nan
     changed: int = 0
+    asked: str = ""
 
     @property
     def rule(self) -> str:
@@ -182,7 +184,7 @@ class SweepState:
             self._repeats.setdefault(event.repeats, []).append(event.trial)
         self.touched.append(event.trial)
         self.trials[event.trial] = TrialState(event.trial, number, event.params, event.seed, event.repeats,
-                                              event.attrs)
+                                              event.attrs, asked=event.reason.rule if event.reason else "")
 
     def _machine(self, event: events.MachineEvent) -> None:
         self.machines.pop(event.node, None)
