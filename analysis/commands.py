@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from analysis import promotion_commands as promotion
+
+if TYPE_CHECKING:
+    from record.tracking.notices import Notices
 
 
 def register(app: typer.Typer) -> None:
@@ -99,6 +102,14 @@ def monitor(
     every: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks, with --follow.")] = 5.0,
     fact: Annotated[list[str] | None, typer.Option(
         metavar="NAME=NUMBER", help="What the records do not say: early_stopping_patience=25; repeatable.")] = None,
+    notify_file: Annotated[Path | None, typer.Option(
+        metavar="FILE", help="Add a JSON line for each rule that holds, with --follow when it fires or clears; and for "
+        "drift.")] = None,
+    notify_command: Annotated[str | None, typer.Option(
+        metavar="COMMAND", envvar="LAM_NOTIFY_COMMAND", help="Start this for each, its JSON on standard input; no "
+        "shell reads it.")] = None,
+    notify_webhook: Annotated[str | None, typer.Option(
+        metavar="URL", envvar="LAM_NOTIFY_WEBHOOK", help="POST each there as JSON.")] = None,
     json_output: Annotated[bool, typer.Option(
         "--json", help="Print one JSON document; with --follow one a line at each change.")] = False,
 ) -> None:
@@ -106,27 +117,35 @@ def monitor(
 
     With --data judge new videos, against those kept at promotion. Exit 1 means: drift; 2: nothing can be told.
     """
+    import contextlib
     import json
 
+    from analysis.monitor import telling
     from analysis.monitor.monitor import examine, lines, status_dict
     from analysis.monitor.monitor import follow as watch
     from analysis.read import foreign
     from record.errors import AnswerIsNo
+    from record.tracking import notices
 
-    if data is not None:
-        return _drift(run, data, json_output)
+    told = notices.receivers(notify_file, notify_command, notify_webhook)
     facts = dict(_fact(text) for text in fact or [])
-    statuses = watch(run, profile, facts, every, alerts=alerts) if follow else \
-        [examine(foreign.read(run), profile, facts, alerts)]
-    for status in statuses:
-        typer.echo(json.dumps(status_dict(status), indent=None if follow else 2) if json_output else
-                   "\n".join(lines(status)))
+    with contextlib.closing(notices.Notices(told, run.name)) as receivers:
+        if data is not None:
+            return _drift(run, data, json_output, receivers)
+        statuses = watch(run, profile, facts, every, alerts=alerts) if follow else \
+            [examine(foreign.read(run), profile, facts, alerts)]
+        before = None
+        for status in statuses:
+            typer.echo(json.dumps(status_dict(status), indent=None if follow else 2) if json_output else
+                       "\n".join(lines(status)))
+            telling.tell(receivers, run, before, status)
+            before = status
     if status.aborts:
         rules = ", ".join(finding.rule for finding in status.judgement.aborts)
         raise AnswerIsNo(f"{run}: this run must be stopped ({rules})")
 
 
-def _drift(file: Path, data: Path, json_output: bool) -> None:
+def _drift(file: Path, data: Path, json_output: bool, receivers: Notices) -> None:
     import json
 
     from analysis.promote.looking import drift_lines, look
@@ -135,6 +154,7 @@ def _drift(file: Path, data: Path, json_output: bool) -> None:
     found = look(file, data)
     typer.echo(json.dumps(found.values, indent=2) if json_output else "\n".join(drift_lines(found)))
     if found.drifted:
+        receivers.send("drift", **found.values)
         raise AnswerIsNo(f"{data}: the data are no more what {file} was chosen on "
                          f"({', '.join(test['aspect'] for test in found.values['tests'] if test['drifted'])})")
 

@@ -46,17 +46,26 @@ def train(
     steps: Annotated[int, typer.Option(min=1, help="Most optimizer steps of --overfit.")] = 2000,
     strict: Annotated[bool, typer.Option("--strict", help="Refuse a production YAML whose data, values or software are "
                                          "not those of its promotion; default: say so and train.")] = False,
+    notify_file: Annotated[Path | None, typer.Option(metavar="FILE", help="Add a JSON line when a health rule fires or "
+                                                     "clears, and the verdict.")] = None,
+    notify_command: Annotated[str | None, typer.Option(
+        metavar="COMMAND", envvar="LAM_NOTIFY_COMMAND", help="Start this for each of them, its JSON on standard input; "
+        "no shell reads it.")] = None,
+    notify_webhook: Annotated[str | None, typer.Option(
+        metavar="URL", envvar="LAM_NOTIFY_WEBHOOK", help="POST each of them there as JSON.")] = None,
 ) -> None:
     """Train one model. The same command again resumes."""
     from lam import config
+    from record.tracking import notices
 
+    told = notices.receivers(notify_file, notify_command, notify_webhook)
     asked = config.relative_paths_from(config.load(config_file, overrides), config_file.parent)
     from lam.training import console  # only now: torch takes seconds, and a misspelt key is answered at once
 
     if overfit:
         console.show_overfit(asked, steps)
         return
-    console.show_training(asked, run_dir or Path("runs") / config_file.stem, config_file, strict)
+    console.show_training(asked, run_dir or Path("runs") / config_file.stem, config_file, strict, told)
 
 
 def evaluate(

@@ -64,8 +64,12 @@ class Case:
         """The validation that the trial is ranked by."""
         return next((each for each in self.trial.validated if each["epoch"] == self.standing.epoch), {})
 
+    def records(self, *keys: str) -> bool:
+        """Whether a validation of the trial has one of these metrics, though it may not be finite."""
+        return any(key in each for each in self.trial.validated for key in keys)
+
     def measures(self, *keys: str) -> bool:
-        """Whether a validation of the trial holds one of these metrics."""
+        """Whether a validation of the trial has a finite value of one of these metrics."""
         return any(finite(each.get(key)) is not None for each in self.trial.validated for key in keys)
 
 
@@ -209,10 +213,11 @@ def _ranks(case: Case) -> Gate:
     told, passed = [], True
     for key, least in asked:
         value = finite(case.last.get(key))
-        if value is None and not case.measures(key):
+        if not case.records(key):
             continue
         if value is None:
-            told.append(f"{words(key.removeprefix('val/'))} was measured, and not at the last validation")
+            when = "was measured, and not at the last validation" if case.measures(key) else "was never finite"
+            told.append(f"{words(key.removeprefix('val/'))} {when}")
             passed = False
             continue
         course = trend_of(case.trial.validated, key, "up").word
@@ -226,12 +231,14 @@ def _ranks(case: Case) -> Gate:
 def _codebook(case: Case) -> Gate:
     codes = finite(case.trial.config.get("num_embeddings")) or 0.0
     least, last = max(1.5, case.limits.perplexity_share * codes), case.trial.validated[-case.limits.last_validations:]
-    values = [value for each in last if (value := finite(each.get("val/perplexity_slot"))) is not None]
+    known = {each["epoch"]: finite(each.get("val/perplexity_slot")) for each in last}
+    values = [value for value in known.values() if value is not None]
+    unknown = [str(epoch) for epoch, value in known.items() if value is None]
     course = trend_of(case.trial.validated, "val/perplexity_slot", "up").word
-    passed = bool(values) and min(values) >= least and course != "collapsing"
+    passed = bool(values) and not unknown and min(values) >= least and course != "collapsing"
     evidence = (f"slot perplexity {number(min(values, default=None))} to {number(max(values, default=None))} of "
                 f"{number(codes)} codes over the last {count(len(values), 'validation')}, at least {number(least)}; "
-                f"{course}")
+                f"{course}" + (f"; not finite at epoch {', '.join(unknown)}" if unknown else ""))
     return Gate("codebook", passed, evidence, "" if passed else
                 "lower commitment_weight, set vq_refresh_interval, or use a smaller num_embeddings, and sweep again")
 
@@ -249,8 +256,8 @@ ASKED: dict[str, Callable[[Case], bool]] = {
     "beats_copy": lambda case: "val/mse_copy" in case.trial.workload.metrics,
     "action_skill": lambda case: case.measures("val/action_skill") and case.trial.config.get("quantizer") != "none",
     "near_no_codes": lambda case: case.no_codes is not None,
-    "ranks": lambda case: case.measures("val/effective_rank_context", "val/effective_rank_target"),
-    "codebook": lambda case: case.measures("val/perplexity_slot") and case.trial.config.get("quantizer") != "none",
+    "ranks": lambda case: case.records("val/effective_rank_context", "val/effective_rank_target"),
+    "codebook": lambda case: case.records("val/perplexity_slot") and case.trial.config.get("quantizer") != "none",
 }
 """Where a gate can be asked at all; a gate that is not named here always is."""
 

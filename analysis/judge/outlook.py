@@ -41,6 +41,7 @@ def alerts(trial: Trial, standing: Standing) -> list[dict[str, Any]]:
         rules.append(_alert("val/perplexity_slot", "below", round(perplexity / 2, 4),
                             f"half of the {number(perplexity)} that the promoted trial had", grace))
     rules.append(_alert("val/mse_loss", "rises_in_a_row", 3, "validation MSE rose three times running", grace))
+    rules.append(_alert("train/loss", "rises_in_a_row", 3, "the training loss rose three times running", grace))
     return [rule for rule in rules if rule["metric"] in trial.workload.metrics]
 
 

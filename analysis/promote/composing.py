@@ -48,12 +48,14 @@ def composed(path: Path, found: Candidate, gates: tuple[Gate, ...], staged: Stag
     trained, trial = found.study.workload, found.trial
     own = _on_its_own(trained, trained.absolute(trained.of_run(RunFolder(trial.path)), found.folder))
     file, name = text_of.read_overrides(overrides)
-    wanted = text_of.overrides((found.production, "the sweep's production section"), (file, name))
+    asked = (found.production, "the sweep's production section"), (file, name)
+    wanted = text_of.overrides(*asked)
     values = text_of.changed(own.mapping(), wanted)
     config = trained.read(values, source=name or "the sweep's production section")
     moment = (now or datetime.now(UTC)).isoformat(timespec="seconds")
     came_from = _provenance(found, config, moment, staged)
     sections = _sections(found, config, gates, came_from)
+    sections |= {kind: [*sections[kind], *text_of.watched(kind, *asked)] for kind in text_of.WATCHED}
     return _text(path, found, config, sections, wanted), came_from
 
 

@@ -10,6 +10,8 @@ from typing import Any
 
 from record import files, yamlio
 from record.errors import BadInput
+from record.health.production import Alert
+from record.schema import build
 from record.text import printable
 
 DEFAULTS = {"health.abort": ("true", "an abort ends the run and keeps its checkpoint")}
@@ -26,6 +28,19 @@ class Override:
     source: str
 
 
+WATCHED = ("alerts", "aborts")
+
+
+def watched(kind: str, *sections: tuple[Mapping[str, Any], str]) -> list[dict[str, Any]]:
+    """What sections of overrides watch for beside what promotion does: their own `alerts` or `aborts`.
+
+    Raises:
+        BadInput: one of them is wrong.
+    """
+    return [build(Alert, line, f"{source}: {kind}").model_dump(mode="json", exclude_unset=True)
+            for values, source in sections for line in (values.get(kind) or ())]
+
+
 def overrides(*sections: tuple[Mapping[str, Any], str]) -> list[Override]:
     """What sections of overrides ask for; a later section goes before an earlier one.
 
@@ -39,7 +54,7 @@ def overrides(*sections: tuple[Mapping[str, Any], str]) -> list[Override]:
         if not isinstance(values, Mapping):
             raise BadInput(f"got {values!r:.80}, expected a mapping of config keys", source=source,
                            remedy="for example num_epochs: 80")
-        found |= {item.key: item for item in _items(values, source)}
+        found |= {item.key: item for item in _items(values, source) if item.key not in WATCHED}
     return list(found.values())
 
 

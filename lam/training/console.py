@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from record.health import engine, production, profile
 from record.progress import Screen
 from record.run import RunFolder
 from record.text import printable, seen, share
+from record.tracking.notices import NOBODY, Notices, Receivers
 
 COLUMNS = (
     ("epoch", "epoch", "{:.0f}"), ("train loss", "train/loss", "{:.4f}"), ("val MSE", "val/mse_loss", "{:.4f}"),
@@ -36,12 +38,14 @@ COLUMNS = (
 WIDTH = 10
 
 
-def show_training(config: RunConfig, run_dir: Path, file: Path | None = None, strict: bool = False) -> None:
+def show_training(config: RunConfig, run_dir: Path, file: Path | None = None, strict: bool = False,
+                  told: Receivers = NOBODY) -> None:
     """Train with a line an epoch; the last lines say what was reached and where it is.
 
     Args:
         file: the YAML; where promotion wrote it, its alerts, aborts and expected ranges go with the run.
         strict: refuse one whose data, values or software are not those of its promotion.
+        told: who hears of health rules that fire or clear, and of the verdict.
 
     Raises:
         AnswerIsNo: the run diverged, a health rule aborted it, or `strict` refuses it.
@@ -52,15 +56,20 @@ def show_training(config: RunConfig, run_dir: Path, file: Path | None = None, st
     done = len(folder.metrics()) if folder.exists() else 0
     if done:
         print(f"resuming {run_dir} after epoch {done}")
+    with contextlib.closing(Notices(told, folder.path.name)) as notices:
+        _show_epochs(config, folder, notices)
+        _conclude(folder, notices)
+
+
+def _show_epochs(config: RunConfig, folder: RunFolder, notices: Notices) -> None:
     header = " ".join(title.rjust(WIDTH) for title, _, _ in COLUMNS) + "   state"
-    for record in loop.train(config, run_dir):
+    for record in loop.train(config, folder.path):
         if header:  # after what may still be refused
             print(header)
             header = ""
         state = codebook.verdict(record) if "val/mse_loss" in record or "val/objective" not in record else ""
         print(" ".join(_cell(record, key, form).rjust(WIDTH) for _, key, form in COLUMNS), f"  {state}", flush=True)
-        _print_health(folder, record["epoch"])
-    _conclude(folder)
+        _tell_health(folder, record["epoch"], notices)
 
 
 def _take_production(config: RunConfig, folder: RunFolder, file: Path | None, strict: bool) -> None:
@@ -77,10 +86,12 @@ def _take_production(config: RunConfig, folder: RunFolder, file: Path | None, st
     if folder.exists():  # a run that goes on is judged by this YAML, one that refuses it by its own
         identity.refuse_other_config(folder, config)
         identity.refuse_other_data(folder, config)
+        if identity.is_over(folder, config):  # it was judged by the YAML that it was trained by
+            return
     files.write_text(folder.path / PRODUCTION_FILE, file.read_text(encoding="utf-8"))
 
 
-def _print_verdict(folder: RunFolder) -> None:
+def _tell_verdict(folder: RunFolder, notices: Notices) -> None:
     """How a production run went, against what was expected of it."""
     watched = production.beside(folder.path)
     if watched is None:
@@ -89,15 +100,18 @@ def _print_verdict(folder: RunFolder) -> None:
     known = profile.load(config_of_run(folder).health.profile).model_copy(
         update={"rules": watched.rules(), "diagnoses": []})
     judged, states = engine.judge_records(rows, known, {}), watched.standing(rows)
-    print(f"verdict: {production.verdict(judged.severity, states)}")
+    verdict = production.verdict(judged.severity, states)
+    notices.send("verdict", folder=str(folder.path.absolute()), verdict=verdict, expected=states)
+    print(f"verdict: {verdict}")
     for text in [*(f"{item.severity}: {item.sentence}" for item in judged.findings), *states]:
         print(printable(f"  {text}"))
 
 
-def _print_health(folder: RunFolder, epoch: int) -> None:
+def _tell_health(folder: RunFolder, epoch: int, notices: Notices) -> None:
     """What fired or cleared at this epoch; what is only informative is left to `lam monitor`."""
     for event in folder.health():
         if event["epoch"] == epoch and event["severity"] != "info":
+            notices.send(folder=str(folder.path.absolute()), **event)
             print(printable(f"{event['severity']}: {event['rule']} {event['event']} (value {seen(event['value'])}, "
                             f"threshold {event['threshold']})"), flush=True)
 
@@ -125,9 +139,9 @@ def _cell(record: dict[str, Any], key: str, form: str) -> str:
     return "-" if value is None or value != value else form.format(value)
 
 
-def _conclude(folder: RunFolder) -> None:
+def _conclude(folder: RunFolder, notices: Notices) -> None:
     known = folder.identity()
-    _print_verdict(folder)
+    _tell_verdict(folder, notices)
     if known["state"] == "failed":
         raise AnswerIsNo(f"{folder.path}: {known['reason']}")
     scored = [record for record in folder.metrics() if record.get("val/objective") is not None]

@@ -106,6 +106,13 @@ def say_what_differs(folder: RunFolder, config: RunConfig) -> None:
                     folder.path, last, config.val_every, config.num_epochs)
 
 
+def is_over(folder: RunFolder, config: RunConfig) -> bool:
+    """Whether a run has ended and this config asks for nothing more of it."""
+    state = folder.document().state
+    ended = state in ("finished", "failed") or (state == "stopped" and not folder.can_resume)
+    return ended and not is_prolonged(folder, config)
+
+
 def refuse_without_labels(config: RunConfig, checked: Checked) -> None:
     rule = config.early_stopping
     if rule is not None and "labels" in TABLE[rule.metric].needs and not data.has_labels(config, checked):

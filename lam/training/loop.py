@@ -263,13 +263,11 @@ class Run:
             return
         identity.refuse_other_config(self.folder, self.config)
         known = self.folder.identity()
-        state = known.get("state")
-        over = state in ("finished", "failed") or (state == "stopped" and not self.folder.can_resume)
-        if over:
-            if not identity.is_prolonged(self.folder, self.config):
-                self.epoch = self.config.num_epochs if state != "failed" else self.epoch
-                self.diverged = state == "failed"
-                return
+        if identity.is_over(self.folder, self.config):
+            self.diverged = known.get("state") == "failed"
+            self.epoch = self.epoch if self.diverged else self.config.num_epochs
+            return
+        if identity.is_prolonged(self.folder, self.config):
             identity.say_what_differs(self.folder, self.config)
         identity.refuse_other_data(self.folder, self.config, self.data)
         self._restore(checkpoints.load_state(self.folder.checkpoints, self.device))
