@@ -118,30 +118,36 @@ def monitor(
     With --data judge new videos, against those kept at promotion. Exit 1 means: drift; 2: nothing can be told.
     """
     import contextlib
-    import json
 
-    from analysis.monitor import telling
-    from analysis.monitor.monitor import examine, lines, status_dict
-    from analysis.monitor.monitor import follow as watch
-    from analysis.read import foreign
-    from record.errors import AnswerIsNo
     from record.tracking import notices
 
     told = notices.receivers(notify_file, notify_command, notify_webhook)
-    facts = dict(_fact(text) for text in fact or [])
     with contextlib.closing(notices.Notices(told, run.name)) as receivers:
         if data is not None:
             return _drift(run, data, json_output, receivers)
-        statuses = watch(run, profile, facts, every, alerts=alerts) if follow else \
-            [examine(foreign.read(run), profile, facts, alerts)]
-        before = None
-        for status in statuses:
-            typer.echo(json.dumps(status_dict(status), indent=None if follow else 2) if json_output else
-                       "\n".join(lines(status)))
-            telling.tell(receivers, run, before, status)
-            before = status
-    if status.aborts:
-        rules = ", ".join(finding.rule for finding in status.judgement.aborts)
+        facts = dict(_fact(text) for text in fact or [])
+        _judge(run, (profile, facts, alerts), every if follow else None, json_output, receivers)
+
+
+def _judge(run: Path, how: tuple[str | None, dict[str, float], Path | None], every: float | None, json_output: bool,
+           receivers: Notices) -> None:
+    """Say how a run does, again and again where `every` is given."""
+    import json
+
+    from analysis.monitor import telling
+    from analysis.monitor.monitor import examine, follow, lines, status_dict
+    from analysis.read import foreign
+    from record.errors import AnswerIsNo
+
+    (profile, facts, alerts), before = how, None
+    for status in follow(run, profile, facts, every, alerts=alerts) if every else \
+            [examine(foreign.read(run), profile, facts, alerts)]:
+        typer.echo(json.dumps(status_dict(status), indent=None if every else 2) if json_output else
+                   "\n".join(lines(status)))
+        telling.tell(receivers, run, before, status)
+        before = status
+    if before is not None and before.aborts:
+        rules = ", ".join(finding.rule for finding in before.judgement.aborts)
         raise AnswerIsNo(f"{run}: this run must be stopped ({rules})")
 
 

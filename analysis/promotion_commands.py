@@ -62,8 +62,7 @@ def promote_command(
     wish = promotion.Wish(trial, promotion.waivers(waive or [], because or []), production, baseline, diff)
     result = promotion.promote(list(paths), output, wish=wish)
     if diff:
-        _show_difference(result, output)
-        return
+        return _show_difference(result, output)
     if json_output:
         typer.echo(json.dumps(result.document().as_written(), indent=2, allow_nan=False))
     if not result.promoted:
@@ -145,7 +144,7 @@ def _mirrors(file: Path, uri: str | None, wandb: tuple[str | None, str], name: s
              aliases: str | None) -> list[Any]:
     from analysis.promote import artifacts, registry
 
-    named = registry.chosen(file, uri, name, aliases), artifacts.chosen(file, *wandb, name, aliases)
+    named = registry.chosen(file, uri, name, aliases), artifacts.wandb_of(file, *wandb, name, aliases)
     return [each for each in named if each is not None]
 
 

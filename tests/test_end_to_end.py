@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -80,6 +81,31 @@ def kill_after_results(folder: Path, count: int) -> None:
     driver.wait()
 
 
+def _numbers(epoch: dict[str, Any]) -> dict[str, Any]:
+    """What a training computes; how fast it was is no part of it."""
+    return {key: value for key, value in epoch.items() if key.startswith(("train/", "val/"))
+            and not key.endswith("samples_per_second")}
+
+
+def check_that_a_change_is_noticed(folder: Path) -> None:
+    """One changed value of the YAML, one changed byte of the data: said, and with --strict refused."""
+    text = (folder / "production.yaml").read_text()
+    (folder / "edited.yaml").write_text(text.replace("warmup_steps: 20", "warmup_steps: 21"))
+    shutil.copytree((folder / "data").resolve(), folder / "copied")
+    same = typed.lam(folder, "train", "production.yaml", "--strict", "--run-dir", "final", "--set", "data_dir=copied")
+    assert same.code == 0, same.err
+    victim = sorted((folder / "copied").glob("*.h5"))[0]
+    data = bytearray(victim.read_bytes())
+    data[-1] ^= 1
+    victim.write_bytes(bytes(data))
+    for words, said in ((["edited.yaml"], "a value is not as it was promoted"),
+                        (["production.yaml", "--set", "data_dir=copied"], "the data are not those of the promotion")):
+        refused = typed.lam(folder, "train", *words, "--strict", "--run-dir", "other")
+        assert refused.code == 1
+        assert said in refused.err
+        assert not (folder / "other").exists()
+
+
 @pytest.mark.slow
 def test_sweep_kill_resume_confirm_report_promote_train(
     latents: Callable[[demo.Demo], Path], tmp_path: Path, ray_address: str
@@ -120,9 +146,16 @@ def test_sweep_kill_resume_confirm_report_promote_train(
     page = (tmp_path / "report.html").read_text()
     assert page.count("data:image/png;base64,") >= 5, "the strips are missing"
 
-    ok(tmp_path, "train", "production.yaml", "--run-dir", "final")
+    promoted = yamlio.load_mapping(tmp_path / "production.yaml")["provenance"]
+    ok(tmp_path, "train", "production.yaml", "--run-dir", "final", "--strict", "--set",
+       f"threads={promoted['trial_threads']}")
     final = RunFolder(tmp_path / "final")
     assert final.identity()["state"] == "finished"
-    assert run_config.of_run(final) == run_config.load(tmp_path / "production.yaml")
+    assert run_config.of_run(final).comparable(run_config.RESUMABLE) == run_config.load(
+        tmp_path / "production.yaml").comparable(run_config.RESUMABLE)
+    trial = RunFolder(tmp_path / "runs" / "tiny" / "trials" / promoted["trial"]).metrics()
+    for ours, theirs in zip(final.metrics(), trial, strict=False):
+        assert _numbers(ours) == _numbers(theirs), "the first epochs are the trial's, bit for bit"
+    check_that_a_change_is_noticed(tmp_path)
     measured = json.loads(ok(tmp_path, "evaluate", "final", "--split", "test", "--json"))
     assert measured["probe"]["transitions"] > 0

@@ -115,13 +115,19 @@ TINY: dict[str, Any] = {
 def test_train_checks_the_promotion_and_the_first_epoch_is_the_trials_bit_for_bit(
         latents: Callable[[demo.Demo], Path], tmp_path: Path) -> None:
     shutil.copytree(latents(demo.Demo(game="breakout", episodes=12, length=40, size=64, seed=0)), tmp_path / "data")
-    asked = config.from_mapping(TINY | {"data_dir": str(tmp_path / "data")}, source="test")
-    trial = list(loop.train(asked, tmp_path / "hand"))
+    wanted = config.from_mapping(TINY | {"data_dir": str(tmp_path / "data")}, source="test")
+    trial = list(loop.train(wanted, tmp_path / "hand"))
     gates = ("live", "dsnr_valid", "beats_copy", "action_skill", "ranks", "codebook", "confirmed", "tested")
     (tmp_path / "wanted.yaml").write_text("num_epochs: 2\n")
     waived = [word for gate in gates for word in ("--waive", gate, "--because", "a test")]
-    code, out, err = typed.lam(tmp_path, "promote", "hand", "--trial", "hand", "-o", "p.yaml", "--production",
-                               "wanted.yaml", *waived)
+    asked = ("promote", "hand", "--trial", "hand", "-o", "p.yaml", "--production", "wanted.yaml")
+    code, out, err = typed.lam(tmp_path, *asked, *waived[:-4])
+    assert code == 1
+    assert "hand is not promoted: 1 of" in err
+    assert "  tested: actions ignored on the test split: mse loss" in err
+    assert "add validation videos, then sweep again" in err
+    assert not (tmp_path / "p.yaml").exists()
+    code, out, err = typed.lam(tmp_path, *asked, *waived)
     assert code == 0, err
     assert "its weights are in" in out
     (tmp_path / "data").rename(tmp_path / "moved")

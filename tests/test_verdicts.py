@@ -74,7 +74,7 @@ TINY: dict[str, Any] = {
     "warmup_steps": 5, "learning_rate": 5e-3, "vq_refresh_interval": 10, "rollout_horizon": 1, "eval_sequences": 32,
     "sample_count": 0, "threads": 1, "device": "cpu"}
 GATES = ("live", "dsnr_valid", "beats_copy", "action_skill", "ranks", "codebook", "confirmed", "tested")
-KEPT, SAMPLE = 16, 8
+TAUGHT, KEPT, SAMPLE = 8, 16, 8
 Array = np.ndarray[Any, Any]
 Change = Callable[[Array], Array]
 
@@ -83,19 +83,19 @@ Change = Callable[[Array], Array]
 def served(latents: Callable[[demo.Demo], Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Path]]:
     """A production YAML with its snapshot, and videos of the same kind that neither training nor snapshot saw."""
     room = tmp_path_factory.mktemp("served")
-    made = latents(demo.Demo(game="panning", episodes=52, length=20, size=64, seed=0))
+    made = latents(demo.Demo(game="panning", episodes=44, length=20, size=32, seed=0))
     videos = sorted(made.glob("*.h5"))
     (room / "data").mkdir()
-    for video in videos[: 12 + KEPT]:
+    for video in videos[: TAUGHT + KEPT]:
         shutil.copy(video, room / "data")
     names = [video.name for video in videos]
     (room / "data" / "manifest.json").write_text(json.dumps({"splits": {
-        "train": names[:12], "validation": names[12:20], "test": names[20 : 12 + KEPT]}}))
+        "train": names[:TAUGHT], "validation": names[TAUGHT:16], "test": names[16 : TAUGHT + KEPT]}}))
     list(loop.train(config.from_mapping(TINY | {"data_dir": str(room / "data")}, source="test"), room / "hand"))
     result = promote(room / "hand", room / "p.yaml", wish=Wish(trial="hand", waivers=dict.fromkeys(GATES, "a test")))
     assert result.promoted
     assert f"{KEPT} videos are kept to hold new data to" in result.summary()
-    return room / "p.yaml", videos[12 + KEPT :]
+    return room / "p.yaml", videos[TAUGHT + KEPT :]
 
 
 def _folder(room: Path, videos: list[Path], change: Change | None = None) -> Path:
@@ -149,8 +149,10 @@ def test_changed_data_drift_with_a_remedy(served: tuple[Path, list[Path]], tmp_p
 
 
 @pytest.mark.slow
-def test_another_game_drifts(served: tuple[Path, list[Path]], tiny_data: Path, tmp_path: Path) -> None:
-    code, said = _look(served, _folder(tmp_path / "pong", sorted(tiny_data.glob("*.h5"))), tmp_path)
+def test_another_game_drifts(served: tuple[Path, list[Path]], latents: Callable[[demo.Demo], Path],
+                             tmp_path: Path) -> None:
+    pong = latents(demo.Demo(game="pong", episodes=10, length=20, size=32, seed=0))
+    code, said = _look(served, _folder(tmp_path / "pong", sorted(pong.glob("*.h5"))), tmp_path)
     assert (code, said["verdict"], len(said["remedy"]) >= 2) == (1, "drift", True)
     told = typed.lam(tmp_path, "monitor", "p.yaml", "--data", "pong", "--notify-file", "told.jsonl")
     assert told.code == 1
@@ -171,5 +173,5 @@ def test_a_snapshot_is_whole_and_can_be_taken_again(served: tuple[Path, list[Pat
     assert (code, "0001.json: is not what was written; restore it from a copy, or take one" in err) == (2, True), err
     code, out, err = typed.lam(tmp_path, "promotions", "snapshot", "p.yaml", "--data", str(served[0].parent / "data"))
     assert code == 0, err
-    assert out.startswith(f"{12 + KEPT} videos are kept with version 1")
+    assert out.startswith(f"{TAUGHT + KEPT} videos are kept with version 1")
     assert look(file, data).values["look"] == 1, "a new snapshot begins anew"

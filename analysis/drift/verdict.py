@@ -19,7 +19,7 @@ LABEL, CONFIRM, SWEEP = "label a little", "re-confirm", "re-sweep"
 
 
 @dataclass(frozen=True)
-class Test:
+class Compared:
     """One aspect of the videos.
 
     Attributes:
@@ -52,7 +52,7 @@ class Drift:
     look: int
     kept: int
     new: int
-    tests: tuple[Test, ...]
+    tests: tuple[Compared, ...]
     remedy: tuple[str, ...]
 
     @property
@@ -88,11 +88,11 @@ def _check_enough(kept: int, new: int, level: float, look: int) -> None:
     raise BadInput(said, source="--data", remedy=remedy)
 
 
-def _test(aspect: Aspect, kept: Observation, new: Observation, level: float) -> Test:
+def _test(aspect: Aspect, kept: Observation, new: Observation, level: float) -> Compared:
     a, b = (np.array([getattr(video, aspect) for video in each.videos]) for each in (kept, new))
     scaled = (np.sqrt(a), np.sqrt(b)) if aspect == "codes" else _scaled(a, b)
     sentence, before, now = _TOLD[aspect](a, b, kept.num_embeddings)
-    return Test(aspect, sentence, before, now, p_value(*scaled, level), level)
+    return Compared(aspect, sentence, before, now, p_value(*scaled, level), level)
 
 
 def _scaled(a: Array, b: Array) -> tuple[Array, Array]:
@@ -137,7 +137,7 @@ _TOLD: dict[Aspect, Callable[[Array, Array, int], tuple[str, float | None, float
     "codes": _codes, "rank": _rank, "loss": _loss, "latents": _latents}
 
 
-def _remedy(tests: tuple[Test, ...]) -> tuple[str, ...]:
+def _remedy(tests: tuple[Compared, ...]) -> tuple[str, ...]:
     """The least that helps first, and more the more has changed: the picture, what the model makes of it, its error."""
     drifted = {test.aspect: test for test in tests if test.drifted}
     if not drifted:

@@ -155,14 +155,19 @@ def _continued(curve: Curve, epoch: int) -> Array:
 
 
 def _margin(errors: Array, coverage: float) -> tuple[float, float] | None:
-    """Between which errors a further one lies with this probability; None where there are too few to say."""
+    """Between which errors a further one lies with this probability; None where there are too few to say.
+
+    Between two ranks the order statistics are interpolated (Hutson 1999, Journal of Applied Statistics 26): the lower
+    of the two alone would cover more than is asked, 93 % instead of 90 % with 54 errors.
+    """
     count, tail = len(errors), (1 - coverage) / 2
     if count < LEAST_POINTS:
         return None
-    rank = math.floor((count + 1) * tail)
-    if rank >= 1:
+    place = round((count + 1) * tail - 1, 9)
+    if place >= 0:
         ordered = np.sort(errors)
-        return float(ordered[rank - 1]), float(ordered[count - rank])
+        low, high = np.interp((place, count - 1 - place), np.arange(count), ordered)
+        return float(low), float(high)
     half = stats.t.ppf(1 - tail, count - 1) * errors.std(ddof=1) * math.sqrt(1 + 1 / count)
     return float(errors.mean() - half), float(errors.mean() + half)
 

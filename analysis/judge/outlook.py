@@ -16,12 +16,12 @@ from record.text import duration, finite, number
 
 TOLD_EPOCHS = 12  # of a range: evenly spread in log(epoch), and the last
 FURTHER = ("train/loss", "val/loss", "val/control", "val/perplexity_slot", "val/effective_rank_context",
-           "val/effective_rank_target")
-SPIKE = 2.0  # times the largest rise of a living trial's loss in one epoch
+           "val/effective_rank_target", "val/codebook_usage_ratio")
+ALERT_SPIKE, SPIKE = 1.5, 2.0  # times the largest rise of a living trial's loss in one epoch: told, and the end
 BEYOND_PATIENCE = 20  # epochs without improvement after early stopping would have ended the run
 
 
-def alerts(trial: Trial, standing: Standing) -> list[dict[str, Any]]:
+def alerts(study: Study, trial: Trial, standing: Standing) -> list[dict[str, Any]]:
     """What a production run is watched for: fixed limits, and half of what this trial itself reached.
 
     `after_epoch`: the alert is silent until then; a codebook that ends healthy may start with two codes.
@@ -42,6 +42,7 @@ def alerts(trial: Trial, standing: Standing) -> list[dict[str, Any]]:
                             f"half of the {number(perplexity)} that the promoted trial had", grace))
     rules.append(_alert("val/mse_loss", "rises_in_a_row", 3, "validation MSE rose three times running", grace))
     rules.append(_alert("train/loss", "rises_in_a_row", 3, "the training loss rose three times running", grace))
+    rules += _spike(study, ALERT_SPIKE, grace)
     return [rule for rule in rules if rule["metric"] in trial.workload.metrics]
 
 
@@ -67,12 +68,7 @@ def aborts(study: Study, trial: Trial, production: dict[str, Any]) -> list[dict[
         if value is not None and value > least:
             found.append(_alert(key, "below", round(least * 2 / 3, 4),
                                 f"the embedding collapsed; the promoted trial had {number(value)}", grace))
-    for key in ("val/loss", "val/mse_loss"):
-        spike = spike_limit(study, key)
-        if spike is not None:
-            found.append(_alert(key, "changes_by", spike, f"a rise in one epoch of {SPIKE:g} times the largest of the "
-                                "living trials", grace))
-            break
+    found += _spike(study, SPIKE, grace)
     patience = (production.get("early_stopping") or {}).get("patience")
     if patience is not None:
         found.append(_alert("val/mse_loss", "no_gain_for", patience + BEYOND_PATIENCE,
@@ -80,13 +76,23 @@ def aborts(study: Study, trial: Trial, production: dict[str, Any]) -> list[dict[
     return [rule for rule in found if rule["metric"] in trial.workload.metrics]
 
 
-def spike_limit(study: Study, key: str) -> float | None:
-    """The largest rise of a metric between two validations of a living trial, twice; None where nothing is recorded."""
+def _spike(study: Study, times: float, grace: int) -> list[dict[str, Any]]:
+    """A rise of the validation loss in one epoch that no living trial came near."""
+    for key in ("val/loss", "val/mse_loss"):
+        limit = spike_limit(study, key, times)
+        if limit is not None:
+            return [_alert(key, "changes_by", limit, f"a rise in one epoch of {times:g} times the largest of the "
+                           "living trials", grace)]
+    return []
+
+
+def spike_limit(study: Study, key: str, times: float = SPIKE) -> float | None:
+    """The largest rise of a metric between validations of a living trial, so often; None where none is recorded."""
     rises = [b - a for trial in _living(study) for a, b in pairwise(_curve(trial, key).values())]
     levels = [abs(value) for trial in _living(study) for value in _curve(trial, key).values()]
     if not rises:
         return None
-    return float(f"{max(SPIKE * max(rises), 0.05 * sorted(levels)[len(levels) // 2]):.3g}")
+    return float(f"{max(times * max(rises), 0.025 * times * sorted(levels)[len(levels) // 2]):.3g}")
 
 
 def expected(study: Study, trial: Trial, again: list[list[Trial]], epochs: int) -> dict[str, Any]:

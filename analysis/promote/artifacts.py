@@ -38,11 +38,11 @@ class Artifacts:
     aliases: tuple[str, str, str] = ALIASES
 
     def mirror(self, file: Path) -> str:
-        """See `sync`."""
-        return sync(file, self)
+        """See `log`."""
+        return log(file, self)
 
 
-def chosen(file: Path, mode: str | None, project: str, name: str | None, aliases: str | None) -> Artifacts | None:
+def wandb_of(file: Path, mode: str | None, project: str, name: str | None, aliases: str | None) -> Artifacts | None:
     """What was asked for on the command line; None where nothing was, whatever the environment says.
 
     Raises:
@@ -58,7 +58,7 @@ def chosen(file: Path, mode: str | None, project: str, name: str | None, aliases
     return Artifacts(mode, project, name or file.stem, aliases_of(aliases))
 
 
-def sync(file: Path, wanted: Artifacts) -> str:
+def log(file: Path, wanted: Artifacts) -> str:
     """Make W&B say what the ledger says; returns what to tell.
 
     Raises:
@@ -112,7 +112,9 @@ def _log(run: Any, ledger: Ledger, change: Served, wanted: Artifacts, alias: str
     artifact = wandb.Artifact(wanted.name, type="model", description=change.begun.because[:1000],
                               metadata=tags(change, str(change.version)))
     with TemporaryDirectory() as room:
-        artifact.add_dir(str(gathered(ledger, change, Path(room))))
+        folder = gathered(ledger, change, Path(room))
+        for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+            artifact.add_file(str(file), name=file.relative_to(folder).as_posix())
         logged = run.log_artifact(artifact, aliases=[alias])
         if wanted.mode == "online":
             logged.wait()
