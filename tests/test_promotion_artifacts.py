@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +36,23 @@ def _logged(target: Path) -> list[list[tuple[str, int, list[str]]]]:
     found = []
     files = (Ledger(target).folder / "wandb").glob("offline-run-*/*.wandb")
     for file in sorted(files, key=lambda path: path.stat().st_mtime_ns):
-        records = [Record.FromString(payload) for payload in _payloads(file, [])]
+        records = _records(file)
         found.append([(next(alias for alias in record.artifact.aliases if alias != "latest"),
                        int(json.loads(record.artifact.metadata)["lam.promotion"]),
                        sorted(each.path for each in record.artifact.manifest.contents))
                       for record in records if record.HasField("artifact")])
     return found
+
+
+def _records(file: Path) -> list[Any]:
+    """Of a run that has ended; W&B's process writes the end of its file a moment later."""
+    deadline = time.monotonic() + 60
+    while True:
+        records = [Record.FromString(payload) for payload in _payloads(file, [])]
+        if any(record.HasField("exit") for record in records):
+            return records
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def test_each_version_is_logged_once_and_aliases_follow_the_champions_last(target: Path, tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def _fail(folder: Path, target: Path, wish: Wish) -> Promotion:
     ("ranks", "t0005", {"val/effective_rank_context": 1.4, "val/effective_rank_target": 2.9},
      "effective rank context 1.40, at least 3", "lower commitment_weight"),
     ("codebook", "t0005", {"val/perplexity_slot": 1.4}, "slot perplexity 1.40 to 1.40 of 12 codes", "vq_refresh"),
-    ("codebook", "t0005", {"val/perplexity_slot": None}, "at least 1.50; not determined; not finite at epoch 6, 7, 8",
+    ("codebook", "t0005", {"val/perplexity_slot": None}, "at least 1.50; growing; not finite at epoch 6, 7, 8",
      "vq_refresh"),
     ("ranks", "t0005", {"val/effective_rank_context": None}, "rank context was never finite", "learning_rate"),
     ("confirmed", "t0001", {}, "no fresh seeds in confirm.json", "lam sweep confirm"),

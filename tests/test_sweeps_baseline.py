@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,10 @@ from analysis.report.report import build_report
 from record import files, yamlio
 from record.errors import BadInput
 from record.journal.events import BASELINE, Suggested
-from record.journal.journals import read
 from sweeps.commands.launching import launch
 from sweeps.journal.state import SweepState
 from sweeps.search.baseline import in_production
+from sweeps.views import display, summary
 
 
 def _served(folder: Path, **changes: Any) -> Path:
@@ -103,7 +104,17 @@ def test_the_report_compares_with_it_unless_another_is_named(tmp_path: Path) -> 
 
 def _mark(folder: Path, trial: str) -> None:
     """Rewrite a sweep's journal so that a trial is the one in production."""
-    [file] = folder.glob("journal*") if not (folder / "journal").is_dir() else sorted((folder / "journal").iterdir())
-    lines = [event.model_copy(update={"reason": {"rule": BASELINE, "sentence": "in production"}})
-             if isinstance(event, Suggested) and event.trial == trial else event for event in read(folder)]
-    file.write_text("".join(files.json_line(line.model_dump(mode="json", exclude_unset=True)) for line in lines))
+    why = {"reason": {"rule": BASELINE, "sentence": "in production"}}
+    for file in folder.glob("journal-*.jsonl"):
+        lines = [json.loads(line) for line in file.read_text().splitlines()]
+        file.write_text("".join(files.json_line(
+            line | (why if (line["event"], line.get("trial")) == ("suggested", trial) else {})) for line in lines))
+
+
+def test_status_and_explain_say_which_trial_is_in_production(tmp_path: Path) -> None:
+    sweep = make_sweep(tmp_path)
+    event, state = in_production(sweep, _served(tmp_path, weight_decay=0.25)).event(sweep), SweepState()
+    state.apply(event.model_copy(update={"seq": 1}))
+    assert summary.explain(sweep, state, "t0001")[0].startswith("t0001 (in production; weight_decay=0.25) has trained")
+    assert display.line(event, sweep.max_epochs) == (
+        "t0001 suggested weight_decay=0.25 (in production: t0005 of pong, production.yaml)")

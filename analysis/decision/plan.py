@@ -62,14 +62,14 @@ class Plan:
 def make_plan(study: Study, trial: Trial, standing: Standing, gates: Sequence[Gate],
               importance: Sequence[tuple[str, float]], criteria: Sequence[str] = ()) -> Plan:
     """The plan for a run of the trial's config."""
-    watched = tuple(_watches(trial, standing))
+    watched = tuple(_watches(study, trial, standing))
     return Plan(_risk(trial, watched), watched, _spike(trial), tuple(_issues(study, trial)),
                 tuple(_next(study, trial, importance)), tuple(commands(study, trial, gates)), tuple(criteria))
 
 
 # ---- limits
 
-def _watches(trial: Trial, standing: Standing) -> list[Watch]:
+def _watches(study: Study, trial: Trial, standing: Standing) -> list[Watch]:
     """The profile's rules that read something the run logged, aborts first; and, for our own, the production alerts."""
     known = profile_for(trial)
     rules = [rule for rule in known.rules if rule.severity in ("abort", "warn") and not rule.quiet
@@ -80,7 +80,7 @@ def _watches(trial: Trial, standing: Standing) -> list[Watch]:
         return found
     own = [Watch(str(item["metric"]), f"{words(str(item['comparison']))} {_threshold(item['threshold'])}",
                  f"after epoch {item['after_epoch']}" if item["after_epoch"] else "always", str(item["meaning"]), "",
-                 False) for item in alerts(trial, standing)]
+                 False) for item in alerts(study, trial, standing)]
     return [*[item for item in found if item.ends_it], *own]
 
 

@@ -92,7 +92,7 @@ def _test(aspect: Aspect, kept: Observation, new: Observation, level: float) -> 
     a, b = (np.array([getattr(video, aspect) for video in each.videos]) for each in (kept, new))
     scaled = (np.sqrt(a), np.sqrt(b)) if aspect == "codes" else _scaled(a, b)
     sentence, before, now = _TOLD[aspect](a, b, kept.num_embeddings)
-    return Compared(aspect, sentence, before, now, p_value(*scaled, level), level)
+    return Compared(aspect, sentence, before, now, p_value(scaled[0], scaled[1], level), level)
 
 
 def _scaled(a: Array, b: Array) -> tuple[Array, Array]:

@@ -4,7 +4,7 @@ Beside `production.yaml` lies the folder `production.promotions`:
 
     ledger.jsonl       one event a line, each on disk before the next step; what counts
     versions/0001.yaml what was served, whole; models/0001/ the weights that go with it
-    snapshots/0001.json what they see in videos they were not trained on: what new data are compared with
+    snapshots/          what each version sees in videos it was not trained on: what new data are compared with
     lock               held for as long as a promotion, a rollback or a sync takes
 
 A change is `begun` (everything it needs is staged by then), the YAML is replaced, and it is `done`. What was begun and

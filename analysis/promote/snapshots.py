@@ -31,13 +31,15 @@ def take_snapshot(trial: Trial, ledger: Ledger, version: int) -> tuple[dict[str,
 
 
 def _written(ledger: Ledger, version: int, found: Observation) -> dict[str, Any]:
+    """Beside any that was there: what the ledger names is whole until it names another."""
     text = json.dumps(found.model_dump(mode="json"), separators=(",", ":"), allow_nan=False) + "\n"
-    file = save(_file(ledger, version), text)
-    return {"file": file.relative_to(ledger.folder).as_posix(), "sha256": digest(text.encode())}
+    known = digest(text.encode())
+    file = save(_file(ledger, version, known), text)
+    return {"file": file.relative_to(ledger.folder).as_posix(), "sha256": known}
 
 
-def _file(ledger: Ledger, version: int) -> Path:
-    return ledger.folder / "snapshots" / f"{version:04d}.json"
+def _file(ledger: Ledger, version: int, known: str) -> Path:
+    return ledger.folder / "snapshots" / f"{version:04d}-{Path(known).name[:8]}.json"
 
 
 def model_of(ledger: Ledger, change: Served) -> tuple[Workload, Path]:
@@ -70,7 +72,7 @@ def kept(ledger: Ledger, change: Served) -> Observation:
     if not known:
         raise BadInput(f"version {change.version} was promoted without a snapshot to hold new data to",
                        source=ledger.target, remedy=remedy)
-    file = _file(ledger, change.version)
+    file = _file(ledger, change.version, str(known.get("sha256")))
     data = files.read_record(file) if file.exists() else b""
     if digest(data) != known.get("sha256"):
         raise BadInput("is not what was written" if data else "is gone", source=file,

@@ -84,7 +84,8 @@ def line(event: events.JournalEvent, max_epochs: int) -> str:
     """One event in words, '' for those nobody waits for."""
     match event:
         case events.Suggested():
-            return f"{event.trial} suggested {params_text(event.params)}"
+            why = f" ({event.reason.sentence})" if event.reason else ""
+            return f"{event.trial} suggested {params_text(event.params)}{why}"
         case events.Result():
             return (f"{event.trial} epoch {event.epoch}/{max_epochs} objective {short(event.objective)} "
                     f"{words(event.verdict)}")

@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from record.journal.events import BASELINE
 from record.standing import is_sound
 from record.text import count, share, short, words
 from sweeps.journal.state import Result, SweepState, TrialState, mean_result, pareto, ranking
@@ -166,7 +167,8 @@ def explain(sweep: Sweep, state: SweepState, trial_id: str | None = None) -> lis
 
 def _sentence(sweep: Sweep, trial: TrialState) -> str:
     again = f"; repeats {trial.repeats} with seed {trial.seed}" if trial.repeats else ""
-    told = f"{trial.id} ({params_text(trial.params)}{again})"
+    served = "in production; " if trial.asked == BASELINE else ""
+    told = f"{trial.id} ({served}{params_text(trial.params)}{again})"
     if trial.status == "completed":
         return f"{told} completed: {sweep.spec.primary} {_best_in_words(trial, sweep.spec.maximise)}"
     if trial.reason:
