@@ -7,6 +7,7 @@
     production  the YAML's values and the reason beside each
     tested      the gate that reads the test split
     registry    MLflow's model registry, a mirror of the ledger
+    artifacts   W&B's artifacts, another one
     history     list, show, rollback
     snapshots   what a promoted model sees in videos it was not trained on
     looking     whether new data are still like these
