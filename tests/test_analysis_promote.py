@@ -293,7 +293,7 @@ def test_alerts_start_after_the_grace_that_the_config_states(tmp_path: Path) -> 
     study = read_study(folder)
     trial = study.trial("t0005")
     assert trial is not None
-    rules = alerts(trial, rank(study)[0])
+    rules = alerts(study, trial, rank(study)[0])
     assert [rule["after_epoch"] for rule in rules] == [0] + [7] * (len(rules) - 1)
 
 
@@ -304,7 +304,7 @@ def test_alerts_start_after_the_grace_that_the_sweep_gave(tmp_path: Path, first_
     path = folder / "trials/t0001/config.yaml"
     path.write_text(path.read_text().replace("vq_refresh_interval: 100", "vq_refresh_interval: 0"))
     study = read_study(folder)
-    assert {rule["after_epoch"] for rule in alerts(study.trials[0], rank(study)[0])[1:]} == {after}
+    assert {rule["after_epoch"] for rule in alerts(study, study.trials[0], rank(study)[0])[1:]} == {after}
 
 
 def _run(*arguments: object) -> Any:

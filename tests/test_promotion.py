@@ -376,6 +376,6 @@ def test_four_runs_made_by_hand_end_in_the_production_run_that_a_person_planned(
             ("train/loss", "rises_in_a_row"), ("val/loss", "changes_by"), ("val/mse_loss", "no_gain_for")} <= watched
     spikes = [each["threshold"] for each in values["alerts"] + values["aborts"] if each["comparison"] == "changes_by"]
     assert spikes[1] / spikes[0] == pytest.approx(2 / 1.5, rel=0.01), "told at 1.5, ended at 2"
-    assert {"train/loss", "val/loss", "val/codebook_usage_ratio"} <= set(values["expected"]["ranges"])
+    assert {"train/loss", "val/loss", "val/perplexity_slot"} <= set(values["expected"]["ranges"])
     assert values["expected"]["ranges"]["val/mse_loss"]["epochs"][-1] > EPOCHS
     assert values["cost"]["epochs"] == 80

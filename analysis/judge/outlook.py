@@ -16,7 +16,7 @@ from record.text import duration, finite, number
 
 TOLD_EPOCHS = 12  # of a range: evenly spread in log(epoch), and the last
 FURTHER = ("train/loss", "val/loss", "val/control", "val/perplexity_slot", "val/effective_rank_context",
-           "val/effective_rank_target", "val/codebook_usage_ratio")
+           "val/effective_rank_target")
 ALERT_SPIKE, SPIKE = 1.5, 2.0  # times the largest rise of a living trial's loss in one epoch: told, and the end
 BEYOND_PATIENCE = 20  # epochs without improvement after early stopping would have ended the run
 
