@@ -245,18 +245,18 @@ class LatentActions(Workload):
 
     def reference(self, run: RunFolder, model: Path) -> Observation:
         """Of the videos of the validation and the test split."""
-        from lam.data import windows
+        from lam.data import checked
         from lam.labelling import observing
 
-        config = config_module.of_run(run)
-        splits = windows.check(config).splits
-        return observing.observe(model, Path(config.data_dir), [*splits.validation, *splits.test])
+        parts = checked.check(config_module.of_run(run)).parts
+        return observing.observe(model, [(part.reader, [*part.splits.validation, *part.splits.test]) for part in parts])
 
     def observe(self, model: Path, data: Path, windows: int | None = None) -> Observation:
         """Of all videos of a folder; it needs neither a manifest nor true actions."""
+        from lam.data.readers.registry import reader_of
         from lam.labelling import observing
 
-        return observing.observe(model, data, windows=windows)
+        return observing.observe(model, [(reader_of(data), None)], windows)
 
 
 def _own(config: Settings) -> RunConfig:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lam.data.sources import Direct
+from lam.data.readers.video import Reader
 from lam.evaluation.effective_rank import effective_rank
 from lam.inference import opening
 from lam.inference.model import ActionModel
@@ -29,38 +29,42 @@ MOST_VIDEOS = 64
 MOST_WINDOWS, LEAST_WINDOWS = 64, 8  # of a video
 
 
-def observe(model: Path, folder: Path, names: Sequence[str] | None = None, windows: int | None = None) -> Observation:
-    """Read the videos of a folder with an exported model, at most 64 of them, evenly spread over their names.
+Part = tuple[Reader, Sequence[str] | None]
+"""Videos of one folder: which of them, all where none are named."""
+
+
+def observe(model: Path, parts: Sequence[Part], windows: int | None = None) -> Observation:
+    """Read videos with an exported model, at most 64 of them, evenly spread over their names.
 
     Args:
-        names: which videos; default: all.
         windows: of each video; default: as many as half of the videos have, at most 64.
 
     Raises:
-        BadInput: the folder holds no video that the model can read and that is long enough.
+        BadInput: there is no video that the model can read and that is long enough.
     """
     known = opening.load(model)
-    plan = planned(folder, known.latent_shape)
-    there = {name: number for number, name in enumerate(plan.names) if names is None or name in set(names)}
-    have = {name: plan.known[number].info.latent_frames - known.config.sequence_length + 1
-            for name, number in there.items()}
-    long_enough = [each for each in have.values() if each >= LEAST_WINDOWS]
+    length, wanted, left_out = known.config.sequence_length, list[tuple[Plan, int]](), dict[str, str]()
+    for reader, names in parts:
+        plan = planned(reader, known.latent_shape)
+        wanted += [(plan, number) for number, name in enumerate(plan.names) if names is None or name in set(names)]
+        left_out |= {name: str(error) for name, error in plan.problems.items() if names is None or name in set(names)}
+    have = [plan.known[number].info.latent_frames - length + 1 for plan, number in wanted]
+    long_enough = [each for each in have if each >= LEAST_WINDOWS]
     many = windows or (min(MOST_WINDOWS, median_low(long_enough)) if long_enough else LEAST_WINDOWS)
-    taken = [name for name in there if have[name] >= many]
+    taken = [item for item, each in zip(wanted, have, strict=True) if each >= many]
     if not taken:
-        raise BadInput(f"holds no video of {many + known.config.sequence_length - 1} latent frames, the longest has "
-                       f"{max(have.values(), default=0) + known.config.sequence_length - 1}", source=folder,
+        raise BadInput(f"holds no video of {many + length - 1} latent frames, the longest has "
+                       f"{max(have, default=0) + length - 1}", source=parts[0][0].folder,
                        remedy="name a folder of longer videos")
-    left_out = {name: str(error) for name, error in plan.problems.items() if names is None or name in set(names)}
-    left_out |= {name: f"shorter than the {count(many, 'window')} that are read of each" for name in there
-                 if have[name] < many}
-    found = [_video(known, plan, there[name], many) for name in _spread(taken, MOST_VIDEOS)]
+    left_out |= {plan.names[number]: f"shorter than the {count(many, 'window')} that are read of each"
+                 for (plan, number), each in zip(wanted, have, strict=True) if each < many}
+    found = [_video(known, plan, number, many) for plan, number in _spread(taken, MOST_VIDEOS)]
     left_out |= {each.name: "nothing moves in it, or a latent is not finite" for each in found if not _is_whole(each)}
     return Observation(windows=many, num_embeddings=known.config.num_embeddings if found[0].codes else 0,
                        videos=tuple(each for each in found if _is_whole(each)), left_out=left_out)
 
 
-def _spread(items: Sequence[str], most: int) -> list[str]:
+def _spread(items: Sequence[tuple[Plan, int]], most: int) -> list[tuple[Plan, int]]:
     """At most so many of them, evenly spread."""
     places = np.linspace(0, len(items) - 1, min(most, len(items))).round().astype(int)
     return [items[place] for place in places]
@@ -73,7 +77,7 @@ def _is_whole(video: Video) -> bool:
 @torch.inference_mode()
 def _video(model: ActionModel, plan: Plan, number: int, many: int) -> Video:
     """What the model sees at `many` windows of a video."""
-    source, T = Direct(plan.folder, plan.names, plan.known), model.config.sequence_length
+    source, T = plan.source(), model.config.sequence_length
     starts = np.linspace(0, plan.known[number].info.latent_frames - T, many).round().astype(int)
     windows = torch.from_numpy(np.stack([source.frames(number, int(start), T) for start in starts])).to(model.device)
     actions = model.read(windows)
