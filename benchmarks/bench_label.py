@@ -5,7 +5,7 @@
 The forward pass is the encoder and the quantizer on windows that lie in memory already, in batches of the same size,
 on one thread. It and the labelling of 250 of the videos take turns, by the clock: what else the machine does
 meets both; each labelling is held against the forward passes before and after it. Then all videos are labelled at once,
-for the memory that takes.
+for the memory that takes. At most 256 files may be open.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ MODEL = {"sequence_length": 4, "embed_dim": 64, "encoder_depth": 2, "decoder_dep
 
 
 EACH = 250  # videos of a turn
+OPEN_FILES = 256  # that the system is told to allow
 
 
 def write_videos(folder: Path, count: int, frames: int) -> None:
@@ -82,6 +83,7 @@ def main() -> None:
         write_videos(root / "few", 10, 40)
         manifest.write_manifest(root / "few")
         write_videos(root / "many", asked.videos, asked.frames)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
         config = {"data_dir": str(root / "few"), **MODEL, "embed_dim": asked.embed_dim}
         list(train(RunConfig.model_validate(config), root / "run"))
         measure(root, asked)
