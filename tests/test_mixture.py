@@ -182,3 +182,12 @@ def test_a_folder_without_labels_has_no_skill(tmp_path: Path) -> None:
             del file["actions"]
     record = list(train(mixed(near, far), tmp_path / "run"))[-1]
     assert math.isnan(record["val/action_skill_by_source"][1])
+
+
+@pytest.mark.slow
+def test_runs_of_a_mixture_are_reported(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    for seed in (0, 1):
+        list(train(mixed(*folders, seed=seed), tmp_path / f"run{seed}"))
+    code, _, err = typed.lam(tmp_path, "report", "run0", "run1", "-o", "report.md")
+    assert code == 0, err
+    assert "near" in (tmp_path / "report.md").read_text()
