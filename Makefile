@@ -12,7 +12,7 @@ CORES := Haswell Haswell $(if $(shell grep -m 1 -o avx512f /proc/cpuinfo),Skylak
 PARALLEL := -n 2 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long test-cluster test-fast test-fuzz numeric check house format docs bench clean
+.PHONY: help setup demo test test-long test-cluster test-fast test-fuzz test-faults test-inputs numeric check house format docs bench clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -48,6 +48,12 @@ test-fast: $(READY) ## The tests that take less than five seconds each
 test-fuzz: $(READY) ## Every reader against files damaged by chance, new ones each time; CASES=5000 for each reader
 	FUZZ_CASES=$(or $(CASES),5000) $(BIN)/python -m pytest $(PARALLEL) -m hypothesis --hypothesis-profile=fuzz \
 	  --hypothesis-show-statistics tests/test_fuzz.py tests/test_hostile_yaml.py
+
+test-faults: $(READY) ## The fault matrix with real processes, 50 rounds of kills, stock Ray Tune beside it; writes docs/reliability.md
+	$(BIN)/python benchmarks/bench_faults.py --rounds $(or $(ROUNDS),50)
+
+test-inputs: $(READY) ## Every hostile, broken or surprising input, counted by kind
+	$(BIN)/python tests/tally_inputs.py
 
 numeric: $(READY) ## The numeric tests with the arithmetic of two processors, with one and with two threads
 	printf '%s 1\n%s 2\n' $(CORES) | xargs -P 2 -L 1 sh -c 'OPENBLAS_CORETYPE=$$0 \

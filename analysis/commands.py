@@ -36,12 +36,14 @@ def report(
         metavar="FILE.json", help="Compute a JSON report again from its records; exit 1 if they differ.")] = None,
 ) -> None:
     """Compare trials: who won and why, go or no-go, what to run next."""
-    from record.errors import BadInput
+    from record.errors import BadInput, check_there
 
     if verify is not None:
         return _verify(verify, paths or [])
     if not paths:
         raise BadInput("no path given", source="PATH", remedy="name a sweep, a run or another trainer's records")
+    for path in paths:  # before seconds of imports
+        check_there(path, "name a sweep, a run or another trainer's records")
     from analysis.report.render import check_target, write
     from analysis.report.report import build_report
     from record.text import printable, shown
@@ -134,10 +136,12 @@ def _judge(run: Path, how: tuple[str | None, dict[str, float], Path | None], eve
     """Say how a run does, again and again where `every` is given."""
     import json
 
+    from record.errors import AnswerIsNo, check_there
+
+    check_there(run, "name a run folder or a log")
     from analysis.monitor import telling
     from analysis.monitor.monitor import examine, follow, lines, status_dict
     from analysis.read import foreign
-    from record.errors import AnswerIsNo
 
     (profile, facts, alerts), before = how, None
     for status in follow(run, profile, facts, every, alerts=alerts) if every else \

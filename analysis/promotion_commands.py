@@ -54,8 +54,11 @@ def promote_command(
     """Check the gates and write the best trial's config as a production YAML, its weights beside it."""
     import json
 
+    from record.errors import AnswerIsNo, check_there
+
+    for path in paths:
+        check_there(path, "name a sweep, one of its trials or a run")
     from analysis import promote as promotion
-    from record.errors import AnswerIsNo
     from record.text import shown
 
     mirrors = _mirrors(output, mlflow, (wandb, wandb_project), model, aliases)

@@ -2,10 +2,10 @@
 
     python benchmarks/bench_endurance.py [--minutes 20] [--readers 20] [--epoch-seconds 0.05]
 
-A real driver and Ray with a training that only sleeps. Every few seconds the driver and all its processes are measured;
-twice, `--readers` processes read the sweep at once while it runs, as `lam sweep status` does, again and again. Growth is
-the least-squares slope over the time after the first fifth, in which caches fill; a day is that times 24 hours, and is
-an extrapolation. At the end the driver gets Ctrl-C: what runs 10 s later is counted.
+A real driver and Ray with a training that only sleeps. Every few seconds the driver and all its processes are
+measured; twice, `--readers` processes read the sweep at once while it runs, as `lam sweep status` does, again and
+again. Growth is the least-squares slope over the time after the first fifth, in which caches fill; a day is that times
+24 hours, and is an extrapolation. At the end the driver gets Ctrl-C: what runs 10 s later is counted.
 """
 
 from __future__ import annotations
@@ -117,7 +117,8 @@ def main() -> None:
         path = sweep_driver.spec(Path(home), space={"weight_decay": {"uniform": [0.0, 0.8]}}, search="random",
                                  scheduler={"asha": {"max_epochs": 9}}, budget={"trials": 1_000_000})
         folder = Path(home) / "runs" / "demo"
-        driver = sweep_driver.start(f"launch({str(path)!r}, options=options)", asked.epoch_seconds)
+        call = f"launch({str(path)!r}, options=Options(**common, quiet=True))"
+        driver = sweep_driver.start(call, asked.epoch_seconds)
         sweep_driver.until(lambda: len(list((folder / "trials").glob("*"))) > 3, driver)
         rows = watch(folder, psutil.Process(driver.pid), asked)
         os.kill(driver.pid, signal.SIGINT)

@@ -2,9 +2,9 @@
 
     python benchmarks/bench_fuzz.py [--minutes 30] [--cases 400]
 
-Rounds of `tests/test_fuzz.py` and `tests/test_hostile_yaml.py`, each a process of its own with cases that were not drawn
-before, until the time is over. A crash is a test that fails: a traceback, an answer after more than 5 s, or 1 GiB more
-memory. The failing round's output is printed.
+Rounds of `tests/test_fuzz.py` and `tests/test_hostile_yaml.py`, each a process of its own with cases that were not
+drawn before, until the time is over. A crash is a test that fails: a traceback, an answer after more than 5 s, or 1 GiB
+more memory. The failing round's output is printed.
 """
 
 from __future__ import annotations

@@ -87,3 +87,7 @@ def main(arguments: list[str] | None = None) -> None:
 def _fail(message: str, code: int) -> None:
     print(f"lam: {shown(message)}", file=sys.stderr)
     sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -30,6 +30,9 @@ def init(
 
     for path in scaffold.write(folder, data_dir, preset):
         typer.echo(f"wrote {path}")
+    if not Path(data_dir).is_dir():
+        typer.echo(f"warning: {data_dir}: no such folder yet; put .h5 latents there, or make some: "
+                   f"{shlex.join(['lam', 'data', 'demo', data_dir])}", err=True)
     train_it, sweep_it = (shlex.join(["lam", *words, str(folder / name)]) for words, name in (
         (["train"], "run.yaml"), (["sweep", "launch"], "sweep.yaml")))
     typer.echo(f"next: {train_it}   or   {sweep_it}")
@@ -77,6 +80,9 @@ def evaluate(
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")] = False,
 ) -> None:
     """Measure a trained run on a split, with a probe of the codes for the true actions."""
+    from record.run import RunFolder
+
+    RunFolder(run).identity()  # before torch is imported
     from lam.training import console
 
     console.show_evaluation(run, split, checkpoint, json_output, device)

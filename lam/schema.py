@@ -53,7 +53,7 @@ class RunConfig(Settings):
     head_dim: Count = Field(64, description="width of one attention head; must divide embed_dim or exceed it")
     patch_dim: Count = Field(256, description="channels of a patch after the convolutional adapter")
     patch_size: Count = Field(4, description="kernel and stride of the adapters, in latent cells")
-    num_codes: Count = Field(3, description="code slots of one action (S)")
+    num_codes: Annotated[int, Field(ge=1, le=1024)] = Field(3, description="code slots of one action (S)")
     slots: Literal["residual", "parallel"] = Field(
         "residual", description="residual: each slot codes what the slots before it left of one embedding, with a "
         "codebook of its own; parallel: an embedding a slot, one codebook for all (the guide's model)")

@@ -85,3 +85,13 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out: Python's or NumPy's, a GPU's, or the CPU's in torch, which calls that a RuntimeError."""
     return (isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__
             or (isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)))
+
+
+def check_there(path: str | Path, remedy: str) -> None:
+    """Refuse a local path that does not exist, before a command imports what it needs; addresses are left alone.
+
+    Raises:
+        BadInput: nothing is there.
+    """
+    if "://" not in str(path) and not Path(path).exists():
+        raise BadInput("no such file or folder", source=path, remedy=remedy)

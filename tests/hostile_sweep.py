@@ -117,7 +117,8 @@ def gap(text: str) -> str:
 
 
 JOURNALS = [
-    *event("suggested", "trial", MISSING, "5", "null", '""', '".."', '"../../../ESCAPED"', '"a/b"', '"\\ud800"', ESCAPE),
+    *event("suggested", "trial", MISSING, "5", "null", '""', '".."', '"../../../ESCAPED"', '"a/b"', '"\\ud800"',
+           ESCAPE),
     *event("suggested", "params", MISSING, "[]", '"word"', "null", f'{{"embed_dim": {HUGE}}}'),
     *event("suggested", "repeats", "[]", '"t0009"', '"t0001"'),
     *event("suggested", "seed", '"word"', HUGE),
@@ -133,7 +134,8 @@ JOURNALS = [
     *event("stopped", "event", '"exploded"', "5", MISSING),
     *event("started", "seq", MISSING, '"word"', "1.5", "-1", HUGE),
     other(JOURNAL, "a gap", gap), other(JOURNAL, "a line twice", lambda text: text + text.splitlines()[-1] + "\n"),
-    other(JOURNAL, "torn last line", lambda text: text[:-20]), other(JOURNAL, "a list as a line", lambda text: text + "[1]\n"),
+    other(JOURNAL, "torn last line", lambda text: text[:-20]),
+    other(JOURNAL, "a list as a line", lambda text: text + "[1]\n"),
     other(JOURNAL, "a word as a line", lambda text: text + "word\n"),
     other(JOURNAL, "a line 100,000 deep", lambda text: f"{text}{DEEP}\n{DEEP}\n"),
     other(JOURNAL, "a NUL inside", lambda text: text.replace("suggested", "sugg\0ested", 1)),

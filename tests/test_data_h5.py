@@ -156,12 +156,15 @@ def test_a_flipped_bit_in_checksummed_data_is_found(tmp_path: Path) -> None:
         scanned(path)
 
 
-def test_constant_latents_are_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING):
-        record = scanned(write(tmp_path / "a.h5", np.ones(SHAPE, np.float32)))
-    assert record.constant
-    assert "a.h5: every channel of embeddings is constant" in caplog.text
-    assert not scanned(write(tmp_path / "b.h5")).constant
+def test_constant_latents_are_a_warning_at_every_start(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(tmp_path / "a.h5", np.ones(SHAPE, np.float32))
+    write(tmp_path / "b.h5")
+    for _ in range(2):
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            found = scan(Hdf(tmp_path), ["a.h5", "b.h5"]).records
+        assert "every channel is constant in 1 of 2 files (a.h5)" in caplog.text
+    assert [found["a.h5"].constant, found["b.h5"].constant] == [True, False]
 
 
 @pytest.mark.parametrize(("actions", "message"), [([-2] * 8, "holds -2, expected -1 (unknown) to 1"),

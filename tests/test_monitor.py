@@ -75,7 +75,7 @@ def test_a_run_that_has_just_begun(tmp_path: Path) -> None:
     status = examine(foreign.read(run.path))
     assert status.judgement.severity == "ok"
     assert "metrics.jsonl is missing: its rules are not judged" in status.run.notes
-    assert lines(status)[0].startswith("run: ok at no record yet")
+    assert lines(status)[0].startswith("run: no record yet")
 
 
 def test_a_torn_last_line_is_said(tmp_path: Path) -> None:

@@ -109,15 +109,18 @@ def _figure(table: Table, known: Profile, watched: Watched) -> Figure:
 def lines(status: Status) -> list[str]:
     """The status as text."""
     run, judged, axis = status.run, status.judgement, status.profile.axis
-    place = f"{axis} {status.last:g}" if status.last is not None else "no record yet"
-    text = [f"{run.name}: {judged.severity} at {place} ({run.state}; {run.kind}, profile {status.profile.name})"]
+    stands = f"{judged.severity} at {axis} {status.last:g}" if status.last is not None else "no record yet"
+    text = [f"{run.name}: {stands} ({run.state}; {run.kind}, profile {status.profile.name})"]
     text += [f"  note: {note}" for note in run.notes]
     for finding in judged.findings:
         text += _finding_lines(finding)
     if status.causes:
         text += _cause_lines(status.causes)
     text += [f"  cleared: {item.rule} at {axis} {item.until:g}" for item in judged.cleared if item.until is not None]
-    text += ["", *(_figure_line(figure) for figure in status.figures if figure.mark != "not recorded")]
+    shown = [figure for figure in status.figures if figure.mark != "not recorded"]
+    text += ["", *map(_figure_line, shown)]
+    if any(figure.trend.word == trends.NOT_DETERMINED for figure in shown if figure.value is not None):
+        text.append(f"  endpoints alone are no trajectory: that takes {trends.MIN_POINTS} points")
     text += [f"  expected: {sentence}" for sentence in status.in_ranges]
     broken = [check for check in status.checks if check.broken]
     held = sum(check.checked > 0 for check in status.checks) - len(broken)
@@ -147,7 +150,7 @@ def _figure_line(figure: Figure) -> str:
         return f"  {figure.title:36} {figure.mark or MISSING}"
     shown = share(figure.value, digits=1) if figure.percent else number(figure.value)
     how = trend.word if trend.word != trends.NOT_DETERMINED else \
-        f"{trend.change}, trajectory not determined ({trend.points} points)"
+        f"{trend.change} ({trend.points} points)" if trend.points > 1 else ""
     return f"  {figure.title:36} {shown:>10}  {how}" + (f"  [{figure.mark}]" if figure.mark else "")
 
 

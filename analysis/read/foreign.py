@@ -22,7 +22,7 @@ from analysis.read.families import guessed_direction
 from analysis.read.logs import Record, Recorded, csv_table, json_lines
 from analysis.read.sources import ENDED, is_run, is_sweep, journal
 from record import documents, files, yamlio
-from record.errors import BadInput
+from record.errors import BadInput, check_there
 from record.health import production
 from record.health.facts import of_config, steps_per_epoch
 from record.journal import events
@@ -50,8 +50,7 @@ def read(path: str | Path) -> Recorded:
         BadInput: there is none, it is a sweep, or nothing in it is known.
     """
     path = Path(path)
-    if not path.exists():
-        raise BadInput("no such file or folder", source=path, remedy="name a run folder or a log")
+    check_there(path, "name a run folder or a log")
     found = _log(path) if path.is_file() else _folder(path)
     return replace(found, name=printable(found.name))
 
@@ -75,7 +74,7 @@ def _ours(folder: Path) -> Recorded:
     run = RunFolder(folder)
     known = run.document()
     rows, notes = json_lines(run.metrics_file)
-    latest = {row["epoch"]: check_epoch_record(row, str(run.metrics_file)) for row in rows if "epoch" in row}
+    latest = {check_epoch_record(row, str(run.metrics_file))["epoch"]: row for row in rows}
     records = tuple(latest[epoch] for epoch in sorted(latest))
     config = run.config() if run.config_file.exists() else {}
     if not config:

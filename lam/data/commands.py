@@ -81,14 +81,19 @@ def inspect(
     Ends with exit code 1 when a file cannot be used.
     """
     from lam.data import inspect as inspection
+    from lam.data.manifest import SPLITS
     from record.errors import AnswerIsNo
     from record.files import jsonable
+    from record.text import count
 
     found = inspection.inspect(folder, batches, cached, latents)
     if json_output:
         typer.echo(json.dumps(jsonable(found.mapping()), indent=2, allow_nan=False))
     else:
         inspection.show(found)
+    if len(found.files) < len(SPLITS) and not found.splits and not found.problems:
+        raise AnswerIsNo(f"{folder}: holds {count(len(found.files), 'file')}, and a split into training, validation "
+                         f"and test needs {len(SPLITS)}; add more videos")
     if found.problems:
         total = len(found.problems) + len(found.files)
         raise AnswerIsNo(f"{folder}: {len(found.problems)} of {total} files cannot be used")

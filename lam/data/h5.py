@@ -144,7 +144,8 @@ def read_info(path: str | Path, key: str = EMBEDDINGS) -> FileInfo:
         has_actions = ACTIONS in file and usable_actions(dataset(file, ACTIONS, path), frames, path)
         chunks, channels, chunk_frames, height, width = data.shape
         return FileInfo(chunks=chunks, channels=channels, chunk_frames=chunk_frames, height=height, width=width,
-                        actions=has_actions, codec=CODEC in file, action_names=_action_names(file, path),
+                        actions=has_actions, codec=file.get(CODEC, getlink=True) is not None,
+                        action_names=_action_names(file, path),
                         stored="float16" if data.dtype.itemsize == 2 else "float32", key=key)
 
 

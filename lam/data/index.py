@@ -148,7 +148,7 @@ def scan(reader: Reader, names: Sequence[str], read: Callable[[Reader, str], Fil
     folder = cache_folder(reader.folder)
     known = _current(reader, names, stored_records(folder))
     if len(known) == len(names):
-        return Scan(known, {})
+        return _told(reader, Scan(known, {}))
     read = read or (lambda reader, name: scan_file(reader, name, folder if name in keep else None))
     with locked(folder):
         stored = stored_records(folder)  # another process may have scanned them while we waited
@@ -161,7 +161,15 @@ def scan(reader: Reader, names: Sequence[str], read: Callable[[Reader, str], Fil
                 kept = {name: record for name, record in stored.items() if reader.holds(name)}
                 _store(folder, kept | found.records)
                 remove_stale(folder, {each.sha256[:32] for each in (kept | found.records).values()})
-    return Scan({name: found.records[name] for name in names if name in found.records}, found.problems)
+    return _told(reader, Scan({name: found.records[name] for name in names if name in found.records}, found.problems))
+
+
+def _told(reader: Reader, found: Scan) -> Scan:
+    """The same, once it was said which files have nothing to learn from: at every start, not only when they are read."""
+    if constant := [name for name, record in found.records.items() if record.constant]:
+        log.warning("%s: every channel is constant in %d of %d files (%s); nothing can be learned from them",
+                    reader.folder, len(constant), len(found.records), ", ".join(constant[:3]))
+    return found
 
 
 def headers(reader: Reader, names: Sequence[str]) -> tuple[dict[str, Header], dict[str, BadInput]]:
@@ -221,8 +229,6 @@ def scan_file(reader: Reader, name: str, keep_in: Path | None = None) -> FileRec
     record = FileRecord(**before._asdict(), sha256=digest, info=video.info, **statistics)
     if not record.describes(signature(path)):
         raise BadInput("changed while it was read", source=path, remedy="wait until it is complete, then try again")
-    if record.constant:
-        log.warning("%s: every channel of %s is constant; nothing can be learned from it", path, video.info.key)
     return record
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -134,7 +135,7 @@ def _splits(reader: Reader) -> tuple[dict[str, str], dict[str, int], list[str]]:
     """(split of each file, files of each split, notes); a manifest that cannot be used is a note."""
     folder = reader.folder
     if not (folder / FILE_NAME).exists():
-        return {}, {}, [f"no {FILE_NAME}; write one with 'lam data manifest {folder}'"]
+        return {}, {}, [f"no {FILE_NAME}; write one with: {shlex.join(['lam', 'data', 'manifest', str(folder)])}"]
     try:
         splits = read_manifest(folder / FILE_NAME, folder, reader)
     except BadInput as error:

@@ -16,7 +16,7 @@ from numpy.random import default_rng  # now: a signal that meets the import of C
 from pydantic import BaseModel, ConfigDict, StrictStr, field_validator
 
 from lam.data.h5 import FileInfo, check_same_shape
-from lam.data.index import headers
+from lam.data.index import scan
 from lam.data.readers.registry import reader_of
 from lam.data.readers.video import Reader
 from record import files
@@ -114,10 +114,10 @@ def write_manifest(folder: str | Path, ratios: Ratios = Ratios(), seed: int = 42
         splits = split_names(names, ratios, seed)
     except BadInput as error:
         raise BadInput(str(error), source=folder) from None
-    found, problems = headers(reader, names)
+    found, problems = scan(reader, names)  # in full, as inspect and train do: NaN is found now, not in a training
     if problems:
         raise next(iter(problems.values()))
-    infos = {name: header.info for name, header in found.items()}
+    infos = {name: record.info for name, record in found.items()}
     check_same_shape(infos)
     if not replace:
         _check_same_split(folder / FILE_NAME, splits)
@@ -188,7 +188,7 @@ def read_manifest(path: str | Path, folder: str | Path, reader: Reader | None = 
 
 
 def _read_splits(path: Path, folder: Path) -> Splits:
-    if not path.is_file():
+    if not path.exists():
         raise BadInput("no such file", source=path, remedy=f"write one with 'lam data manifest {folder}'")
     try:
         values = files.parse_json(files.read_record(path))

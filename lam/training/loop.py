@@ -27,7 +27,7 @@ from lam.model import flops, losses
 from lam.model.lam import LatentActionModel
 from lam.trackers import RunTrackers
 from lam.training import checkpoints, identity, vitals
-from lam.training.devices import choose_device
+from lam.training.devices import check_room, choose_device
 from lam.training.guidance import change
 from lam.training.guidance.labels import Labels
 from lam.training.patience import Patience
@@ -81,6 +81,7 @@ class Run:
         self.train_set = data.open_split(config, "train", checked=self.data)
         self.validation_set = data.open_split(config, "validation", stride=1, checked=self.data)
         identity.refuse_without_labels(config, self.data)
+        check_room(config, self.train_set.latent_shape, self.device)
         torch.manual_seed(config.seed)
         self.model = LatentActionModel(config, self.train_set.latent_shape)
         if config.init_from and identity.begins_anew(folder):

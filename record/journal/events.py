@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from record import files
 from record.documents import Int, Plain
@@ -64,7 +64,7 @@ class JournalEvent(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow", json_schema_extra=_required_on_disk)
 
     seq: int = Field(0, description="1, 2, 3, ... without gaps over the whole journal")
-    time: datetime = Field(_UNWRITTEN, description="ISO, for people; nothing is ordered by it")
+    time: AwareDatetime = Field(_UNWRITTEN, description="ISO, for people; nothing is ordered by it")
     version: int | None = Field(None, description="of the journal, on its first event alone; a later one is refused")
     event: str = Field("", description="which event it is")
 
