@@ -9,6 +9,9 @@ from typing import Any
 
 from build_records import Planted, write_run, write_sweep
 from inputs import Row, answer, nothing, table
+from small_sweep import make_sweep
+
+from sweeps.journal import folders
 
 SWEEP = """name: demo
 base: {data_dir: nowhere, num_epochs: 9}
@@ -34,6 +37,10 @@ def more(text: str) -> Callable[[Path], Any]:
 
 def sweep(box: Path) -> Path:
     return write_sweep(box / "runs" / "pong", {"t0001": Planted(epochs=3), "t0002": Planted(epochs=2, control=0.2)})
+
+
+def launched(box: Path) -> None:
+    folders.write_identity(make_sweep(box / "yaml"), box / "demo", "data")
 
 
 def typed(name: str, words: str, *says: str, code: int = 2, make: Callable[[Path], Any] = nothing) -> Row:
@@ -65,7 +72,7 @@ COMMANDS = [
     typed("status of what is not there", "sweep status gone", "gone"),
     typed("explain what is not there", "sweep explain gone", "gone"),
     typed("replay without a policy", "sweep replay gone", "--policy"),
-    typed("an unknown policy", "sweep replay runs/pong --policy ashaa", "asha", make=sweep),
+    typed("an unknown policy", "sweep replay demo --policy ashaa", "asha", make=launched),
     typed("an unknown gate", "promote runs/pong -o p.yaml --waive confrmed --because x", "confirmed", make=sweep),
     typed("waive without because", "promote runs/pong -o p.yaml --waive confirmed", "--because", make=sweep),
     typed("an unknown trial", "promote runs/pong -o p.yaml --trial t0099", "t0099", make=sweep),

@@ -26,6 +26,7 @@ from sweeps.journal.state import replay
 
 pytestmark = [pytest.mark.cluster, pytest.mark.long]
 ROUNDS = int(os.environ.get("KILL_ROUNDS", "8"))
+MOST_SECONDS = float(os.environ.get("KILL_SECONDS", "inf"))  # begin no further round after so many
 CODE = """
 import sys
 sys.path[:0] = [{tests!r}, {root!r}]
@@ -61,6 +62,12 @@ class Stage:
     def start_driver(self) -> None:
         self.driver = self.nodes.driver(CODE.format(tests=str(ROOT / "tests"), root=str(ROOT), path=str(self.path),
                                                     address=self.nodes.address))
+
+    def mend(self) -> None:
+        """Start nodes again that did not come up: on a busy machine Ray gives up after 30 s."""
+        for name in self.names:
+            if self.nodes.processes[name].poll() is not None:
+                self.nodes.add(name)
 
     def start_tracker(self) -> None:
         words = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri",
@@ -109,7 +116,8 @@ def a_round(stage: Stage, what: str, generator: random.Random, kept: list[Any]) 
     before = len(stage.results())
     begin = time.monotonic()
     stage.kill(what, generator)
-    wait_until(lambda: stage.driver.poll() is not None or len(stage.results()) > before, 300, f"a result after {what}")
+    wait_until(lambda: stage.mend() or stage.driver.poll() is not None or len(stage.results()) > before, 400,
+               f"a result after {what}")
     assert stage.driver.poll() is None, stage.driver.communicate()
     seconds = time.monotonic() - begin
     events = list(read(stage.journal))
@@ -126,8 +134,12 @@ def test_whatever_is_killed_nothing_is_lost_or_done_twice(tmp_path: Path) -> Non
     seconds: dict[str, list[float]] = {}
     with cluster(tmp_path) as nodes:
         stage = Stage(nodes, tmp_path)
-        wait_until(lambda: len(stage.results()) > 2, 300, "the first results")
+        wait_until(lambda: stage.mend() or len(stage.results()) > 2, 400, "the first results")
+        begin = time.monotonic()
         for number, what in enumerate(order, 1):
+            if time.monotonic() - begin > MOST_SECONDS:
+                order = order[:number - 1]
+                break
             seconds.setdefault(what, []).append(a_round(stage, what, generator, kept))
             print(f"round {number} {what} {seconds[what][-1]:.1f} s, {len(stage.results())} results", flush=True)
         pids = {process.pid for name in nodes.processes for process in nodes.of(name)}

@@ -73,6 +73,7 @@ def _folder(folder: Path) -> Recorded:
 def _ours(folder: Path) -> Recorded:
     run = RunFolder(folder)
     known = run.document()
+    run.metrics()  # damage before the last line is refused, as by a report
     rows, notes = json_lines(run.metrics_file)
     latest = {check_epoch_record(row, str(run.metrics_file))["epoch"]: row for row in rows}
     records = tuple(latest[epoch] for epoch in sorted(latest))

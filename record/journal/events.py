@@ -12,14 +12,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError
 
 from record import files
-from record.documents import Int, Plain
+from record.documents import Int
 from record.errors import Damaged, EnvironmentFailed
 from record.journal.trial_id import TrialId
 
 VERSION = 1
+
+# A knob's value: one that no number holds would be infinite, and no config takes that.
+Knob = None | bool | Int | FiniteFloat | str | list[Any] | dict[str, Any]
 
 Status = Literal["suggested", "started", "paused", "stopped", "completed", "failed", "interrupted"]
 STATUSES: tuple[Status, ...] = get_args(Status)
@@ -197,7 +200,7 @@ class Measured(JournalEvent):
 
 class _Taken(JournalEvent):
     source: str = Field(description="`<sweep>/<id>`")
-    params: dict[str, Plain] = Field(description="as this sweep would have suggested them")
+    params: dict[str, Knob] = Field(description="as this sweep would have suggested them")
     state: Status = Field(description="how it ended there")
 
 
@@ -214,7 +217,7 @@ class Suggested(Change):
     """The searcher, or a person, made a new trial."""
 
     event: Literal["suggested"] = "suggested"
-    params: dict[str, Plain] = Field(description="{knob: value}, what the sampler chose; inactive conditional knobs "
+    params: dict[str, Knob] = Field(description="{knob: value}, what the sampler chose; inactive conditional knobs "
                                    "are absent")
     attrs: dict[str, Any] = Field({}, description="where the sampler keeps something")
     seed: Int | None = Field(None, description="where a config is trained several times")

@@ -9,15 +9,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from record.schema import Strict, build
 
 # Sections of a production YAML that describe where a config came from; they configure nothing.
 PRODUCTION_SECTIONS = ("provenance", "gates", "alerts", "aborts", "expected", "cost")
 
-Count = Annotated[int, Field(ge=1)]
-Whole = Annotated[int, Field(ge=0)]
+
+
+def _no_truth(value: Any) -> Any:
+    """`true` is no number of anything, though Python counts it as 1."""
+    if isinstance(value, bool):
+        raise ValueError(f"got {str(value).lower()}, expected a whole number")
+    return value
+
+
+Count = Annotated[int, BeforeValidator(_no_truth), Field(ge=1)]
+Whole = Annotated[int, BeforeValidator(_no_truth), Field(ge=0)]
 
 
 class HealthConfig(Strict):
