@@ -126,26 +126,35 @@ def a_round(stage: Stage, what: str, generator: random.Random, kept: list[Any]) 
     return seconds
 
 
+def rounds(stage: Stage, order: list[str], generator: random.Random,
+           kept: list[Any]) -> tuple[list[str], dict[str, list[float]]]:
+    """Kill in this order; (what was killed, seconds to recover of each kind)."""
+    seconds: dict[str, list[float]] = {}
+    wait_until(lambda: stage.mend() or len(stage.results()) > 2, 400, "the first results")
+    begin = time.monotonic()
+    for number, what in enumerate(order, 1):
+        if time.monotonic() - begin > MOST_SECONDS:
+            return order[:number - 1], seconds
+        seconds.setdefault(what, []).append(a_round(stage, what, generator, kept))
+        print(f"round {number} {what} {seconds[what][-1]:.1f} s, {len(stage.results())} results", flush=True)
+    return order, seconds
+
+
 def test_whatever_is_killed_nothing_is_lost_or_done_twice(tmp_path: Path) -> None:
     generator = random.Random(7)
     order = [("driver", "worker", "node", "tracker")[number % 4] for number in range(ROUNDS)]
     generator.shuffle(order)
     kept: list[Any] = []
-    seconds: dict[str, list[float]] = {}
     with cluster(tmp_path) as nodes:
         stage = Stage(nodes, tmp_path)
-        wait_until(lambda: stage.mend() or len(stage.results()) > 2, 400, "the first results")
-        begin = time.monotonic()
-        for number, what in enumerate(order, 1):
-            if time.monotonic() - begin > MOST_SECONDS:
-                order = order[:number - 1]
-                break
-            seconds.setdefault(what, []).append(a_round(stage, what, generator, kept))
-            print(f"round {number} {what} {seconds[what][-1]:.1f} s, {len(stage.results())} results", flush=True)
-        pids = {process.pid for name in nodes.processes for process in nodes.of(name)}
-        stage.driver.send_signal(signal.SIGINT)
-        stage.driver.communicate(timeout=180)
-        stage.end_tracker()
+        try:
+            order, seconds = rounds(stage, order, generator, kept)
+            pids = {process.pid for name in nodes.processes for process in nodes.of(name)}
+            stage.driver.send_signal(signal.SIGINT)
+            stage.driver.communicate(timeout=180)
+        finally:
+            stage.driver.kill()
+            stage.end_tracker()
     wait_until(lambda: not [pid for pid in pids if psutil.pid_exists(pid)
                             and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE], 20, "the last process")
     figures = examined(stage, kept)
