@@ -165,7 +165,7 @@ def scan(reader: Reader, names: Sequence[str], read: Callable[[Reader, str], Fil
 
 
 def _told(reader: Reader, found: Scan) -> Scan:
-    """The same, once it was said which files have nothing to learn from: at every start, not only when they are read."""
+    """The same, once it was said which files have nothing to learn from: at every start, not only at the first."""
     if constant := [name for name, record in found.records.items() if record.constant]:
         log.warning("%s: every channel is constant in %d of %d files (%s); nothing can be learned from them",
                     reader.folder, len(constant), len(found.records), ", ".join(constant[:3]))
