@@ -54,14 +54,10 @@ def promote_command(
     """Check the gates and write the best trial's config as a production YAML, its weights beside it."""
     import json
 
-    from record.errors import AnswerIsNo, check_there
-
-    for path in paths:
-        check_there(path, "name a sweep, one of its trials or a run")
-    from analysis import promote as promotion
+    from record.errors import AnswerIsNo
     from record.text import shown
 
-    mirrors = _mirrors(output, mlflow, (wandb, wandb_project), model, aliases)
+    promotion, mirrors = _promoting(paths), _mirrors(output, mlflow, (wandb, wandb_project), model, aliases)
     wish = promotion.Wish(trial, promotion.waivers(waive or [], because or []), production, baseline, diff)
     result = promotion.promote(list(paths), output, wish=wish)
     if diff:
@@ -73,6 +69,17 @@ def promote_command(
     if not json_output:
         typer.echo(shown(result.summary()))
     _mirror(output, mirrors, not json_output)
+
+
+def _promoting(paths: list[Path]) -> Any:
+    """What promotes, which takes seconds to import, once the paths are known to be there."""
+    from record.errors import check_there
+
+    for path in paths:
+        check_there(path, "name a sweep, one of its trials or a run")
+    from analysis import promote
+
+    return promote
 
 
 def _show_difference(result: Any, output: Path) -> None:
