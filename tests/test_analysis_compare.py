@@ -181,6 +181,8 @@ def test_a_collapsed_run_is_assessed_with_what_its_dsnr_is_worth(study: Study) -
         "val/dead_codes / num_embeddings is 0.9167, above 0.5 since epoch 1.",
         "warn: control_not_shown. The interval of control reaches 0; other samples' codes may predict as well. Here "
         "val/control_low is -0.06, at most 0 since epoch 1.",
+        "warn: actions_hardly_heeded. The true codes lower the error by less than 5 %; what the picture does by itself "
+        "drowns what the actions do. Here val/control is 0, below 0.05 since epoch 1.",
     ))
 
 
