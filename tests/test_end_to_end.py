@@ -21,6 +21,7 @@ import typed
 
 from lam import config as run_config
 from lam.data import demo
+from lam.schema import RESUMABLE
 from record import yamlio
 from record.journal import journals
 from record.run import RunFolder
@@ -151,8 +152,8 @@ def test_sweep_kill_resume_confirm_report_promote_train(
        f"threads={promoted['trial_threads']}")
     final = RunFolder(tmp_path / "final")
     assert final.identity()["state"] == "finished"
-    assert run_config.of_run(final).comparable(run_config.RESUMABLE) == run_config.load(
-        tmp_path / "production.yaml").comparable(run_config.RESUMABLE)
+    assert run_config.of_run(final).comparable(RESUMABLE) == run_config.load(
+        tmp_path / "production.yaml").comparable(RESUMABLE)
     trial = RunFolder(tmp_path / "runs" / "tiny" / "trials" / promoted["trial"]).metrics()
     for ours, theirs in zip(final.metrics(), trial, strict=False):
         assert _numbers(ours) == _numbers(theirs), "the first epochs are the trial's, bit for bit"
