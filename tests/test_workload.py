@@ -93,7 +93,7 @@ def test_another_training_is_launched_interrupted_resumed_reported_and_promoted(
     assert values["provenance"]["workload"] == "second"
     assert values["degree"] == best["params"]["degree"]
     again = typed.lam(folder, "promote", "runs/fits", "-o", "production.yaml", "--waive", "confirmed", "--because", "x")
-    assert again.code == 0, again  # its own file is known again, and kept as .bak
+    assert again.code == 0, again  # its own file is known again
     missing = done(lam(folder, "report", "runs/fits", plugin=False))
     assert missing[0] == 2
     assert "got 'second', and no installed package offers a workload of that name; known here: lam" in missing[2]
