@@ -287,7 +287,8 @@ def test_a_run_that_falls_short_of_the_promoted_trial_raises_its_alerts(tmp_path
     assert code == without == 0, "an alert warns"
     found = {item["condition"]: item for item in json.loads(output)["findings"] if item["rule"].startswith("alert_")}
     assert {key: item["since"] for key, item in found.items()} == {
-        "val/control_low": 1, "val/mse_loss": 1, "val/perplexity_slot": 1, "rises in a row of val/mse_loss": 4}
+        "val/control_low": 1, "val/mse_loss": 1, "val/perplexity_slot": 1, "rises in a row of val/mse_loss": 4,
+        "rises in a row of train/loss": 4}
     assert found["val/perplexity_slot"]["threshold"] == "4.45"
     assert found["val/mse_loss"]["meaning"] == (
         "Alert of the production YAML: no better than copying the last frame.")
