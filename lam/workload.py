@@ -110,6 +110,7 @@ class LatentActions(Workload):
     resumable = frozenset(RESUMABLE)
     aside = frozenset(("data_dir", "manifest_path", "data", "latents", "threads", "device", "cache", "keep",
                        "checkpoint_every", "sample_count", "eval_batch_size", "val_at_tflops", "seed", "tracking"))
+    endings = frozenset(("early_stopping",))
     path_knobs = ("data_dir", "manifest_path", "init_from")
     shown = ("val/action_skill", "val/control", "val/codebook_health", "val/perplexity_slot", "val/dsnr",
              "val/mse_loss")

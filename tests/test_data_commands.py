@@ -82,7 +82,7 @@ def test_inspect_without_a_manifest_says_how_to_write_one(data: Path) -> None:
     (data / "manifest.json").unlink()
     found = inspect.inspect(data, batches=3)
     assert found.speed is None
-    assert found.notes == [f"no manifest.json; write one with 'lam data manifest {data}'",
+    assert found.notes == [f"no manifest.json; write one with: lam data manifest {data}",
                            "no batch was timed: that needs a manifest and only usable files"]
 
 

@@ -124,7 +124,7 @@ def test_suggestions_differ_from_trial_to_trial_and_seed_to_seed(tmp_path: Path)
 
 def played(events: list[dict[str, Any]]) -> SweepState:
     """The state after events as a journal holds them."""
-    return replay(read_event(json.dumps({"seq": seq, "time": "2030-01-01T00:00:00", **event}).encode())
+    return replay(read_event(json.dumps({"seq": seq, "time": "2030-01-01T00:00:00+00:00", **event}).encode())
                   for seq, event in enumerate(events, 1))
 
 

@@ -51,6 +51,7 @@ class Workload(ABC):
         no_result: config keys that change how a training is computed and kept, and no number.
         resumable: config keys that may change while a run goes on: with other values it is no other run.
         aside: config keys in which two trainings may differ whose results compare.
+        endings: config keys that say when a run ends early: of a production run, and of a trial its sweep.
         path_knobs: config keys whose values are paths.
         shown: metrics that a sweep's journal keeps of each result.
         knobs: what is known of config keys as knobs.
@@ -70,6 +71,7 @@ class Workload(ABC):
     no_result: frozenset[str] = frozenset()
     resumable: frozenset[str] = frozenset()
     aside: frozenset[str] = frozenset()
+    endings: frozenset[str] = frozenset()
     path_knobs: tuple[str, ...] = ()
     shown: tuple[str, ...] = ()
     knobs: ClassVar[Mapping[str, KnobRule]] = {}

@@ -21,8 +21,6 @@ from sweeps.spec import space
 from sweeps.spec.space import Knob, Scalar
 from sweeps.spec.spec import Sweep
 
-OF_THE_RUN = frozenset({"health", "early_stopping"})  # how a production run ends: a sweep has rules of its own
-
 
 @dataclass(frozen=True)
 class InProduction:
@@ -101,10 +99,11 @@ def _differing(sweep: Sweep, full: Mapping[str, Any]) -> tuple[str, ...]:
         BadInput: another one differs, so that a trial of this sweep would be another config.
     """
     base, trained = sweep.base.mapping(), sweep.workload
-    may = trained.aside | trained.resumable | trained.no_result | OF_THE_RUN
+    ends = {"health", *trained.endings}  # how a production run ends: a sweep has rules of its own
+    may = trained.aside | trained.resumable | trained.no_result | ends
     other = [key for key in base if key not in sweep.spec.space and full.get(key) != base[key]]
     wrong = [f"{key} is {full.get(key)!r:.60} in production, {base[key]!r:.60} here" for key in other if key not in may]
     if wrong:
         raise BadInput(f"no trial of this sweep is that config: {'; '.join(wrong[:4])}", source="--baseline",
                        remedy="set the base to production's values, or make knobs of these keys")
-    return tuple(key for key in other if key in ("num_epochs", "seed", "data_dir", *OF_THE_RUN))
+    return tuple(key for key in other if key in {"num_epochs", "seed", *trained.path_knobs, *ends})
