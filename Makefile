@@ -9,8 +9,7 @@ NUMERIC := $(patsubst %,tests/test_%.py,data_codec model control evaluation step
   tests/test_data_demo.py::test_latents_are_the_clip_and_actions_led_into_them
 # SkylakeX only where the processor has its instructions.
 CORES := Haswell Haswell $(if $(shell grep -m 1 -o avx512f /proc/cpuinfo),SkylakeX SkylakeX)
-# Three for two cores: tests with a Ray, a server or a browser wait for most of their time.
-PARALLEL := -n 3 --dist worksteal
+PARALLEL := -n 2 --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-long test-cluster test-fast test-fuzz test-faults test-inputs numeric check house format docs bench clean
