@@ -108,8 +108,7 @@ def _rounds(found: dict[str, Any] | None) -> list[str]:
         return ["Rounds of kills were not run.", ""]
     lines = ["## Killed again and again", "",
              f"{sum(found['rounds'].values())} rounds in random order on one sweep: {found['results']:,} results of "
-             f"{found['trials']:,} trials, {found['lost']} lost, {found['twice']} twice, {found['failed']} failed,",
-             "no process left.",
+             f"{found['trials']:,} trials, {found['lost']} lost, {found['twice']} twice, {found['failed']} failed.",
              "To recover: seconds from the kill to the next result in the journal.", "",
              "| killed | rounds | median | slowest |", "|---|---|---|---|"]
     lines += [f"| {what} | {len(seconds)} | {statistics.median(seconds):.1f} s | {max(seconds):.1f} s |"
