@@ -39,7 +39,7 @@ from lam.training import checkpoints
 from record import documents, files, yamlio
 from record.errors import LamError
 from record.health import profile
-from record.journal import events, journals, trust
+from record.journal import events, journals, parsing, trust
 from record.run import RunFolder
 from sweeps.journal import folders
 from sweeps.spec.load import load
@@ -237,7 +237,7 @@ def test_any_values_are_a_config_or_are_not(values: dict[str, Any]) -> None:
 
 @given(st.sampled_from([*events.KINDS]), st.dictionaries(st.text(max_size=8), VALUES, max_size=4))
 def test_any_values_are_an_event_or_are_not(name: str, values: dict[str, Any]) -> None:
-    answered(lambda: events.read_event(json.dumps({"event": name, **values}).encode()))
+    answered(lambda: parsing.read_event(json.dumps({"event": name, **values}).encode()))
 
 
 @given(st.text(max_size=40))

@@ -24,7 +24,7 @@ from lam import records_page
 from lam.config import from_mapping
 from record import documents
 from record.errors import BadInput, Damaged, EnvironmentFailed
-from record.journal import events, journals
+from record.journal import events, journals, parsing
 from record.run import RunFolder
 from sweeps.journal import folders
 from sweeps.journal.journal import Journal
@@ -67,7 +67,7 @@ def test_there_is_one_of_each() -> None:
 @pytest.mark.parametrize("event", ONE_OF_EACH, ids=lambda event: event.event)
 def test_what_is_written_is_what_is_read(event: events.JournalEvent) -> None:
     line = written(event)
-    again = events.read_event(line)
+    again = parsing.read_event(line)
     assert type(again) is type(event)
     assert again == event.model_copy(update={"seq": 1, "time": WHEN})
     assert again.line() == line
@@ -79,11 +79,11 @@ def test_numbers_come_back_to_the_last_digit_and_what_is_not_finite_as_null(
         number: float, text: str, values: dict[str, float]) -> None:
     finite = {key: value for key, value in values.items() if math.isfinite(value)}
     event = events.Result(trial="t", epoch=1, objective=number, verdict=text, tflops=number, values=finite)
-    again = events.read_event(written(event))
+    again = parsing.read_event(written(event))
     assert isinstance(again, events.Result)
     assert again.objective == (number if math.isfinite(number) else None)
     assert (again.verdict, again.values) == (text, finite)
-    params = events.read_event(written(events.Suggested(trial="t", params=finite)))
+    params = parsing.read_event(written(events.Suggested(trial="t", params=finite)))
     assert isinstance(params, events.Suggested)
     assert params.params == finite
 
@@ -101,7 +101,7 @@ def test_a_schema_is_one(name: str) -> None:
 
 def test_a_journal_of_before_reads_and_would_be_written_the_same() -> None:
     lines = (BEFORE / "journal-000001.jsonl").read_bytes().splitlines(keepends=True)
-    assert [events.read_event(line).line() for line in lines] == lines
+    assert [parsing.read_event(line).line() for line in lines] == lines
     for line in lines:
         VALIDATORS["event"].validate(json.loads(line))
 
@@ -152,7 +152,7 @@ def test_what_a_driver_writes_is_what_the_schemas_say(tmp_path: Path) -> None:
     seen = [json.loads(line) for line in lines]
     for line, event in zip(lines, seen, strict=True):
         VALIDATORS["event"].validate(event)
-        assert events.read_event(line).line() == line
+        assert parsing.read_event(line).line() == line
     assert {event["event"] for event in seen} >= {"suggested", "started", "result", "paused", "stopped", "completed"}
     assert all("violation" in event for event in seen if event["event"] == "result")
 
@@ -181,18 +181,18 @@ def test_a_wrong_line_is_named_with_its_field(
         change: tuple[bytes, bytes], error: type[Exception], message: str) -> None:
     data = written(ONE_OF_EACH[0]) + LINE.replace(*change) + written(ONE_OF_EACH[4], seq=3)
     with pytest.raises(error, match=message):
-        list(events.read_lines(data, "j"))
+        list(parsing.read_lines(data, "j"))
 
 
 def test_a_torn_last_line_is_no_event() -> None:
     whole = written(ONE_OF_EACH[0])
-    assert [len(list(events.read_lines(whole + LINE[:cut], "j"))) for cut in (0, 1, 40, len(LINE) - 2)] == [1] * 4
+    assert [len(list(parsing.read_lines(whole + LINE[:cut], "j"))) for cut in (0, 1, 40, len(LINE) - 2)] == [1] * 4
 
 
 def test_what_a_newer_version_added_is_read_and_kept() -> None:
     lines = [LINE.replace(b'"epoch"', b'"added":[1],"epoch"'),
              b'{"seq":3,"time":"2030-01-01T00:00:00+00:00","event":"renamed","to":"x"}\n']
-    more, other = (events.read_event(line) for line in lines)
+    more, other = (parsing.read_event(line) for line in lines)
     assert isinstance(more, events.Result)
     assert isinstance(other, events.Unknown)
     assert [json.loads(event.line()) for event in (more, other)] == [json.loads(line) for line in lines]

@@ -12,7 +12,8 @@ import optuna
 import pytest
 
 from record import yamlio
-from record.journal.events import Completed, Failed, JournalEvent, Result, Stopped, Suggested, read_event
+from record.journal.events import Completed, Failed, JournalEvent, Result, Stopped, Suggested
+from record.journal.parsing import read_event
 from sweeps.commands import launching
 from sweeps.journal.journal import Journal, read
 from sweeps.journal.state import SweepState, pareto, ranking, replay

@@ -7,16 +7,13 @@ added is read and kept; a field that is wrong is damage, named with its file and
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter
 
 from record import files
 from record.documents import Int
-from record.errors import Damaged, EnvironmentFailed
 from record.journal.trial_id import TrialId
 
 VERSION = 1
@@ -29,7 +26,7 @@ STATUSES: tuple[Status, ...] = get_args(Status)
 FINISHED = ("completed", "stopped")  # ended by itself or by a rule: these are ranked
 FINAL = (*FINISHED, "failed")  # nothing more will happen to it
 
-_UNWRITTEN = datetime.min.replace(tzinfo=UTC)
+UNWRITTEN = datetime.min.replace(tzinfo=UTC)
 _OLD_ERROR = "val/mse_loss"
 _HEAD = ("seq", "time", "event")
 
@@ -67,7 +64,7 @@ class JournalEvent(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow", json_schema_extra=_required_on_disk)
 
     seq: int = Field(0, description="1, 2, 3, ... without gaps over the whole journal")
-    time: AwareDatetime = Field(_UNWRITTEN, description="ISO, for people; nothing is ordered by it")
+    time: AwareDatetime = Field(UNWRITTEN, description="ISO, for people; nothing is ordered by it")
     version: int | None = Field(None, description="of the journal, on its first event alone; a later one is refused")
     event: str = Field("", description="which event it is")
 
@@ -287,69 +284,9 @@ Known = (SweepStarted | SweepResumed | WarmStarted | Suggested | Started | Resul
          | Failed | TrialInterrupted | SweepFinished | SweepInterrupted | SweepHalted
          | MachineJoined | MachineLeftOut | MachineDraining | MachineLost | Waiting)
 KINDS: dict[str, type[JournalEvent]] = {kind.model_fields["event"].default: kind for kind in get_args(Known)}
-_READER: TypeAdapter[Any] = TypeAdapter(Annotated[Known, Field(discriminator="event")])
+READER: TypeAdapter[Any] = TypeAdapter(Annotated[Known, Field(discriminator="event")])
 
 
 def schema() -> dict[str, Any]:
     """The JSON schema of an event as it stands in a journal."""
-    return _READER.json_schema()
-
-
-def read_event(line: bytes, where: str = "the event") -> JournalEvent:
-    """One event.
-
-    Raises:
-        ValueError: it is not JSON.
-        Damaged: it is no event, or a field of it is wrong.
-        EnvironmentFailed: a newer version wrote it.
-    """
-    try:
-        event: JournalEvent = _READER.validator.validate_json(line, strict=True)
-    except ValidationError as error:
-        event = _otherwise(files.parse_json(line), where, error)
-    if event.seq < 1:
-        raise _lacks_its_head(where)
-    if event.time is _UNWRITTEN:
-        raise Damaged(f"{where}: {event.event}: time is missing; restore the journal from a copy")
-    if event.version is not None and event.version > VERSION:
-        raise _newer(where, event.version)
-    return event
-
-
-def read_lines(data: bytes, source: str | Path) -> Iterator[JournalEvent]:
-    """The events of a file; a half-written last line is left out.
-
-    Raises:
-        ValueError: a line other than the last is not JSON.
-        Damaged, EnvironmentFailed: as `read_event`, with file and line.
-    """
-    return files.parse_lines(data, source, lambda line, number: read_event(line, f"{source}:{number}"))
-
-
-def _otherwise(found: Any, where: str, error: ValidationError) -> JournalEvent:
-    """What a line is that no class reads: an event of a newer version, or damage."""
-    if not isinstance(found, dict) or not isinstance(found.get("seq"), int) or not found.get("event"):
-        raise _lacks_its_head(where)
-    if isinstance(found.get("version"), int) and found["version"] > VERSION:
-        raise _newer(where, found["version"])
-    if found["event"] not in KINDS:
-        return Unknown.model_validate(found)
-    raise Damaged(f"{where}: {found['event']}: {_problem(error)}; restore the journal from a copy")
-
-
-def _problem(error: ValidationError) -> str:
-    """The first wrong field, without the event's name that leads its path."""
-    item = error.errors()[0]
-    field = ".".join(map(str, item["loc"][1:]))
-    if item["type"] == "missing":
-        return f"{field} is missing"
-    said = item["msg"].removeprefix("Value error, ")
-    return f"{field}: got {item['input']!r:.80}, {said[0].lower()}{said[1:]}"
-
-
-def _lacks_its_head(where: str) -> Damaged:
-    return Damaged(f"{where}: an event lacks its seq or its name; restore the journal from a copy")
-
-
-def _newer(where: str, version: int) -> EnvironmentFailed:
-    return EnvironmentFailed(f"{where}: was written as version {version}, this one reads {VERSION}; update lamsweep")
+    return READER.json_schema()

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from record import files
 from record.errors import BadInput, Damaged, EnvironmentFailed
-from record.journal import events
+from record.journal import events, parsing
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileInfo, FileSystem
@@ -120,7 +120,7 @@ def load_parts(
         texts = list(pool.map(lambda part: _read_object(filesystem, f"{root}/{part.name}"), ordered))
     found: dict[int, tuple[Key, events.JournalEvent]] = {}
     for part, text in zip(ordered, texts, strict=True):
-        for seq, event in enumerate(events.read_lines(text, part.name), part.first):
+        for seq, event in enumerate(parsing.read_lines(text, part.name), part.first):
             if event.seq != seq:
                 raise ValueError(f"{part.name}: expected the event with number {seq}, found number {event.seq}")
             found[seq] = (part.key, event)

@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from record import documents, files
 from record.errors import BadInput, Damaged
-from record.journal import events, journal_objects, trust
+from record.journal import events, journal_objects, parsing, trust
 
 # Parts of names of URI options that carry a secret.
 _SECRET = ("key", "secret", "token", "password", "sig", "credential")
@@ -118,7 +118,7 @@ def _in_folder(folder: Path) -> Iterator[events.JournalEvent]:
     expected = 1
     for segment in segments(folder):
         try:
-            for event in events.read_lines(files.read_record(segment), segment):
+            for event in parsing.read_lines(files.read_record(segment), segment):
                 if event.seq != expected:
                     raise Damaged(f"{segment}: the event after number {expected - 1} has number {event.seq}; "
                                   "restore the journal from a copy of the sweep folder")

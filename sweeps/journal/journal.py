@@ -10,7 +10,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from record.journal import events
+from record.journal import events, parsing
 from record.journal.journals import read, segments
 from sweeps.journal.state import SweepState
 from sweeps.journal.stores import FolderStore, Lock, Store
@@ -52,7 +52,7 @@ class Journal:
         first = {"version": events.VERSION} if seq == 1 else {}
         line = event.model_copy(update={"seq": seq, "time": datetime.now(UTC), **first}).line()
         self.store.append(seq, line)
-        stored = events.read_event(line)
+        stored = parsing.read_event(line)
         self.state.apply(stored)
         if self.listen is not None:
             self.listen(stored)

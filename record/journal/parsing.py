@@ -1,0 +1,74 @@
+"""A journal's lines as events: what is read, what is damage, and what a newer version wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from record import files
+from record.errors import Damaged, EnvironmentFailed
+from record.journal import events
+
+
+def read_event(line: bytes, where: str = "the event") -> events.JournalEvent:
+    """One event.
+
+    Raises:
+        ValueError: it is not JSON.
+        Damaged: it is no event, or a field of it is wrong.
+        EnvironmentFailed: a newer version wrote it.
+    """
+    try:
+        event: events.JournalEvent = events.READER.validator.validate_json(line, strict=True)
+    except ValidationError as error:
+        event = _otherwise(files.parse_json(line), where, error)
+    if event.seq < 1:
+        raise _lacks_its_head(where)
+    if event.time is events.UNWRITTEN:
+        raise Damaged(f"{where}: {event.event}: time is missing; restore the journal from a copy")
+    if event.version is not None and event.version > events.VERSION:
+        raise _newer(where, event.version)
+    return event
+
+
+def read_lines(data: bytes, source: str | Path) -> Iterator[events.JournalEvent]:
+    """The events of a file; a half-written last line is left out.
+
+    Raises:
+        ValueError: a line other than the last is not JSON.
+        Damaged, EnvironmentFailed: as `read_event`, with file and line.
+    """
+    return files.parse_lines(data, source, lambda line, number: read_event(line, f"{source}:{number}"))
+
+
+def _otherwise(found: Any, where: str, error: ValidationError) -> events.JournalEvent:
+    """What a line is that no class reads: an event of a newer version, or damage."""
+    if not isinstance(found, dict) or not isinstance(found.get("seq"), int) or not found.get("event"):
+        raise _lacks_its_head(where)
+    if isinstance(found.get("version"), int) and found["version"] > events.VERSION:
+        raise _newer(where, found["version"])
+    if found["event"] not in events.KINDS:
+        return events.Unknown.model_validate(found)
+    raise Damaged(f"{where}: {found['event']}: {_problem(error)}; restore the journal from a copy")
+
+
+def _problem(error: ValidationError) -> str:
+    """The first wrong field, without the event's name that leads its path."""
+    item = error.errors()[0]
+    field = ".".join(map(str, item["loc"][1:]))
+    if item["type"] == "missing":
+        return f"{field} is missing"
+    said = item["msg"].removeprefix("Value error, ")
+    return f"{field}: got {item['input']!r:.80}, {said[0].lower()}{said[1:]}"
+
+
+def _lacks_its_head(where: str) -> Damaged:
+    return Damaged(f"{where}: an event lacks its seq or its name; restore the journal from a copy")
+
+
+def _newer(where: str, version: int) -> EnvironmentFailed:
+    return EnvironmentFailed(f"{where}: was written as version {version}, this one reads {events.VERSION}; "
+                             "update lamsweep")
