@@ -83,7 +83,7 @@ def _codebook(trial: Trial, usage: str | None, codes: str | None) -> list[str]:
     most = max(value for _, value in points)
     lowest = f"{text_of(trial, usage, least[1])} at {axis(trial)} {least[0]:g}"
     found = [f"{title(trial, usage)}: {from_to(trial, usage)}, between {lowest} and {text_of(trial, usage, most)}; "
-             f"{word(course(trial, usage, 'up'))}."]
+             f"{word(course(trial, usage, 'up'))}." if len(points) > 1 else f"{title(trial, usage)}: {lowest}, once."]
     used = [value for _, value in points_of(trial, codes)] if codes else []
     return [*found, f"{number(min(used))} to {number(max(used))} codes in use."] if used else found
 

@@ -77,7 +77,8 @@ def line_chart(title: str, series: Sequence[Series], log: bool = False, band: Ba
     # The winner comes last, so that it lies on top.
     lines = sorted(series, key=lambda line: line.status == "winner")
     body = Markup("").join(_line(line, x_axis, y_axis, log) for line in lines)
-    return svg(f"{title} over {words(over)}", grid(x_axis, y_axis, over) + _band(band, x_axis, y_axis, log) + body)
+    return svg(f"{title} over {words(over)}", grid(x_axis, y_axis, over) + _band(band, x_axis, y_axis, log) + body,
+               over)
 
 
 def _band(band: Band, x_axis: Axis, y_axis: Axis, log: bool) -> Markup:
@@ -108,9 +109,9 @@ def scatter(title: str, dots: Sequence[Dot]) -> Markup:
         return LEFT + step * (names.index(dot.x) + 0.5) + (index % 5 - 2) * 5  # beside each other, not on top
 
     axes = grid(x_axis, y_axis, title) + Markup("").join(
-        _text(LEFT + step * (column + 0.5), HEIGHT - BOTTOM + 15, _x_text(name)[:14], "middle")
+        text(LEFT + step * (column + 0.5), HEIGHT - BOTTOM + 15, _x_text(name)[:14], "middle")
         for column, name in enumerate(names))
-    marks = Markup("").join(_mark(place(index, dot), y_axis(dot.y), dot.status, dot.label,
+    marks = Markup("").join(mark(place(index, dot), y_axis(dot.y), dot.status, dot.label,
                                   f"{dot.label}: {_x_text(dot.x)} → {number(dot.y)}") for index, dot in enumerate(dots))
     return svg(f"Value over {title}", axes + marks)
 
@@ -163,7 +164,7 @@ def seed_chart(rows: Sequence[SeedRow]) -> Markup:
     axis = Axis(*_padded([0.0, *numbers]), 120, 620)
     bottom = 34.0 * len(rows) + 6
     parts = [Markup('<line class="grid" x1="{0:.1f}" x2="{0:.1f}" y1="0" y2="{1:.0f}"/>').format(axis(tick), bottom)
-             + _text(axis(tick), bottom + 16, f"{tick:.4g}", "middle") for tick in axis.ticks()]
+             + text(axis(tick), bottom + 16, f"{tick:.4g}", "middle") for tick in axis.ticks()]
     parts.extend(_seed_row(axis, 20 + 34.0 * place, *row) for place, row in enumerate(rows))
     return Markup('<svg class="seeds" viewBox="0 0 640 {:.0f}" role="img" aria-label="Values over fresh seeds">{}</svg>'
                   ).format(bottom + 22, Markup("").join(parts))
@@ -171,7 +172,7 @@ def seed_chart(rows: Sequence[SeedRow]) -> Markup:
 
 def _seed_row(axis: Axis, y: float, label: str, values: Sequence[float | None], mean: float | None,
               low: float | None, high: float | None) -> Markup:
-    row = _text(108, y + 4, label, "end")
+    row = text(108, y + 4, label, "end")
     if low is not None and high is not None:
         span = Markup('<rect class="span" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="12"><title>{}</title></rect>')
         row += span.format(axis(low), y - 6, axis(high) - axis(low), f"95 % interval {interval(low, high)}")
@@ -180,7 +181,7 @@ def _seed_row(axis: Axis, y: float, label: str, values: Sequence[float | None], 
         row += tick.format(axis(mean), y - 9, f"mean {number(mean)}")
     for value in values:
         if value is not None:
-            row += _mark(axis(value), y, "live", label, f"{label}: {number(value)}")
+            row += mark(axis(value), y, "live", label, f"{label}: {number(value)}")
     return row
 
 
@@ -224,7 +225,8 @@ def _line(line: Series, x_axis: Axis, y_axis: Axis, log: bool) -> Markup:
         line.status, line.label, values, f"{line.label} ({words(line.status)})", body)
 
 
-def _mark(x: float, y: float, status: str, label: str, title: str) -> Markup:
+def mark(x: float, y: float, status: str, label: str, title: str) -> Markup:
+    """A trial as a shape that its status has: ◆ winner, ● live, ○ not finished, ✕ not live."""
     shapes = {
         "winner": '<path d="M{x:.1f} {y:.1f}m0 -7l7 7l-7 7l-7 -7z"/>',
         "live": '<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5"/>',
@@ -242,21 +244,22 @@ def grid(x_axis: Axis | None, y_axis: Axis, x_title: str) -> Markup:
         y = y_axis(tick)
         kind = "grid zero" if tick == 0 else "grid"
         parts.append(Markup('<line class="{}" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>').format(
-            kind, LEFT, WIDTH - RIGHT, y, y) + _text(LEFT - 7, y + 4, f"{tick:.4g}", "end"))
+            kind, LEFT, WIDTH - RIGHT, y, y) + text(LEFT - 7, y + 4, f"{tick:.4g}", "end"))
     if x_axis:
-        parts.extend(_text(x_axis(tick), HEIGHT - BOTTOM + 15, f"{tick:.4g}", "middle") for tick in x_axis.ticks())
-    parts.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 4, x_title, "middle"))
+        parts.extend(text(x_axis(tick), HEIGHT - BOTTOM + 15, f"{tick:.4g}", "middle") for tick in x_axis.ticks())
+    parts.append(text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 4, x_title, "middle"))
     return Markup("").join(parts)
 
 
-def svg(title: str, body: Markup) -> Markup:
-    """A chart of the common size."""
-    return Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
-        WIDTH, HEIGHT, title, body)
+def svg(title: str, body: Markup, over: str = "epoch") -> Markup:
+    """A chart of the common size; `over` is what its lower axis counts."""
+    return Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}" data-over="{}">{}</svg>').format(
+        WIDTH, HEIGHT, title, over, body)
 
 
-def _text(x: float, y: float, text: str, anchor: str) -> Markup:
-    return Markup('<text x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>').format(x, y, anchor, text)
+def text(x: float, y: float, said: str, anchor: str) -> Markup:
+    """Words at a place: `anchor` is start, middle or end."""
+    return Markup('<text x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>').format(x, y, anchor, said)
 
 
 def _x_text(x: float | str) -> str:

@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from analysis.report.charts import Dot, Series
-from analysis.report.report import Curve, Histogram, Report, Slice
+from analysis.report.graphs.codes import Histogram
+from analysis.report.graphs.curves import Curve
+from analysis.report.report import Report, Slice
 from record.text import value_text
 
 

@@ -111,9 +111,9 @@ def _strip(pictures: NDArray[np.uint8], codes: NDArray[np.integer], actions: tup
                  codes=first, other_codes=second, file=file, frame=frame, largest=int(difference.max()))
 
 
-def heat(difference: NDArray[np.integer]) -> NDArray[np.uint8]:
-    """[H, W] amounts as [H, W, 3] colours from black over red to pale yellow, scaled to the largest amount."""
-    scaled = difference / max(1, int(difference.max()))
+def heat(amounts: NDArray[np.integer], largest: int | None = None) -> NDArray[np.uint8]:
+    """[H, W] amounts as [H, W, 3] colours from black over red to pale yellow, scaled to `largest` or to their own."""
+    scaled = amounts / max(1, int(amounts.max()) if largest is None else largest)
     stops = np.array([[8, 8, 16], [150, 20, 80], [240, 110, 30], [255, 245, 190]], dtype=float)
     places = np.linspace(0, 1, len(stops))
     channels = [np.interp(scaled, places, stops[:, channel]) for channel in range(3)]

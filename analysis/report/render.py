@@ -18,6 +18,7 @@ from analysis.judge.ranking import Standing, state_word
 from analysis.read.sources import save
 from analysis.report import charts
 from analysis.report.drawing import draw
+from analysis.report.graphs import codes, coordinates, fronts, rungs
 from analysis.report.panels import panel_chart
 from analysis.report.pictures import PANELS
 from analysis.report.report import Report
@@ -37,11 +38,22 @@ def render_html(report: Report) -> str:
     if len(report.standings) > MOST_ROWS:  # the page's own rows hold them
         data["standings"], data["stops"] = data["standings"][:MOST_ROWS], data["stops"][:MOST_ROWS]
     return _environment(True).get_template("report.html.j2").render(
-        report=report, tiles=tiles(report), charts=charts, drawn=draw(report), panels=PANELS,
+        **_graphs(report), report=report, tiles=tiles(report), charts=charts, drawn=draw(report), panels=PANELS,
         panel_chart=panel_chart, seeds=_seed_rows(report),
         rules={stop.label: stop.rule for stop in report.stops}, style=Markup(style), script=Markup(script),
         style_hash=_hash(style), script_hash=_hash(script), data=Markup(_script_safe(data)), most=MOST_ROWS,
         rows=Markup(_script_safe(table_rows(report) if len(report.standings) > MOST_ROWS else [])))
+
+
+def _graphs(report: Report) -> dict[str, Any]:
+    """The pictures of the search, and what draws those of its facts."""
+    shares = [item.knob for item in report.importance.shares]
+    knobs = [*shares, *(knob for knob in report.knobs if knob not in shares)]
+    winner, up = report.verdict.winner, report.maximise
+    return {"parallel": coordinates.parallel_chart(knobs, report.standings, winner, up),
+            "pairs": coordinates.pair_charts(knobs, report.standings, winner, up),
+            "rung_chart": rungs.rung_chart, "regret_chart": fronts.regret_chart, "front_chart": fronts.front_chart,
+            "code_picture": codes.code_picture}
 
 
 def table_rows(report: Report) -> list[list[list[Any]]]:

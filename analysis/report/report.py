@@ -8,70 +8,30 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from analysis.decision.decide import Decision, conclude
 from analysis.decision.trust import Doubt, examine_search
 from analysis.judge.importance import Importance, importance
-from analysis.judge.judging import judge
 from analysis.judge.outcomes import Assessment, Compute, Stop, assess, compute_ledger, stop_ledger
 from analysis.judge.ranking import Standing, rank
 from analysis.judge.verdict import Difference, Verdict, decide, differences
 from analysis.read.reading import Paths, Study, Trial, read_study
-from analysis.read.study import points_of
 from analysis.report.compare import Comparison, choose_columns, compare
+from analysis.report.graphs.codes import CodeUse, Histogram, histograms_of, uses_of
+from analysis.report.graphs.curves import Curve, curves_of
+from analysis.report.graphs.fronts import Front, Regret, fronts_of, regret_of
+from analysis.report.graphs.rungs import Rungs, rungs_of
 from analysis.report.panels import RunPanel, panels_of
 from analysis.report.pictures import Strips, strips_of
 from record import provenance
 from record.errors import BadInput
 from record.schema import suggest
-from record.text import finite, printable
-from record.workload import workload
+from record.text import printable
 from record.workload.metric import Metric
 
 PICTURED = 2
 PANELLED = 6
-OVER = {"total_tflops": "TFLOP", "train_seconds": "seconds"}
-MOST_DRAWN, LEADING, CONTRAST = 60, 30, 10  # lines of a chart: all up to the first, else so many of each
 MOST_DOTS = 600
 ASSESSED = 12
-
-
-@dataclass(frozen=True)
-class Course:
-    """One metric over a training's epochs, None where it is undefined; `ended`: by a stop or a failure."""
-
-    label: str
-    status: str
-    points: tuple[tuple[float, float | None], ...]
-    ended: bool = False
-
-
-@dataclass(frozen=True)
-class Curve:
-    """One metric over the epochs of every training that has it; its title and scale are the workload's.
-
-    Attributes:
-        over: what its points lie over: epoch, TFLOP or seconds.
-        band: where there are more trainings than are drawn: epoch, 5th, 50th and 95th percentile over all of them.
-    """
-
-    key: str
-    title: str
-    log: bool
-    courses: tuple[Course, ...]
-    band: tuple[tuple[float, float, float, float], ...] = ()
-    over: str = "epoch"
-
-
-@dataclass(frozen=True)
-class Histogram:
-    """Uses of each code at a trial's last validation."""
-
-    label: str
-    status: str
-    epoch: int
-    counts: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -115,6 +75,11 @@ class Report:
     sources: tuple[str, ...] = ()
     asked: dict[str, str | None] = field(default_factory=dict)
     trust: tuple[Doubt, ...] = ()
+    rungs: Rungs | None = None
+    fronts: tuple[Front, ...] = ()
+    regret: Regret | None = None
+    code_use: tuple[CodeUse, ...] = ()
+    maximise: bool = True
 
     @property
     def winner(self) -> Standing | None:
@@ -170,13 +135,13 @@ def report_of(study: Study, baseline: str | None = None, now: datetime | None = 
         title=study.name, made_at=(now or datetime.now(UTC)).strftime("%Y-%m-%d %H:%M UTC"),
         version=provenance.lamsweep(), objective=study.objective, knobs=study.knobs, verdict=verdict,
         standings=standings, comparison=compare(study, standings, against),
-        curves=_curves(ordered, study),
+        curves=curves_of(ordered, study),
         panels=tuple(panel for label in shown[:PANELLED] for panel in panels_of(trials[label])),
         slices=tuple(_slice(knob, standings) for knob in study.knobs),
         importance=shares,
         strips=tuple(strips_of(trials[label], places[label].epoch)
                      for label in _pictured(trials, standings, verdict.winner)),
-        histograms=tuple(_histograms([trials[label] for label in shown], study.objective)),
+        histograms=histograms_of([trials[label] for label in shown], study.objective),
         stops=stop_ledger(study), compute=compute_ledger(study), differences=differences(study),
         assessments=tuple(assess(trials[label], places[label]) for label in assessed),
         provenance=tuple(_provenance(study)), glossary=tuple(study.workload.metrics.values()),
@@ -186,6 +151,8 @@ def report_of(study: Study, baseline: str | None = None, now: datetime | None = 
                           [(item.knob, item.share) for item in shares.shares], against),
         notes=study.notes,
         trust=examine_search(study, standings, against),
+        rungs=rungs_of(study, standings), fronts=fronts_of(study, standings), regret=regret_of(study, standings),
+        maximise=study.maximise, code_use=uses_of([trials[label] for label in shown], study.objective),
     )
 
 
@@ -207,48 +174,6 @@ def _baseline(study: Study, name: str) -> Trial:
     return replace(trial, label=f"{trial.label} (baseline)") if study.trial(trial.label) else trial
 
 
-def _curves(trials: Sequence[Trial], study: Study) -> tuple[Curve, ...]:
-    """Every curve of the workload over epochs, and the first one over what it cost."""
-    followed = study.workload.curves
-    costs = [cost for cost in OVER if any(cost in record for trial in trials[:LEADING] for record in trial.records)]
-    return (*(_curve(trials, study.objective, one) for one in followed),
-            *(_curve(trials, study.objective, one, cost) for one in followed[:1] for cost in costs))
-
-
-def _curve(trials: Sequence[Trial], objective: str, followed: workload.Curve, over: str = "epoch") -> Curve:
-    key = followed.key
-    drawn = trials if len(trials) <= MOST_DRAWN else _drawn(trials, objective)
-    band = _band(trials, key) if len(drawn) < len(trials) and over == "epoch" else ()
-    return Curve(*followed, band=band, over=OVER.get(over, over), courses=tuple(
-        Course(trial.label, judge(trial, objective).status,
-               tuple((place, finite(record.get(key))) for record in trial.validated
-                     if (place := finite(record.get(over))) is not None),
-               ended=trial.state in ("stopped", "failed"))
-        for trial in drawn if any(finite(record.get(key)) is not None for record in trial.validated)
-    ))
-
-
-def _drawn(trials: Sequence[Trial], objective: str) -> list[Trial]:
-    """Of many trainings in order of rank the leading ones, and some that are not live for contrast."""
-    leading, rest = list(trials[:LEADING]), trials[LEADING:]
-    return leading + [trial for trial in rest if judge(trial, objective).status != "live"][:CONTRAST]
-
-
-def _band(trials: Sequence[Trial], key: str) -> tuple[tuple[float, float, float, float], ...]:
-    """Percentiles over all trainings at each epoch that at least five of them reached."""
-    at: dict[float, list[float]] = {}
-    for trial in trials:
-        for epoch, value in points_of(trial, key):
-            at.setdefault(float(epoch), []).append(value)
-    thick = [epoch for epoch in sorted(at) if len(at[epoch]) >= 5]
-    kept = thick[:: max(1, len(thick) // 100)]
-    found = ((epoch, np.percentile(at[epoch], (5, 50, 95)).tolist()) for epoch in kept)
-    return tuple((epoch, low, middle, high) for epoch, (low, middle, high) in found)
-
-
-HISTOGRAM = "val/codebook_histogram"
-
-
 def _slice(knob: str, standings: Sequence[Standing]) -> Slice:
     known = [item for item in standings if knob in item.params and item.value is not None]
     stride = max(1, len(known) // MOST_DOTS)
@@ -262,21 +187,6 @@ def _pictured(trials: dict[str, Trial], standings: Sequence[Standing], winner: s
     contrast = [item.label for item in standings if item.status in ("collapsed", "actions_ignored")]
     pictured = [label for label in contrast if next(trials[label].path.glob("samples/*.npz"), None)]
     return [*first, *(pictured or contrast)][:PICTURED]
-
-
-def _histograms(trials: Sequence[Trial], objective: str) -> list[Histogram]:
-    return [Histogram(trial.label, judge(trial, objective).status, last["epoch"], counts)
-            for trial in trials for last in trial.validated[-1:] if (counts := _counts(last.get(HISTOGRAM)))]
-
-
-def _counts(values: Any) -> tuple[int, ...]:
-    """How often each code was used; empty where that is not what was recorded."""
-    numbers = [finite(value) for value in values] if isinstance(values, list) else []
-    return tuple(int(number or 0) for number in numbers) if all(map(_is_count, numbers)) else ()
-
-
-def _is_count(number: float | None) -> bool:
-    return number is not None and 0 <= number < 2**53
 
 
 def _provenance(study: Study) -> list[tuple[str, str]]:

@@ -69,32 +69,47 @@ for (const table of document.querySelectorAll("table.sortable")) {
     draw();
   });
 }
-// Hover: light up the same trial in every chart and read its values out below the charts.
+// Pointing at a mark, or going from mark to mark of a chart with the arrow keys, lights up the same trial in every chart
+// and reads its values out.
 const marks = [...document.querySelectorAll("[data-label]")];
 const readout = document.querySelector("output.readout");
-const resting = readout?.textContent;
-function valueAt(mark, event) {
-  const svg = mark.ownerSVGElement;
-  const place = new DOMPoint(event.clientX, event.clientY).matrixTransform(svg.getScreenCTM().inverse());
+function nearest(mark, x) {
   const pairs = mark.dataset.values.split(" ").map((pair) => pair.split(":"));
   const drawn = [...mark.querySelectorAll(".line")].flatMap((line) => [...line.points]);
   const shown = pairs.filter((pair) => pair[1] !== "–");
   if (!drawn.length || drawn.length !== shown.length) return "";
-  let nearest = 0;
-  drawn.forEach((point, index) => {
-    if (Math.abs(point.x - place.x) < Math.abs(drawn[nearest].x - place.x)) nearest = index;
-  });
-  return `, epoch ${shown[nearest][0]}: ${shown[nearest][1]}`;
+  const away = drawn.map((point) => Math.abs(point.x - x));
+  const [place, value] = shown[away.indexOf(Math.min(...away))];
+  return `, ${mark.ownerSVGElement.dataset.over ?? "epoch"} ${place}: ${value}`;
+}
+function light(mark, x) {
+  for (const other of marks) other.classList.toggle("lit", other.dataset.label === mark.dataset.label);
+  document.body.classList.add("dimmed");
+  readout.textContent = mark.querySelector("title").textContent + (mark.dataset.values ? nearest(mark, x) : "");
+}
+function rest() {
+  document.body.classList.remove("dimmed");
+  readout.textContent = "";
 }
 for (const mark of marks) {
   mark.addEventListener("pointermove", (event) => {
-    for (const other of marks) other.classList.toggle("lit", other.dataset.label === mark.dataset.label);
-    document.body.classList.add("dimmed");
-    const title = mark.querySelector("title").textContent;
-    if (readout) readout.textContent = title + (mark.dataset.values ? valueAt(mark, event) : "");
+    const place = new DOMPoint(event.clientX, event.clientY).matrixTransform(mark.ownerSVGElement.getScreenCTM().inverse());
+    light(mark, place.x);
   });
-  mark.addEventListener("pointerleave", () => {
-    document.body.classList.remove("dimmed");
-    if (readout) readout.textContent = resting;
+  mark.addEventListener("pointerleave", rest);
+}
+const STEPS = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 };
+for (const chart of new Set(marks.map((mark) => mark.ownerSVGElement))) {
+  const own = [...chart.querySelectorAll("[data-label]")];
+  let at = -1;
+  chart.tabIndex = 0;
+  chart.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") { at = -1; rest(); }
+    const step = STEPS[event.key];
+    if (!step) return;
+    event.preventDefault();
+    at = at < 0 ? own.length - 1 : (at + step + own.length) % own.length;
+    light(own[at], Infinity);
   });
+  chart.addEventListener("blur", rest);
 }
