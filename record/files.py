@@ -133,6 +133,11 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return result
 
 
+def stands(path: Path) -> bool:
+    """Whether a record is there to be read; a link that leads nowhere is one that is damaged, not one that is missing."""
+    return os.path.lexists(path)
+
+
 def read_record(path: str | Path, most: int = MOST_BYTES) -> bytes:
     """The bytes of a record: of a regular file that is no larger than one can be. Never waits, as a pipe would.
 
@@ -152,7 +157,12 @@ def read_record(path: str | Path, most: int = MOST_BYTES) -> bytes:
 
 def _without_waiting(path: str, flags: int) -> int:
     """An opener that takes a pipe for what it is at once; a folder can be opened by the system and by Python not."""
-    handle = os.open(path, flags | os.O_NONBLOCK)
+    try:
+        handle = os.open(path, flags | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ELOOP) and os.path.islink(path):
+            raise BadInput("is a link that leads nowhere", source=path, remedy="restore it from a copy") from None
+        raise
     if stat.S_ISDIR(os.fstat(handle).st_mode):
         os.close(handle)
         raise BadInput("is a folder, expected a file", source=path, remedy="restore it from a copy")
@@ -192,7 +202,7 @@ def read_json_lines(path: str | Path) -> Iterator[dict[str, Any]]:
         ValueError: a line other than the last is not JSON (the file was damaged, not interrupted).
     """
     path = Path(path)
-    if path.exists():
+    if stands(path):
         yield from parse_json_lines(read_record(path), path)
 
 

@@ -48,7 +48,7 @@ class RunFolder:
 
     def exists(self) -> bool:
         """Whether a run was started here."""
-        return self.identity_file.exists()
+        return files.stands(self.identity_file)
 
     def document(self) -> documents.Run:
         """run.json: who, when, from which data.
@@ -148,7 +148,7 @@ class RunFolder:
 
     def keep_steps_until(self, step: int) -> None:
         """Drop the lines about steps beyond `step`, which are done again, and any torn line."""
-        if self.steps_file.exists():
+        if files.stands(self.steps_file):
             kept = [record for record in files.read_json_lines(self.steps_file) if record["step"] <= step]
             files.write_text(self.steps_file, "".join(files.json_line(record) for record in kept))
 

@@ -94,7 +94,7 @@ def load_mapping(path: str | Path) -> dict[str, Any]:
         BadInput: naming the file, the line where there is one, and the remedy.
     """
     path = Path(path)
-    if not path.exists():
+    if not files.stands(path):
         raise BadInput("no such file", source=path, remedy="check the path, or write one with 'lam init'")
     if path.is_dir():
         raise BadInput("is a folder, expected a YAML file", source=path, remedy="name the file inside it")

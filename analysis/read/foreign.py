@@ -77,7 +77,7 @@ def _ours(folder: Path) -> Recorded:
     rows, notes = json_lines(run.metrics_file)
     latest = {check_epoch_record(row, str(run.metrics_file))["epoch"]: row for row in rows}
     records = tuple(latest[epoch] for epoch in sorted(latest))
-    config = run.config() if run.config_file.exists() else {}
+    config = run.config() if files.stands(run.config_file) else {}
     if not config:
         notes.append("config.yaml is missing: rules that need K or the grace are not judged")
     trained = workload.find(known.workload)

@@ -58,7 +58,7 @@ class Recorded:
 
 def json_lines(path: Path) -> tuple[list[Record], list[str]]:
     """The JSON objects of a file, and what was wrong with the rest."""
-    if not path.exists():
+    if not files.stands(path):
         return [], [f"{path.name} is missing: its rules are not judged"]
     rows: list[Record] = []
     notes: list[str] = []

@@ -63,7 +63,7 @@ def _read_trial(path: Path, label: str, state: str | None = None, **known: Any) 
     run = RunFolder(path)
     known_run = run.document() if run.exists() else None
     read = known.pop("configs", None) or Configs()
-    config = read.of(run) if run.config_file.exists() else {}
+    config = read.of(run) if files.stands(run.config_file) else {}
     reason, trained = known.pop("reason", None), known.pop("workload", None) or workloads.default()
     if not reason and known_run and known_run.reason:
         reason = {"rule": "failed", "sentence": known_run.reason}
@@ -166,7 +166,7 @@ def _scheduler(sweep: documents.Sweep) -> dict[str, Any]:
 def _confirm(folder: Path, prefix: str) -> tuple[dict[str, dict[str, Any]], tuple[dict[str, Any], ...]]:
     """confirm.json: its entries by label, and the paired differences between them."""
     path = folder / "confirm.json"
-    if not path.exists():
+    if not files.stands(path):
         return {}, ()
     found = documents.load_document(documents.Confirmation, path)
     pairs = ({**pair.as_written(), "a": prefix + printable(pair.a), "b": prefix + printable(pair.b)}

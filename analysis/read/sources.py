@@ -25,12 +25,12 @@ ENDED: dict[str, RunState] = {status: state for state, status in STATUS_OF.items
 
 def is_sweep(folder: Path) -> bool:
     """Whether a sweep was written here."""
-    return (folder / "sweep.json").exists()
+    return files.stands(folder / "sweep.json")
 
 
 def is_run(folder: Path) -> bool:
     """Whether a run was written here."""
-    return (folder / "run.json").exists()
+    return files.stands(folder / "run.json")
 
 
 def record_folder(path: str | Path) -> Path:

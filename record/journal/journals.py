@@ -53,7 +53,7 @@ def home(folder: str | Path) -> Path | str:
         BadInput: sweep.json is damaged, or names a server that the reader has not allowed (`record.journal.trust`).
     """
     file = Path(folder) / "sweep.json"
-    if not file.exists():
+    if not files.stands(file):
         return Path(folder)
     known = documents.load_document(documents.Sweep, file)
     uri = known.spec.get("journal")

@@ -53,7 +53,7 @@ def check_same(sweep: Sweep, folder: Path) -> None:
         return
     if not folder.is_dir():
         raise BadInput("is a file, expected the sweep's folder", source=folder, remedy=_remedy())
-    if not (folder / "sweep.json").exists():
+    if not files.stands(folder / "sweep.json"):
         foreign = sorted(path.name for path in folder.iterdir()
                          if not any(path.match(pattern) for pattern in _BEFORE_BEGINNING))
         if foreign:
@@ -79,7 +79,7 @@ def known(folder: Path) -> documents.Sweep:
 
 def shrunk(sweep: Sweep, folder: Path) -> list[str]:
     """A warning where a sweep that has begun is given less budget than it has."""
-    if not (folder / "sweep.json").exists():
+    if not files.stands(folder / "sweep.json"):
         return []
     there, here = known(folder).asked.get("budget") or {}, sweep.asked()["budget"]
     less = {name: limit for name, limit in here.items() if name not in there or limit < there[name]}
@@ -103,7 +103,7 @@ def another_optuna(folder: Path, here: str | None = None) -> list[str]:
     Args:
         here: the version that would search; default: the one that is installed.
     """
-    began = known(folder).versions.get("optuna") if (folder / "sweep.json").exists() else None
+    began = known(folder).versions.get("optuna") if files.stands(folder / "sweep.json") else None
     here = here or version("optuna")
     if began in (None, here):
         return []
@@ -119,7 +119,7 @@ def check_journal(folder: Path, store: Store) -> None:
         EnvironmentFailed: the folder has trials and the journal no event.
     """
     first = next(store.read(), None)
-    if first is not None and not (folder / "sweep.json").exists():
+    if first is not None and not files.stands(folder / "sweep.json"):
         began = f"{first.name!r} began on {first.host}" if isinstance(first, Session) else "another sweep began"
         raise BadInput(f"holds the journal that {began} at {first.time.isoformat()}", source=store.where,
                        remedy="give this sweep another name or another 'journal', or bring that sweep's folder back")
@@ -218,7 +218,7 @@ def open_sweep(folder: str | Path) -> tuple[Sweep, SweepState]:
         BadInput: the folder holds no sweep, or a damaged one.
     """
     file = Path(folder) / "sweep.json"
-    if not file.exists():
+    if not files.stands(file):
         inside = sorted(child.parent.name for child in Path(folder).glob("*/sweep.json"))
         raise BadInput("holds no sweep (sweep.json is missing)", source=folder,
                        remedy=f"name one of those inside it: {', '.join(inside[:5])}" if inside else
