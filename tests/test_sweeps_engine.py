@@ -6,10 +6,12 @@ import contextlib
 import fcntl
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from ray.tune.error import TuneError
+from ray.tune.execution.tune_controller import TrialRunnerWrapper, TuneController
 
 from lam.config import from_mapping
 from lam.data import windows
@@ -95,3 +97,32 @@ def test_an_error_in_closing_is_told_and_leaves_no_lock(tmp_path: Path, capsys: 
     worker._close()
     assert "RuntimeError: the tracker would not close" in capsys.readouterr().err
     trainable._hold(tmp_path / ".writer", seconds=0.0).close()
+
+
+class Ended:
+    """As much of Tune's trial as its controller is asked for."""
+
+    def __init__(self, number: int, ended: bool) -> None:
+        self.trial_id, self.ended = f"{number:05d}", ended
+
+    def is_finished(self) -> bool:
+        return self.ended
+
+
+def test_tune_keeps_few_trials_that_have_ended_and_each_that_runs() -> None:
+    trials = [Ended(number, ended=number % 50 != 0) for number in range(1000)]
+    ended = [trial for trial in trials if trial.ended]
+    controller = SimpleNamespace(_trials=[*trials], _stopped_trials={*ended}, _failed_trials=set(),
+                                 _trials_to_cache={*trials}, _trial_metadata={each.trial_id: "{}" for each in trials})
+    engine.forget_ended(controller)
+    kept = [trial for trial in trials if not trial.ended or trial in ended[-engine.ENDED_KEPT:]]
+    assert controller._trials == kept
+    assert controller._stopped_trials == {*ended[-engine.ENDED_KEPT:]}
+    assert controller._trials_to_cache == {*kept}
+    assert controller._trial_metadata.keys() == {each.trial_id for each in kept}
+    engine.forget_ended(None)
+
+
+def test_tunes_controller_keeps_them_there() -> None:
+    assert {*engine.ENDED_PLACES} <= {*TuneController.__init__.__code__.co_names}
+    assert "_tune_controller" in TrialRunnerWrapper.__init__.__code__.co_names

@@ -36,6 +36,9 @@ from sweeps.workers.cluster import node_of
 from sweeps.workers.trainable import TrialTrainable
 
 ERROR_CHARACTERS = 20_000
+ENDED_KEPT = 100  # trials that have ended and of which Tune may still hear
+# Where Tune keeps what has ended, for a resume that is not used here: a trial is 40 KiB, and each step asks them all.
+ENDED_PLACES = ("_trials", "_stopped_trials", "_failed_trials", "_trials_to_cache", "_trial_metadata")
 MEMORY_HOOK = ("ray.air.execution._internal.actor_manager", "RayActorManager", "_actor_task_failed")
 # What a Ray that fails raises, beside what a worker of it raised.
 FAILURES: tuple[type[Exception], ...] = (RayError, TuneError, ConnectionError)
@@ -143,7 +146,7 @@ class _Searcher(_Adapter, Searcher):
         return {"id": job.id, "job": json.dumps(asdict(job)), "place": json.dumps(place)}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        self._jobs.left(self._ids[trial_id], lost=error, error=self._errors.pop(trial_id, ""))
+        self._jobs.left(self._ids.pop(trial_id), lost=error, error=self._errors.pop(trial_id, ""))
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: the journal holds everything."""
@@ -160,6 +163,10 @@ class _Scheduler(_Adapter, FIFOScheduler):
     def __init__(self, jobs: Jobs, errors: dict[str, str]) -> None:
         super().__init__()
         self._jobs, self._errors = jobs, errors
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        forget_ended(getattr(tune_controller, "_tune_controller", None))
+        return super().choose_trial_to_run(tune_controller)
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         known = Path(trial.error_file) if trial.error_file else None
@@ -195,6 +202,18 @@ class _Stop(_Adapter, Stopper):
 
     def stop_all(self) -> bool:
         return self._jobs.stopping()
+
+
+def forget_ended(controller: Any) -> None:
+    """Have Tune let go of all but the latest trials that have ended; a Ray that keeps them elsewhere goes on as it does."""
+    if not all(hasattr(controller, place) for place in ENDED_PLACES) or len(controller._trials) < 2 * ENDED_KEPT:
+        return
+    gone = set([trial for trial in controller._trials if trial.is_finished()][:-ENDED_KEPT])
+    controller._trials[:] = [trial for trial in controller._trials if trial not in gone]
+    for place in ENDED_PLACES[1:4]:
+        getattr(controller, place).difference_update(gone)
+    for trial in gone:
+        controller._trial_metadata.pop(trial.trial_id, None)
 
 
 @contextlib.contextmanager
