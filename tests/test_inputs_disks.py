@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from build_records import PLANTED, Planted, confirmed, write_run, write_sweep
 from inputs import Row, Wrong, answer, entries, table
-from test_inputs_data import TINY, folder
+from test_inputs_data import TINY, folder, spoilt
 
 Make = Callable[[Path], Any]
 WAIVED = ("--waive", "confirmed", "--because", "a test")
@@ -82,16 +82,18 @@ SPACE = "No space left on device"
 SPEC = "name: s\nbase: {data_dir: d}\nspace: {weight_decay: {uniform: [0.0, 1.0]}}\nbudget: {trials: 2}\n"
 
 
+data = spoilt(lambda path: None)
+
+
 def spec(box: Path) -> None:
-    folder(box)
+    data(box)
     (box / "s.yaml").write_text(SPEC)
 
 
 FULL = [
     row("init", full(), "init disk/first", 3, SPACE, "disk/first"),
-    row("manifest", full(here=lambda box: None, make=lambda place: folder_on(place)), "data manifest disk/d", 3,
-        SPACE, "manifest.json"),
-    row("train", full(here=folder), "train run.yaml --run-dir disk/run", 3, SPACE, "disk/run", more=tuple(TINY)),
+    row("manifest", full(make=folder), "data manifest disk/d", 3, SPACE, "disk/d"),
+    row("train", full(here=data), "train run.yaml --run-dir disk/run", 3, SPACE, "disk/run", more=tuple(TINY)),
     row("a page", full(here=sweep), "report pong -o disk/r.html", 3, "make room", "disk/r.html"),
     row("a page in JSON", full(here=sweep), "report pong -o disk/r.json", 3, "make room", "disk/r.json"),
     row("a production YAML", full(here=sweep), "promote pong -o disk/p.yaml", 3, "disk/", more=WAIVED),
@@ -102,8 +104,8 @@ FULL = [
 ]
 READ_ONLY = [
     row("init", read_only(), "init disk/first", 3, "Read-only file system", "disk/first"),
-    row("manifest", read_only(make=lambda place: folder_on(place)), "data manifest disk/d", 3, "Read-only"),
-    row("train", read_only(here=folder), "train run.yaml --run-dir disk/run", 3, "Read-only", "disk/run",
+    row("manifest", read_only(make=folder), "data manifest disk/d", 3, "Read-only"),
+    row("train", read_only(here=data), "train run.yaml --run-dir disk/run", 3, "Read-only", "disk/run",
         more=tuple(TINY)),
     row("a page", read_only(here=sweep), "report pong -o disk/r.html", 2, "cannot be written", "another place with -o"),
     row("a page into the sweep", read_only(make=sweep), "report disk/pong", 2, "cannot be written", "-o"),
@@ -122,10 +124,6 @@ SYNC = [
 ]
 
 
-def folder_on(place: Path) -> None:
-    folder(place)
-
-
 def held(tmp_path: Path, given: Row) -> None:
     """Answer it; what was on the disk is there, and of what could not be written there is no half."""
     before: set[tuple[str, int]] = set()
@@ -136,7 +134,8 @@ def held(tmp_path: Path, given: Row) -> None:
     answer(tmp_path, Row(given.name, make, given.words, given.code, given.says))
     after = entries(tmp_path / "box")
     lost = {name for name, _ in before} - {name for name, _ in after}
-    half = [name for name, size in after - before if size == 0 and "." in Path(name).name] if given.code else []
+    half = [name for name, _ in after - before if Path(name).suffix in (".html", ".json", ".yaml")
+            and (tmp_path / "box" / name).stat().st_size == 0] if given.code else []
     if lost or half:
         raise Wrong(f"lost {lost}, half-written {half}")
 

@@ -52,7 +52,8 @@ LINKS = [row(f"{file} is a link to {name}, {words.split()[0]}", linked(file, tar
          for name, target in (("a device", "/dev/zero"), ("a secret", "../secret"))
          for words in (MONITOR, REPORT)]
 LINKS += [row("the run is a link to itself", lambda box: os.symlink("run", box / "run"), MONITOR, 2, "run"),
-          row("run.json is a link to nothing", linked("run.json", "gone"), MONITOR, 2, "run.json: is a link that leads"),
+          row("run.json is a link to nothing", linked("run.json", "gone"), MONITOR, 2,
+              "run.json: is a link that leads nowhere"),
           row("metrics.jsonl is a link to itself", linked("metrics.jsonl", "metrics.jsonl"), REPORT, 2,
               "metrics.jsonl: is a link that leads nowhere", "restore it")]
 BEST = "checkpoints/best.safetensors"

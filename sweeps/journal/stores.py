@@ -192,11 +192,20 @@ class Lock:
             self._handle.close()
             raise BadInput(f"another driver is at work here ({holder})", source=self.file.parent,
                            remedy="wait for it, or stop it; or give this sweep another name") from None
+        try:
+            with files.naming(self.file):
+                self._name_holder()
+        except OSError:  # a full disk
+            with contextlib.suppress(OSError):  # which tries to write once more
+                self._handle.close()
+            raise
+        return self
+
+    def _name_holder(self) -> None:
         self._handle.truncate(0)
         self._handle.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(),
                                        "since": datetime.now(UTC).isoformat(timespec="seconds")}))
         self._handle.flush()
-        return self
 
     def _take(self) -> None:
         """Take the lock; a reader that looks whether it is held has it for a moment, so a few tries are made."""

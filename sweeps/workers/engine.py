@@ -205,7 +205,7 @@ class _Stop(_Adapter, Stopper):
 
 
 def forget_ended(controller: Any) -> None:
-    """Have Tune let go of all but the latest trials that have ended; a Ray that keeps them elsewhere goes on as it does."""
+    """Have Tune let go of all but the latest trials that have ended, where this Ray keeps them as known."""
     if not all(hasattr(controller, place) for place in ENDED_PLACES) or len(controller._trials) < 2 * ENDED_KEPT:
         return
     gone = set([trial for trial in controller._trials if trial.is_finished()][:-ENDED_KEPT])
