@@ -125,7 +125,7 @@ class RunConfig(Settings):
     recompute: bool = Field(
         False, description="compute activations in blocks again on the way back: less memory, more time, same numbers")
     seed: Seed = Field(0, description="seed of the weights, the batch order and the revivals")
-    threads: Whole = Field(0, description="CPU threads; 0 = torch decides")
+    threads: Whole = Field(0, le=1024, description="CPU threads; 0 = torch decides")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto = a GPU where there is one")
 
     # evaluation

@@ -25,16 +25,26 @@ def choose_device(config: RunConfig) -> torch.device:
 
 
 def check_room(config: RunConfig, latent_shape: tuple[int, int, int], device: torch.device) -> None:
-    """Refuse a batch that cannot fit, before a model is built: its latents alone are a lower bound of what it takes.
+    """Refuse what cannot fit, before a model is built, by lower bounds of what it takes.
 
     Args:
         latent_shape: (C, H, W) of one latent frame.
 
     Raises:
-        EnvironmentFailed: they need more than the memory that is free.
+        EnvironmentFailed: it needs more than the memory that is free.
     """
-    need = 4 * config.batch_size * config.sequence_length * math.prod(latent_shape) // config.accumulate_parts
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
-    if need > free:
-        raise EnvironmentFailed(f"the latents of one batch of {config.batch_size:,} take {need / 2**30:,.0f} GiB, "
-                                f"{free / 2**30:,.1f} GiB are free on {device}; {MEMORY_REMEDY}")
+    for what, need in lower_bounds(config, latent_shape).items():
+        if need > free:
+            raise EnvironmentFailed(f"{what} take {need / 2**30:,.0f} GiB, {free / 2**30:,.1f} GiB are free on "
+                                    f"{device}; {MEMORY_REMEDY}")
+
+
+def lower_bounds(config: RunConfig, latent_shape: tuple[int, int, int]) -> dict[str, int]:
+    """Bytes that training takes at least, in words: latents, a block's projections, the codes with their averages."""
+    latents = config.batch_size * config.sequence_length * math.prod(latent_shape) // config.accumulate_parts
+    weights = 4 * config.embed_dim**2 * 4  # with their gradients and the optimizer's two averages
+    codes = config.num_embeddings * config.codebook_dim * 2 if config.quantizer not in ("none", "fsq") else 0
+    return {f"the latents of one batch of {config.batch_size:,}": 4 * latents,
+            f"the weights of a block of embed_dim {config.embed_dim:,}": 4 * weights,
+            f"the {config.num_embeddings:,} codes of num_embeddings": 4 * codes}
