@@ -3,8 +3,8 @@
     python benchmarks/bench_fuzz.py [--minutes 30] [--cases 400]
 
 Rounds of `tests/test_fuzz.py` and `tests/test_hostile_yaml.py`, each a process of its own with cases that were not
-drawn before, until the time is over. A crash is a test that fails: a traceback, an answer that takes more than 5 s of the
-processor or a minute by the clock, or 1 GiB more memory. The failing round's output is printed.
+drawn before, until the time is over. A crash is a test that fails: a traceback, an answer that takes more than 5 s of
+the processor or a minute by the clock, or 1 GiB more memory. The failing round's output is printed.
 """
 
 from __future__ import annotations

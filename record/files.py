@@ -134,7 +134,7 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def stands(path: Path) -> bool:
-    """Whether a record is there to be read; a link that leads nowhere is one that is damaged, not one that is missing."""
+    """Whether a record is there to be read; a link that leads nowhere is a damaged one, not a missing one."""
     return os.path.lexists(path)
 
 
