@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 import json
 import shutil
@@ -15,18 +16,24 @@ from typing import Any
 CHROMIUM = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))),
                 None)
 
+# Keys that are no character: their code, and the character that comes with them.
+NAMED = {"Tab": (9, ""), "Enter": (13, "\r"), " ": (32, " "), "Escape": (27, ""), "ArrowLeft": (37, ""),
+         "ArrowRight": (39, "")}
+
 
 class Tab:
     """One page of the browser.
 
     Attributes:
         complaints: what the page's console and loader said that is an error.
+        requests: addresses that it asked for, data inside the page aside.
     """
 
     def __init__(self, socket: Any) -> None:
         self._socket, self._numbers = socket, itertools.count(1)
         self.complaints: list[str] = []
-        for domain in ("Runtime", "Log", "Page"):
+        self.requests: list[str] = []
+        for domain in ("Runtime", "Log", "Page", "Network"):
             self.send(f"{domain}.enable")
 
     def send(self, method: str, **given: Any) -> Any:
@@ -46,10 +53,13 @@ class Tab:
             self.complaints.append(f"{given['entry']['text']} {given['entry'].get('url', '')}")
         elif said.get("method") == "Runtime.consoleAPICalled" and given["type"] == "error":
             self.complaints.append(json.dumps(given["args"])[:500])
+        elif said.get("method") == "Network.requestWillBeSent" and not given["request"]["url"].startswith("data:"):
+            self.requests.append(given["request"]["url"])
 
     def value(self, expression: str) -> Any:
-        """What an expression is in the page."""
-        return self.send("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
+        """What an expression is in the page, or what it promises."""
+        return self.send("Runtime.evaluate", expression=expression, returnByValue=True,
+                         awaitPromise=True)["result"].get("value")
 
     def wait_for(self, expression: str, seconds: float = 60) -> None:
         """Until an expression is true in the page."""
@@ -60,8 +70,32 @@ class Tab:
 
     def press(self, key: str) -> None:
         """A key that a hand presses: down, its character, up."""
+        code, character = NAMED.get(key, (0, key))
         for kind in ("keyDown", "keyUp"):
-            self.send("Input.dispatchKeyEvent", type=kind, key=key, text=key if kind == "keyDown" else "")
+            self.send("Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=code,
+                      text=character if kind == "keyDown" else "")
+
+    def point(self, selector: str, click: bool = False) -> None:
+        """Move the pointer to the middle of the first such element, after scrolling to it, and click where asked."""
+        box = self.value(f"""(() => {{ const found = document.querySelector({json.dumps(selector)});
+            found.scrollIntoView({{block: "center", behavior: "instant"}});
+            const box = found.getBoundingClientRect(); return [box.x + box.width / 2, box.y + box.height / 2]; }})()""")
+        place = {"x": box[0], "y": box[1]}
+        self.send("Input.dispatchMouseEvent", type="mouseMoved", **place)
+        for kind in ("mousePressed", "mouseReleased") if click else ():
+            self.send("Input.dispatchMouseEvent", type=kind, button="left", clickCount=1, **place)
+
+    def sized(self, width: int, scheme: str = "light", media: str = "", height: int = 900) -> None:
+        """As a window of this width shows it, in light or dark, or as `media` print."""
+        self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+        self.send("Emulation.setEmulatedMedia", media=media, features=[
+            {"name": "prefers-color-scheme", "value": scheme}])
+
+    def picture(self, height: int) -> bytes:
+        """The page from its top down to `height`, as PNG."""
+        width = self.value("innerWidth")
+        clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
+        return base64.b64decode(self.send("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)["data"])
 
 
 @contextmanager

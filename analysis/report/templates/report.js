@@ -109,7 +109,7 @@ for (const chart of new Set(marks.map((mark) => mark.ownerSVGElement))) {
     if (!step) return;
     event.preventDefault();
     at = at < 0 ? own.length - 1 : (at + step + own.length) % own.length;
-    light(own[at], Infinity);
+    light(own[at], 1e6);
   });
   chart.addEventListener("blur", rest);
 }
