@@ -125,6 +125,32 @@ def parse_mapping(text: str, source: str | Path = "<text>") -> dict[str, Any]:
     return value
 
 
+_PLAIN = re.compile(r"[-+]?[A-Za-z0-9_.][A-Za-z0-9_.+-]{0,40}")
+
+
+def plain_value(text: str) -> Any:
+    """What a scalar of a config means, without a parser's work for each of ten thousand alike configs.
+
+    Raises:
+        ValueError: it is more than a plain word or number.
+    """
+    if not _PLAIN.fullmatch(text):
+        raise ValueError(text)
+    kind = next((tag.rpartition(":")[2] for tag, shape, first in _SCALARS
+                 if text[0] in first and shape.fullmatch(text)), "str")
+    if text in ("null", "Null", "NULL"):
+        return None
+    if kind == "int" and text.lstrip("-+").isdigit() and not re.fullmatch(r"[-+]?0[0-9]+", text):
+        return int(text)
+    if kind == "float" and text[-1].isdigit():
+        return float(text)
+    if kind == "bool":
+        return text.lower() == "true"
+    if kind != "str":
+        raise ValueError(text)
+    return text
+
+
 def _kind(value: object) -> str:
     return {list: "list", str: "text", int: "number", float: "number"}.get(type(value), type(value).__name__)
 

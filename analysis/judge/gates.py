@@ -10,11 +10,10 @@ from typing import Any
 
 from analysis.judge.judging import LIVE, broken, judge, kept_record
 from analysis.judge.ranking import Standing
-from analysis.judge.vitality import best_without_codes, has_no_codes, on_the_same_data, profile_for
+from analysis.judge.vitality import best_without_codes, course_of, has_no_codes, on_the_same_data, profile_for
 from analysis.read.reading import Study, Trial
-from analysis.read.study import last_value
+from analysis.read.study import last_value, series
 from record.health.limits import Gates
-from record.health.trends import trend_of
 from record.text import count, finite, interval, number, share, words
 
 
@@ -66,11 +65,11 @@ class Case:
 
     def records(self, *keys: str) -> bool:
         """Whether a validation of the trial has one of these metrics, though it may not be finite."""
-        return any(key in each for each in self.trial.validated for key in keys)
+        return not set(keys).isdisjoint(self.trial.validated.names())
 
     def measures(self, *keys: str) -> bool:
         """Whether a validation of the trial has a finite value of one of these metrics."""
-        return any(finite(each.get(key)) is not None for each in self.trial.validated for key in keys)
+        return any(series(self.trial.validated, key) for key in keys)
 
 
 def try_gates(study: Study, trial: Trial, standing: Standing, waivers: dict[str, str],
@@ -220,7 +219,7 @@ def _ranks(case: Case) -> Gate:
             told.append(f"{words(key.removeprefix('val/'))} {when}")
             passed = False
             continue
-        course = trend_of(case.trial.validated, key, "up").word
+        course = course_of(case.trial, key, "up").word
         asked_for = f"at least {number(least)}{', twice that where it is collapsing' if course == 'collapsing' else ''}"
         told.append(f"{words(key.removeprefix('val/'))} {number(value)}, {asked_for}, {course}")
         passed = passed and value >= (2 * least if course == "collapsing" else least)
@@ -234,7 +233,7 @@ def _codebook(case: Case) -> Gate:
     known = {each["epoch"]: finite(each.get("val/perplexity_slot")) for each in last}
     values = [value for value in known.values() if value is not None]
     unknown = [str(epoch) for epoch, value in known.items() if value is None]
-    course = trend_of(case.trial.validated, "val/perplexity_slot", "up").word
+    course = course_of(case.trial, "val/perplexity_slot", "up").word
     passed = bool(values) and not unknown and min(values) >= least and course != "collapsing"
     evidence = (f"slot perplexity {number(min(values, default=None))} to {number(max(values, default=None))} of "
                 f"{number(codes)} codes over the last {count(len(values), 'validation')}, at least {number(least)}; "
@@ -251,7 +250,7 @@ GATES: dict[str, Callable[[Case], Gate]] = {
 TESTED = "tested"  # the last gate, which reads the test split: analysis.promote asks it once all others let pass
 ASKED: dict[str, Callable[[Case], bool]] = {
     "constraints": lambda case: bool(case.trial.limits),
-    "dsnr_valid": lambda case: any("val/dsnr_status" in each for each in case.trial.validated)
+    "dsnr_valid": lambda case: case.records("val/dsnr_status")
     and case.trial.config.get("quantizer") != "none",
     "beats_copy": lambda case: "val/mse_copy" in case.trial.workload.metrics,
     "action_skill": lambda case: case.measures("val/action_skill") and case.trial.config.get("quantizer") != "none",

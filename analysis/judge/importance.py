@@ -8,13 +8,16 @@ from __future__ import annotations
 import json
 import math
 import warnings
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import optuna
+from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+from optuna.trial import FrozenTrial, TrialState
 
 from analysis.judge.ranking import Standing
 from analysis.read.reading import Study
@@ -67,12 +70,17 @@ def importance(study: Study, standings: tuple[Standing, ...]) -> Importance:
                                          f"sweep, not what causes what.{note}")
 
 
-def _ped_anova(knobs: dict[str, BaseDistribution], rows: list[tuple[dict[str, Any], float]],
-               direction: str) -> list[float]:
+class _Given(optuna.Study):
+    """A study whose trials are given: one of Optuna's own stores each by several deep copies."""
+
+    given: Sequence[FrozenTrial] = ()
+
+    def get_trials(self, deepcopy: bool = True, states: Container[TrialState] | None = None) -> list[FrozenTrial]:
+        return list(self.given)
+
+
+def _ped_anova(study: _Given, knobs: Iterable[str]) -> list[float]:
     """The share of each knob, in the order of `knobs`."""
-    study = optuna.create_study(direction="maximize" if direction == "up" else "minimize")
-    study.add_trials([optuna.trial.create_trial(params={knob: params[knob] for knob in knobs}, distributions=knobs,
-                                                value=value) for params, value in rows])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         shares = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(), normalize=False)
@@ -83,22 +91,37 @@ def _ped_anova(knobs: dict[str, BaseDistribution], rows: list[tuple[dict[str, An
 def _bootstrapped(knobs: dict[str, BaseDistribution], rows: list[tuple[dict[str, Any], float]],
                   direction: str) -> tuple[Share, ...]:
     """Shares over all trials with the 90 % range over resamples of them."""
-    chance = np.random.default_rng(0)
-    size = min(len(rows), MOST_RESAMPLED)
+    chance, size = np.random.default_rng(0), min(len(rows), MOST_RESAMPLED)
+    trials = [_complete(number, {knob: params[knob] for knob in knobs}, knobs, value)
+              for number, (params, value) in enumerate(rows)]
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
-        whole = _ped_anova(knobs, rows, direction)
-        again = np.array([_ped_anova(knobs, [rows[at] for at in chance.integers(len(rows), size=size)], direction)
-                          for _ in range(RESAMPLES)])
+        storage = optuna.storages.InMemoryStorage()
+        optuna.create_study(storage=storage, study_name="given",
+                            direction="maximize" if direction == "up" else "minimize")
+        study, again = _Given("given", storage), []
+        study.given = trials
+        whole = _ped_anova(study, knobs)
+        for _ in range(RESAMPLES):
+            study.given = [trials[at] for at in chance.integers(len(rows), size=size)]
+            again.append(_ped_anova(study, knobs))
     finally:
         optuna.logging.set_verbosity(verbosity)
+    return _shares(knobs, whole, np.array(again))
+
+
+def _shares(knobs: Iterable[str], whole: list[float], again: NDArray[np.float64]) -> tuple[Share, ...]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         low, high = np.nanpercentile(again, [5, 95], axis=0)
     found = [Share(knob, finite(part) or 0.0, finite(min(float(least), part)), finite(max(float(most), part)))
              for knob, part, least, most in zip(knobs, whole, low, high, strict=True)]
     return tuple(sorted(found, key=lambda item: -item.share))
+
+
+def _complete(number: int, params: dict[str, Any], knobs: dict[str, BaseDistribution], value: float) -> FrozenTrial:
+    return FrozenTrial(number, TrialState.COMPLETE, value, None, None, params, knobs, {}, {}, {}, number)
 
 
 def _comparable(value: Any) -> float | str | None:

@@ -12,6 +12,9 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from analysis.judge.vitality import told_by_rules
 from analysis.read.reading import Trial
 from record import standing
@@ -60,7 +63,7 @@ def kept_record(trial: Trial) -> dict[str, Any] | None:
 
 
 def _kept(trial: Trial) -> int:
-    objectives = [_number(record, trial.workload.objective) for record in trial.validated]
+    objectives = trial.validated.column(trial.workload.objective).tolist()
     return standing.kept(objectives, trial.config.get("keep", "best"),
                          trial.workload.maximises(trial.workload.objective))
 
@@ -79,10 +82,36 @@ def _judge(trial: Trial, objective: str) -> Judged:
     if not trial.validated:
         return Judged(0, math.nan, _status(trial, "no_result", ""), total_violation(trial.limits, {}),
                       label=trial.label, seed=trial.config.get("seed"))
-    epochs = [_epoch(trial, record, objective) for record in trial.validated]
-    ranked = standing.judged(epochs, trial.workload.maximises(objective)) or epochs[-1]
-    best = epochs[_kept(trial)] if trial.place is None else ranked
-    return replace(best, verdict=_status(trial, best.verdict, epochs[-1].verdict), outside=broken(trial, best.record))
+    last = trial.validated[-1]
+    best = _epoch(trial, kept_record(trial) or last, objective) if trial.place is None else _ranked(trial, objective)
+    return replace(best, verdict=_status(trial, best.verdict, trial.workload.verdict(last)),
+                   outside=broken(trial, best.record))
+
+
+def _ranked(trial: Trial, objective: str) -> Judged:
+    """The epoch that a sweep ranks the trial by, as `standing.judged` picks it.
+
+    Epochs are looked at from the least outside and best objective on: the first sound one is it, and mostly the first.
+    """
+    values, maximise = trial.validated.column(objective), trial.workload.maximises(objective)
+    known = np.flatnonzero(np.isfinite(values))
+    if not len(known):
+        return _epoch(trial, trial.validated[-1], objective)
+    outside = _violations(trial)
+    order = known[np.lexsort((known, -values[known] if maximise else values[known], outside[known]))]
+    looked = (_epoch(trial, trial.validated[int(place)], objective) for place in order)
+    first = next(looked)
+    return first if standing.is_sound(first.verdict) else next(
+        (epoch for epoch in looked if standing.is_sound(epoch.verdict)), first)
+
+
+def _violations(trial: Trial) -> NDArray[np.float64]:
+    """How far each validated epoch is outside the constraints, [N]."""
+    if not trial.limits:
+        return np.zeros(len(trial.validated))
+    columns = [trial.validated.values(key) for key in trial.limits]
+    return np.array([total_violation(trial.limits, dict(zip(trial.limits, row, strict=True)))
+                     for row in zip(*columns, strict=True)])
 
 
 def judge_ended(trial: Trial, objective: str) -> Judged:

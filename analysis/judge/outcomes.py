@@ -8,6 +8,7 @@ from analysis.judge.judging import LIVE
 from analysis.judge.ranking import Seeds, Standing, state_word
 from analysis.judge.vitality import findings, trajectories
 from analysis.read.reading import Study, Trial
+from analysis.read.study import series
 from record.text import count, finite, full_stop, interval, number, printable, share, words
 
 
@@ -101,8 +102,7 @@ def compute_ledger(study: Study) -> Compute:
 
 
 def _last(trial: Trial, key: str) -> float:
-    values = (finite(record.get(key)) for record in reversed(trial.records))
-    return next((value for value in values if value is not None), 0.0)
+    return next(reversed(series(trial.records, key)), 0.0)
 
 
 def assess(trial: Trial, standing: Standing) -> Assessment:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from itertools import pairwise
 from typing import Any
+
+import numpy as np
 
 from analysis.judge.bands import COVERAGE, Curve, expect
 from analysis.judge.ranking import Standing
 from analysis.judge.vitality import facts_of
 from analysis.read.reading import Study, Trial
-from analysis.read.study import series
+from analysis.read.study import points_of, remembered, series
 from record import health
 from record.text import duration, finite, number
 
+MOST_CURVES = 200  # configs from whose curves a range is told, evenly over the search: more narrow no quantile
 TOLD_EPOCHS = 12  # of a range: evenly spread in log(epoch), and the last
 FURTHER = ("train/loss", "val/loss", "val/control", "val/perplexity_slot", "val/effective_rank_context",
            "val/effective_rank_target")
@@ -88,11 +90,12 @@ def _spike(study: Study, times: float, grace: int) -> list[dict[str, Any]]:
 
 def spike_limit(study: Study, key: str, times: float = SPIKE) -> float | None:
     """The largest rise of a metric between validations of a living trial, so often; None where none is recorded."""
-    rises = [b - a for trial in _living(study) for a, b in pairwise(_curve(trial, key).values())]
-    levels = [abs(value) for trial in _living(study) for value in _curve(trial, key).values()]
+    curves = [np.array(series(trial.records, key)) for trial in _living(study)]
+    rises = [float(np.diff(curve).max()) for curve in curves if len(curve) > 1]
     if not rises:
         return None
-    return float(f"{max(times * max(rises), 0.025 * times * sorted(levels)[len(levels) // 2]):.3g}")
+    levels = np.sort(np.abs(np.concatenate(curves)))
+    return float(f"{max(times * max(rises), 0.025 * times * float(levels[len(levels) // 2])):.3g}")
 
 
 def expected(study: Study, trial: Trial, again: list[list[Trial]], epochs: int) -> dict[str, Any]:
@@ -101,7 +104,9 @@ def expected(study: Study, trial: Trial, again: list[list[Trial]], epochs: int) 
     Args:
         again: further trainings, those of one config together; the confirmation's fresh seeds are among them.
     """
-    groups = [[each for each in group if each.records] for group in (_groups(study) + again)]
+    recorded = _groups(study)
+    recorded = recorded[::math.ceil(len(recorded) / MOST_CURVES) or 1]
+    groups = [[each for each in group if each.records] for group in (recorded + again)]
     keys = dict.fromkeys((trial.workload.error, trial.workload.objective, *FURTHER))
     ranges: dict[str, Any] = {}
     for key in keys:
@@ -128,26 +133,28 @@ def _short(value: float) -> float:
 
 def _epochs(trial: Trial, last: int) -> list[int]:
     """Epochs that are told: validated ones of the trial, then on to the last, evenly in log(epoch)."""
-    known = [int(record["epoch"]) for record in trial.validated]
+    known = [int(epoch) for epoch in trial.validated.column("epoch")]
     wanted = {round(math.exp(math.log(last) * step / (TOLD_EPOCHS - 1))) for step in range(TOLD_EPOCHS)}
     within = {min(known, key=lambda epoch: abs(epoch - each)) for each in wanted if known and each <= known[-1]}
     return sorted(within | {known[-1]} | {each for each in wanted if each > known[-1]}) if known else []
 
 
+@remembered
+def _lives(trial: Trial) -> bool:
+    return bool(trial.validated) and trial.workload.verdict(trial.validated[-1]) == "live"
+
+
 def _living(study: Study) -> list[Trial]:
-    return [each for each in study.trials if each.validated and each.workload.verdict(each.validated[-1]) == "live"]
+    return list(filter(_lives, study.trials))
 
 
 def _groups(study: Study) -> list[list[Trial]]:
     """The living trainings of a study, those of one config together."""
-    living = _living(study)
-    return [group for first in study.configs
-            if (group := [each for each in study.trainings(first) if each in living])]
+    return [group for first in study.configs if (group := list(filter(_lives, study.trainings(first))))]
 
 
 def _curve(trial: Trial, key: str) -> Curve:
-    return {int(record["epoch"]): value for record in trial.records
-            if (value := finite(record.get(key))) is not None}
+    return {int(epoch): value for epoch, value in points_of(trial, key)}
 
 
 def cost(trial: Trial, epochs: int) -> dict[str, Any]:

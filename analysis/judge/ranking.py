@@ -23,6 +23,8 @@ from dataclasses import dataclass, field, replace
 from math import inf, nan
 from typing import Any
 
+import numpy as np
+
 from analysis.judge.judging import Judged, judge, judge_ended, kept_record
 from analysis.read.reading import Study, Trial
 from record import standing as rules
@@ -141,7 +143,7 @@ def _standing(trial: Trial, study: Study) -> Standing:
     counted = _counted(study, trial, first)
     joined = rules.mean_of_seeds(counted, study.maximise) or first
     preset = str(joined.record.get("val/objective_preset") or trial.config.get("objective_preset", "control_health"))
-    raw = [finite(record.get("val/dsnr")) for record in trial.validated if record.get("val/collapsed")]
+    raw = trial.validated.column("val/dsnr")[trial.validated.true("val/collapsed")]
     low, high = _bounds_of(counted, "val/control")
     skill_low, skill_high = _bounds_of(counted, "val/action_skill")
     means = {name: finite(joined.values.get(key)) for name, key in (
@@ -155,7 +157,7 @@ def _standing(trial: Trial, study: Study) -> Standing:
         skill_low=skill_low, skill_high=skill_high, mse=finite(joined.mse),
         dsnr_status=joined.record.get("val/dsnr_status"), preset=preset,
         confirmed=_confirmed(study.confirm.get(trial.label)),
-        raw_dsnr_max=max((dsnr for dsnr in raw if dsnr is not None), default=None), violation=joined.violation,
+        raw_dsnr_max=max(raw[np.isfinite(raw)].tolist(), default=None), violation=joined.violation,
         outside=_outside(counted), seeds=_seeds(counted, joined.value), params=trial.params, **means)
     return replace(standing, tier=_tier(standing, study.workload.needs_codes(study.objective, trial.config)))
 

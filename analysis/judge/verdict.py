@@ -193,7 +193,7 @@ def _cautions(study: Study, first: Standing, others: list[Standing]) -> list[str
 
 def _measures_skill(trial: Trial | None) -> bool:
     """Whether the trial was validated by a version that measures the action skill where it can."""
-    return trial is not None and any("val/objective_preset" in record for record in trial.validated)
+    return trial is not None and "val/objective_preset" in trial.validated.names()
 
 
 def _overlap(a: Seeds | None, b: Seeds | None) -> bool:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from analysis.read.study import Trial, last_value, remembered
+from analysis.read.study import Trial, last_value, points_of, remembered
 from record import health
 from record.health import expressions
 from record.health.engine import Finding, Judgement
 from record.health.profile import Profile, Severity
-from record.health.trends import NOT_DETERMINED, trend_of
+from record.health.trends import NOT_DETERMINED, Trend, trend
 
 # Metrics whose trajectories a run's assessment tells: key, name, which way is better.
 TOLD = (("val/mse_loss", "validation MSE", "down"), ("val/control", "control", "up"),
@@ -104,7 +104,7 @@ def has_no_codes(trial: Trial) -> bool:
     if trial.config.get("quantizer") == "none":
         return True
     codes = trial.workload.reporting.codes
-    return codes is not None and bool(trial.records) and not any(codes in record for record in trial.records)
+    return codes is not None and bool(trial.records) and codes not in trial.epochs.names()
 
 
 def on_the_same_data(one: Trial, other: Trial) -> bool:
@@ -116,12 +116,18 @@ def on_the_same_data(one: Trial, other: Trial) -> bool:
 def judged(trial: Trial) -> Judgement:
     """What the trial's profile says of the whole of it."""
     known, facts = _rules_and_facts(trial)
-    return health.judge_records(trial.records, known, facts)
+    return health.judge_records(list(trial.records), known, facts)
+
+
+def course_of(trial: Trial, key: str, better: str = "none") -> Trend:
+    """The trend of a metric over the trial's epochs."""
+    points = points_of(trial, key)
+    return trend([epoch for epoch, _ in points], [value for _, value in points], better)
 
 
 def trajectories(trial: Trial) -> str:
     """The trajectories that can be told, as a sentence; empty where none can."""
-    found = [(name, trend_of(trial.records, key, better)) for key, name, better in TOLD
+    found = [(name, course_of(trial, key, better)) for key, name, better in TOLD
              if key in trial.workload.metrics]
     told = [f"{name} {trend.word}" for name, trend in found if trend.word != NOT_DETERMINED]
     return f"Trajectories: {', '.join(told)}." if told else ""

@@ -52,7 +52,7 @@ def ranked_by(study: Study, objective: str | None) -> Study:
     if objective is None:
         return study
     key, lower = objective.removeprefix("-"), objective.startswith("-")
-    logged = _ordered(key for trial in study.trials for record in trial.records for key in record)
+    logged = _ordered(key for trial in study.trials for key in trial.epochs.names())
     if key not in logged:
         raise BadInput(f"got {objective!r}, which no run here logged", source="--objective",
                        remedy=suggest(key, list(logged)))
@@ -183,7 +183,7 @@ def _objective(parts: Sequence[Study], named: str | None, trained: Workload) -> 
 
 def _unranked(trials: Sequence[Trial], objective: str) -> list[str]:
     silent = [trial.label for trial in trials if trial.records
-              and not any(objective in record for record in trial.records)]
+              and objective not in trial.epochs.names()]
     return [f"{', '.join(silent[:6])}{' and more' if len(silent) > 6 else ''} did not log {objective} and cannot be "
             "ranked by it; name a metric that all of them have with --objective."] if silent else []
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from analysis.read.sources import STATUS_OF, epoch_records, is_sweep, journal
+from analysis.read.bulk import read_epochs
+from analysis.read.sources import STATUS_OF, is_sweep, journal
 from analysis.read.study import Study, Trial
 from record import documents, files, yamlio
 from record.bounds import Bound
@@ -44,18 +46,41 @@ class Configs:
             BadInput: it is damaged.
         """
         lines = files.read_record(run.config_file).split(b"\n")
-        changed = [line for line, first in zip(lines, self._lines, strict=False) if line != first]
-        if len(lines) == len(self._lines) and all(map(_PLAIN.fullmatch, changed)):
-            return {**self._first, **yamlio.parse_mapping(b"\n".join(changed).decode(), run.config_file)} \
-                if changed else dict(self._first)
+        changed = [(line, first) for line, first in zip(lines, self._lines, strict=False) if line != first]
+        if self._lines and len(lines) == len(self._lines):
+            with contextlib.suppress(ValueError):
+                return {**self._first, **dict(_changed(line, first) for line, first in changed)}
         found = dict(files.flat(run.config()))
         if not self._first:
             self._lines, self._first = lines, found
         return found
 
 
-# A top-level key with a number or a plain word: what stands on the line is all that it is.
-_PLAIN = re.compile(rb"[a-z_]+: [A-Za-z0-9_.+-]+")
+def _changed(line: bytes, first: bytes) -> tuple[str, Any]:
+    """What stands on a line instead of the first config's.
+
+    Raises:
+        ValueError: one of them is more than a key and a plain value, or they have different keys.
+    """
+    (key, value), (instead, _) = _plain_line(line), _plain_line(first)
+    if key != instead:
+        raise ValueError(key)
+    return key, value
+
+
+def _plain_line(line: bytes) -> tuple[str, Any]:
+    """A top-level key with a number or a plain word: what stands on the line is all that it is.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    key, colon, value = line.decode("ascii").partition(": ")
+    if not colon or not _KEY.fullmatch(key):
+        raise ValueError(key)
+    return key, yamlio.plain_value(value)
+
+
+_KEY = re.compile(r"[a-z_]+")
 
 
 def _read_trial(path: Path, label: str, state: str | None = None, **known: Any) -> Trial:
@@ -65,13 +90,15 @@ def _read_trial(path: Path, label: str, state: str | None = None, **known: Any) 
     read = known.pop("configs", None) or Configs()
     config = read.of(run) if files.stands(run.config_file) else {}
     reason, trained = known.pop("reason", None), known.pop("workload", None) or workloads.default()
+    records = known.pop("records", None)
+    records = next(read_epochs([run], trained)) if records is None else records
     if not reason and known_run and known_run.reason:
         reason = {"rule": "failed", "sentence": known_run.reason}
     return Trial(
         label=printable(label), id=printable(known.pop("id", label)), path=path,
         state=state or (STATUS_OF[known_run.state] if known_run else "started"), config=config,
         identity=known_run.as_written() if known_run else {}, reason=reason or {}, workload=trained,
-        records=epoch_records(run, trained), **known,
+        records=records, **known,
     )
 
 
@@ -96,10 +123,11 @@ def _read_sweep(folder: Path, prefix: str) -> Study:
     trained = _workload(sweep.workload, folder / "sweep.json")
     states, limits, scheduler = _trial_states(journal(folder)), _limits(sweep, folder), _scheduler(sweep)
     configs = Configs()
+    epochs = read_epochs([RunFolder(folder / "trials" / name) for name in states], trained)
     trials = tuple(
         _read_trial(folder / "trials" / name, prefix + name, last.event, id=name, params=first.params,
                     reason=last.reason.as_written() if isinstance(last, events.Cut) else {}, place=place,
-                    limits=limits, scheduler=scheduler, workload=trained, configs=configs,
+                    limits=limits, scheduler=scheduler, workload=trained, configs=configs, records=next(epochs),
                     repeats=prefix + first.repeats if first.repeats else None)
         for place, (name, (first, last)) in enumerate(states.items())
     )

@@ -8,6 +8,9 @@ from functools import cached_property, wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
+from analysis.read.columns import Epochs
 from record.bounds import Bound
 from record.text import finite, printable
 from record.workload import workload as workloads
@@ -46,7 +49,7 @@ class Trial:
     params: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
     identity: dict[str, Any] = field(default_factory=dict)
-    records: tuple[dict[str, Any], ...] = ()
+    records: Sequence[dict[str, Any]] = ()
     reason: dict[str, Any] = field(default_factory=dict)
     place: int | None = None
     repeats: str | None = None
@@ -57,14 +60,19 @@ class Trial:
     memo: dict[str, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     @cached_property
-    def validated(self) -> tuple[dict[str, Any], ...]:
+    def epochs(self) -> Epochs:
+        """The records as columns."""
+        return Epochs.of(self.records)
+
+    @cached_property
+    def validated(self) -> Epochs:
         """The records that hold a validation."""
-        return tuple(filter(self.workload.is_validated, self.records))
+        return self.epochs.having(self.workload.is_validated)
 
     @cached_property
     def last_epoch(self) -> int:
         """Epochs trained so far."""
-        return int(max((record["epoch"] for record in self.records if record.get("epoch") is not None), default=0))
+        return int(np.nanmax(self.epochs.column("epoch"), initial=0)) if len(self.records) else 0
 
     @property
     def stopped_early(self) -> str | None:
@@ -97,18 +105,21 @@ def remembered(function: Callable[[Trial], T]) -> Callable[[Trial], T]:
 
 def series(records: Sequence[dict[str, Any]], key: str) -> list[float]:
     """The finite values of a key, in order."""
+    if isinstance(records, Epochs):
+        values = records.column(key)
+        found: list[float] = values[np.isfinite(values)].tolist()
+        return found
     return [value for record in records if (value := finite(record.get(key))) is not None]
 
 
 def last_value(trial: Trial, key: str) -> float | None:
     """The last record that holds the key: None where it was not finite there, however good it was before."""
-    return next((finite(record[key]) for record in reversed(trial.records) if key in record), None)
+    return finite(trial.epochs.last(key))
 
 
 def points_of(trial: Trial, key: str) -> list[tuple[float, float]]:
     """(epoch, value) of every record that has a finite value of the key; the record's number where it has no epoch."""
-    return [(place if (place := record.get("epoch")) is not None else place_, value)
-            for place_, record in enumerate(trial.records) if (value := finite(record.get(key))) is not None]
+    return trial.epochs.points(key)
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ class RunPanel:
 
 def panels_of(trial: Trial) -> list[RunPanel]:
     """The panels of a run for which anything was recorded."""
-    keys = dict.fromkeys(key for record in trial.records for key in record)
+    keys = dict.fromkeys(trial.epochs.names())
     made = [_panel(trial, list(keys), panel) for panel in trial.workload.reporting.panels]
     return [panel for panel in made if panel.lines or panel.stacked]
 

@@ -34,9 +34,8 @@ _ARROWS = {"up": "higher is better", "down": "lower is better", "none": ""}
 def render_html(report: Report) -> str:
     """A page that opens from disk: style, script, charts and pictures inside, everything from outside escaped."""
     style, script = (_asset(f"report.{kind}") for kind in ("css", "js"))
-    data = report_dict(report)
-    if len(report.standings) > MOST_ROWS:  # the page's own rows hold them
-        data["standings"], data["stops"] = data["standings"][:MOST_ROWS], data["stops"][:MOST_ROWS]
+    data = report_dict(dataclasses.replace(  # the page's own rows hold the others
+        report, standings=report.standings[:MOST_ROWS], stops=report.stops[:MOST_ROWS]))
     return _environment(True).get_template("report.html.j2").render(
         **_graphs(report), report=report, tiles=tiles(report), charts=charts, drawn=draw(report), panels=PANELS,
         panel_chart=panel_chart, seeds=_seed_rows(report),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 
 import numpy as np
 
 from analysis.judge.judging import judge
-from analysis.read.study import Study, Trial, points_of
+from analysis.read.study import Study, Trial, points_of, series
 from record.text import finite
 from record.workload import workload
 
@@ -47,7 +48,7 @@ class Curve:
 def curves_of(trials: Sequence[Trial], study: Study) -> tuple[Curve, ...]:
     """Every curve of the workload over epochs, and the first one over what it cost."""
     followed = study.workload.curves
-    costs = [cost for cost in OVER if any(cost in record for trial in trials[:LEADING] for record in trial.records)]
+    costs = [cost for cost in OVER if any(cost in trial.epochs.names() for trial in trials[:LEADING])]
     return (*(_curve(trials, study.objective, one) for one in followed),
             *(_curve(trials, study.objective, one, cost) for one in followed[:1] for cost in costs))
 
@@ -57,12 +58,14 @@ def _curve(trials: Sequence[Trial], objective: str, followed: workload.Curve, ov
     drawn = trials if len(trials) <= MOST_DRAWN else _drawn(trials, objective)
     band = _band(trials, key) if len(trials) >= BANDED and over == "epoch" else ()
     return Curve(*followed, band=band, over=OVER.get(over, over), courses=tuple(
-        Course(trial.label, judge(trial, objective).status,
-               tuple((place, finite(record.get(key))) for record in trial.validated
-                     if (place := finite(record.get(over))) is not None),
+        Course(trial.label, judge(trial, objective).status, _course(trial, key, over),
                ended=trial.state in ("stopped", "failed"))
-        for trial in drawn if any(finite(record.get(key)) is not None for record in trial.validated)
-    ))
+        for trial in drawn if series(trial.validated, key)))
+
+
+def _course(trial: Trial, key: str, over: str) -> tuple[tuple[float, float | None], ...]:
+    places, values = (trial.validated.column(name).tolist() for name in (over, key))
+    return tuple((place, finite(value)) for place, value in zip(places, values, strict=True) if isfinite(place))
 
 
 def _drawn(trials: Sequence[Trial], objective: str) -> list[Trial]:
@@ -73,11 +76,10 @@ def _drawn(trials: Sequence[Trial], objective: str) -> list[Trial]:
 
 def _band(trials: Sequence[Trial], key: str) -> tuple[tuple[float, float, float, float], ...]:
     """Percentiles over all trainings at each epoch that at least five of them reached."""
-    at: dict[float, list[float]] = {}
-    for trial in trials:
-        for epoch, value in points_of(trial, key):
-            at.setdefault(float(epoch), []).append(value)
-    thick = [epoch for epoch in sorted(at) if len(at[epoch]) >= 5]
-    kept = thick[:: max(1, len(thick) // 100)]
-    found = ((epoch, np.percentile(at[epoch], (5, 50, 95)).tolist()) for epoch in kept)
-    return tuple((epoch, low, middle, high) for epoch, (low, middle, high) in found)
+    points = np.concatenate([np.array(points_of(trial, key), dtype=float).reshape(-1, 2) for trial in trials])
+    points = points[np.argsort(points[:, 0], kind="stable")]
+    epochs, starts, counts = np.unique(points[:, 0], return_index=True, return_counts=True)
+    thick = np.flatnonzero(counts >= 5)
+    found = ((epochs[at], np.percentile(points[starts[at]:starts[at] + counts[at], 1], (5, 50, 95)).tolist())
+             for at in thick[:: max(1, len(thick) // 100)])
+    return tuple((float(epoch), low, middle, high) for epoch, (low, middle, high) in found)

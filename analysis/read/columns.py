@@ -1,0 +1,216 @@
+"""Epoch records as columns: ten thousand trainings take a fifth of the memory and are searched without a loop.
+
+A `Block` holds the records of many trainings, `Epochs` those of one of them. Whoever wants a record gets it as it was
+written: its keys in their order, whole numbers whole, null as None.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, overload
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from record.text import finite
+
+Record = dict[str, Any]
+Numbers = NDArray[np.float64]
+EXACT = 2**53  # beyond it a float holds no integer exactly
+_NONE = type(None)
+
+
+@dataclass(frozen=True)
+class Block:
+    """The epoch records of several trainings, one after the other.
+
+    Attributes:
+        shapes: the keys that a record can have, in the record's order; an epoch without a validation has fewer.
+        shape: int32 [N], which of them each record has.
+        numbers: key -> float64 [N], NaN where it is null or absent.
+        kinds: key of `numbers` -> float, int or bool: what it was written as.
+        others: key -> object [N]: words, mixed values, and lists as JSON in bytes.
+        types: key -> every type that its values had.
+    """
+
+    shapes: tuple[tuple[str, ...], ...]
+    shape: NDArray[np.int32]
+    numbers: Mapping[str, Numbers]
+    kinds: Mapping[str, type]
+    others: Mapping[str, NDArray[Any]]
+    types: Mapping[str, frozenset[type]]
+
+    @classmethod
+    def of(cls, records: Sequence[Mapping[str, Any]]) -> Block:
+        """The columns of records."""
+        places: dict[tuple[str, ...], list[int]] = {}
+        for place, record in enumerate(records):
+            places.setdefault(tuple(record), []).append(place)
+        shape = np.zeros(len(records), dtype=np.int32)
+        parts: dict[str, list[tuple[list[int], tuple[Any, ...]]]] = {}
+        for number, (keys, at) in enumerate(places.items()):
+            shape[at] = number
+            columns = zip(*(records[place].values() for place in at), strict=True)
+            for key, values in zip(keys, columns, strict=True):
+                parts.setdefault(key, []).append((at, values))
+        types = {key: frozenset(kind for _, values in found for kind in set(map(type, values)))
+                 for key, found in parts.items()}
+        made = {key: _column(len(records), found, types[key]) for key, found in parts.items()}
+        numbers = {key: column for key, column in made.items() if column.dtype != object}
+        return cls(tuple(places), shape, numbers, {key: _kind(types[key]) for key in numbers},
+                   {key: column for key, column in made.items() if column.dtype == object}, types)
+
+    def record(self, row: int) -> Record:
+        """One record as it was written."""
+        return {key: self.value(key, row) for key in self.shapes[self.shape[row]]}
+
+    def value(self, key: str, row: int) -> Any:
+        """What a record has under one of its keys."""
+        return self.values(key, np.array([row]))[0]
+
+    def values(self, key: str, rows: NDArray[np.int64]) -> list[Any]:
+        """What records that have a key have under it."""
+        if key not in self.numbers:
+            return [orjson.loads(value) if type(value) is bytes else value for value in self.others[key][rows].tolist()]
+        make = self.kinds[key]
+        values = self.numbers[key][rows].tolist()
+        return [None if value != value else value for value in values] if make is float else \
+            [None if value != value else make(value) for value in values]
+
+    def column(self, key: str, rows: NDArray[np.int64]) -> Numbers:
+        """The finite values of a key at some rows, NaN where it has none: null, absent, a word, true or false."""
+        if key in self.others:
+            values = (finite(value) for value in self.others[key][rows])
+            return np.array([math.nan if value is None else value for value in values], dtype=np.float64)
+        if key not in self.numbers or self.kinds[key] is bool:
+            return np.full(len(rows), math.nan)
+        found = self.numbers[key][rows]
+        return np.where(np.isinf(found), math.nan, found)
+
+
+def _column(size: int, parts: Sequence[tuple[list[int], tuple[Any, ...]]], types: frozenset[type]) -> NDArray[Any]:
+    """float64 [size] where all values are numbers, else object [size]."""
+    plain = types - {_NONE}
+    if plain <= {float, int} or plain == {bool}:
+        column = np.full(size, math.nan)
+        try:
+            for at, values in parts:
+                column[at] = np.array(values, dtype=np.float64)
+            if int not in plain or not (np.abs(column) >= EXACT).any():
+                return column
+        except OverflowError:  # an integer that no float holds
+            pass
+    objects = np.full(size, None, dtype=object)
+    for at, values in parts:
+        for place, value in zip(at, values, strict=True):
+            objects[place] = _packed(value)
+    return objects
+
+
+def _packed(value: Any) -> Any:
+    """A list of plain numbers as JSON: a histogram takes a tenth of the memory."""
+    if type(value) is list and set(map(type, value)) <= {int, float, _NONE}:
+        try:
+            return orjson.dumps(value)
+        except orjson.JSONEncodeError:  # an integer beyond 64 bits
+            return value
+    return value
+
+
+def _kind(types: frozenset[type]) -> type:
+    plain = types - {_NONE}
+    return next(iter(plain)) if len(plain) == 1 else float
+
+
+class Epochs(Sequence[Record]):
+    """The epoch records of one training, in order."""
+
+    __slots__ = ("block", "rows")
+
+    def __init__(self, block: Block, rows: NDArray[np.int64]) -> None:
+        self.block, self.rows = block, rows
+
+    @classmethod
+    def of(cls, records: Sequence[Mapping[str, Any]]) -> Epochs:
+        """Records as columns; what is already that stays as it is."""
+        return records if isinstance(records, Epochs) else cls(Block.of(records), np.arange(len(records)))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, place: int) -> Record: ...
+    @overload
+    def __getitem__(self, place: slice) -> Epochs: ...
+    def __getitem__(self, place: int | slice) -> Record | Epochs:
+        return Epochs(self.block, self.rows[place]) if isinstance(place, slice) else \
+            self.block.record(int(self.rows[place]))
+
+    def __iter__(self) -> Iterator[Record]:
+        shapes = self.block.shape[self.rows]
+        found: list[Record] = [{} for _ in self.rows]
+        for shape in (shape for shape in dict.fromkeys(shapes.tolist()) if self.block.shapes[shape]):
+            at = np.flatnonzero(shapes == shape)
+            keys, rows = self.block.shapes[shape], self.rows[at]
+            columns = (self.block.values(key, rows) for key in keys)
+            for place, values in zip(at.tolist(), zip(*columns, strict=True), strict=True):
+                found[place] = dict(zip(keys, values, strict=True))
+        return iter(found)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and len(self) == len(other) and all(map(dict.__eq__, self, other))
+
+    def names(self) -> list[str]:
+        """Every key that a record of it has."""
+        used = dict.fromkeys(self.block.shape[self.rows].tolist())
+        return list(dict.fromkeys(key for shape in used for key in self.block.shapes[shape]))
+
+    def having(self, wanted: Callable[[Record], bool]) -> Epochs:
+        """The records whose keys are wanted."""
+        fits = np.array([wanted(dict.fromkeys(shape)) for shape in self.block.shapes], dtype=bool)
+        kept = fits[self.block.shape[self.rows]]
+        return self if kept.all() else Epochs(self.block, self.rows[kept])
+
+    def column(self, key: str) -> Numbers:
+        """The finite values of a key, [N]; NaN where a record has none."""
+        return self.block.column(key, self.rows)
+
+    def values(self, key: str) -> list[Any]:
+        """The values of a key as they were written; None where it is absent."""
+        return [self.block.value(key, row) if key in self.block.shapes[self.block.shape[row]] else None
+                for row in self.rows.tolist()]
+
+    def last(self, key: str) -> Any:
+        """The value of a key in the last record that has it; None where none has."""
+        row = next((row for row in self.rows[::-1].tolist() if key in self.block.shapes[self.block.shape[row]]), None)
+        return None if row is None else self.block.value(key, row)
+
+    def points(self, key: str) -> list[tuple[float, float]]:
+        """(epoch, value) where the value is finite; the record's number where it has no epoch."""
+        values = self.column(key)
+        known = np.isfinite(values)
+        epochs = self.column("epoch")
+        epochs = np.where(np.isnan(epochs), np.arange(len(values)), epochs)[known].tolist()
+        whole = map(int, epochs) if self.block.kinds.get("epoch", int) is int else epochs
+        return list(zip(whole, values[known].tolist(), strict=True))
+
+    def true(self, key: str) -> NDArray[np.bool_]:
+        """Where a key is neither null nor absent nor zero, bool [N]."""
+        if key in self.block.others:
+            return np.array([bool(value) for value in self.values(key)], dtype=bool)
+        found = self.block.numbers.get(key)
+        return np.zeros(len(self), dtype=bool) if found is None else np.nan_to_num(found[self.rows]) != 0
+
+    def __hash__(self) -> int:
+        return id(self)
+
+
+def cut(block: Block, lengths: Sequence[int]) -> list[Epochs]:
+    """The trainings of a block, by how many records each has."""
+    rows, ends = np.arange(len(block.shape)), np.cumsum([0, *lengths]).tolist()
+    return [Epochs(block, rows[start:end]) for start, end in pairwise(ends)]
+
