@@ -12,7 +12,7 @@ CORES := Haswell Haswell $(if $(shell grep -m 1 -o avx512f /proc/cpuinfo),Skylak
 PARALLEL := -n 2 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long test-cluster test-fast test-fuzz test-faults test-inputs numeric check house format docs bench clean
+.PHONY: help setup demo test test-long test-nightly test-cluster test-fast test-fuzz test-faults test-inputs numeric check house format docs bench clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -33,17 +33,20 @@ demo: $(READY) ## The main job on real video: data, sweep, confirmation, promoti
 	$(BIN)/lam promote $(DEMO)/runs/demo -o $(DEMO)/production.yaml
 	$(BIN)/lam report $(DEMO)/runs/demo -o $(DEMO)/report.html -o $(DEMO)/report.md
 
-test: $(READY) ## The tests, a few minutes; those that train for minutes are in test-long
-	$(BIN)/python -m pytest -m 'not long and not cluster' $(PARALLEL) --durations=10
+test: $(READY) ## The tests, a few minutes; those that start much or train long are in test-long and test-nightly
+	$(BIN)/python -m pytest -m 'not long and not nightly and not cluster' $(PARALLEL) --durations=10
 
-test-long: $(READY) ## The tests that take minutes: healthy runs, kills of a sweep, a journal on a server, a full memory
-	$(BIN)/python -m pytest -m long $(PARALLEL)
+test-long: $(READY) ## Whole sweeps, servers and faults in real processes, each within a minute or two; part of CI
+	$(BIN)/python -m pytest -m 'long and not cluster' $(PARALLEL) --durations=10
+
+test-nightly: $(READY) ## The tests of many minutes: README's commands, kills at random, healthy runs, a full memory
+	$(BIN)/python -m pytest -m 'nightly and not cluster' $(PARALLEL) --durations=10
 
 test-cluster: $(READY) ## The tests on several Ray nodes of this machine: nodes that die, drain, join, or lack something
 	$(BIN)/python -m pytest -m cluster
 
 test-fast: $(READY) ## The tests that take less than five seconds each
-	$(BIN)/python -m pytest -m 'not slow and not long and not cluster' $(PARALLEL)
+	$(BIN)/python -m pytest -m 'not slow and not long and not nightly and not cluster' $(PARALLEL)
 
 test-fuzz: $(READY) ## Every reader against files damaged by chance, new ones each time; CASES=5000 for each reader
 	FUZZ_CASES=$(or $(CASES),5000) $(BIN)/python -m pytest $(PARALLEL) -m hypothesis --hypothesis-profile=fuzz \
@@ -57,7 +60,7 @@ test-inputs: $(READY) ## Every hostile, broken or surprising input, counted by k
 
 numeric: $(READY) ## The numeric tests with the arithmetic of two processors, with one and with two threads
 	printf '%s 1\n%s 2\n' $(CORES) | xargs -P 2 -L 1 sh -c 'OPENBLAS_CORETYPE=$$0 \
-	  OMP_NUM_THREADS=$$1 $(BIN)/python -m pytest -q -m "not slow and not long" -k "not killed" $(NUMERIC)'
+	  OMP_NUM_THREADS=$$1 $(BIN)/python -m pytest -q -m "not slow and not long and not nightly" -k "not killed" $(NUMERIC)'
 
 check: $(READY) ## Lint, types, import contracts, generated pages
 	$(BIN)/ruff check .

@@ -294,7 +294,7 @@ def test_rollouts_of_a_model_that_repeats_itself_do_not_move(measured: Any) -> N
     assert torch.equal(made, frames[:, :1].expand(-1, 4, -1, -1, -1))
 
 
-@pytest.mark.long
+@pytest.mark.nightly
 def test_along_a_healthy_run_the_objective_rises_as_the_error_falls(
     latents: Callable[[demo.Demo], Path], tmp_path: Path
 ) -> None:

@@ -44,6 +44,7 @@ def test_it_trains_is_evaluated_and_goes_on_bit_for_bit(quantizer: str, slots: s
     assert math.isfinite(last["val/action_skill"])
     assert ("train/action_loss" in last) == (action_weight > 0)
     assert (last.get("val/collapsed") is None) == (quantizer == "none")
+    assert ("val/quantization_error" in last) == (quantizer not in ("fsq", "none"))  # both spaces are one
     epochs = loop.train(config, tmp_path / "cut")
     next(epochs)
     epochs.close()  # type: ignore[attr-defined]

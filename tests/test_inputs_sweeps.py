@@ -58,7 +58,7 @@ def test_a_spoilt_folder_is_read_or_refused_by_two_of_the_commands(
     ask(sound, tmp_path, row, [*{readers[number % len(readers)], readers[(number + 2) % len(readers)]}])
 
 
-@pytest.mark.long
+@pytest.mark.nightly
 @pytest.mark.parametrize("row", ROWS, ids=[row.name for row in ROWS])
 def test_a_spoilt_folder_is_read_or_refused_by_all_commands_alike(sound: Path, tmp_path: Path, row: Spoilt) -> None:
     ask(sound, tmp_path, row, [*COMMANDS])

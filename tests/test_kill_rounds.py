@@ -24,7 +24,7 @@ from sweep_driver import spec
 from sweeps.journal.journal import read
 from sweeps.journal.state import replay
 
-pytestmark = [pytest.mark.cluster, pytest.mark.long]
+pytestmark = [pytest.mark.cluster, pytest.mark.nightly]
 ROUNDS = int(os.environ.get("KILL_ROUNDS", "8"))
 MOST_SECONDS = float(os.environ.get("KILL_SECONDS", "inf"))  # begin no further round after so many
 CODE = """

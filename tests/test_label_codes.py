@@ -98,14 +98,14 @@ def test_codes_do_not_depend_on_the_batch(asked: Asked, batch_size: int) -> None
     assert np.allclose(one["distance"], two["distance"], atol=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_several_workers_make_the_same_file(asked: Asked) -> None:
     labelling.label(asked)
     labelling.label(replace(asked, out=asked.out.with_name("other.npz"), workers=4))
     assert same(asked.out, asked.out.with_name("other.npz"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_cluster_makes_the_same_file(asked: Asked, ray_address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     labelling.label(asked)
     monkeypatch.setattr(labelling, "entry_points", lambda **which: [EntryPoint("ray", "sweeps.pool:over_cluster", "")])

@@ -147,7 +147,7 @@ for line in sys.stdin:
 """
 
 
-@pytest.mark.long
+@pytest.mark.nightly
 def test_ten_promotions_and_rollbacks_and_kills_on_a_real_server(sweep: Path, tmp_path: Path, server: str) -> None:
     target, where = tmp_path / "p.yaml", registry.Registry(server, "p")
     for step in range(6):

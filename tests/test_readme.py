@@ -25,7 +25,7 @@ def test_there_are_commands_to_test() -> None:
     assert all(line.startswith("lam ") for line in commands())
 
 
-@pytest.mark.long
+@pytest.mark.nightly
 def test_the_commands_run_as_written(tmp_path: Path) -> None:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     for line in commands():

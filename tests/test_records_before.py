@@ -55,7 +55,7 @@ def test_its_sweep_is_the_one_that_the_folder_says(folder: Path) -> None:
     assert all(trial.status in FINAL for trial in state.trials.values())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_it_goes_on_with_more_trials(folder: Path, ray_address: str) -> None:
     extend(folder, {"trials": 1}, options=options(ray_address))
     state = state_of(folder)

@@ -81,7 +81,7 @@ def scratch_of(pid: int) -> Path | None:
     return None
 
 
-@pytest.mark.long
+@pytest.mark.nightly
 def test_a_real_sweep_leaves_no_secret_anywhere(tmp_path: Path, tiny_data: Path) -> None:
     box = tmp_path / "box"
     box.mkdir()

@@ -193,6 +193,7 @@ def finished_sweep(sweep: Sweep, folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_confirm_trains_the_best_again_and_only_what_is_missing(tmp_path: Path, ray_address: str) -> None:
     path = spec(tmp_path, space={"weight_decay": {"uniform": [0.0, 0.8]}}, scheduler={"asha": {"max_epochs": 3}})
     folder = finished_sweep(load(path), tmp_path / "runs" / "demo")
@@ -210,6 +211,7 @@ def test_confirm_trains_the_best_again_and_only_what_is_missing(tmp_path: Path, 
     assert opened == [2, 2, 2], "each was opened and closed once"
 
 
+@pytest.mark.long
 def test_a_run_that_never_ends_does_not_count_as_confirmed(tmp_path: Path, ray_address: str) -> None:
     """Seed 1003 kills its process at epoch 2, each time."""
     path = spec(tmp_path, space={"weight_decay": {"uniform": [0.0, 0.8]}}, scheduler={"asha": {"max_epochs": 3}})

@@ -128,7 +128,7 @@ def test_a_journal_does_not_move(s3: str, tmp_path: Path) -> None:
         folders.check_same(load(spec(tmp_path, **PLAIN)), tmp_path / "demo")
 
 
-@pytest.mark.long
+@pytest.mark.nightly
 def test_a_sweep_with_its_journal_on_a_server_is_killed_and_resumed(
     s3: str, tmp_path: Path, ray_address: str
 ) -> None:

@@ -189,7 +189,7 @@ def answers(url: str) -> bool:
         return False
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_real_mlflow_server_holds_a_run_and_a_sweep(tiny_data: Path, tmp_path: Path, server: str) -> None:
     records = list(train(config(tiny_data, mlflow=server, mlflow_experiment="single"), tmp_path / "run"))
     [run] = runs(server, "single")
@@ -203,7 +203,7 @@ def test_a_real_mlflow_server_holds_a_run_and_a_sweep(tiny_data: Path, tmp_path:
     check_sweep(server, tmp_path / "vq")
 
 
-@pytest.mark.long
+@pytest.mark.nightly
 def test_a_launched_sweep_is_a_parent_with_a_child_for_each_trial(
     tmp_path: Path, store: str, ray_address: str
 ) -> None:

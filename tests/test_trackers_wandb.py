@@ -112,6 +112,7 @@ def own_service() -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if key != "WANDB_SERVICE"}
 
 
+@pytest.mark.long
 def test_no_secret_reaches_a_file(tiny_data: Path, tmp_path: Path, secrets: None) -> None:
     yaml = files.write_text(tmp_path / "run.yaml", yamlio.dump_mapping(
         config(tiny_data, wandb="offline", mlflow=f"sqlite:///{tmp_path}/mlflow.db").mapping()))

@@ -77,23 +77,6 @@ def test_numbers_lie_in_their_bounds(config: RunConfig, tmp_path: Path) -> None:
                 assert low - 1e-6 <= value <= high + 1e-6, key
 
 
-@pytest.mark.parametrize("taught", [0.0, 0.1])
-@pytest.mark.parametrize("slots", ["residual", "parallel"])
-@pytest.mark.parametrize("quantizer", ["ema", "vq", "rotation", "simvq", "fsq", "none"])
-def test_every_quantizer_slots_and_labels_trains_is_evaluated_and_resumes_with_the_same_numbers(
-    config: RunConfig, tmp_path: Path, quantizer: str, slots: str, taught: float
-) -> None:
-    config = config.replace(quantizer=quantizer, slots=slots, action_weight=taught, steps_per_epoch=1, num_epochs=2,
-                            eval_sequences=8, sample_count=0, vq_refresh_interval=1, revive_below=0.9)
-    whole = list(train(config, tmp_path / "whole"))
-    assert ("val/quantization_error" in whole[0]) == (quantizer not in ("fsq", "none"))  # both spaces are one
-    epochs = train(config, tmp_path / "cut")
-    next(epochs)
-    epochs.close()  # type: ignore[attr-defined]
-    list(train(config, tmp_path / "cut"))
-    assert without_times(RunFolder(tmp_path / "cut").metrics()) == without_times(whole)
-
-
 @pytest.mark.parametrize("stop_after", [1, 2])
 def test_stopped_and_resumed_equals_uninterrupted(config: RunConfig, tmp_path: Path, stop_after: int) -> None:
     whole = list(train(config, tmp_path / "whole"))

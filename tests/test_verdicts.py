@@ -119,7 +119,7 @@ def _look(served: tuple[Path, list[Path]], data: Path, room: Path) -> tuple[int,
     return code, json.loads(out)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_ten_healthy_samples_of_the_same_data_do_not_drift(served: tuple[Path, list[Path]], tmp_path: Path) -> None:
     for number in range(10):
         chosen = np.random.default_rng(number).permutation(len(served[1]))[:SAMPLE]
