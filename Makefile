@@ -11,6 +11,9 @@ NUMERIC := $(patsubst %,tests/test_%.py,data_codec model control evaluation step
 CORES := Haswell Haswell $(if $(shell grep -m 1 -o avx512f /proc/cpuinfo),SkylakeX SkylakeX)
 PARALLEL := -n 2 --dist worksteal
 
+# The tests start hundreds of processes, and each would compile the packages again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-long test-nightly test-cluster test-fast test-fuzz test-faults test-inputs numeric check house format docs bench clean
 
