@@ -88,14 +88,15 @@ def nan_in_one_batch(run: loop.Run) -> None:
 # fault: config, hook, the rule that must name it, epochs within which it must.
 FAULTS: dict[str, tuple[dict[str, Any], Plant | None, str, int]] = {
     "learning rate x100": ({"learning_rate": 0.3, "batch_size": 16}, None, "loss_exploding", 6),
-    "learning rate 0": ({"learning_rate": 1e-30, "batch_size": 8}, None, "stalled", 4),  # the smallest that moves nothing in float32
+    # The smallest that moves nothing in float32.
+    "learning rate 0": ({"learning_rate": 1e-30, "batch_size": 8}, None, "stalled", 4),
     "commitment kills the codebook": ({"commitment_weight": 1e4, "vq_refresh_interval": 0}, None,
                                       "codebook_collapsed", 4),
     "one code only": ({"num_embeddings": 1, "vq_refresh_interval": 0}, None, "single_code", 4),
     "frozen encoder": ({}, freeze_encoder, "encoder_frozen", 2),
     "NaN in one batch": ({}, nan_in_one_batch, "loss_nonfinite", 2),
-    "dead EMA codes": ({"codebook_init": "uniform", "batch_size": 8, "vq_refresh_interval": 0, "num_embeddings": 32}, None,
-                       "dead_codes", 4),
+    "dead EMA codes": ({"codebook_init": "uniform", "batch_size": 8, "vq_refresh_interval": 0, "num_embeddings": 32},
+                       None, "dead_codes", 4),
 }
 
 
