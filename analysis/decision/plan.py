@@ -103,8 +103,10 @@ def _nearest(trial: Trial, rule: Rule, key: str) -> str:
     if margin is None:
         return ""
     value, distance = margin
-    return f"nearest here {text_of(trial, key, value)}, {100 * distance:.0f} % away" if distance >= 0 else \
-        f"{text_of(trial, key, value)} here: beyond it"
+    if distance < 0:
+        return f"{text_of(trial, key, value)} here: beyond it"
+    away = f"{100 * distance:.0f} % away" if distance < 10 else "far from it"
+    return f"nearest here {text_of(trial, key, value)}, {away}"
 
 
 def _margin(trial: Trial, rule: Rule) -> tuple[float, float] | None:
@@ -172,7 +174,7 @@ def _issues(study: Study, trial: Trial) -> list[Issue]:
             more = f" and {len(labels) - 3} more" if len(labels) > 3 else ""
             found[rule] = Issue(details[rule].what, f"seen in {', '.join(labels[:3])}{more}, not here",
                                 details[rule].action)
-    return list(found.values())[:10]
+    return list(found.values())[:16]
 
 
 def _next(study: Study, trial: Trial, importance: Sequence[tuple[str, float]]) -> list[str]:

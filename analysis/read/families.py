@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from typing import Any
 
 from record.errors import BadInput
@@ -21,6 +22,7 @@ _DOWN = re.compile(r"(loss|error|err|mse|mae|rmse|nll|perplexity|ppl|fid|wer|cer
 _UP = re.compile(r"(acc|accuracy|f1|auc|precision|recall|reward|return|score|psnr|ssim|iou|map|r2|objective)"
                  r"(_?top\d+)?$")
 _VALIDATION = re.compile(r"^(val|valid|validation|eval|test)[/_.]")
+_SCOPES = {"rank_local": " Of one process alone.", "all_reduced": " Summed over all processes."}
 SHOWN = 24  # rows of a family without a profile of its own
 
 
@@ -124,6 +126,29 @@ def family_of(profile: str, name: str, runs: Iterable[Sequence[Mapping[str, Any]
     return Family(name, profile, metrics, chosen)
 
 
+def counted(records: Sequence[Mapping[str, Any]], profile: str) -> tuple[dict[str, Any], ...]:
+    """The records without the values that their profile says do not count, as its rules leave them out.
+
+    A trainer that works on a cached rollout repeats or zeroes its figures; what a stage does not train means nothing.
+    """
+    known = profiles.load(profile)
+    if not any(family.only_where or family.not_in_stage for family in known.families):
+        return tuple(map(dict, records))
+    keys = dict.fromkeys(key for record in records for key in record)
+    families = {key: family for key in keys if (family := known.family(key))}
+    stages = {stage for stage, pattern in known.stages.items() if any(fnmatchcase(key, pattern) for key in keys)}
+    return tuple({key: value for key, value in record.items()
+                  if (family := families.get(key)) is None or _counts(key, record, family, stages)}
+                 for record in records)
+
+
+def _counts(key: str, record: Mapping[str, Any], family: profiles.Family, stages: set[int]) -> bool:
+    """Whether a value counts; an evaluation's always does, where its stage has it."""
+    elsewhere = key in family.keys and any(record.get(name, wanted) != wanted
+                                           for name, wanted in family.only_where.items())
+    return not elsewhere and stages.isdisjoint(family.not_in_stage)
+
+
 def directed(metric: Metric, direction: Direction) -> Metric:
     """The metric with the direction that a person named."""
     return Metric(metric.key, metric.formula if metric.direction == direction else "as named on the command line",
@@ -145,14 +170,16 @@ def _metric(key: str, known: Profile) -> Metric:
     rows = {row.key: row for row in known.report.rows() if row.better != "none"}
     unbounded = (-math.inf, math.inf)
     family = known.family(key)
-    meaning = family.meaning if family else ""
+    meaning = f"{family.meaning}{_SCOPES.get(family.scope or '', '')}" if family else ""
+    inside = bool(family and family.in_loss)
     if key in watched:
         better = "up" if key in known.report.maximise else watched[key].better
-        return Metric(key, meaning or watched[key].title, better, "mean", bounds=unbounded)
+        return Metric(key, meaning or watched[key].title, better, "mean", inside, bounds=unbounded)
     if key in rows:
-        return Metric(key, meaning or rows[key].title.partition(",")[0], rows[key].better, "mean", bounds=unbounded)
+        return Metric(key, meaning or rows[key].title.partition(",")[0], rows[key].better, "mean", inside,
+                      bounds=unbounded)
     if known.name != "generic":
-        return Metric(key, meaning, "none", "mean", bounds=unbounded)
+        return Metric(key, meaning, "none", "mean", inside, bounds=unbounded)
     direction = guessed_direction(key)
     word = {"down": "lower", "up": "higher"}.get(direction)
     return Metric(key, GUESSED.format(word) if word else "not stated by its trainer", direction, "mean",
