@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import mlflow_server
 import pytest
 from build_records import write_sweep
 
@@ -57,10 +58,11 @@ def tensorboard_folder(folder: Path) -> Path:
     return folder
 
 
-def mlflow_file(path: Path) -> Path:
+def mlflow_runs(uri: str) -> None:
+    """Two finished runs of one config in the experiment `mine`."""
     from mlflow.tracking import MlflowClient
 
-    client = MlflowClient(tracking_uri=f"sqlite:///{path}")
+    client = MlflowClient(tracking_uri=uri)
     experiment = client.create_experiment("mine")
     for seed in (1, 2):
         run = client.create_run(experiment, run_name=f"seed-{seed}")
@@ -69,6 +71,10 @@ def mlflow_file(path: Path) -> Path:
         for step in range(1, 4):
             client.log_metric(run.info.run_id, "val_loss", seed * 0.1 + 1 / step, step=step)
         client.set_terminated(run.info.run_id, "FINISHED")
+
+
+def mlflow_file(path: Path) -> Path:
+    mlflow_runs(f"sqlite:///{path}")
     return path
 
 
@@ -178,18 +184,26 @@ def test_mlflow_runs_whose_seeds_are_one_arm(tmp_path: Path) -> None:
     assert only.value == pytest.approx((0.1 + 0.2) / 2 + 1 / 3)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_tracker_beside_one_of_our_sweeps(tmp_path: Path) -> None:
     sweep = write_sweep(tmp_path / "pong")
     paths = [sweep, optuna_file(tmp_path / "study.db"), tensorboard_folder(tmp_path / "tb"),
              wandb_folder(tmp_path / "wandb-runs")]
-    report = build_report([str(path) for path in paths])
+    with mlflow_server.serving(tmp_path) as url:
+        mlflow_runs(url)
+        report = build_report([*map(str, paths), f"{url}#mine"])
     assert report.verdict.winner == "pong/t0005"
     labels = {item.label for item in report.standings}
-    assert {"pong/t0005", "trial-2", "large", "offline one"} <= labels
+    assert {"pong/t0005", "trial-2", "large", "offline one", "seed-1"} <= labels
+    (served,) = [item for item in report.standings if item.label == "seed-1"]
+    assert served.seeds is not None
+    assert served.seeds.labels == ("seed-1", "seed-2")
     assert any("did not log val/objective" in note for note in report.notes)
     assert any(note.startswith("val/loss is shown apart for lam and W&B") for note in report.notes)
-    assert render_html(report)
+    page, kinds = render_html(report), dict(report.provenance)["Read from"]
+    assert all(label in page for label in labels)
+    assert kinds.count(",") == 4
+    assert f"{url}#mine" in kinds
     ranked = build_report([str(path) for path in paths[2:]], objective="-eval/loss")
     assert ranked.verdict.winner == "large"
 

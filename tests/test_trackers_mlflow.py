@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import mlflow_server
 import pytest
 from sweep_driver import options, spec
 from tracked import config
@@ -160,33 +154,8 @@ def test_a_sweep_without_mlflow_has_nothing_to_do(tmp_path: Path) -> None:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
-    """A real MLflow server on loopback, with a store of its own."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
-               "--backend-store-uri", f"sqlite:///{tmp_path}/server.db",
-               "--default-artifact-root", str(tmp_path / "files")]
-    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
-    with open(tmp_path / "server.log", "w") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output, env=environment, start_new_session=True)
-    url = f"http://127.0.0.1:{port}"
-    deadline = time.monotonic() + 300
-    while not answers(f"{url}/health"):
-        assert time.monotonic() < deadline, (tmp_path / "server.log").read_text()
-        assert process.poll() is None, (tmp_path / "server.log").read_text()
-        time.sleep(0.2)
-    yield url
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
-def answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=2) as reply:
-            return bool(reply.status == 200)
-    except OSError:
-        return False
+    with mlflow_server.serving(tmp_path) as url:
+        yield url
 
 
 @pytest.mark.long

@@ -126,7 +126,7 @@ def family_of(profile: str, name: str, runs: Iterable[Sequence[Mapping[str, Any]
     return Family(name, profile, metrics, chosen)
 
 
-def counted(records: Sequence[Mapping[str, Any]], profile: str) -> tuple[dict[str, Any], ...]:
+def what_counts(records: Sequence[Mapping[str, Any]], profile: str) -> tuple[dict[str, Any], ...]:
     """The records without the values that their profile says do not count, as its rules leave them out.
 
     A trainer that works on a cached rollout repeats or zeroes its figures; what a stage does not train means nothing.

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from analysis.read import embeddings, foreign
-from analysis.read.families import Family, counted, family_of
+from analysis.read.families import Family, family_of, what_counts
 from analysis.read.logs import Recorded
 from analysis.read.merging import merge, seeds_as_arms, with_knobs
 from analysis.read.sources import STATUS_OF, is_run, is_sweep
@@ -94,7 +94,7 @@ def study_of(name: str, runs: Sequence[Recorded], profile: str | None = None, ob
 
 
 def _part(name: str, profile: str, runs: Sequence[Recorded], objective: str | None) -> Study:
-    runs = [replace(run, records=counted(run.records, profile)) for run in runs]
+    runs = [replace(run, records=what_counts(run.records, profile)) for run in runs]
     stated = {key: metric for run in runs for key, metric in run.stated.items()}
     named = objective.removeprefix("-") if objective else runs[0].objective
     family = family_of(profile, printable(runs[0].kind) if profile == "generic" else profile,

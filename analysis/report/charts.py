@@ -111,7 +111,7 @@ def scatter(title: str, dots: Sequence[Dot]) -> Markup:
     axes = grid(x_axis, y_axis, title) + Markup("").join(
         text(LEFT + step * (column + 0.5), HEIGHT - BOTTOM + 15, _x_text(name)[:14], "middle")
         for column, name in enumerate(names))
-    marks = Markup("").join(mark(place(index, dot), y_axis(dot.y), dot.status, dot.label,
+    marks = Markup("").join(trial_mark(place(index, dot), y_axis(dot.y), dot.status, dot.label,
                                   f"{dot.label}: {_x_text(dot.x)} → {number(dot.y)}") for index, dot in enumerate(dots))
     return svg(f"Value over {title}", axes + marks)
 
@@ -181,7 +181,7 @@ def _seed_row(axis: Axis, y: float, label: str, values: Sequence[float | None], 
         row += tick.format(axis(mean), y - 9, f"mean {number(mean)}")
     for value in values:
         if value is not None:
-            row += mark(axis(value), y, "live", label, f"{label}: {number(value)}")
+            row += trial_mark(axis(value), y, "live", label, f"{label}: {number(value)}")
     return row
 
 
@@ -225,7 +225,7 @@ def _line(line: Series, x_axis: Axis, y_axis: Axis, log: bool) -> Markup:
         line.status, line.label, values, f"{line.label} ({words(line.status)})", body)
 
 
-def mark(x: float, y: float, status: str, label: str, title: str) -> Markup:
+def trial_mark(x: float, y: float, status: str, label: str, title: str) -> Markup:
     """A trial as a shape that its status has: ◆ winner, ● live, ○ not finished, ✕ not live."""
     shapes = {
         "winner": '<path d="M{x:.1f} {y:.1f}m0 -7l7 7l-7 7l-7 -7z"/>',

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from analysis.judge.judging import judge
 from analysis.judge.ranking import Standing
 from analysis.read.study import Study, Trial, series
-from analysis.report.charts import LEFT, RIGHT, WIDTH, Axis, grid, mark, svg, value_axis
+from analysis.report.charts import LEFT, RIGHT, WIDTH, Axis, grid, svg, trial_mark, value_axis
 from record.text import number
 
 COSTS = {"total_tflops": "TFLOP", "train_seconds": "seconds of training", "seconds": "seconds"}
@@ -133,7 +133,7 @@ def front_chart(front: Front, winner: str | None) -> Markup:
     line = " ".join(f"{x_axis(spot.x):.1f},{y_axis(spot.y):.1f}"
                     for spot in sorted(front.spots, key=lambda spot: (spot.x, spot.y)) if spot.first)
     body = Markup('<polyline class="front" points="{}"/>').format(line)
-    body += Markup("").join(mark(
+    body += Markup("").join(trial_mark(
         x_axis(spot.x), y_axis(spot.y), "winner" if spot.label == winner else spot.status, spot.label,
         f"{spot.label}: {number(spot.x)} {front.x} → {number(spot.y)}{', on the front' if spot.first else ''}")
         for spot in front.spots)
