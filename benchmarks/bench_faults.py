@@ -14,17 +14,13 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 KEPT, PAGE = ROOT / "docs" / "reliability.json", ROOT / "docs" / "reliability.md"
-STOCK = {"driver": "SIGKILL of the driver, then `Tuner.restore`", "kill": "SIGKILL of a trial's process",
-         "raise": "a trial raises"}
-FINISHED, EPOCHS = 8, 4
 
 
 def tested(names: list[str], rounds: int, figures: Path) -> dict[str, dict[str, float]]:
@@ -55,34 +51,6 @@ def outcomes(text: str) -> dict[str, dict[str, float]]:
     return found
 
 
-def stock(fault: str) -> dict[str, Any]:
-    """Stock Ray Tune: trials finished of 8, epochs trained twice, seconds until it went on."""
-    with tempfile.TemporaryDirectory() as folder:
-        epochs = Path(folder) / "epochs.jsonl"
-
-        def child(what: str) -> subprocess.Popen[str]:
-            return subprocess.Popen([sys.executable, str(ROOT / "benchmarks" / "stock_tune.py"), folder, what,
-                                     "none" if fault == "driver" else fault], text=True, stdout=subprocess.PIPE,
-                                    stderr=subprocess.DEVNULL)
-        process, begin = child("fit"), time.monotonic()
-        recovered = None
-        if fault == "driver":
-            while not epochs.exists() or len(epochs.read_text().splitlines()) < 14:
-                time.sleep(0.05)
-            process.kill()
-            process.communicate()
-            before, begin = len(epochs.read_text().splitlines()), time.monotonic()
-            process = child("restore")
-            while process.poll() is None and len(epochs.read_text().splitlines()) == before:
-                time.sleep(0.05)
-            recovered = time.monotonic() - begin
-        out, _ = process.communicate(timeout=500)
-        rows = [tuple(json.loads(line)) for line in epochs.read_text().splitlines()]
-    said = json.loads(out.splitlines()[-1]) if process.returncode == 0 and out.strip() else {}
-    return {"exit": process.returncode, "finished": said.get("finished"), "trials": said.get("trials"),
-            "twice": len(rows) - len(set(rows)), "recovered": recovered}
-
-
 def page(kept: dict[str, Any]) -> str:
     """docs/reliability.md."""
     from fault_matrix import FAULTS
@@ -99,7 +67,7 @@ def page(kept: dict[str, Any]) -> str:
             else ("not run", "–", "–", "–")
         tests = ", ".join(f"`{node}`" for node in fault.tests)
         lines.append(f"| {name} | {fault.what} | {fault.promise} | {' | '.join(cells)} | {tests} |")
-    lines += ["", *_rounds(kept.get("rounds")), *_stock(kept.get("stock", {})), f"Run {kept['when']}.", ""]
+    lines += ["", *_rounds(kept.get("rounds")), *_beside(kept.get("beside", {})), f"Run {kept['when']}.", ""]
     return "\n".join(lines)
 
 
@@ -116,16 +84,23 @@ def _rounds(found: dict[str, Any] | None) -> list[str]:
     return [*lines, ""]
 
 
-def _stock(found: dict[str, Any]) -> list[str]:
+def _beside(found: dict[str, Any]) -> list[str]:
+    from beside_stock import EPOCHS, FAULTS, MOST_SECONDS, TRIALS
+
     lines = ["## Stock Ray Tune under the same faults", "",
-             f"{FINISHED} trials of {EPOCHS} epochs with a checkpoint each, its defaults (`benchmarks/stock_tune.py`).",
-             "The product's rows are F1 and F5, in whose first test a trial raises as well.", "",
-             "| fault | exit code | trials finished | epochs trained twice | s to go on |", "|---|---|---|---|---|"]
-    for key, words in STOCK.items():
-        row = found.get(key)
-        lines.append(f"| {words} | not run | – | – | – |" if row is None else
-                     f"| {words} | {row['exit']} | {row['finished']} of {FINISHED} | {row['twice']} | "
-                     f"{'–' if row['recovered'] is None else format(row['recovered'], '.1f')} |")
+             f"A sweep of the product and stock Ray Tune with its defaults, {TRIALS} trials of {EPOCHS} epochs with a",
+             "checkpoint each, one trial at a time, one script (`benchmarks/beside_stock.py`). Exit codes: of the",
+             "command, and where it left trials undone of the same command again; – had not ended after "
+             f"{MOST_SECONDS:g} s.", "",
+             "| fault | | exit codes | trials finished | epochs trained twice | s to the next new epoch |",
+             "|---|---|---|---|---|---|"]
+    for fault, words in FAULTS.items():
+        for side, name in (("ours", "lamsweep"), ("stock", "Ray Tune")):
+            row = found.get(fault, {}).get(side)
+            cells = "not run | – | – | –" if row is None else (
+                f"{', '.join('–' if code is None else str(code) for code in row['exits'])} | {row['finished']} of "
+                f"{TRIALS} | {row['twice']} | {'–' if row['went_on'] is None else format(row['went_on'], '.1f')}")
+            lines.append(f"| {words if side == 'ours' else ''} | {name} | {cells} |")
     return [*lines, ""]
 
 
@@ -136,6 +111,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--only", nargs="*", default=list(FAULTS), choices=[*FAULTS])
     parser.add_argument("--no-stock", action="store_true")
+    parser.add_argument("--faults", nargs="*", help="only these of beside_stock.py")
     asked = parser.parse_args()
     kept = json.loads(KEPT.read_text()) if KEPT.exists() else {"tests": {}}
     with tempfile.TemporaryDirectory() as folder:
@@ -145,7 +121,10 @@ def main() -> None:
         if figures.exists():
             kept["rounds"] = json.loads(figures.read_text())
     if not asked.no_stock:
-        kept["stock"] = {fault: stock(fault) for fault in STOCK}
+        from beside_stock import FAULTS as PUT
+        from beside_stock import both
+
+        kept["beside"] = kept.get("beside", {}) | both(asked.faults or [*PUT])
     kept["when"] = datetime.now(UTC).date().isoformat()
     KEPT.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
     PAGE.write_text(page(kept))

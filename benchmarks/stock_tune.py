@@ -1,6 +1,6 @@
-"""Stock Ray Tune with its defaults under a fault: a child of `bench_faults.py`, one trial after the other.
+"""Stock Ray Tune with its defaults under a fault: a child of `beside_stock.py`, one trial after the other.
 
-    python benchmarks/stock_tune.py FOLDER (fit | restore) (none | raise | kill)
+    python benchmarks/stock_tune.py FOLDER STORAGE (fit | restore) (none | raise | kill | hang)
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ def train(config: dict[str, Any]) -> None:
             mark.touch()
             if config["fault"] == "raise":
                 raise RuntimeError("the encoder exploded")
+            if config["fault"] == "hang":
+                time.sleep(3600)
             os.kill(os.getpid(), signal.SIGKILL)
         with open(Path(config["folder"]) / "epochs.jsonl", "a") as file:
             file.write(json.dumps([config["number"], epoch]) + "\n")
@@ -42,21 +44,21 @@ def train(config: dict[str, Any]) -> None:
             tune.report({"epoch": epoch, "loss": 1 / epoch}, checkpoint=tune.Checkpoint.from_directory(folder))
 
 
-def main(folder: str, what: str, fault: str) -> None:
+def main(folder: str, storage: str, what: str, fault: str) -> None:
     import ray
     from ray import tune
 
     ray.init("local", num_cpus=1, include_dashboard=False, object_store_memory=100 * 1024**2, log_to_driver=False)
     if what == "restore":
-        tuner = tune.Tuner.restore(f"{folder}/stock", trainable=train)
+        tuner = tune.Tuner.restore(f"{storage}/stock", trainable=train)
     else:
         tuner = tune.Tuner(train, param_space={"number": tune.grid_search(list(range(1, TRIALS + 1))),
                                                "folder": folder, "fault": fault},
-                           run_config=tune.RunConfig(name="stock", storage_path=folder, verbose=0))
+                           run_config=tune.RunConfig(name="stock", storage_path=storage, verbose=0))
     found = tuner.fit()
     ended = [result for result in found if not result.error and (result.metrics or {}).get("epoch") == EPOCHS]
-    print(json.dumps({"finished": len(ended), "errors": len(found.errors), "trials": len(found)}), flush=True)
+    (Path(folder) / "finished").write_text(str(len(ended)))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:4])
+    main(*sys.argv[1:5])
