@@ -63,3 +63,16 @@ def test_latents_that_no_float_squares_are_refused_as_what_is_not_finite_is(tmp_
         file["embeddings"] = np.full((2, 4, 2, 8, 8), 1e30, dtype=np.float32)
     with pytest.raises(BadInput, match=r"x.h5:embeddings: holds values up to 1e\+30 in chunk 0; encode the"):
         scan_file(Hdf(tmp_path), "x.h5")
+
+
+def test_an_object_whose_header_is_damaged_names_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "x.h5"
+    with h5py.File(path, "w") as file:
+        file["embeddings"] = np.ones((4, 4, 2, 4, 4), np.float32)
+        file["actions"] = np.zeros((4, 2), np.int64)
+        header = h5py.h5o.get_info(file["actions"].id).addr
+    content = bytearray(path.read_bytes())
+    content[header] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(BadInput, match=r"x\.h5: is damaged \(.*object header version"):
+        read_info(path)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
+import sqlite3
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +18,7 @@ from typer.testing import CliRunner
 from analysis.monitor.monitor import examine
 from analysis.read import foreign
 from analysis.read.reading import read_study
+from analysis.read.trackers.points import database_tables
 from lam import cli
 from record.errors import BadInput
 from record.journal import journals, trust
@@ -126,3 +129,12 @@ def test_who_launches_with_a_server_is_told_how_to_read_it(tmp_path: Path) -> No
     (told,) = folders.kept_to_itself(make_sweep(tmp_path, journal=uri))
     assert told.endswith(f"so that other commands read this sweep, set LAM_JOURNALS='{uri}' in the environment")
     assert folders.kept_to_itself(make_sweep(tmp_path, journal="s3://bucket/p")) == []
+
+
+def test_a_database_whose_names_are_no_text_holds_no_tables(tmp_path: Path) -> None:
+    file = tmp_path / "study.db"
+    with contextlib.closing(sqlite3.connect(file)) as made:
+        made.execute("create table trials (number)")
+        made.commit()
+    file.write_bytes(file.read_bytes().replace(b"trials", b"\x80rials"))
+    assert database_tables(file) == set()

@@ -111,8 +111,8 @@ def open_file(path: str | Path) -> Iterator[h5py.File]:
     with file:
         try:
             yield file
-        except RuntimeError as error:  # what h5py says of a damaged tree of objects
-            if is_out_of_memory(error):
+        except (RuntimeError, KeyError) as error:  # what h5py says of a damaged tree of objects
+            if is_out_of_memory(error) or (isinstance(error, KeyError) and "Unable to" not in str(error)):
                 raise
             raise BadInput(f"is damaged ({error})", source=path, remedy="copy or encode it again") from None
 

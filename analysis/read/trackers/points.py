@@ -45,7 +45,7 @@ def database_tables(path: Path | str) -> set[str]:
         return set()
     try:
         return {name for (name,) in connection.execute("select name from sqlite_master where type = 'table'")}
-    except sqlite3.Error:
+    except (sqlite3.Error, UnicodeDecodeError):
         return set()
     finally:
         connection.close()
