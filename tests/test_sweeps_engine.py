@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 from ray.tune.error import TuneError
 from ray.tune.execution.tune_controller import TrialRunnerWrapper, TuneController
+from ray.tune.utils.callback import _create_default_callbacks
 
 from lam.config import from_mapping
 from lam.data import windows
 from record.errors import BadData, BadInput, EnvironmentFailed
 from sweeps.commands import launching
-from sweeps.workers import engine, trainable
+from sweeps.workers import engine, ray_session, trainable
 
 
 class Broken:
@@ -114,15 +115,22 @@ def test_tune_keeps_few_trials_that_have_ended_and_each_that_runs() -> None:
     ended = [trial for trial in trials if trial.ended]
     controller = SimpleNamespace(_trials=[*trials], _stopped_trials={*ended}, _failed_trials=set(),
                                  _trials_to_cache={*trials}, _trial_metadata={each.trial_id: "{}" for each in trials})
-    engine.forget_ended(controller)
-    kept = [trial for trial in trials if not trial.ended or trial in ended[-engine.ENDED_KEPT:]]
+    ray_session.forget_ended(controller)
+    kept = [trial for trial in trials if not trial.ended or trial in ended[-ray_session.ENDED_KEPT:]]
     assert controller._trials == kept
-    assert controller._stopped_trials == {*ended[-engine.ENDED_KEPT:]}
+    assert controller._stopped_trials == {*ended[-ray_session.ENDED_KEPT:]}
     assert controller._trials_to_cache == {*kept}
     assert controller._trial_metadata.keys() == {each.trial_id for each in kept}
-    engine.forget_ended(None)
+    ray_session.forget_ended(None)
 
 
 def test_tunes_controller_keeps_them_there() -> None:
-    assert {*engine.ENDED_PLACES} <= {*TuneController.__init__.__code__.co_names}
+    assert {*ray_session.ENDED_PLACES} <= {*TuneController.__init__.__code__.co_names}
     assert "_tune_controller" in TrialRunnerWrapper.__init__.__code__.co_names
+
+
+def test_tune_adds_no_progress_callback_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It keeps every trial."""
+    monkeypatch.setenv("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    ours = engine._Starts(Broken())  # type: ignore[arg-type]
+    assert _create_default_callbacks([ours]) == [ours]

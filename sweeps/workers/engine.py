@@ -25,20 +25,19 @@ from typing import Any, Literal, Protocol, cast
 import ray
 from ray import tune
 from ray.exceptions import OutOfMemoryError, RayActorError, RayError
-from ray.tune import Callback, Stopper
+from ray.tune import Stopper
 from ray.tune.error import TuneError
+from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from record.workload.workload import DEFAULT
 from sweeps.spec.sections import Resources
+from sweeps.workers import ray_session
 from sweeps.workers.cluster import node_of
 from sweeps.workers.trainable import TrialTrainable
 
 ERROR_CHARACTERS = 20_000
-ENDED_KEPT = 100  # trials that have ended and of which Tune may still hear
-# Where Tune keeps what has ended, for a resume that is not used here: a trial is 40 KiB, and each step asks them all.
-ENDED_PLACES = ("_trials", "_stopped_trials", "_failed_trials", "_trials_to_cache", "_trial_metadata")
 MEMORY_HOOK = ("ray.air.execution._internal.actor_manager", "RayActorManager", "_actor_task_failed")
 # What a Ray that fails raises, beside what a worker of it raised.
 FAILURES: tuple[type[Exception], ...] = (RayError, TuneError, ConnectionError)
@@ -165,7 +164,7 @@ class _Scheduler(_Adapter, FIFOScheduler):
         self._jobs, self._errors = jobs, errors
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
-        forget_ended(getattr(tune_controller, "_tune_controller", None))
+        ray_session.forget_ended(getattr(tune_controller, "_tune_controller", None))
         return super().choose_trial_to_run(tune_controller)
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
@@ -185,12 +184,18 @@ class _Scheduler(_Adapter, FIFOScheduler):
         return str(TrialScheduler.STOP)
 
 
-class _Starts(_Adapter, Callback):
+class _Starts(_Adapter, TrialProgressCallback):
+    """In place of Tune's own progress callback, which keeps every trial for what it prints, and prints nothing here."""
+
     def __init__(self, jobs: Jobs) -> None:
         self._jobs = jobs
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._jobs.started(trial.config["id"], node_of(trial.temporary_state.ray_actor))
+
+    def _nothing(self, *args: Any, **named: Any) -> None: ...
+
+    on_trial_result = on_trial_error = on_trial_complete = _nothing
 
 
 class _Stop(_Adapter, Stopper):
@@ -202,18 +207,6 @@ class _Stop(_Adapter, Stopper):
 
     def stop_all(self) -> bool:
         return self._jobs.stopping()
-
-
-def forget_ended(controller: Any) -> None:
-    """Have Tune let go of all but the latest trials that have ended, where this Ray keeps them as known."""
-    if not all(hasattr(controller, place) for place in ENDED_PLACES) or len(controller._trials) < 2 * ENDED_KEPT:
-        return
-    gone = set([trial for trial in controller._trials if trial.is_finished()][:-ENDED_KEPT])
-    controller._trials[:] = [trial for trial in controller._trials if trial not in gone]
-    for place in ENDED_PLACES[1:4]:
-        getattr(controller, place).difference_update(gone)
-    for trial in gone:
-        controller._trial_metadata.pop(trial.trial_id, None)
 
 
 @contextlib.contextmanager

@@ -28,6 +28,9 @@ STORE_BYTES = 100 * 1024**2  # trials exchange messages of a few kB
 LONGEST_SOCKET_FOLDER = 28  # our folder takes 15 characters, Ray's below it 64; the kernel takes 107
 # Where Tune names the variables that it copies from the driver into the environment of its workers.
 COPIED = ("ray.tune.execution.class_cache", "ENV_VARS_TO_PROPAGATE")
+ENDED_KEPT = 100  # trials that have ended and of which Tune may still hear
+# Where Tune keeps what has ended, for a resume that is not used here: a trial is 40 KiB, and each step asks them all.
+ENDED_PLACES = ("_trials", "_stopped_trials", "_failed_trials", "_trials_to_cache", "_trial_metadata")
 
 # Read when ray.tune is imported or started, so they are set before either.
 _ENVIRONMENT = {
@@ -108,6 +111,18 @@ def without_secrets(place: tuple[str, str] = COPIED) -> Iterator[None]:
         yield
     finally:
         copied |= secrets
+
+
+def forget_ended(controller: Any) -> None:
+    """Have Tune let go of all but the latest trials that have ended, where this Ray keeps them as known."""
+    if not all(hasattr(controller, place) for place in ENDED_PLACES) or len(controller._trials) < 2 * ENDED_KEPT:
+        return
+    gone = {*[trial for trial in controller._trials if trial.is_finished()][:-ENDED_KEPT]}
+    controller._trials[:] = [trial for trial in controller._trials if trial not in gone]
+    for place in ENDED_PLACES[1:4]:
+        getattr(controller, place).difference_update(gone)
+    for trial in gone:
+        controller._trial_metadata.pop(trial.trial_id, None)
 
 
 def _short_folder() -> str | None:
