@@ -17,6 +17,7 @@ from build_records import Planted, confirmed, write_sweep
 from typer.testing import CliRunner
 
 from analysis.commands import register
+from analysis.decision.replay import below_median, replay
 from analysis.decision.trust import Doubt, examine_search
 from analysis.judge.ranking import rank
 from analysis.read.reading import read_study
@@ -77,7 +78,46 @@ def test_a_late_bloomer_would_have_been_cut(tmp_path: Path) -> None:
     study = replace(study, trials=(*study.trials[:-1], replace(late, records=slow)))
     found = {check.title: check for check in examine_search(study, rank(study))}
     assert found["Would stopping early have kept the winner?"].answer == "warning"
-    assert "a cut to a third loses it" in found["Would stopping early have kept the winner?"].evidence
+    told = found["Would stopping early have kept the winner?"].evidence
+    assert "a cut to a third at a fifth of the epochs loses it" in told
+    assert "a cut to a third at a third loses it" in told
+
+
+def test_replayed_rules_say_what_they_keep_and_spend() -> None:
+    curves = {f"t{n}": {epoch: n + epoch / 100 for epoch in range(1, 11)} for n in range(9)}
+    found = {item.rule: item for item in replay(curves, "t8", 10)}
+    assert all(item.keeps for item in found.values())
+    assert found["a cut to a third at a fifth of the epochs"].spent == pytest.approx((3 * 10 + 6 * 2) / 90)
+    assert found["thirds at a ninth and a third"].spent == pytest.approx((1 * 10 + 2 * 3 + 6 * 1) / 90)
+    assert not any(item.keeps for item in replay(curves, "t0", 10))
+    assert replay({"t0": {10: 1.0}}, "t0", 10) == ()
+
+
+def test_the_median_rule_ends_the_lower_half() -> None:
+    curves = {name: dict.fromkeys(range(1, 6), value) for name, value in
+              (("a", 1.0), ("b", 2.0), ("c", 3.0), ("d", 4.0), ("e", 5.0))}
+    assert below_median(curves, 3) == {"a": 3, "b": 3}
+    assert below_median({name: curves[name] for name in "abc"}, 3) is None  # three others at least
+
+
+def test_a_trial_that_was_ended_is_spent_up_to_there_only() -> None:
+    curves = {"a": {1: 1.0, 2: 1.0}, "b": {1: 2.0, 2: 2.0, 3: 2.0, 4: 2.0}}
+    (found,) = [item for item in replay(curves, "b", 4) if item.rule.startswith("quarters")]
+    assert (found.keeps, found.spent) == (True, (1 + 4) / 6)
+
+
+@pytest.mark.parametrize(("stated", "answer", "told"), [
+    ({"loguniform": [1e-5, 1.0]}, "ok", "1 knob of the winner, none within"),
+    ({"loguniform": [1e-4, 1e-2]}, "warning", "learning_rate 0.0100 is at the upper end of its range (0.000100"),
+])
+def test_an_edge_is_of_the_range_that_the_sweep_states(tmp_path: Path, stated: dict[str, Any], answer: str,
+                                                       told: str) -> None:
+    trials = {name: replace(trial, params={"learning_rate": trial.params["learning_rate"]})
+              for name, trial in many(9).items()}
+    study = read_study(write_sweep(tmp_path / "s", trials))
+    study = replace(study, sweep={**study.sweep, "asked": {"space": {"learning_rate": stated}}})
+    found = examine_search(study, rank(study))[0]
+    assert (found.answer, found.evidence[:len(told)]) == (answer, told)
 
 
 def test_importance_names_the_knob_that_matters_with_a_range(tmp_path: Path) -> None:

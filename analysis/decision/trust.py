@@ -13,10 +13,11 @@ from typing import Any, Literal
 import numpy as np
 from scipy.stats import spearmanr
 
+from analysis.decision.replay import replay
 from analysis.judge.judging import judge
 from analysis.judge.ranking import Standing
 from analysis.read.study import Study, Trial, points_of
-from record.text import count, finite, number, value_text
+from record.text import count, finite, number, share, value_text
 
 Answer = Literal["ok", "warning", "not checked"]
 ENOUGH = 8  # configs before the space, the knobs or the stopping are judged
@@ -24,7 +25,8 @@ EDGE = 0.05  # of a knob's range, in its own scale
 LOST = 0.2  # share of trials that failed or never finished
 PREDICTED = 0.1  # leave-one-out R² below which knobs tell next to nothing
 NEIGHBOURS = 5
-REDUCTION = 3
+REPLAYED = 2000  # trials that stopping rules are replayed over
+RANGES = ("uniform", "loguniform", "int", "integer", "logint")
 
 
 @dataclass(frozen=True)
@@ -48,22 +50,35 @@ Found = tuple[Answer, str]
 
 
 def _edge(study: Study, standings: Sequence[Standing], winner: Standing, baseline: Trial | None) -> Found:
-    found = []
+    found, judged = [], 0
     for knob, value in winner.params.items():
-        values = [known for item in standings if (known := _number(item.params.get(knob))) is not None]
-        own = _number(value)
-        if own is None or len(set(values)) < ENOUGH:
+        ends, own = _ends(study, knob, standings), _number(value)
+        if ends is None or own is None:
             continue
-        low, high, place = (math.log(x) if min(values) > 0 and max(values) / min(values) > 30 else x
-                            for x in (min(values), max(values), own))
-        at = (place - low) / (high - low)
+        judged += 1
+        low, high, what = ends
+        places = [math.log(x) if low > 0 and high / low > 30 else x for x in (low, high, own)]
+        at = (places[2] - places[0]) / (places[1] - places[0])
         if not EDGE < at < 1 - EDGE:
-            found.append(f"{knob} {value_text(value)} is at the {'lower' if at < 0.5 else 'upper'} end of what was "
-                         f"tried ({number(min(values))} to {number(max(values))})")
-    if not any(len({_number(item.params.get(knob)) for item in standings}) >= ENOUGH for knob in winner.params):
-        return "not checked", f"no knob has {ENOUGH} different values"
+            found.append(f"{knob} {value_text(value)} is at the {'lower' if at < 0.5 else 'upper'} end of {what} "
+                         f"({number(low)} to {number(high)})")
+    if not judged:
+        return "not checked", f"no knob has a range, or {ENOUGH} different values"
     return ("warning", "; ".join(found) + ": widen the space there") if found else \
-        ("ok", "no knob of the winner is within 5 % of an end of what was tried")
+        ("ok", f"{count(judged, 'knob')} of the winner, none within 5 % of an end of the space")
+
+
+def _ends(study: Study, knob: str, standings: Sequence[Standing]) -> tuple[float, float, str] | None:
+    """The ends of a knob's range as the sweep states it, else of what was tried; None where neither says much."""
+    stated = (study.sweep.get("asked") or {}).get("space") or {}
+    domain = stated.get(knob) if isinstance(stated, dict) else None
+    for kind in RANGES:
+        ends = domain.get(kind) if isinstance(domain, dict) else None
+        if isinstance(ends, (list, tuple)) and len(ends) == 2:
+            low, high = map(_number, ends)
+            return (low, high, "its range") if low is not None and high is not None and low < high else None
+    tried = {known for item in standings if (known := _number(item.params.get(knob))) is not None}
+    return (min(tried), max(tried), "what was tried") if len(tried) >= ENOUGH else None
 
 
 def _gain(study: Study, standings: Sequence[Standing], winner: Standing, baseline: Trial | None) -> Found:
@@ -148,23 +163,19 @@ def _predictable(study: Study, standings: Sequence[Standing], winner: Standing, 
 
 
 def _stopping(study: Study, standings: Sequence[Standing], winner: Standing, baseline: Trial | None) -> Found:
-    """Replay: would stopping all but the best third at a fifth, or a third, of the budget have kept the winner?"""
-    curves = {trial.label: dict(points_of(trial, study.objective)) for trial in study.configs if trial.validated}
-    own = curves.get(winner.label, {})
-    budget = max((item.last_epoch for item in standings), default=0)
-    told = []
-    for part in (0.2, 1 / 3):
-        at = round(part * budget)
-        values = {label: curve[at] for label, curve in curves.items() if at in curve}
-        if at not in own or len(values) < ENOUGH:
-            continue
-        ahead = sum(value > own[at] if study.maximise else value < own[at] for value in values.values())
-        told.append((at, ahead + 1, len(values), ahead < len(values) / REDUCTION))
-    if not told:
-        return "not checked", f"needs {ENOUGH} trials with a value at one early epoch"
-    text = "; ".join(f"at epoch {at} the winner stood {place} of {of}, a cut to a third "
-                     f"{'keeps' if kept else 'loses'} it" for at, place, of, kept in told)
-    return "ok" if all(kept for *_, kept in told) else "warning", text
+    """Replay of other rules over the recorded curves: would they have kept the winner, and for how many epochs?"""
+    sign = 1.0 if study.maximise else -1.0
+    curves = {trial.label: {int(epoch): sign * value for epoch, value in points_of(trial, study.objective)}
+              for place, trial in enumerate(study.configs) if place < REPLAYED or trial.label == winner.label}
+    curves = {label: curve for label, curve in curves.items() if curve}
+    if len(curves) < ENOUGH or not curves.get(winner.label):
+        return "not checked", f"needs {ENOUGH} trials with recorded curves"
+    found = replay(curves, winner.label, max(item.last_epoch for item in standings))
+    if not found:
+        return "not checked", "no rule would have ended a trial at an epoch that was recorded"
+    told = "; ".join(f"{item.rule} {'keeps' if item.keeps else 'loses'} it for {share(item.spent)} of the epochs"
+                     for item in found)
+    return "ok" if all(item.keeps for item in found) else "warning", told
 
 
 def _seeds(study: Study, standings: Sequence[Standing], winner: Standing, baseline: Trial | None) -> Found:
