@@ -1,8 +1,8 @@
 """Latent action models: one run, from a folder of latents to a judged checkpoint.
 
 The Python interface is `lam.train(config, run_dir)` and `lam.load_config(path)`, and for what was trained
-`lam.load(run)` and `lam.export(run, to)`. All load lazily, so that importing this package, and the command line's help,
-need no torch.
+`lam.load(run)`, `lam.label(run, data, out)` and `lam.export(run, to)`. All load lazily, so that importing this package,
+and the command line's help, need no torch.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ _PUBLIC = {
     "train": ("lam.training.loop", "train"),
     "evaluate": ("lam.evaluation.measure", "evaluate"),
     "load": ("lam.inference.opening", "load"),
+    "label": ("lam.labelling.labelling", "label_folder"),
     "export": ("lam.inference.exporting", "export"),
     "load_config": ("lam.config", "load"),
     "RunConfig": ("lam.config", "RunConfig"),
 }
-__all__ = ["RunConfig", "evaluate", "export", "load", "load_config", "train"]
+__all__ = ["RunConfig", "evaluate", "export", "label", "load", "load_config", "train"]
 
 
 def __getattr__(name: str) -> Any:

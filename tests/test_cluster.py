@@ -17,6 +17,7 @@ import pytest
 from loopback_cluster import ROOT, Cluster, cluster, free_port, wait_until
 from sweep_driver import spec
 
+from record import yamlio
 from record.journal import events
 from sweeps.commands.launching import Options, launch
 from sweeps.journal.journal import read
@@ -191,7 +192,10 @@ def test_a_sweep_is_submitted_once_logs_and_stops_resumably(tmp_path: Path, tiny
         said = lam("submit", str(path), token=False)
         assert said.returncode == 3, said
         assert "the cluster asks for its token; copy its ~/.ray/auth_token to this machine" in said.stderr
-        said = lam("submit", str(path))
+        served = tmp_path / "production.yaml"
+        served.write_text(yamlio.dump_mapping({
+            "data_dir": str(tiny_data), **TINY, "learning_rate": 0.003, "provenance": {"trial": "t0002"}}))
+        said = lam("submit", str(path), "--baseline", str(served))
         assert said.returncode == 0, said
         first = said.stdout.splitlines()[0]
         assert first.startswith("submitted as lam-demo-")
@@ -209,5 +213,6 @@ def test_a_sweep_is_submitted_once_logs_and_stops_resumably(tmp_path: Path, tiny
         lam("stop", str(path))
     state = state_of(folder)
     assert Counter(event.event for event in told(folder))["sweep_resumed"] == 1
+    assert (state.trials["t0001"].asked, state.trials["t0001"].params["learning_rate"]) == (events.BASELINE, 0.003)
     for trial in state.trials.values():
         assert [result.epoch for result in trial.results] == list(range(1, trial.epoch + 1))

@@ -23,7 +23,7 @@ from lam.evaluation import draws
 from lam.model.lam import LatentActionModel
 
 Array = NDArray[Any]
-MOST_WINDOWS = 4096  # of the training split that are asked
+MOST_WINDOWS = 4096  # of the training split's labelled ones that are asked
 
 
 @dataclass(frozen=True)
@@ -100,12 +100,12 @@ def learned(model: LatentActionModel, config: RunConfig) -> Naming | None:
         return None
     checked = data.check(config)
     windows = data.open_split(config, "train", stride=1, checked=checked)
-    index = draws.subset(len(windows), MOST_WINDOWS)
-    actions = windows.last_actions(index)
-    index, actions = index[actions >= 0], actions[actions >= 0]
+    index = np.flatnonzero(windows.last_actions(np.arange(len(windows))) >= 0)
     if not len(index):
         return None
-    return counted(data.action_names(config, checked), _codes(model.eval(), windows, index, config), actions)
+    index = index[draws.subset(len(index), MOST_WINDOWS)]
+    names, codes = data.action_names(config, checked), _codes(model.eval(), windows, index, config)
+    return counted(names, codes, windows.last_actions(index))
 
 
 def _codes(model: LatentActionModel, windows: Windows, index: NDArray[np.int64], config: RunConfig) -> Array:

@@ -103,6 +103,11 @@ def label(asked: Asked, done: Callable[[int], object] = lambda number: None) -> 
                 named=bool(names) or model.config.quantizer == "none")
 
 
+def label_folder(model: str | Path, data: str | Path, out: str | Path, **how: Any) -> Done:
+    """`lam.label`: see `label`; `how` are the further attributes of `Asked`."""
+    return label(Asked(str(model), Path(data), Path(out), **how))
+
+
 def _portions_done(asked: Asked, model: ActionModel, plan: Plan, parts: Parts, missing: list[int]) -> Iterator[int]:
     """Do the missing portions, here, in processes or on a cluster; yields the number of each as it is on the disk."""
     given = (_sent(model), plan, asked)

@@ -18,6 +18,8 @@ SpecFile = Annotated[Path, typer.Argument(help="The sweep's YAML.")]
 Address = Annotated[str | None, typer.Option(help="A Ray cluster's address; default: a Ray of its own.")]
 Dashboard = Annotated[str, typer.Option(help="The cluster's dashboard, for example http://127.0.0.1:8265.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Show only the result.")]
+Baseline = Annotated[str | None, typer.Option(metavar="FILE", help="A production YAML: its config is the first "
+                                              "trial, and what the report compares with.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 
 
@@ -48,8 +50,7 @@ def launch(
     allow_inert: Annotated[bool, typer.Option("--allow-inert", help="Launch although a knob changes nothing.")] = False,
     warm_start: Annotated[str | None, typer.Option(help="Folder of another sweep whose results the search starts "
                                                         "from, where the spaces match; for the first launch.")] = None,
-    baseline: Annotated[str | None, typer.Option(metavar="FILE", help="A production YAML: its config is the first "
-                                                 "trial, and what the report compares with.")] = None,
+    baseline: Baseline = None,
 ) -> None:
     """Run a sweep; the same command again resumes it."""
     from sweeps.commands.launching import Options
@@ -218,15 +219,20 @@ def submit(
     address: Dashboard,
     storage: Annotated[str | None, typer.Option(help="Where sweeps are kept, on a path that every machine sees; "
                                                      "default: the YAML's.")] = None,
+    baseline: Baseline = None,
 ) -> None:
     """Launch a sweep as a job of a cluster; submitted again it attaches, or resumes what has ended."""
     from sweeps.journal.folders import sweep_folder
+    from sweeps.search.baseline import in_production
     from sweeps.spec.load import load
     from sweeps.workers.jobs import SubmittedJobs
 
     sweep = load(spec)
     sweep_folder(sweep, storage)
-    name, new = SubmittedJobs(address).submit(sweep, storage or sweep.spec.storage)
+    if baseline is not None:
+        in_production(sweep, baseline)  # what cannot be trained is refused here, not in a job's log
+    jobs, file = SubmittedJobs(address), Path(baseline) if baseline else None
+    name, new = jobs.submit(sweep, storage or sweep.spec.storage, file)
     here = shlex.join([str(spec), "--address", address])
     typer.echo(f"{'submitted as' if new else 'is at work already as'} {name}")
     typer.echo(f"follow it with: lam sweep logs {here} --follow; end it, resumably, with: lam sweep stop {here}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import shlex
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -48,11 +49,12 @@ class SubmittedJobs:
         with self._told():
             self._client = JobSubmissionClient(address)
 
-    def submit(self, sweep: Sweep, storage: str) -> tuple[str, bool]:
+    def submit(self, sweep: Sweep, storage: str, baseline: Path | None = None) -> tuple[str, bool]:
         """The id of the sweep's job, and whether it is new; one that is at work is attached to.
 
         Args:
             storage: where sweeps are kept, on a path that every machine of the cluster sees.
+            baseline: a production YAML, which goes along; its config is the first trial.
         """
         if not Path(storage).is_absolute():
             raise BadInput(f"got {storage!r}, which is relative to the cluster's own folders", source="--storage",
@@ -61,9 +63,8 @@ class SubmittedJobs:
         if last is not None and self.state(last) not in OVER:
             return last, False
         name = _id(sweep, 1 if last is None else _attempt(last) + 1)
-        command = shlex.join(["lam", "sweep", "launch", "sweep.yaml", "--address", "auto", "--storage", storage])
         with tempfile.TemporaryDirectory() as folder, self._told():
-            (Path(folder) / "sweep.yaml").write_text(yamlio.dump_mapping(spec_mapping(sweep)), encoding="utf-8")
+            command = shlex.join(_packed(Path(folder), sweep, storage, baseline))
             return name, self._taken({"entrypoint": command, "submission_id": name, "entrypoint_num_cpus": 0,
                                       "runtime_env": {"working_dir": folder, "env_vars": {
                                           "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)}}})
@@ -145,6 +146,18 @@ def _in_words(address: str, error: Exception) -> EnvironmentFailed:
     first = (text.strip().splitlines() or [type(error).__name__])[0][:300]
     return EnvironmentFailed(f"{address}: the cluster's dashboard does not answer as expected ({first}); check the "
                              "address; the machines need lamsweep[cluster], and this one a tunnel to the head")
+
+
+def _packed(folder: Path, sweep: Sweep, storage: str, baseline: Path | None) -> list[str]:
+    """Put into `folder` what the job needs of this machine; returns the job's command, which runs in its copy."""
+    (folder / "sweep.yaml").write_text(yamlio.dump_mapping(spec_mapping(sweep)), encoding="utf-8")
+    command = ["lam", "sweep", "launch", "sweep.yaml", "--address", "auto", "--storage", storage]
+    if baseline is None:
+        return command
+    beside = folder / "baseline" / baseline.name
+    beside.parent.mkdir()
+    shutil.copyfile(baseline, beside)
+    return [*command, "--baseline", str(beside.relative_to(folder))]
 
 
 def _id(sweep: Sweep, attempt: Any) -> str:

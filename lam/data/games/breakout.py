@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +15,7 @@ from PIL import Image
 
 from lam.data import manifest
 from lam.data.codec import BLOCK_FRAMES, Codec, sample
-from lam.data.h5 import ACTIONS, EMBEDDINGS
+from lam.data.h5 import ACTIONS, EMBEDDINGS, UNKNOWN_ACTION
 
 MOVES, NAMES = (Action.FIRE, Action.RIGHT, Action.LEFT), ("stay", "right", "left")
 COLUMNS = 72  # of the screen, as a player sees it
@@ -97,10 +98,13 @@ def filmed(random: np.random.Generator, clips: int, moves: int, size: int) -> li
     return found
 
 
-def write_videos(folder: Path, clips: Sequence[Played], actions: bool) -> Path:
-    """The clips as latents of a codec that is fitted on them, with or without what was done, and a split.
+def write_videos(folder: Path, clips: Sequence[Played], known: NDArray[np.bool_]) -> Path:
+    """The clips as latents of a codec that is fitted on them, with what was done where it is `known`, and a split.
 
     The action of a latent frame led into it, so the first is that of no transition.
+
+    Args:
+        known: [clips, moves]; other actions are written as unknown.
     """
     folder.mkdir(parents=True)
     random = np.random.default_rng(0)
@@ -109,7 +113,7 @@ def write_videos(folder: Path, clips: Sequence[Played], actions: bool) -> Path:
         with h5py.File(folder / f"clip-{number:03d}.h5", "w") as file:
             latents = codec.encode(clip.pictures)
             file[EMBEDDINGS] = latents.reshape(-1, CHUNK_FRAMES, *latents.shape[1:]).transpose(0, 2, 1, 3, 4)
-            if actions:
-                file[ACTIONS] = clip.done
+            file[ACTIONS] = np.where(known[number], clip.done, UNKNOWN_ACTION)
+            file.attrs["action_names"] = json.dumps(NAMES)
     manifest.write_manifest(folder)
     return folder
