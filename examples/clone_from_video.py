@@ -23,7 +23,7 @@ MODEL = {"sequence_length": 4, "embed_dim": 32, "encoder_depth": 2, "decoder_dep
 
 def cloned(seen, done, seed):
     """A player that learned to do what was done; -1 = not known."""
-    net = MLPClassifier(128, early_stopping=True, random_state=seed).fit(seen[done >= 0], done[done >= 0])
+    net = MLPClassifier(128, alpha=0.1, max_iter=1000, random_state=seed).fit(seen[done >= 0], done[done >= 0])
     return lambda game, view: int(net.predict(np.float32(view[None]))[0])
 
 

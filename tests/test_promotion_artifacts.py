@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ import pytest
 import typed
 from build_records import confirmed, write_sweep
 from wandb.proto.wandb_internal_pb2 import Record
+from wandb_listener import listening
 
 from analysis.promote import artifacts, promote
 from analysis.promote.history import roll_back
@@ -103,3 +107,38 @@ def test_commands_and_refusals(target: Path, tmp_path: Path, monkeypatch: pytest
     with pytest.raises(BadInput, match="expected three different names"):
         artifacts.wandb_of(target, "offline", "x", None, "a,b")
     assert artifacts.wandb_of(target, None, "x", None, None) is None
+
+
+ONLINE = """
+import sys
+from pathlib import Path
+from analysis.promote import artifacts, promote
+from analysis.promote.history import roll_back
+room, wanted = Path(sys.argv[1]), artifacts.Artifacts("online", "vvae-lam", "p")
+artifacts.log(room / "p.yaml", wanted)
+promote(room / "pong", room / "p.yaml", trial="t0001", waivers={"confirmed": "a test"})
+artifacts.log(room / "p.yaml", wanted)
+roll_back(room / "p.yaml", None, "")
+print(artifacts.log(room / "p.yaml", wanted))
+"""
+
+
+@pytest.mark.slow
+def test_online_the_library_uploads_each_version_once_and_moves_the_aliases(target: Path, tmp_path: Path) -> None:
+    with listening() as wandb:
+        done = subprocess.run([sys.executable, "-c", ONLINE, str(tmp_path)], text=True, capture_output=True, env={
+            **os.environ, "PYTHONPATH": os.getcwd(), "WANDB_BASE_URL": wandb.address, "WANDB_API_KEY": "k" * 40},
+            timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("W&B has p version 1 as champion (online)\n")
+    first, second = wandb.artifacts.values()
+    assert [first["state"], second["state"]] == ["COMMITTED"] * 2
+    assert wandb.aliases == {"version-1": first["id"], "version-2": second["id"], "candidate": second["id"],
+                             "previous": second["id"], "champion": first["id"], "latest": first["id"]}
+    given = [(alias, artifact) for alias, artifact in wandb.named if alias != "latest"]
+    assert [alias for alias, _ in given] == ["version-1", "candidate", "champion",
+                                             "version-2", "candidate", "previous", "champion",
+                                             "candidate", "previous", "champion"], "the champion's last each time"
+    for version, made in enumerate((first, second), 1):
+        uploaded = wandb.files[f"artifacts/{made['id']}/production.yaml"]
+        assert uploaded == Ledger(target).version_file(version).read_bytes()

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +13,7 @@ from pathlib import Path
 import pytest
 import typed
 from build_records import confirmed, write_sweep
+from registry_server import check_agree, serving
 
 from analysis.promote import promote, registry
 from analysis.promote.history import roll_back
@@ -32,26 +30,6 @@ def sweep(tmp_path: Path) -> Path:
     return write_sweep(tmp_path / "pong", confirm=[confirmed("t0005", [0.40, 0.45, 0.44])])
 
 
-def _check(target: Path, where: registry.Registry) -> None:
-    """File, ledger and aliases agree, and every version that was served is registered once, READY and whole."""
-    ledger, client = Ledger(target), client_of(where.uri)
-    changes = ledger.changes()
-    now = changes[-1]
-    assert not ledger.is_edited()
-    served = {f"{change.version}-{(change.begun.sha256 or '')[:12]}" for change in changes}
-    there = client.search_model_versions(f"name='{where.name}'")
-    assert sorted(each.tags[registry.KEY] for each in there) == sorted(served)
-    champion = client.get_model_version_by_alias(where.name, where.aliases[0])
-    [model] = [each for each in client.search_logged_models([client.get_experiment_by_name("lam").experiment_id])
-               if each.tags[registry.KEY] == champion.tags[registry.KEY]]
-    assert champion.tags["lam.sha256"] == now.begun.sha256 == ledger.hash_on_disk()
-    before = next((change for change in reversed(changes) if change.version != now.version), None)
-    if before is not None:
-        assert client.get_model_version_by_alias(where.name, where.aliases[1]).tags["lam.sha256"] == before.begun.sha256
-    assert str(model.status).endswith("READY")
-    assert now.mirrors["mlflow"] == {"uri": where.uri, "name": where.name, "version": str(champion.version)}
-
-
 def test_a_database_holds_versions_tags_and_aliases(
         sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -59,12 +37,12 @@ def test_a_database_holds_versions_tags_and_aliases(
     where = registry.Registry(f"sqlite:///{tmp_path}/mlflow.db", "p", ("live", "old", "new"))
     promote(sweep, target)
     assert registry.sync(target, where).startswith("MLflow has p version 1 as live (sqlite:///")
-    _check(target, where)
+    check_agree(target, where)
     promote(sweep, target, trial="t0001", waivers=WAIVED)
     registry.sync(target, where)
     roll_back(target, None, "")
     registry.sync(target, where)
-    _check(target, where)
+    check_agree(target, where)
     assert client_of(where.uri).get_model_version_by_alias("p", "new").tags["lam.trial"] == "t0001"
     lines = Ledger(target).file.read_text()
     registry.sync(target, where)
@@ -100,30 +78,8 @@ def test_without_an_address_sync_says_so(sweep: Path, tmp_path: Path, monkeypatc
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
-    """A real `mlflow server` on a free port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
-         "--backend-store-uri", f"sqlite:///{tmp_path}/server.db", "--artifacts-destination", str(tmp_path / "kept")],
-        cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-    try:
-        _wait_for(f"http://127.0.0.1:{port}/health")
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait(timeout=60)
-
-
-def _wait_for(address: str) -> None:
-    for _ in range(600):
-        try:
-            with urllib.request.urlopen(address, timeout=1):
-                return
-        except OSError:
-            time.sleep(0.2)
-    raise AssertionError(f"{address} does not answer")
+    with serving(tmp_path) as address:
+        yield address
 
 
 KILLER = """
@@ -153,11 +109,11 @@ def test_ten_promotions_and_rollbacks_and_kills_on_a_real_server(sweep: Path, tm
     for step in range(6):
         promote(sweep, target, trial="t0001" if step % 2 else "t0005", waivers=WAIVED)
         registry.sync(target, where)
-        _check(target, where)
+        check_agree(target, where)
         if 0 < step < 5:
             roll_back(target, None, "")
             registry.sync(target, where)
-            _check(target, where)
+            check_agree(target, where)
     assert len(Ledger(target).changes()) == 10
     promote(sweep, target)
     with _killer(target, server) as killed_at:
@@ -168,10 +124,10 @@ def test_ten_promotions_and_rollbacks_and_kills_on_a_real_server(sweep: Path, tm
             assert ended == -signal.SIGKILL
             if at % 2:  # the next command finishes it, then there is something new to mirror
                 registry.sync(target, where)
-                _check(target, where)
+                check_agree(target, where)
                 promote(sweep, target)
     registry.sync(target, where)
-    _check(target, where)
+    check_agree(target, where)
 
 
 @contextmanager

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import h5py
 
@@ -33,10 +35,36 @@ class Hdf:
     def opened(self, name: str, known: FileInfo | None = None) -> Video:
         path = self.home(name)
         info = known or read_info(path, self.key)
+        values = _Latents(path, info)
+        return Video(info, values, (lambda: values.file[ACTIONS][:]) if info.actions else None, path,
+                     lambda: bytes_of(path), values.close)
+
+
+class _Latents:
+    """The latents of a checked file, which is opened when the first of them is asked for.
+
+    Opening costs as much as reading a short video, and whoever wants a header or a hash wants neither.
+    """
+
+    def __init__(self, path: Path, info: FileInfo) -> None:
+        self.path, self.key = path, info.key
+        self.shape = (info.chunks, info.channels, info.chunk_frames, info.height, info.width)
+
+    @cached_property
+    def file(self) -> h5py.File:
         try:
-            file = h5py.File(path, "r", locking="best-effort", rdcc_nbytes=CHUNK_CACHE)
+            return h5py.File(self.path, "r", locking="best-effort", rdcc_nbytes=CHUNK_CACHE)
         except OSError as error:
             files.check_may_open(error)
             raise
-        return Video(info, file[self.key], (lambda: file[ACTIONS][:]) if info.actions else None, path,
-                     lambda: bytes_of(path), file.close)
+
+    @cached_property
+    def _values(self) -> h5py.Dataset:
+        return self.file[self.key]
+
+    def __getitem__(self, rows: slice) -> Any:
+        return self._values[rows]
+
+    def close(self) -> None:
+        if "file" in self.__dict__:
+            self.file.close()
