@@ -134,7 +134,7 @@ def test_a_kill_at_any_write_leaves_the_old_state_or_the_new(runs: Path, what: s
                 assert yamlio.load_mapping(room / "p.yaml")["provenance"]["trial"] == "b"
                 _check_whole(room / "p.yaml")
             shutil.rmtree(room)
-    assert len(found) > 10, "it wrote next to nothing"
+    assert len(found) > 8, "it wrote next to nothing"
     assert set(found) == versions
     turn = found.index(found[-1])
     assert all(version == found[-1] for version in found[turn:]), "from the old state to the new, once"
