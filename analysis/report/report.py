@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -200,7 +200,7 @@ def _provenance(study: Study) -> list[tuple[str, str]]:
     rows += [
         ("Run seeds", _distinct(trial.config.get("seed") for trial in study.trials if trial.config)),
         ("Evaluation seeds", _distinct(trial.config.get("eval_seed") for trial in study.trials if trial.config)),
-        ("Data", _distinct(trial.config.get("data_dir") for trial in study.trials if trial.config)),
+        ("Data", _distinct(_folders(trial.config) for trial in study.trials if trial.config)),
         ("Data fingerprint", _distinct(identity.get("data_fingerprint") for identity in identities)),
         ("Git commit", _distinct(identity.get("git_commit") for identity in identities)),
         ("Parameters of the model", _distinct(identity.get("num_params") for identity in identities)),
@@ -211,6 +211,14 @@ def _provenance(study: Study) -> list[tuple[str, str]]:
     rows += [(f"Version of {name}", version) for name, version in study.sweep.get("versions", {}).items()
              if name not in packages]
     return [(printable(name), printable(str(value))) for name, value in rows if value not in (None, "")]
+
+
+def _folders(config: Mapping[str, Any]) -> Any:
+    """The folder that was trained on, or those of a mixture with their weights."""
+    data = config.get("data")
+    named = [f"{part.get('dir')} (weight {part.get('weight', 1)})"
+             for part in (data if isinstance(data, list) else []) if isinstance(part, Mapping)]
+    return " + ".join(named) or config.get("data_dir")
 
 
 def _keys(sweep: dict[str, Any], field: str) -> str | None:
