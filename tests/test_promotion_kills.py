@@ -140,20 +140,22 @@ def test_a_kill_at_any_write_leaves_the_old_state_or_the_new(runs: Path, what: s
     assert all(version == found[-1] for version in found[turn:]), "from the old state to the new, once"
 
 
-def test_a_kill_at_any_message_to_a_server_is_mended_by_sync(runs: Path, tmp_path: Path) -> None:
-    roll_back_from = runs / "third"
-    shutil.copytree(runs / "second", roll_back_from)
-    roll_back(roll_back_from / "p.yaml", None, "")
+@pytest.mark.parametrize("what", ["promote", "rollback"])
+def test_a_kill_at_any_message_to_a_server_is_mended_by_the_next_sync(runs: Path, tmp_path: Path, what: str) -> None:
+    target, ended, at = runs / what / "p.yaml", -signal.SIGKILL, 0
+    shutil.copytree(runs / "second", target.parent)
     with serving(tmp_path) as uri, _killer() as ask:
-        for begins in ("second", "third"):  # a promotion, and a rollback, each with nothing there yet
-            ended, at = -signal.SIGKILL, 0
-            while ended:
-                at, room = at + 1, runs / f"{begins}-{at}"
-                shutil.copytree(runs / begins, room)
-                ended = ask(at, room, "sync", uri)
-                assert ended in (0, -signal.SIGKILL)
-                where = registry.Registry(uri, room.name)
-                registry.sync(room / "p.yaml", where)
-                check_agree(room / "p.yaml", where)
-                _check_whole(room / "p.yaml")
-            assert at > 10, "next to nothing was sent"
+        where = registry.Registry(uri, what)
+        registry.sync(target, where)
+        while ended:
+            at += 1
+            if what == "promote":
+                promote(runs / "ab"[at % 2], target, wish=Wish(trial="ab"[at % 2], waivers=WAIVED))
+            else:
+                roll_back(target, None, "")
+            ended = ask(at, target.parent, "sync", uri)
+            assert ended in (0, -signal.SIGKILL), "it failed by itself"
+            registry.sync(target, where)
+            check_agree(target, where)
+            _check_whole(target)
+    assert at > {"promote": 10, "rollback": 4}[what], "next to nothing was sent"
