@@ -94,8 +94,8 @@ def rules_reading(trial: Trial, key: str) -> dict[str, Severity]:
 
 def best_without_codes(trials: Sequence[Trial], key: str) -> Trial | None:
     """Of the runs that finished and never logged codes, the one that ends lowest by a metric; None without one."""
-    bare = [trial for trial in trials if has_no_codes(trial) and last_value(trial, key) is not None
-            and trial.state == "completed"]
+    bare = [trial for trial in trials if trial.state == "completed" and has_no_codes(trial)
+            and last_value(trial, key) is not None]
     return min(bare, key=lambda trial: last_value(trial, key) or 0.0, default=None)
 
 

@@ -9,6 +9,7 @@ from itertools import pairwise
 import numpy as np
 import orjson
 
+from analysis.read import kept
 from analysis.read.columns import Block, Epochs, Record, cut
 from analysis.read.sources import epoch_records
 from record import files
@@ -17,6 +18,7 @@ from record.workload.metric import Metric
 from record.workload.workload import Workload
 
 TOGETHER = 250  # runs whose records are one block
+KEPT_FROM = 200  # runs of a sweep; fewer are read in a moment
 _NONE = type(None)
 _NUMBERS = frozenset({int, float, _NONE})
 
@@ -28,7 +30,18 @@ def read_epochs(runs: Sequence[RunFolder], trained: Workload) -> Iterator[Epochs
         BadInput: a line before the last is damaged, or a value is not of its metric's kind.
     """
     for start in range(0, len(runs), TOGETHER):
-        yield from _together(runs[start:start + TOGETHER], trained)
+        part = runs[start:start + TOGETHER]
+        yield from _kept(part, trained) if len(runs) >= KEPT_FROM else _together(part, trained)
+
+
+def _kept(runs: Sequence[RunFolder], trained: Workload) -> list[Epochs]:
+    """The records as an earlier report kept them, else read and kept."""
+    found = kept.load(runs)
+    if found is None:
+        before = kept.stamps(runs)
+        found = _together(runs, trained)
+        kept.keep(runs, found, before)
+    return found
 
 
 def _together(runs: Sequence[RunFolder], trained: Workload) -> list[Epochs]:

@@ -66,11 +66,15 @@ class Block:
 
     def record(self, row: int) -> Record:
         """One record as it was written."""
-        return {key: self.value(key, row) for key in self.shapes[self.shape[row]]}
+        return {key: self.value(key, row) for key in self.shapes[self.shape.item(row)]}
 
     def value(self, key: str, row: int) -> Any:
         """What a record has under one of its keys."""
-        return self.values(key, np.array([row]))[0]
+        if key not in self.numbers:
+            found = self.others[key][row]
+            return orjson.loads(found) if type(found) is bytes else found
+        value = self.numbers[key].item(row)
+        return None if value != value else value if self.kinds[key] is float else self.kinds[key](value)
 
     def values(self, key: str, rows: NDArray[np.int64]) -> list[Any]:
         """What records that have a key have under it."""
@@ -106,8 +110,8 @@ def _column(size: int, parts: Sequence[tuple[list[int], tuple[Any, ...]]], types
             pass
     objects = np.full(size, None, dtype=object)
     for at, values in parts:
-        for place, value in zip(at, values, strict=True):
-            objects[place] = _packed(value)
+        for place, value in zip(at, map(_packed, values) if list in plain else values, strict=True):
+            objects[place] = value
     return objects
 
 
@@ -189,14 +193,17 @@ class Epochs(Sequence[Record]):
         row = next((row for row in self.rows[::-1].tolist() if key in self.block.shapes[self.block.shape[row]]), None)
         return None if row is None else self.block.value(key, row)
 
+    def finite(self, key: str) -> tuple[Numbers, Numbers]:
+        """Epochs and values where the value is finite; the record's number where it has no epoch."""
+        values, epochs = self.column(key), self.column("epoch")
+        known = ~np.isnan(values)
+        return np.where(np.isnan(epochs), np.arange(len(values)), epochs)[known], values[known]
+
     def points(self, key: str) -> list[tuple[float, float]]:
-        """(epoch, value) where the value is finite; the record's number where it has no epoch."""
-        values = self.column(key)
-        known = np.isfinite(values)
-        epochs = self.column("epoch")
-        epochs = np.where(np.isnan(epochs), np.arange(len(values)), epochs)[known].tolist()
-        whole = map(int, epochs) if self.block.kinds.get("epoch", int) is int else epochs
-        return list(zip(whole, values[known].tolist(), strict=True))
+        """`finite` as pairs."""
+        epochs, values = self.finite(key)
+        whole = map(int, epochs.tolist()) if self.block.kinds.get("epoch", int) is int else epochs.tolist()
+        return list(zip(whole, values.tolist(), strict=True))
 
     def true(self, key: str) -> NDArray[np.bool_]:
         """Where a key is neither null nor absent nor zero, bool [N]."""

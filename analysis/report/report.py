@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -86,12 +87,12 @@ class Report:
         """The standing of the config that wins; None where none may."""
         return next((item for item in self.standings if item.label == self.verdict.winner), None)
 
-    @property
+    @cached_property
     def confirmed(self) -> tuple[Standing, ...]:
         """The configs that were trained again on fresh seeds."""
         return tuple(item for item in self.standings if item.confirmed)
 
-    @property
+    @cached_property
     def repeated(self) -> tuple[Standing, ...]:
         """The configs that the sweep trained with several seeds."""
         return tuple(item for item in self.standings if item.seeds)

@@ -262,6 +262,7 @@ def expand(short: str) -> list[str]:
     return [first, *(f"{stem}_{other}" for other in others)]
 
 
+@cache
 def shipped() -> list[str]:
     """Names of the profiles that come with the package."""
     folder = resources.files("record.health").joinpath("profiles")

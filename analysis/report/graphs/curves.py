@@ -9,7 +9,7 @@ from math import isfinite
 import numpy as np
 
 from analysis.judge.judging import judge
-from analysis.read.study import Study, Trial, points_of, series
+from analysis.read.study import Study, Trial, series
 from record.text import finite
 from record.workload import workload
 
@@ -76,10 +76,12 @@ def _drawn(trials: Sequence[Trial], objective: str) -> list[Trial]:
 
 def _band(trials: Sequence[Trial], key: str) -> tuple[tuple[float, float, float, float], ...]:
     """Percentiles over all trainings at each epoch that at least five of them reached."""
-    points = np.concatenate([np.array(points_of(trial, key), dtype=float).reshape(-1, 2) for trial in trials])
-    points = points[np.argsort(points[:, 0], kind="stable")]
-    epochs, starts, counts = np.unique(points[:, 0], return_index=True, return_counts=True)
+    every = [trial.epochs.finite(key) for trial in trials]
+    places, values = (np.concatenate(part) for part in zip(*every, strict=True))
+    order = np.argsort(places, kind="stable")
+    values = values[order]
+    epochs, starts, counts = np.unique(places[order], return_index=True, return_counts=True)
     thick = np.flatnonzero(counts >= 5)
-    found = ((epochs[at], np.percentile(points[starts[at]:starts[at] + counts[at], 1], (5, 50, 95)).tolist())
+    found = ((epochs[at], np.percentile(values[starts[at]:starts[at] + counts[at]], (5, 50, 95)).tolist())
              for at in thick[:: max(1, len(thick) // 100)])
     return tuple((float(epoch), low, middle, high) for epoch, (low, middle, high) in found)

@@ -1,0 +1,105 @@
+"""What was read of a large sweep is kept for the next report, and never believed once a file has changed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from analysis.read import bulk, kept
+from lam.workload import LAM
+from record.run import RunFolder
+
+LINES = '{"epoch":1,"train/loss":0.5,"val/dsnr_status":"ok"}\n' \
+    '{"epoch":2,"train/loss":null,"val/codebook_histogram":[1,2]}\n'
+
+
+@pytest.fixture
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[RunFolder]:
+    """Three runs of a sweep that counts as large; a cache of its own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(bulk, "KEPT_FROM", 3)
+    found = [RunFolder(tmp_path / "sweep" / name) for name in "abc"]
+    for run in found[:2]:
+        run.path.mkdir(parents=True)
+        run.metrics_file.write_text(LINES)
+    return found
+
+
+def _read(runs: list[RunFolder]) -> list[list[dict[str, object]]]:
+    return [list(epochs) for epochs in bulk.read_epochs(runs, LAM)]
+
+
+def test_the_second_reading_is_of_what_the_first_one_kept(runs: list[RunFolder]) -> None:
+    first = _read(runs)
+    assert first == [run.metrics() for run in runs]
+    found = kept.load(runs)
+    assert found is not None
+    assert [list(epochs) for epochs in found] == first
+    assert _read(runs) == first
+    assert sorted(path.name for path in runs[0].path.parent.iterdir()) == ["a", "b"]  # nothing beside the records
+
+
+@pytest.mark.parametrize("text", [
+    LINES + '{"epoch":3}\n', LINES[:60], LINES.replace("0.5", "0.6"), "", LINES + '{"epoch":3,"torn'])
+def test_a_changed_file_is_read_again(runs: list[RunFolder], text: str) -> None:
+    _read(runs)
+    runs[1].metrics_file.write_text(text)
+    assert _read(runs) == [run.metrics() for run in runs]
+
+
+def test_a_file_of_the_same_size_and_time_in_its_place_is_another_one(runs: list[RunFolder]) -> None:
+    _read(runs)
+    state = os.stat(runs[0].metrics_file)
+    other = runs[0].path / "copy"
+    other.write_text(LINES.replace("0.5", "0.7"))
+    os.utime(other, ns=(state.st_atime_ns, state.st_mtime_ns))
+    os.replace(other, runs[0].metrics_file)
+    assert _read(runs)[0][0]["train/loss"] == 0.7
+
+
+def test_a_new_or_removed_run_is_noticed(runs: list[RunFolder]) -> None:
+    _read(runs)
+    runs[2].path.mkdir()
+    runs[2].metrics_file.write_text(LINES)
+    assert len(_read(runs)[2]) == 2
+    runs[0].metrics_file.unlink()
+    assert _read(runs)[0] == []
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04", b"no archive", None])
+def test_a_damaged_cache_is_as_if_it_were_not_there(runs: list[RunFolder], damage: bytes | None) -> None:
+    first = _read(runs)
+    file = kept.place(runs)
+    file.write_bytes(file.read_bytes()[:-200] if damage is None else damage)
+    assert _read(runs) == first
+    assert kept.load(runs) is not None  # it was made anew
+
+
+def test_a_cache_that_lacks_rows_or_holds_objects_is_refused(runs: list[RunFolder]) -> None:
+    _read(runs)
+    with np.load(kept.place(runs)) as found:
+        arrays = dict(found)
+    np.savez(kept.place(runs), **{**arrays, "numbers": arrays["numbers"][:, :1]})  # type: ignore[arg-type]
+    assert kept.load(runs) is None
+    np.savez(kept.place(runs), **{**arrays, "shape": np.array([{}], dtype=object)})  # type: ignore[arg-type]
+    assert kept.load(runs) is None  # nothing is unpickled
+
+
+def test_a_cache_folder_that_cannot_be_made_costs_nothing_but_time(
+        runs: list[RunFolder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert _read(runs) == [run.metrics() for run in runs]
+
+
+def test_the_oldest_sweeps_are_forgotten(runs: list[RunFolder], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept, "MOST_SWEEPS", 2)
+    home = kept.place(runs).parent.parent
+    for age, name in enumerate(("newer", "older")):
+        (home / name).mkdir(parents=True)
+        os.utime(home / name, (1000 - age, 1000 - age))
+    _read(runs)
+    assert sorted(path.name for path in home.iterdir()) == sorted(["newer", kept.place(runs).parent.name])
