@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.read.bulk import read_epochs
-from analysis.read.columns import Block, Epochs, cut
+from analysis.read.epochs.bulk import read_epochs
+from analysis.read.epochs.columns import Block, Epochs, cut
 from analysis.read.ours import Configs
 from lam.workload import LAM
 from record import yamlio

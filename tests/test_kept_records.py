@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analysis.read import bulk, kept
+from analysis.read.epochs import bulk, kept
 from lam.workload import LAM
 from record.run import RunFolder
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from analysis.read.bulk import read_epochs
+from analysis.read.epochs.bulk import read_epochs
 from analysis.read.sources import STATUS_OF, is_sweep, journal
 from analysis.read.study import Study, Trial
 from record import documents, files, yamlio

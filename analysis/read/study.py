@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from analysis.read.columns import Epochs
+from analysis.read.epochs.columns import Epochs
 from record.bounds import Bound
 from record.text import finite, printable
 from record.workload import workload as workloads

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from analysis.read.columns import Block, Epochs, cut
+from analysis.read.epochs.columns import Block, Epochs, cut
 from record import files
 from record.run import RunFolder
 

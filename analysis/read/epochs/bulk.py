@@ -9,8 +9,8 @@ from itertools import pairwise
 import numpy as np
 import orjson
 
-from analysis.read import kept
-from analysis.read.columns import Block, Epochs, Record, cut
+from analysis.read.epochs import kept
+from analysis.read.epochs.columns import Block, Epochs, Record, cut
 from analysis.read.sources import epoch_records
 from record import files
 from record.run import RunFolder

@@ -1,0 +1,1 @@
+"""Epoch records of many runs: parsed, as columns, kept for the next report."""
