@@ -91,10 +91,11 @@ class Tab:
         self.send("Emulation.setEmulatedMedia", media=media, features=[
             {"name": "prefers-color-scheme", "value": scheme}])
 
-    def picture(self, height: int) -> bytes:
-        """The page from its top down to `height`, as PNG."""
-        width = self.value("innerWidth")
-        clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
+    def picture(self, height: int, selector: str = "html") -> bytes:
+        """The page from such an element's top on, `height` pixels of it, as PNG."""
+        box = f"document.querySelector({json.dumps(selector)}).getBoundingClientRect()"
+        width, top = self.value(f"[innerWidth, {box}.top + scrollY]")
+        clip = {"x": 0, "y": top, "width": width, "height": height, "scale": 1}
         return base64.b64decode(self.send("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)["data"])
 
 

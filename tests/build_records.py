@@ -94,7 +94,7 @@ def record(planted: Planted, epoch: int) -> dict[str, Any]:
     if planted.collapsed_from is not None and epoch >= planted.collapsed_from:
         values |= {"val/perplexity_slot": 1.0, "val/perplexity_joint": 1.0, "val/collapsed": 1}
     values["val/objective"] = objective(values, planted.preset)
-    return {"epoch": epoch, "step": epoch * 30, "seconds": 1.5 * epoch, "train_seconds": 1.2 * epoch, **values}
+    return {"epoch": epoch, "step": epoch * 30, "seconds": 1.5 * epoch, "train_seconds": 1.2, **values}
 
 
 def config_of(params: dict[str, Any], **changes: Any) -> RunConfig:

@@ -197,6 +197,13 @@ def test_a_baseline_from_outside_is_an_arm_with_its_config(tmp_path: Path) -> No
     assert any(course.label == "plain" for curve in report.curves for course in curve.courses)
 
 
+def test_a_baseline_named_by_its_path_is_no_second_arm(tmp_path: Path) -> None:
+    sweep = write_sweep(tmp_path / "s")
+    report = build_report(sweep, str(sweep / "trials" / "t0001"))
+    assert report.comparison.baseline == "t0001"
+    assert [arm.label for arm in decision(report).arms].count("t0001") == 1
+
+
 def test_the_decision_is_in_every_format(four: Report) -> None:
     page, text, data = render_html(four), render_markdown(four), json.loads(render_json(four))
     for part in ("NO-GO for vq_gentle: confirmed", "5 of 6 requirements met, 1 close"):
@@ -205,3 +212,13 @@ def test_the_decision_is_in_every_format(four: Report) -> None:
     assert data["decision"]["requirements"][5]["status"] == "close"
     assert "## The production run" in text
     assert "## What to watch" in text
+
+
+def test_time_is_of_the_whole_run_and_not_of_its_last_epoch(tmp_path: Path) -> None:
+    """A record's `train_seconds` is of its epoch alone, its `seconds` of the run so far: 1.5 an epoch here."""
+    report = build_report(write_sweep(tmp_path / "s", {"t0001": Planted()}))
+    assert texts(report, "Time, validations included") == ("15 s",)
+    assert row(report, "Seconds an epoch").cells[0].value == pytest.approx(1.5)
+    production = decision(report).production
+    assert production is not None
+    assert production.lasts.startswith(f"{production.epochs} epochs at 1.50 s each")

@@ -177,5 +177,5 @@ def _lasts(study: Study, trial: Trial, epochs: int) -> str:
 
 
 def seconds_of(trial: Trial) -> float | None:
-    """Training time of a run: its own count, else the clock since it began; None where neither is recorded."""
-    return last_value(trial, "train_seconds") or last_value(trial, "seconds")
+    """Time of a run on the clock since it began, validations included; None where that is not recorded."""
+    return last_value(trial, "seconds")

@@ -45,7 +45,7 @@ def measures(study: Study) -> list[tuple[str, list[Measure]]]:
 
 def _cost() -> list[Measure]:
     return [
-        Measure("Training time", "", _seconds, "none"),
+        Measure("Time, validations included", "", _seconds, "none"),
         Measure("Operations of training", "total_tflops", _tflops, "none", "TFLOP"),
         Measure("Seconds an epoch", "", _seconds_an_epoch, "down"),
     ]

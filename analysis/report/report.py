@@ -157,8 +157,15 @@ def report_of(study: Study, baseline: str | None = None, now: datetime | None = 
     )
 
 
+def _at(study: Study, path: str) -> tuple[Trial, ...]:
+    """The trial of the study that lies at a path."""
+    if not Path(path).exists():
+        return ()
+    return tuple(trial for trial in study.trials if trial.path.resolve() == Path(path).resolve())
+
+
 def _baseline(study: Study, name: str) -> Trial:
-    inside = study.named(name)
+    inside = study.named(name) or _at(study, name)
     if len(inside) > 1:
         raise BadInput(f"got {name!r}, which is the id of {len(inside)} trials here", source="--baseline",
                        remedy=f"name one of them: {', '.join(trial.label for trial in inside)}")

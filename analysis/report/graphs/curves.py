@@ -13,7 +13,7 @@ from analysis.read.study import Study, Trial, series
 from record.text import finite
 from record.workload import workload
 
-OVER = {"total_tflops": "TFLOP", "train_seconds": "seconds"}
+OVER = {"total_tflops": "TFLOP", "seconds": "seconds"}
 MOST_DRAWN, LEADING, CONTRAST = 60, 30, 10  # lines of a chart: all up to the first, else so many of each
 BANDED = 8  # trainings from which charts show the middle of all of them
 

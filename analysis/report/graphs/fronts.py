@@ -14,7 +14,7 @@ from analysis.read.study import Study, Trial, series
 from analysis.report.charts import LEFT, RIGHT, WIDTH, Axis, grid, svg, trial_mark, value_axis
 from record.text import number
 
-COSTS = {"total_tflops": "TFLOP", "train_seconds": "seconds of training", "seconds": "seconds"}
+COSTS = {"total_tflops": "TFLOP", "seconds": "seconds"}
 MOST_DOTS, ORDERS = 300, 200
 
 
