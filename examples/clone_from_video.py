@@ -21,10 +21,10 @@ MODEL = {"sequence_length": 4, "embed_dim": 32, "encoder_depth": 2, "decoder_dep
          "num_epochs": 8, "steps_per_epoch": 75, "lr_decay_epochs": 8, "device": "cpu", "sample_count": 0}
 
 
-def cloned(seen, done, seed):
-    """A player that learned to do what was done; -1 = not known."""
-    net = MLPClassifier(128, alpha=0.1, max_iter=1000, random_state=seed).fit(seen[done >= 0], done[done >= 0])
-    return lambda game, view: int(net.predict(np.float32(view[None]))[0])
+def cloned(seen, done, random):
+    """A player that learned how often what was done in which situation, and draws accordingly; -1 = not known."""
+    net = MLPClassifier(128, early_stopping=True, random_state=0).fit(seen[done >= 0], done[done >= 0])
+    return lambda game, view: random.choice(net.classes_, p=net.predict_proba(np.float32(view[None]))[0])
 
 
 def named(folder, seed, **changes):
@@ -50,7 +50,7 @@ def compare(folder, seed):
     learned = {"all true actions": done, "codes named by 300": np.where(known, done, good),
                "the 300 alone": np.where(known, done, -1), "a collapsed model's codes": np.where(known, done, bad)}
     players = {"the scripted player": scripted(random), "random": lambda game, view: random.integers(3)}
-    players |= {f"clone of {name}": cloned(seen, actions, seed) for name, actions in learned.items()}
+    players |= {f"clone of {name}": cloned(seen, actions, random) for name, actions in learned.items()}
     scores = {name: np.mean([play_with(player, 1000, 9000 + 10 * seed + game).score for game in range(4)])
               for name, player in players.items()}
     return scores | {"val/action_skill": skill, "val/action_skill, collapsed": bad_skill}

@@ -40,6 +40,7 @@ def test_a_database_holds_versions_tags_and_aliases(
     check_agree(target, where)
     promote(sweep, target, trial="t0001", waivers=WAIVED)
     registry.sync(target, where)
+    check_agree(target, where)
     roll_back(target, None, "")
     registry.sync(target, where)
     check_agree(target, where)
