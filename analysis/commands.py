@@ -25,7 +25,8 @@ def report(
         metavar="PATH...", help="Sweeps, runs, other trainers' logs, trackers' folders, databases or addresses.",
         show_default=False)] = None,
     output: Annotated[list[Path] | None, typer.Option(
-        "--output", "-o", metavar="FILE", help="Where to write: FILE.html, .md or .json; repeat for several.")] = None,
+        "--output", "-o", metavar="FILE", help="Where to write: FILE.html, .md, .json, or the records as "
+        ".parquet; repeat for several.")] = None,
     baseline: Annotated[str | None, typer.Option(
         metavar="RUN", help="A trial of these, or a run's folder, to compare against.")] = None,
     objective: Annotated[str | None, typer.Option(
@@ -34,6 +35,10 @@ def report(
         metavar="NAME", help="Health profile of other trainers' records; default: the one that fits.")] = None,
     verify: Annotated[Path | None, typer.Option(
         metavar="FILE.json", help="Compute a JSON report again from its records; exit 1 if they differ.")] = None,
+    serve: Annotated[bool, typer.Option(
+        "--serve", help="Serve the page on this machine alone, made again while a sweep runs, until Ctrl-C.")] = False,
+    every: Annotated[float, typer.Option(min=1.0, help="Seconds between two pages, with --serve.")] = 30.0,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="With --serve; 0 picks a free one.")] = 0,
 ) -> None:
     """Compare trials: who won and why, go or no-go, what to run next."""
     from record.errors import BadInput, check_there
@@ -44,15 +49,19 @@ def report(
         raise BadInput("no path given", source="PATH", remedy="name a sweep, a run or another trainer's records")
     for path in paths:  # before seconds of imports
         check_there(path, "name a sweep, a run or another trainer's records")
+    if serve:
+        return _serve(list(paths), every, port, {"baseline": baseline, "objective": objective, "profile": profile})
+    from analysis.read.reading import read_study
     from analysis.report.render import check_target, write
     from analysis.report.report import build_report
     from record.text import printable, shown
 
     default = (Path(paths[0]) if len(paths) == 1 and Path(paths[0]).is_dir() else Path()) / "report.html"
     targets = [check_target(target) for target in output or [default]]
-    made = build_report(list(paths), baseline, objective=objective, profile=profile)
+    study = read_study(list(paths), objective, profile)
+    made = build_report(list(paths), baseline, objective=objective, profile=profile, study=study)
     places = _places(targets, [Path(path) for path in paths if Path(path).is_dir()])
-    write(made, targets)
+    write(made, targets, study)
     typer.echo(shown(made.verdict.sentence))
     if made.decision:
         typer.echo(shown(f"{made.decision.headline}. {made.decision.readiness}"))
@@ -60,6 +69,24 @@ def report(
         typer.echo(shown(f"Note: {caution}"))
     for label, place in places:
         typer.echo(printable(f"{label:<16}{place}"))
+
+
+def _serve(paths: list[str], every: float, port: int, asked: dict[str, str | None]) -> None:
+    """Serve the page until Ctrl-C."""
+    from analysis.report.delivery.live import current
+    from analysis.report.delivery.serve import PageServer
+    from record.errors import BadInput
+
+    try:
+        server = PageServer(lambda: current(paths, asked), every, port)
+    except OSError as error:
+        raise BadInput(f"got {port}, which cannot be listened on ({error.strerror})", source="--port",
+                       remedy="name another one, or 0") from None
+    with server:
+        server.page()  # what is wrong with the paths is said here, not in a browser
+        typer.echo(f"{'report':<16}{server.url}")
+        typer.echo("Serving on this machine alone; Ctrl-C ends it.")
+        server.serve_forever()
 
 
 def _verify(file: Path, named: list[str]) -> None:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from analysis.judge.judging import judge
 from analysis.judge.ranking import rank
-from analysis.read.reading import Paths, read_study
+from analysis.read.reading import Paths, Study, read_study
 from record.text import finite
 from record.workload.metric import RECORD_KEYS
 
@@ -20,7 +20,11 @@ def load(paths: Paths) -> pd.DataFrame:
     config), violation (0 inside the sweep's constraints), stop_rule, stop_reason, epochs, num_epochs, best_epoch,
     value, then `params.<knob>`, `best.<metric>` (see `analysis.judge.judging`) and `final.<metric>`.
     """
-    study = read_study(paths)
+    return pd.DataFrame(training_rows(read_study(paths)))
+
+
+def training_rows(study: Study) -> list[dict[str, Any]]:
+    """The rows of `load`."""
     places = {standing.label: standing for standing in rank(study)}
     rows = []
     for trial in study.trials:
@@ -36,7 +40,7 @@ def load(paths: Paths) -> pd.DataFrame:
         row |= _metrics("best", judged.record)
         row |= _metrics("final", trial.validated[-1] if trial.validated else {})
         rows.append(row)
-    return pd.DataFrame(rows)
+    return rows
 
 
 def curves(paths: Paths) -> pd.DataFrame:

@@ -16,6 +16,7 @@ from markupsafe import Markup
 
 from analysis.judge.ranking import Standing, state_word
 from analysis.read.sources import save
+from analysis.read.study import Study
 from analysis.report import charts
 from analysis.report.drawing import draw
 from analysis.report.graphs import codes, coordinates, fronts, rungs
@@ -88,6 +89,7 @@ def render_json(report: Report) -> str:
 
 
 FORMATS: dict[str, Callable[[Report], str]] = {".html": render_html, ".md": render_markdown, ".json": render_json}
+PARQUET = ".parquet"
 
 
 def report_dict(report: Report) -> dict[str, Any]:
@@ -116,23 +118,32 @@ def check_target(path: Path) -> Path:
     Raises:
         BadInput: its suffix names no format, or it is a folder.
     """
-    if path.suffix.lower() not in FORMATS:
-        raise BadInput(f"got {str(path)!r}, expected a name that ends in {', '.join(FORMATS)}", source="-o",
+    known = (*FORMATS, PARQUET)
+    if path.suffix.lower() not in known:
+        raise BadInput(f"got {str(path)!r}, expected a name that ends in {', '.join(known)}", source="-o",
                        remedy=f"for example -o {path.with_suffix('.html').name or 'report.html'}")
     if path.is_dir():
         raise BadInput(f"got {str(path)!r}, which is a folder", source="-o", remedy=f"name a file, {path}/report.html")
     return path
 
 
-def write(report: Report, targets: list[Path]) -> None:
+def write(report: Report, targets: list[Path], study: Study | None = None) -> None:
     """Write the report in each target's format; all are rendered before the first is written.
+
+    Args:
+        study: what the report was made from; needed for its records as Parquet.
 
     Raises:
         BadInput, EnvironmentFailed: a target cannot be written; see `analysis.read.sources.save`.
     """
-    texts = [(target, FORMATS[target.suffix.lower()](report)) for target in targets]
+    texts = [(target, FORMATS[target.suffix.lower()](report)) for target in targets if target.suffix.lower() != PARQUET]
     for target, text in texts:
         save(target, text)
+    for target in targets:
+        if target.suffix.lower() == PARQUET and study is not None:
+            from analysis.report.delivery.tables import write_tables  # pyarrow, for those who ask for it
+
+            write_tables(study, target)
 
 
 def markdown_text(value: object) -> str:

@@ -99,7 +99,7 @@ class Report:
 
 
 def build_report(paths: Paths, baseline: str | None = None, now: datetime | None = None, *,
-                 objective: str | None = None, profile: str | None = None) -> Report:
+                 objective: str | None = None, profile: str | None = None, study: Study | None = None) -> Report:
     """Read, rank and compare.
 
     Args:
@@ -107,11 +107,12 @@ def build_report(paths: Paths, baseline: str | None = None, now: datetime | None
         baseline: a trial of theirs, or the path of a run, to compare against.
         now: the time the report carries.
         objective, profile: see `read_study`.
+        study: what was read already.
 
     Raises:
         BadInput: see `read_study`; or no such baseline.
     """
-    study = read_study(paths, objective, profile)
+    study = study or read_study(paths, objective, profile)
     made = report_of(study, baseline, now)
     if baseline and not study.named(baseline):
         baseline = str(Path(baseline).resolve())

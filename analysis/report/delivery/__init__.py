@@ -1,0 +1,1 @@
+"""How a report reaches its readers beside its files: served, as tables of its records, with a schema."""
