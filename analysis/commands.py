@@ -49,8 +49,14 @@ def report(
         raise BadInput("no path given", source="PATH", remedy="name a sweep, a run or another trainer's records")
     for path in paths:  # before seconds of imports
         check_there(path, "name a sweep, a run or another trainer's records")
-    if serve:
-        return _serve(list(paths), every, port, {"baseline": baseline, "objective": objective, "profile": profile})
+    asked = {"baseline": baseline, "objective": objective, "profile": profile}
+    if serve and output:
+        raise BadInput("is for a page that is written", source="-o", remedy="leave it out, or leave --serve out")
+    return _serve(list(paths), every, port, asked) if serve else _report(list(paths), output, asked)
+
+
+def _report(paths: list[str], output: list[Path] | None, asked: dict[str, str | None]) -> None:
+    """Write the report and say what it comes to."""
     from analysis.read.reading import read_study
     from analysis.report.render import check_target, write
     from analysis.report.report import build_report
@@ -58,8 +64,9 @@ def report(
 
     default = (Path(paths[0]) if len(paths) == 1 and Path(paths[0]).is_dir() else Path()) / "report.html"
     targets = [check_target(target) for target in output or [default]]
-    study = read_study(list(paths), objective, profile)
-    made = build_report(list(paths), baseline, objective=objective, profile=profile, study=study)
+    study = read_study(list(paths), asked["objective"], asked["profile"])
+    made = build_report(list(paths), asked["baseline"], objective=asked["objective"], profile=asked["profile"],
+                        study=study)
     places = _places(targets, [Path(path) for path in paths if Path(path).is_dir()])
     write(made, targets, study)
     typer.echo(shown(made.verdict.sentence))

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from analysis.read.epochs.bulk import read_epochs
-from analysis.read.epochs.columns import Block, Epochs, cut
+from analysis.read.epochs.columns import Block, Epochs, apart
 from analysis.read.ours import Configs
 from lam.workload import LAM
 from record import yamlio
@@ -48,7 +48,7 @@ def test_a_column_is_what_a_loop_over_the_records_finds(records: list[dict[str, 
 def test_kinds_are_kept_and_trainings_are_cut_apart() -> None:
     first = [{"epoch": 1, "loss": 1.0, "ok": True, "word": "a"}, {"epoch": 2, "loss": None, "histogram": [1, 2]}]
     second = [{"epoch": 1, "loss": 0.5}]
-    one, other = cut(Block.of([*first, *second]), [2, 1])
+    one, other = apart(Block.of([*first, *second]), [2, 1])
     assert [*one] == first
     assert [*other] == second
     assert one[-1]["histogram"] == [1, 2]

@@ -10,7 +10,7 @@ import numpy as np
 import orjson
 
 from analysis.read.epochs import kept
-from analysis.read.epochs.columns import Block, Epochs, Record, cut
+from analysis.read.epochs.columns import Block, Epochs, Record, apart
 from analysis.read.sources import epoch_records
 from record import files
 from record.run import RunFolder
@@ -49,7 +49,7 @@ def _together(runs: Sequence[RunFolder], trained: Workload) -> list[Epochs]:
         found = [_records(run) for run in runs]
         block = Block.of([record for records in found for record in records])
         if is_usual(block, trained.metrics):
-            return cut(block, list(map(len, found)))
+            return apart(block, list(map(len, found)))
     except (KeyError, TypeError, ValueError):
         pass
     return [Epochs.of(epoch_records(run, trained)) for run in runs]

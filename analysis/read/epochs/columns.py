@@ -216,7 +216,7 @@ class Epochs(Sequence[Record]):
         return id(self)
 
 
-def cut(block: Block, lengths: Sequence[int]) -> list[Epochs]:
+def apart(block: Block, lengths: Sequence[int]) -> list[Epochs]:
     """The trainings of a block, by how many records each has."""
     rows, ends = np.arange(len(block.shape)), np.cumsum([0, *lengths]).tolist()
     return [Epochs(block, rows[start:end]) for start, end in pairwise(ends)]

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from analysis.read.epochs.columns import Block, Epochs, cut
+from analysis.read.epochs.columns import Block, Epochs, apart
 from record import files
 from record.run import RunFolder
 
@@ -63,7 +63,7 @@ def load(runs: Sequence[RunFolder]) -> list[Epochs] | None:
                 tuple(map(tuple, head["shapes"])), kept["shape"], dict(zip(head["numbers"], numbers, strict=True)),
                 {key: _KINDS[kind] for key, kind in head["numbers"].items()},
                 {key: _objects(texts, row) for (key, texts), row in others}, {})
-            return cut(block, head["lengths"]) if _fits(block, head["lengths"]) else None
+            return apart(block, head["lengths"]) if _fits(block, head["lengths"]) else None
     except _DAMAGED:
         return None
 

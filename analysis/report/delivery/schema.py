@@ -37,10 +37,10 @@ def _or_null(part: Any) -> Any:
     return {**found, "type": ["number", "null"]} if found.get("type") == "number" else found
 
 
-def text() -> str:
+def schema_text() -> str:
     """As docs/schemas/report.schema.json holds it."""
     return json.dumps(report_schema(), indent=1) + "\n"
 
 
 if __name__ == "__main__":
-    print(text(), end="")
+    print(schema_text(), end="")
