@@ -103,7 +103,7 @@ def typed(root: Path, words: Iterable[str], codes: Iterable[int], says: Iterable
     return given
 
 
-def judge(given: Answer, codes: Iterable[int], says: Iterable[str]) -> None:
+def judge(given: Answer, codes: Iterable[int], says: Iterable[str] = ()) -> None:
     """Hold an answer to its exit codes and words; no byte of it steers a terminal."""
     said = given.out + given.err
     if not all(char.isprintable() or char in "\n" for char in said):

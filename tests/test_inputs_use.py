@@ -25,7 +25,7 @@ from inputs import Crash, Dangerous, Row, Wrong, answer, judge, nothing, table
 from sweep_driver import left_over, until
 from test_inputs_data import TRAIN, spoilt
 from test_readme import commands
-from test_secrets import CANARIES, TINY, holding, home, scratch_of, seen_by_others
+from test_secrets import CANARIES, TINY, family, holding, home, scratch_of, seen_by_others
 from typed import Answer, lam
 
 from lam.cli import build
@@ -199,9 +199,8 @@ def no_secret_is_in(live: Live) -> None:
 
 def ray_asks_for_its_token(live: Live) -> None:
     """A driver without the token, or with another, is not let in."""
-    scratch = scratch_of(live.driver.pid)
-    assert scratch is not None
-    address = (scratch / "r" / "ray_current_cluster").read_text().strip()
+    words = [word for process in family(live.driver.pid) for word in process.cmdline()]
+    address = next(word.partition("=")[2] for word in words if word.startswith("--gcs-address="))
     code = f"import ray; ray.init({address!r}, log_to_driver=False); print(ray.nodes())"
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", *CANARIES))}
     seen = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False,
@@ -236,7 +235,7 @@ LIVE: dict[str, Callable[[Live], None]] = {
     "status as JSON": lambda live: typed(live, "sweep status runs/demo --json", (0,), '"t0001"'),
     "explain": lambda live: typed(live, "sweep explain runs/demo", (0,), "t0001"),
     "explain a trial": lambda live: typed(live, "sweep explain runs/demo t0001", (0,), "learning_rate"),
-    "report": lambda live: typed(live, "report runs/demo -o r.html", (0,), "r.html"),
+    "report": lambda live: typed(live, "report runs/demo -o r.html", (2,), "no trial has finished (1 started)", "wait"),
     "monitor": lambda live: typed(live, "monitor runs/demo/trials/t0001", (0, 1)),
     "launch again": lambda live: typed(live, "sweep launch s.yaml", (2,), "another driver is at work", "process "),
     "launch with another budget": the_yaml_is_changed,
