@@ -61,7 +61,7 @@ def _records(run: RunFolder) -> list[Record]:
     Raises:
         ValueError, KeyError, TypeError: they are not what they usually are.
     """
-    if not run.metrics_file.exists():
+    if not files.stands(run.metrics_file):
         return []
     *lines, torn = files.read_record(run.metrics_file).split(b"\n")
     records: list[Record] = [orjson.loads(line) for line in lines if line]
