@@ -202,7 +202,7 @@ def test_a_sweep_is_submitted_once_logs_and_stops_resumably(tmp_path: Path, tiny
         name = first.split()[-1]
         assert lam("submit", str(path)).stdout.splitlines()[0] == f"is at work already as {name}"
         wait_until(lambda: results(folder) >= 2, 300, "two results")
-        assert "t0001 suggested learning_rate" in lam("logs", str(path)).stdout
+        assert "t0001 epoch 1/40 objective" in lam("logs", str(path)).stdout
         said = lam("stop", str(path))
         assert f"{name} is stopped; resume with: lam sweep submit" in said.stdout, said
         wait_until(lambda: told(folder)[-1].event == "sweep_interrupted", 60, "an orderly end")
