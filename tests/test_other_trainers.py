@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,10 @@ from other_logs import LIMIT, STEPS, gait, stage_one, stage_two
 
 from analysis.monitor.monitor import examine
 from analysis.read import foreign
+from analysis.read.families import what_counts
 from analysis.report.render import render_html
 from analysis.report.report import Report, build_report
+from record.health import columns, engine, profile
 
 
 def rows(report: Report) -> dict[str, list[str]]:
@@ -114,7 +117,7 @@ def test_rollouts_that_never_end_are_told_with_the_remedy(second_stage: Report) 
 
 def test_what_is_of_one_process_and_what_of_all_is_said(second_stage: Report) -> None:
     assert metric(second_stage, "rollout/f1")[0].endswith("Of one process alone.")
-    assert metric(second_stage, "eval_rollout_f1")[0].endswith("Summed over all processes.")
+    assert metric(second_stage, "eval_rollout_f1")[0].endswith("Over all processes.")
 
 
 @pytest.mark.parametrize("stage", [1, 2])
@@ -187,3 +190,13 @@ def test_the_four_panels_have_their_lines_bars_thresholds_and_areas(walks: Repor
     assert [key for key, _ in panels["Mode collapse"].lines] == [
         "train/batch_loss_cv", "validation/gen_std", "model/ema_diff"]
     assert len(panels["Shares of the loss"].stacked) == 5
+
+
+def test_the_report_and_the_rules_leave_out_the_same_values() -> None:
+    """A step that does not say whether its rollout was fresh counts for neither."""
+    records = [{"epoch": step, "rollout/f1": value, **flag} for step, (value, flag) in enumerate(
+        [(0.5, {"rollout/buffer_reuse": 0}), (0.9, {}), (0.7, {"rollout/buffer_reuse": 1})], 1)]
+    shown = [record.get("rollout/f1") for record in what_counts(records, "coordexp")]
+    judged = engine.prepare(columns.of_records(records), profile.load("coordexp")).columns["rollout/f1"]
+    assert shown == [0.5, None, None]
+    assert [None if math.isnan(value) else value for value in judged] == shown

@@ -33,7 +33,7 @@ def test_the_rungs_count_who_reached_them_and_who_ended_there(tmp_path: Path) ->
     found = rungs_of(study, standings)
     assert found is not None
     assert (found.unit, found.budget) == ("epoch", 10)
-    assert found.rungs == (Rung(1, 5, 1), Rung(3, 3, 2))  # t0005 failed at epoch 2, at no rung
+    assert found.rungs == (Rung(1, 5, 4), Rung(3, 3, 1))  # t0005 failed at epoch 2, at no rung
     assert [(lane.label, lane.end, lane.rule) for lane in found.lanes] == [
         (item.label, item.last_epoch, {"t0004": "", "t0005": "nonfinite"}.get(item.label, "asha"))
         for item in standings]
@@ -41,6 +41,16 @@ def test_the_rungs_count_who_reached_them_and_who_ended_there(tmp_path: Path) ->
     assert ">4 of 5<" in picture
     assert ">1 of 3<" in picture
     assert picture.count('class="stop"') == 4
+
+
+def test_who_ended_at_a_rung_by_anything_else_did_not_go_on(tmp_path: Path) -> None:
+    collapsed = {"rule": "collapse", "sentence": "collapsed"}
+    trials = {"t0001": cut(3), "t0002": replace(cut(3), reason=collapsed), "t0003": Planted(),
+              "t0004": Planted(epochs=3, end="failed", reason={"rule": "exception", "sentence": "raised"}),
+              "t0005": Planted(epochs=3, end="running")}
+    found = rungs_of(read_study(write_sweep(tmp_path / "s", trials)), ())
+    assert found is not None
+    assert found.rungs == (Rung(3, 5, 1, waiting=1),)
 
 
 def test_of_many_lanes_the_first_and_the_last_are_drawn(tmp_path: Path) -> None:
@@ -95,6 +105,20 @@ def test_regret_falls_to_nothing_where_the_best_was_found(tmp_path: Path) -> Non
     assert "random order" in regret_chart(found)
 
 
+def test_a_config_of_several_seeds_costs_all_of_them_and_stands_at_their_mean(tmp_path: Path) -> None:
+    trials = {}
+    for n in range(1, 9):
+        trials[f"t{n:04d}"] = Planted(control=n / 20, mse=0.08, seed=1)
+        trials[f"t{n + 8:04d}"] = Planted(control=n / 20, mse=0.04, seed=2, repeats=f"t{n:04d}")
+    study = read_study(write_sweep(tmp_path / "s", trials, objective_key=["val/objective", "val/mse_loss"]))
+    standings = rank(study)
+    regret = regret_of(study, standings)
+    assert regret is not None
+    assert regret.steps[-1][0] == pytest.approx(16 * 5.0)  # each training costs 5
+    _, second = fronts_of(study, standings)
+    assert {round(spot.x, 6) for spot in second.spots} == {0.06}
+
+
 def test_too_few_trials_have_no_regret(tmp_path: Path) -> None:
     study = read_study(write_sweep(tmp_path / "s", {"t0001": Planted()}))
     assert regret_of(study, rank(study)) is None
@@ -143,6 +167,10 @@ def test_of_a_thousand_codes_neighbours_are_pooled_and_none_is_lost() -> None:
     pooled = shares(CodeUse("run", "live", (1, 2), (counts, counts)))
     assert pooled.shape == (125, 2)
     assert np.isclose(pooled.sum() * 8, 2 * 1000)
+
+
+def test_pooled_codes_are_as_bright_as_their_own_mean() -> None:
+    assert shares(CodeUse("run", "live", (1, 2), ((1,) * 129, (1,) * 129))) == pytest.approx(1.0)
 
 
 def test_histograms_over_time_keep_the_last_validation(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from build_records import Planted, confirmed, write_sweep
 from typer.testing import CliRunner
 
 from analysis.commands import register
-from analysis.decision.replay import below_median, replay
+from analysis.decision.replay import below_median, cut, replay
 from analysis.decision.trust import Doubt, examine_search
 from analysis.judge.ranking import rank
 from analysis.read.reading import read_study
@@ -93,6 +93,13 @@ def test_replayed_rules_say_what_they_keep_and_spend() -> None:
     assert replay({"t0": {10: 1.0}}, "t0", 10) == ()
 
 
+def test_a_rule_that_never_judged_the_winner_says_nothing_of_it_and_equals_go_on_together() -> None:
+    others = {name: {4: n / 10, 8: n / 10} for n, name in enumerate("abcde")}
+    assert not {item.rule for item in replay({**others, "w": {10: 0.9, 20: 1.0}}, "w", 20)} & {
+        "a cut to a third at a fifth of the epochs", "quarters at a sixteenth and a quarter"}
+    assert cut({"a": {1: 0.5}, "b": {1: 0.5}, "w": {1: 0.5}}, [1], 3) is None
+
+
 def test_the_median_rule_ends_the_lower_half() -> None:
     curves = {name: dict.fromkeys(range(1, 6), value) for name, value in
               (("a", 1.0), ("b", 2.0), ("c", 3.0), ("d", 4.0), ("e", 5.0))}
@@ -118,6 +125,17 @@ def test_an_edge_is_of_the_range_that_the_sweep_states(tmp_path: Path, stated: d
     study = replace(study, sweep={**study.sweep, "asked": {"space": {"learning_rate": stated}}})
     found = examine_search(study, rank(study))[0]
     assert (found.answer, found.evidence[:len(told)]) == (answer, told)
+
+
+@pytest.mark.parametrize(("stated", "value", "answer"), [
+    ({"uniform": [0.01, 1.0]}, 0.03, "warning"),  # 2 % from the end, a quarter by its logarithm
+    ({"loguniform": [1e-4, 1e-3]}, 1.4e-4, "ok"),  # 15 % by its logarithm, 4 % as it stands
+])
+def test_an_edge_is_measured_in_the_ranges_own_scale(tmp_path: Path, stated: dict[str, Any], value: float,
+                                                     answer: str) -> None:
+    study = read_study(write_sweep(tmp_path / "s", {"t0001": Planted(params={"learning_rate": value})}))
+    study = replace(study, sweep={**study.sweep, "asked": {"space": {"learning_rate": stated}}})
+    assert examine_search(study, rank(study))[0].answer == answer
 
 
 def test_importance_names_the_knob_that_matters_with_a_range(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from ray.tune.error import TuneError
 from ray.tune.execution.tune_controller import TrialRunnerWrapper, TuneController
+from ray.tune.experimental.output import get_air_verbosity
 from ray.tune.utils.callback import _create_default_callbacks
 
 from lam.config import from_mapping
@@ -110,18 +111,23 @@ class Ended:
         return self.ended
 
 
-def test_tune_keeps_few_trials_that_have_ended_and_each_that_runs() -> None:
-    trials = [Ended(number, ended=number % 50 != 0) for number in range(1000)]
-    ended = [trial for trial in trials if trial.ended]
-    controller = SimpleNamespace(_trials=[*trials], _stopped_trials={*ended}, _failed_trials=set(),
+def test_tune_keeps_the_latest_ends_and_each_trial_that_runs() -> None:
+    """The first one to begin is the last one to end."""
+    trials = [Ended(number, ended=number % 50 != 1) for number in range(1000)]
+    order = [trial for trial in [*trials[1:], trials[0]] if trial.ended]
+    controller = SimpleNamespace(_trials=[*trials], _stopped_trials={*order}, _failed_trials=set(),
                                  _trials_to_cache={*trials}, _trial_metadata={each.trial_id: "{}" for each in trials})
-    ray_session.forget_ended(controller)
-    kept = [trial for trial in trials if not trial.ended or trial in ended[-ray_session.ENDED_KEPT:]]
+    ended = [trial.trial_id for trial in order]
+    ray_session.forget_ended(controller, ended)
+    latest = order[-ray_session.ENDED_KEPT:]
+    kept = [trial for trial in trials if not trial.ended or trial in latest]
+    assert trials[0] in kept
     assert controller._trials == kept
-    assert controller._stopped_trials == {*ended[-ray_session.ENDED_KEPT:]}
+    assert ended == [trial.trial_id for trial in latest]
+    assert controller._stopped_trials == {*latest}
     assert controller._trials_to_cache == {*kept}
     assert controller._trial_metadata.keys() == {each.trial_id for each in kept}
-    ray_session.forget_ended(None)
+    ray_session.forget_ended(None, ended)
 
 
 def test_tunes_controller_keeps_them_there() -> None:
@@ -129,8 +135,13 @@ def test_tunes_controller_keeps_them_there() -> None:
     assert "_tune_controller" in TrialRunnerWrapper.__init__.__code__.co_names
 
 
-def test_tune_adds_no_progress_callback_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It keeps every trial."""
+@pytest.mark.parametrize("asked", ["0", "1"])
+def test_starts_are_heard_and_tune_keeps_no_trial_to_print(monkeypatch: pytest.MonkeyPatch, asked: str) -> None:
+    """Its own progress callback keeps every trial; with the new output it drops those that it takes for progress."""
     monkeypatch.setenv("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-    ours = engine._Starts(Broken())  # type: ignore[arg-type]
-    assert _create_default_callbacks([ours]) == [ours]
+    monkeypatch.setenv("RAY_AIR_NEW_OUTPUT", asked)
+    ours, silence = engine._Starts(Broken()), engine._Silence()  # type: ignore[arg-type]
+    found = _create_default_callbacks([ours, silence], air_verbosity=get_air_verbosity(0))
+    assert ours in found
+    if asked == "0":
+        assert found == [ours, silence]

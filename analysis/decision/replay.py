@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import median
 
@@ -24,21 +24,24 @@ def replay(curves: Curves, winner: str, budget: int) -> tuple[Replayed, ...]:
     """Every rule whose rungs the winner reached; a trial that was ended earlier in truth ends there here too."""
     recorded = {label: max(curve) for label, curve in curves.items() if curve}
     found = []
-    for rule, ends in RULES.items():
-        at = ends(curves, budget)
+    for name, rule in RULES.items():
+        at = rule.ends(curves, budget) if rule.judges(curves[winner], budget) else None
         if at is not None:
             spent = sum(min(last, at.get(label, last)) for label, last in recorded.items())
-            found.append(Replayed(rule, winner not in at, spent / sum(recorded.values())))
+            found.append(Replayed(name, winner not in at, spent / sum(recorded.values())))
     return tuple(found)
 
 
 def cut(curves: Curves, rungs: list[int], reduction: int) -> dict[str, int] | None:
-    """Label -> the rung that ends it, where at each rung the best of `reduction` go on; None where no rung cuts."""
+    """Label -> the rung that ends it, where at each rung the best of `reduction` go on; None where no rung cuts.
+
+    Who is as good as the last that goes on goes on as well.
+    """
     ended: dict[str, int] = {}
     for rung in rungs:
         values = {label: curve[rung] for label, curve in curves.items() if rung in curve and label not in ended}
-        kept = sorted(values, key=lambda label: -values[label])[:max(1, len(values) // reduction)]
-        ended |= dict.fromkeys(values.keys() - set(kept), rung)
+        worst_kept = sorted(values.values(), reverse=True)[:max(1, len(values) // reduction)][-1:]
+        ended |= {label: rung for label, value in values.items() for least in worst_kept if value < least}
     return ended or None
 
 
@@ -57,14 +60,47 @@ def below_median(curves: Curves, first: int) -> dict[str, int] | None:
     return ended or None
 
 
-def _halving(parts: tuple[float, ...], reduction: int) -> Callable[[Curves, int], dict[str, int] | None]:
-    return lambda curves, budget: cut(curves, [max(1, round(part * budget)) for part in parts], reduction)
+@dataclass(frozen=True)
+class Halving:
+    """At rungs that are shares of the budget the best of `reduction` go on."""
+
+    parts: tuple[float, ...]
+    reduction: int
+
+    def _rungs(self, budget: int) -> list[int]:
+        return [max(1, round(part * budget)) for part in self.parts]
+
+    def judges(self, curve: Mapping[int, float], budget: int) -> bool:
+        """Whether a trial has a value at each rung."""
+        return all(rung in curve for rung in self._rungs(budget))
+
+    def ends(self, curves: Curves, budget: int) -> dict[str, int] | None:
+        """See `cut`."""
+        return cut(curves, self._rungs(budget), self.reduction)
 
 
-RULES: dict[str, Callable[[Curves, int], dict[str, int] | None]] = {
-    "a cut to a third at a fifth of the epochs": _halving((1 / 5,), 3),
-    "a cut to a third at a third": _halving((1 / 3,), 3),
-    "thirds at a ninth and a third": _halving((1 / 9, 1 / 3), 3),
-    "quarters at a sixteenth and a quarter": _halving((1 / 16, 1 / 4), 4),
-    "the median rule from a fifth on": lambda curves, budget: below_median(curves, max(1, round(budget / 5))),
+@dataclass(frozen=True)
+class BelowMedian:
+    """From a share of the budget on, whose best falls below the median of all running means ends."""
+
+    part: float
+
+    def _first(self, budget: int) -> int:
+        return max(1, round(self.part * budget))
+
+    def judges(self, curve: Mapping[int, float], budget: int) -> bool:
+        """Whether a trial has a value from there on."""
+        return max(curve, default=0) >= self._first(budget)
+
+    def ends(self, curves: Curves, budget: int) -> dict[str, int] | None:
+        """See `below_median`."""
+        return below_median(curves, self._first(budget))
+
+
+RULES: dict[str, Halving | BelowMedian] = {
+    "a cut to a third at a fifth of the epochs": Halving((1 / 5,), 3),
+    "a cut to a third at a third": Halving((1 / 3,), 3),
+    "thirds at a ninth and a third": Halving((1 / 9, 1 / 3), 3),
+    "quarters at a sixteenth and a quarter": Halving((1 / 16, 1 / 4), 4),
+    "the median rule from a fifth on": BelowMedian(1 / 5),
 }

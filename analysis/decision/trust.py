@@ -56,8 +56,8 @@ def _edge(study: Study, standings: Sequence[Standing], winner: Standing, baselin
         if ends is None or own is None:
             continue
         judged += 1
-        low, high, what = ends
-        places = [math.log(x) if low > 0 and high / low > 30 else x for x in (low, high, own)]
+        low, high, what, by_ratio = ends
+        places = [math.log(x) if by_ratio and own > 0 else x for x in (low, high, own)]
         at = (places[2] - places[0]) / (places[1] - places[0])
         if not EDGE < at < 1 - EDGE:
             found.append(f"{knob} {value_text(value)} is at the {'lower' if at < 0.5 else 'upper'} end of {what} "
@@ -68,17 +68,24 @@ def _edge(study: Study, standings: Sequence[Standing], winner: Standing, baselin
         ("ok", f"{count(judged, 'knob')} of the winner, none within 5 % of an end of the space")
 
 
-def _ends(study: Study, knob: str, standings: Sequence[Standing]) -> tuple[float, float, str] | None:
-    """The ends of a knob's range as the sweep states it, else of what was tried; None where neither says much."""
+def _ends(study: Study, knob: str, standings: Sequence[Standing]) -> tuple[float, float, str, bool] | None:
+    """The ends of a knob's range as the sweep states it, else of what was tried, and whether by its logarithm.
+
+    None where neither says much.
+    """
     stated = (study.sweep.get("asked") or {}).get("space") or {}
     domain = stated.get(knob) if isinstance(stated, dict) else None
     for kind in RANGES:
         ends = domain.get(kind) if isinstance(domain, dict) else None
         if isinstance(ends, (list, tuple)) and len(ends) == 2:
             low, high = map(_number, ends)
-            return (low, high, "its range") if low is not None and high is not None and low < high else None
+            return (low, high, "its range", kind.startswith("log") and low > 0) \
+                if low is not None and high is not None and low < high else None
     tried = {known for item in standings if (known := _number(item.params.get(knob))) is not None}
-    return (min(tried), max(tried), "what was tried") if len(tried) >= ENOUGH else None
+    if len(tried) < ENOUGH:
+        return None
+    low, high = min(tried), max(tried)
+    return low, high, "what was tried", low > 0 and high / low > 30
 
 
 def _gain(study: Study, standings: Sequence[Standing], winner: Standing, baseline: Trial | None) -> Found:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from typing import Any
 
 from record.errors import BadInput
+from record.health import columns, engine
 from record.health import profile as profiles
 from record.health.profile import Profile
 from record.health.reporting import Reporting, Row, RowGroup
@@ -22,7 +22,7 @@ _DOWN = re.compile(r"(loss|error|err|mse|mae|rmse|nll|perplexity|ppl|fid|wer|cer
 _UP = re.compile(r"(acc|accuracy|f1|auc|precision|recall|reward|return|score|psnr|ssim|iou|map|r2|objective)"
                  r"(_?top\d+)?$")
 _VALIDATION = re.compile(r"^(val|valid|validation|eval|test)[/_.]")
-_SCOPES = {"rank_local": " Of one process alone.", "all_reduced": " Summed over all processes."}
+_SCOPES = {"rank_local": " Of one process alone.", "all_reduced": " Over all processes."}
 SHOWN = 24  # rows of a family without a profile of its own
 
 
@@ -87,9 +87,9 @@ class Family(Workload):
         made.names = self.names
         return made
 
-    def is_validated(self, record: Mapping[str, Any]) -> bool:
-        """Whether the record holds what ranks it."""
-        return self.objective in record
+    def is_validated(self, keys: Collection[str]) -> bool:
+        """Whether a record with these keys holds what ranks it."""
+        return self.objective in keys
 
     def needs_codes(self, objective: str, config: Mapping[str, Any]) -> bool:
         """A family that has codes is compared for them."""
@@ -126,27 +126,15 @@ def family_of(profile: str, name: str, runs: Iterable[Sequence[Mapping[str, Any]
     return Family(name, profile, metrics, chosen)
 
 
-def what_counts(records: Sequence[Mapping[str, Any]], profile: str) -> tuple[dict[str, Any], ...]:
-    """The records without the values that their profile says do not count, as its rules leave them out.
+def what_counts(records: Sequence[Mapping[str, Any]], profile: str,
+                facts: Mapping[str, float | str] | None = None) -> tuple[dict[str, Any], ...]:
+    """The records without the values that do not count for the rules of their profile either.
 
     A trainer that works on a cached rollout repeats or zeroes its figures; what a stage does not train means nothing.
     """
-    known = profiles.load(profile)
-    if not any(family.only_where or family.not_in_stage for family in known.families):
-        return tuple(map(dict, records))
-    keys = dict.fromkeys(key for record in records for key in record)
-    families = {key: family for key in keys if (family := known.family(key))}
-    stages = {stage for stage, pattern in known.stages.items() if any(fnmatchcase(key, pattern) for key in keys)}
-    return tuple({key: value for key, value in record.items()
-                  if (family := families.get(key)) is None or _counts(key, record, family, stages)}
-                 for record in records)
-
-
-def _counts(key: str, record: Mapping[str, Any], family: profiles.Family, stages: set[int]) -> bool:
-    """Whether a value counts; an evaluation's always does, where its stage has it."""
-    elsewhere = key in family.keys and any(record.get(name, wanted) != wanted
-                                           for name, wanted in family.only_where.items())
-    return not elsewhere and stages.isdisjoint(family.not_in_stage)
+    keeps = engine.counting(columns.of_records(records, facts), profiles.load(profile))
+    return tuple({key: value for key, value in record.items() if key not in keeps or keeps[key][row]}
+                 for row, record in enumerate(records))
 
 
 def directed(metric: Metric, direction: Direction) -> Metric:

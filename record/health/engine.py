@@ -111,20 +111,25 @@ def prepare(table: Table, profile: Profile) -> Table:
     stages = [stage for stage, pattern in profile.stages.items() if table.matching(pattern)]
     if stages:
         facts.setdefault("stage", stages[0])
-    for key, column in list(columns.items()):
-        keep = _counts(Table(table.epoch, columns, facts=facts), profile, key)
-        if keep is not None:
-            columns[key] = np.where(keep, column, np.nan)
-            nonfinite[key] = nonfinite.get(key, np.zeros(len(table), bool)) & keep
+    for key, keep in counting(Table(table.epoch, columns, facts=facts), profile).items():
+        columns[key] = np.where(keep, columns[key], np.nan)
+        nonfinite[key] = nonfinite.get(key, np.zeros(len(table), bool)) & keep
     return Table(table.epoch, columns, nonfinite, facts)
 
 
-def _counts(table: Table, profile: Profile, key: str) -> Bools | None:
-    """Where a key's values count; None where all do."""
+def counting(table: Table, profile: Profile) -> dict[str, Bools]:
+    """key -> bool [N], where its values count; a key of which all do is left out."""
+    logged: Any = next((stage for stage, pattern in profile.stages.items() if table.matching(pattern)), None)
+    stage = table.facts.get("stage", logged)
+    found = {key: _counts(table, profile, key, stage) for key in table.columns}
+    return {key: keep for key, keep in found.items() if keep is not None}
+
+
+def _counts(table: Table, profile: Profile, key: str, stage: Any) -> Bools | None:
     family = profile.family(key)
     if family is None:
         return None
-    if table.facts.get("stage") in family.not_in_stage:
+    if stage in family.not_in_stage:
         return np.zeros(len(table), bool)
     keep = None
     if key in family.keys:  # an evaluation key is never filtered: its records are on-policy

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -74,6 +74,6 @@ def _fits(metric: Metric, value: Any) -> bool:
     return value is None or isinstance(value, (bool, int, float))
 
 
-def is_validated(record: Mapping[str, Any]) -> bool:
-    """Whether an epoch record holds a validation."""
-    return any(key.startswith("val/") for key in record)
+def is_validated(keys: Collection[str]) -> bool:
+    """Whether an epoch record with these keys holds a validation."""
+    return any(key.startswith("val/") for key in keys)

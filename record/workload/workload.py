@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -173,9 +173,9 @@ class Workload(ABC):
         watched = [record[key] for key in (self.objective, self.error, "train/loss") if key in record]
         return "live" if all(value is not None and math.isfinite(value) for value in watched) else "nonfinite"
 
-    def is_validated(self, record: Mapping[str, Any]) -> bool:
-        """Whether a record holds a validation."""
-        return is_validated(record)
+    def is_validated(self, keys: Collection[str]) -> bool:
+        """Whether a record with these keys holds a validation; by its keys alone, for millions are asked at once."""
+        return is_validated(keys)
 
     def settling_steps(self, config: Mapping[str, Any]) -> int:
         """Optimizer steps that codes need before their collapse is judged; docs/decisions/0004-collapse-grace.md."""

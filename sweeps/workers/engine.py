@@ -25,7 +25,7 @@ from typing import Any, Literal, Protocol, cast
 import ray
 from ray import tune
 from ray.exceptions import OutOfMemoryError, RayActorError, RayError
-from ray.tune import Stopper
+from ray.tune import Callback, Stopper
 from ray.tune.error import TuneError
 from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
@@ -129,9 +129,9 @@ class _Adapter:
 
 
 class _Searcher(_Adapter, Searcher):
-    def __init__(self, jobs: Jobs, resources: Resources, errors: dict[str, str]) -> None:
+    def __init__(self, jobs: Jobs, resources: Resources, errors: dict[str, str], ended: list[str]) -> None:
         super().__init__()
-        self._jobs, self._resources, self._errors = jobs, resources, errors
+        self._jobs, self._resources, self._errors, self._ended = jobs, resources, errors, ended
         self._ids: dict[str, str] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
@@ -145,7 +145,10 @@ class _Searcher(_Adapter, Searcher):
         return {"id": job.id, "job": json.dumps(asdict(job)), "place": json.dumps(place)}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        self._jobs.left(self._ids.pop(trial_id), lost=error, error=self._errors.pop(trial_id, ""))
+        job_id = self._ids.pop(trial_id, None)
+        if job_id is not None:  # once: Tune may say it again where its own work on the end of a trial fails
+            self._ended.append(trial_id)
+            self._jobs.left(job_id, lost=error, error=self._errors.pop(trial_id, ""))
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: the journal holds everything."""
@@ -159,12 +162,12 @@ class _Searcher(_Adapter, Searcher):
 class _Scheduler(_Adapter, FIFOScheduler):
     """Passes results on. Tune tells it of an error before it tells the searcher, and only here with the trial."""
 
-    def __init__(self, jobs: Jobs, errors: dict[str, str]) -> None:
+    def __init__(self, jobs: Jobs, errors: dict[str, str], ended: list[str]) -> None:
         super().__init__()
-        self._jobs, self._errors = jobs, errors
+        self._jobs, self._errors, self._ended = jobs, errors, ended
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
-        ray_session.forget_ended(getattr(tune_controller, "_tune_controller", None))
+        ray_session.forget_ended(getattr(tune_controller, "_tune_controller", None), self._ended)
         return super().choose_trial_to_run(tune_controller)
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
@@ -184,14 +187,21 @@ class _Scheduler(_Adapter, FIFOScheduler):
         return str(TrialScheduler.STOP)
 
 
-class _Starts(_Adapter, TrialProgressCallback):
-    """In place of Tune's own progress callback, which keeps every trial for what it prints, and prints nothing here."""
-
+class _Starts(_Adapter, Callback):
     def __init__(self, jobs: Jobs) -> None:
         self._jobs = jobs
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._jobs.started(trial.config["id"], node_of(trial.temporary_state.ray_actor))
+
+
+class _Silence(TrialProgressCallback):
+    """In place of Tune's own progress callback, which keeps every trial for what it prints; this one prints nothing.
+
+    Where a user asks Ray for its new output, Tune leaves this one out and prints.
+    """
+
+    def __init__(self) -> None: ...
 
     def _nothing(self, *args: Any, **named: Any) -> None: ...
 
@@ -275,14 +285,15 @@ def run(jobs: Jobs, resources: Resources, scratch: Path,
 
 def _tune(jobs: Jobs, resources: Resources, scratch: Path) -> None:
     errors: dict[str, str] = {}
+    ended: list[str] = []
     with _memory_kills_are_deaths():
         tune.run(
             TrialTrainable,
             name="tune",
             storage_path=str(scratch),
-            search_alg=_Searcher(jobs, resources, errors),
-            scheduler=_Scheduler(jobs, errors),
-            callbacks=[_Starts(jobs)],
+            search_alg=_Searcher(jobs, resources, errors, ended),
+            scheduler=_Scheduler(jobs, errors, ended),
+            callbacks=[_Starts(jobs), _Silence()],
             stop=_Stop(jobs),
             num_samples=sys.maxsize,
             trial_dirname_creator=lambda trial: str(trial.trial_id),

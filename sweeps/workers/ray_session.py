@@ -113,16 +113,23 @@ def without_secrets(place: tuple[str, str] = COPIED) -> Iterator[None]:
         copied |= secrets
 
 
-def forget_ended(controller: Any) -> None:
-    """Have Tune let go of all but the latest trials that have ended, where this Ray keeps them as known."""
-    if not all(hasattr(controller, place) for place in ENDED_PLACES) or len(controller._trials) < 2 * ENDED_KEPT:
+def forget_ended(controller: Any, ended: list[str]) -> None:
+    """Have Tune let go of all but the latest of the trials that have ended, where this Ray keeps them as known.
+
+    Args:
+        ended: Tune's ids in order of their ends; those that are let go are taken out.
+    """
+    if not all(hasattr(controller, place) for place in ENDED_PLACES) or len(ended) < 2 * ENDED_KEPT:
         return
-    gone = {*[trial for trial in controller._trials if trial.is_finished()][:-ENDED_KEPT]}
+    ids = {*ended[:-ENDED_KEPT]}
+    gone = {trial for trial in controller._trials if trial.trial_id in ids and trial.is_finished()}
     controller._trials[:] = [trial for trial in controller._trials if trial not in gone]
     for place in ENDED_PLACES[1:4]:
         getattr(controller, place).difference_update(gone)
     for trial in gone:
         controller._trial_metadata.pop(trial.trial_id, None)
+    forgotten = {trial.trial_id for trial in gone}
+    ended[:] = [trial_id for trial_id in ended if trial_id not in forgotten]
 
 
 def _short_folder() -> str | None:

@@ -1,13 +1,13 @@
 """Epoch records as columns: ten thousand trainings take a fifth of the memory and are searched without a loop.
 
 A `Block` holds the records of many trainings, `Epochs` those of one of them. Whoever wants a record gets it as it was
-written: its keys in their order, whole numbers whole, null as None.
+written: its keys in their order, null as None, and whole numbers whole where all of a key's are, up to 64 bits.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, overload
@@ -173,9 +173,9 @@ class Epochs(Sequence[Record]):
         used = dict.fromkeys(self.block.shape[self.rows].tolist())
         return list(dict.fromkeys(key for shape in used for key in self.block.shapes[shape]))
 
-    def having(self, wanted: Callable[[Record], bool]) -> Epochs:
+    def having(self, wanted: Callable[[Collection[str]], bool]) -> Epochs:
         """The records whose keys are wanted."""
-        fits = np.array([wanted(dict.fromkeys(shape)) for shape in self.block.shapes], dtype=bool)
+        fits = np.array([wanted(shape) for shape in self.block.shapes], dtype=bool)
         kept = fits[self.block.shape[self.rows]]
         return self if kept.all() else Epochs(self.block, self.rows[kept])
 

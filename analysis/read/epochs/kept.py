@@ -10,7 +10,9 @@ import contextlib
 import hashlib
 import os
 import shutil
+import struct
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,13 +21,20 @@ import numpy as np
 import orjson
 
 from analysis.read.epochs.columns import Block, Epochs, apart
-from record import files
+from record import files, provenance
 from record.run import RunFolder
 
 VERSION = 1
 MOST_SWEEPS = 20
 _KINDS: dict[str, type] = {"float": float, "int": int, "bool": bool}
-_DAMAGED = (OSError, ValueError, KeyError, TypeError, IndexError, EOFError, zipfile.BadZipFile)
+# What a reader of npz meets in a damaged one, and what says that there is no home to keep it in.
+_DAMAGED = (OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, RuntimeError, MemoryError,
+            struct.error, zlib.error, zipfile.BadZipFile)
+
+
+def _version() -> list[Any]:
+    """An update may read the same record otherwise."""
+    return [VERSION, provenance.lamsweep()]
 
 
 def stamps(runs: Sequence[RunFolder]) -> list[list[int]]:
@@ -54,7 +63,7 @@ def load(runs: Sequence[RunFolder]) -> list[Epochs] | None:
     try:
         with open(place(runs), "rb") as file, np.load(file, allow_pickle=False) as kept:
             head = orjson.loads(kept["head"].tobytes())
-            if head["version"] != VERSION or head["runs"] != [str(run.path) for run in runs] or \
+            if head["version"] != _version() or head["runs"] != [str(run.path) for run in runs] or \
                     head["stamps"] != stamps(runs):
                 return None
             numbers, words = kept["numbers"], kept["words"]
@@ -90,7 +99,7 @@ def keep(runs: Sequence[RunFolder], found: Sequence[Epochs], before: Sequence[li
     try:
         tables = [_table(block.others[key]) for key in block.others]
         head = orjson.dumps({
-            "version": VERSION, "runs": [str(run.path) for run in runs], "stamps": before, "shapes": block.shapes,
+            "version": _version(), "runs": [str(run.path) for run in runs], "stamps": before, "shapes": block.shapes,
             "lengths": [len(epochs) for epochs in found],
             "numbers": {key: block.kinds[key].__name__ for key in block.numbers},
             "others": dict(zip(block.others, (texts for texts, _ in tables), strict=True))})

@@ -73,9 +73,8 @@ def shares(use: CodeUse) -> np.ndarray:
     """[codes, validations] use of each code, 1 is even use; of many codes neighbours are pooled."""
     counts = np.array(use.counts, dtype=float).T
     shared = counts / np.maximum(counts.sum(axis=0), 1) * len(counts)
-    pooled = -(-len(shared) // MOST_CODES)
-    padded = np.pad(shared, ((0, -len(shared) % pooled), (0, 0)))
-    result: np.ndarray = padded.reshape(-1, pooled, shared.shape[1]).mean(axis=1)
+    starts = np.arange(0, len(shared), -(-len(shared) // MOST_CODES))
+    result: np.ndarray = np.add.reduceat(shared, starts) / np.diff([*starts, len(shared)])[:, None]
     return result
 
 

@@ -34,6 +34,7 @@ class Curve:
 
     Attributes:
         over: what its points lie over: epoch, TFLOP or seconds.
+        left_out: trainings that have it and are not drawn.
         band: where there are eight trainings or more: epoch, 5th, 50th and 95th percentile over all of them.
     """
 
@@ -43,6 +44,7 @@ class Curve:
     courses: tuple[Course, ...]
     band: tuple[tuple[float, float, float, float], ...] = ()
     over: str = "epoch"
+    left_out: int = 0
 
 
 def curves_of(trials: Sequence[Trial], study: Study) -> tuple[Curve, ...]:
@@ -56,8 +58,10 @@ def curves_of(trials: Sequence[Trial], study: Study) -> tuple[Curve, ...]:
 def _curve(trials: Sequence[Trial], objective: str, followed: workload.Curve, over: str = "epoch") -> Curve:
     key = followed.key
     drawn = trials if len(trials) <= MOST_DRAWN else _drawn(trials, objective)
+    left_out = sum(bool(series(trial.validated, key)) for trial in trials) - sum(
+        bool(series(trial.validated, key)) for trial in drawn)
     band = _band(trials, key) if len(trials) >= BANDED and over == "epoch" else ()
-    return Curve(*followed, band=band, over=OVER.get(over, over), courses=tuple(
+    return Curve(*followed, band=band, over=OVER.get(over, over), left_out=left_out, courses=tuple(
         Course(trial.label, judge(trial, objective).status, _course(trial, key, over),
                ended=trial.state in ("stopped", "failed"))
         for trial in drawn if series(trial.validated, key)))

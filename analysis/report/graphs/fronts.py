@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from markupsafe import Markup
@@ -73,10 +74,23 @@ def fronts_of(study: Study, standings: Sequence[Standing]) -> tuple[Front, ...]:
     trials = {trial.label: trial for trial in study.trials}
     rows = [(item, trials[item.label]) for item in standings if item.eligible and item.value is not None]
     cost = next((key for key in COSTS if any(series(trial.records[-1:], key) for _, trial in rows)), None)
-    made = [_front(study, [(item, _last(trial, cost)) for item, trial in rows], COSTS[cost], False)] if cost else []
-    made += [_front(study, [(item, judge(trial, study.objective).number(key)) for item, trial in rows], key,
-                    study.workload.maximises(key)) for key in study.objectives[1:]]
+    made = [_front(study, [(item, _mean(study, trial, partial(_last, key=cost))) for item, trial in rows],
+                   COSTS[cost], False)] if cost else []
+    made += [_front(study, [(item, _mean(study, trial, partial(_at_its_epoch, study.objective, key)))
+                            for item, trial in rows], key, study.workload.maximises(key))
+             for key in study.objectives[1:]]
     return tuple(front for front in made if len(front.spots) > 2)
+
+
+def _at_its_epoch(objective: str, key: str, trial: Trial) -> float | None:
+    return judge(trial, objective).number(key)
+
+
+def _mean(study: Study, first: Trial, figure: Callable[[Trial], float | None]) -> float | None:
+    """A figure of a config as its value is one: the mean over its trainings; None where one of them lacks it."""
+    found = [figure(trial) for trial in study.trainings(first)]
+    known = [value for value in found if value is not None]
+    return sum(known) / len(known) if len(known) == len(found) else None
 
 
 def _front(study: Study, rows: Sequence[tuple[Standing, float | None]], x: str, x_up: bool) -> Front:
@@ -105,7 +119,7 @@ def regret_of(study: Study, standings: Sequence[Standing]) -> Regret | None:
     sign = 1.0 if study.maximise else -1.0
     scores = np.array([sign * value if (value := values.get(trial.label)) is not None else -np.inf
                        for trial in ordered])
-    spent = np.cumsum([_last(trial, cost) or 0.0 for trial in ordered])
+    spent = np.cumsum([sum(_last(each, cost) or 0.0 for each in study.trainings(trial)) for trial in ordered])
     away = scores.max() - np.maximum.accumulate(scores)
     known = np.isfinite(away)
     stride = max(1, len(ordered) // MOST_DOTS)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -19,11 +18,12 @@ LANE, LEFT, WIDTH = 14.0, 130.0, 900.0
 
 @dataclass(frozen=True)
 class Rung:
-    """One rung: how many trials trained up to it, and how many of them a rule ended there."""
+    """One rung: how many trials trained up to it, how many went on beyond, and how many are at it still."""
 
     at: float
     reached: int
-    ended: int
+    went: int
+    waiting: int = 0
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ class Rungs:
 
 def rungs_of(study: Study, standings: Sequence[Standing]) -> Rungs | None:
     """The diagram of a sweep; None where no trial ended at a rung."""
-    judged = Counter(rung for trial in study.trials if trial.state == "stopped"
-                     and (rung := finite(trial.reason.get("rung"))) is not None)
+    judged = {rung for trial in study.trials if trial.state == "stopped"
+              and (rung := finite(trial.reason.get("rung"))) is not None}
     if not judged:
         return None
     by_compute = any(trial.scheduler.get("max_tflops") for trial in study.trials)
@@ -61,9 +61,16 @@ def rungs_of(study: Study, standings: Sequence[Standing]) -> Rungs | None:
     budgets = [trial.scheduler.get("max_tflops" if by_compute else "max_epochs") or trial.num_epochs or 0
                for trial in study.trials]
     return Rungs("TFLOP" if by_compute else "epoch", max(*extents.values(), 0.0 if by_compute else max(budgets)),
-                 tuple(Rung(at, sum(extent >= at for extent in extents.values()), ended)
-                       for at, ended in sorted(judged.items())),
+                 tuple(_rung(at, study.trials, extents) for at in sorted(judged)),
                  tuple(_leading(lanes)), max(0, len(lanes) - MOST_LANES))
+
+
+def _rung(at: float, trials: Sequence[Trial], extents: Mapping[str, float]) -> Rung:
+    """A trial that trained further went on, and so did one whose budget ends there; the others ended, by whatever."""
+    reached = [trial for trial in trials if extents[trial.label] >= at]
+    went = [trial for trial in reached if extents[trial.label] > at or trial.state == "completed"]
+    waiting = [trial for trial in reached if trial not in went and trial.state not in ("stopped", "failed")]
+    return Rung(at, len(reached), len(went), len(waiting))
 
 
 def _extent(trial: Trial, by_compute: bool) -> float:
@@ -97,9 +104,9 @@ def rung_chart(found: Rungs, winner: str | None) -> Markup:
 
 
 def _upright(rung: Rung, x: float, foot: float, unit: str) -> Markup:
-    went = f"{rung.reached - rung.ended} of {rung.reached}"
+    went = f"{rung.went} of {rung.reached}"
     line = Markup('<line class="rung" x1="{0:.1f}" x2="{0:.1f}" y1="18" y2="{1:.0f}"><title>{2}</title></line>').format(
-        x, foot, f"{went} went on at {unit} {number(rung.at)}")
+        x, foot, f"{went} went on at {unit} {number(rung.at)}" + (f", {rung.waiting} wait" if rung.waiting else ""))
     return line + text(x, 12, went, "middle")
 
 

@@ -113,3 +113,11 @@ for (const chart of new Set(marks.map((mark) => mark.ownerSVGElement))) {
   });
   chart.addEventListener("blur", rest);
 }
+
+// On paper nothing can be opened.
+let opened = [];
+addEventListener("beforeprint", () => {
+  opened = [...document.querySelectorAll("details:not([open])")];
+  for (const part of opened) part.open = true;
+});
+addEventListener("afterprint", () => { for (const part of opened) part.open = false; });
