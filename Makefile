@@ -37,7 +37,7 @@ demo: $(READY) ## The main job on real video: data, sweep, confirmation, promoti
 	$(BIN)/lam report $(DEMO)/runs/demo -o $(DEMO)/report.html -o $(DEMO)/report.md
 
 test: $(READY) ## The tests, a few minutes; those that start much or train long are in test-long and test-nightly
-	$(BIN)/python -m pytest -m 'not long and not nightly and not cluster' $(PARALLEL) --durations=10
+	$(BIN)/python -m pytest -m 'not long and not nightly and not cluster' -n 3 --dist worksteal --durations=10
 
 test-long: $(READY) ## Whole sweeps, servers and faults in real processes, each within a minute or two; part of CI
 	$(BIN)/python -m pytest -m 'long and not cluster' $(PARALLEL) --durations=10

@@ -258,7 +258,7 @@ def test_a_rung_in_operations_is_rounded_and_has_its_unit(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(("target", "message"), [
-    ("r.pdf", r"-o: got '.*r.pdf', expected a name that ends in .html, .md, .json; for example -o r.html"),
+    ("r.pdf", r"-o: got '.*r.pdf', expected a name that ends in .html, .md, .json, .parquet; for example -o r.html"),
     ("folder.html", "which is a folder"),
 ])
 def test_targets_that_are_refused(tmp_path: Path, target: str, message: str) -> None:

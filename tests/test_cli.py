@@ -205,12 +205,19 @@ def test_sigterm_ends_a_command_as_ctrl_c_does(tmp_path: Path) -> None:
 
 
 def test_memory_that_runs_out_is_one_message_with_the_remedies_and_exit_3(home: Path) -> None:
-    done = lam(home, "train", "run.yaml", "--run-dir", "out", "--set", f"codebook_dim={1 << 43}")
+    done = lam(home, "train", "run.yaml", "--run-dir", "out", "--set", f"patch_dim={1 << 43}")
     assert done.returncode == 3, done.stderr
     assert "Traceback" not in done.stderr
     assert done.stderr.startswith("lam: memory ran out (")
     assert done.stderr.endswith("); use a smaller batch_size, eval_batch_size, sequence_length or embed_dim, "
                                 "accumulate_parts above 1 or recompute: true\n")
+
+
+def test_codes_that_cannot_fit_are_refused_before_they_are_made(home: Path) -> None:
+    done = lam(home, "train", "run.yaml", "--run-dir", "out", "--set", f"codebook_dim={1 << 43}")
+    assert done.returncode == 3, done.stderr
+    assert done.stderr.startswith("lam: the 12 codes of codebook_dim 8,796,093,022,208 take 786,432 GiB")
+    assert done.stderr.endswith("use a smaller num_embeddings or codebook_dim\n")
 
 
 def test_every_kind_of_memory_that_runs_out_is_known() -> None:

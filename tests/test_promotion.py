@@ -196,7 +196,7 @@ for line in sys.stdin:
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("what", ["promote", "rollback"])
 def test_a_kill_at_any_write_leaves_the_old_state_or_the_new(tmp_path: Path, what: str) -> None:
     """Killed before each file it opens for writing and each rename; then the next command finds one of the two."""

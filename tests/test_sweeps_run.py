@@ -90,6 +90,7 @@ def check_best(out: str, state: SweepState) -> None:
     assert f"best: {best.id} with val/objective {best.best(True).objective:.4g}" in out
 
 
+@pytest.mark.long
 def test_workers_start_together_and_are_used_again(tmp_path: Path, ray_address: str) -> None:
     """Tune alone would ask for a trial only when the one before has its worker."""
     path = spec(tmp_path, space={"weight_decay": {"uniform": [0.0, 0.8]}}, scheduler="none", concurrency=3,

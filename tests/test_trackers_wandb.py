@@ -185,7 +185,7 @@ for record in train(load(sys.argv[1]), sys.argv[2]):
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("seconds", [0, 1.5])  # while it starts, while it works
 def test_a_wandb_that_hangs_does_not_keep_the_process(tiny_data: Path, tmp_path: Path, seconds: float) -> None:
     yaml = files.write_text(tmp_path / "run.yaml", yamlio.dump_mapping(config(tiny_data, wandb="offline").mapping()))

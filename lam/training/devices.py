@@ -34,17 +34,21 @@ def check_room(config: RunConfig, latent_shape: tuple[int, int, int], device: to
         EnvironmentFailed: it needs more than the memory that is free.
     """
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
-    for what, need in lower_bounds(config, latent_shape).items():
+    for what, (need, remedy) in lower_bounds(config, latent_shape).items():
         if need > free:
             raise EnvironmentFailed(f"{what} take {need / 2**30:,.0f} GiB, {free / 2**30:,.1f} GiB are free on "
-                                    f"{device}; {MEMORY_REMEDY}")
+                                    f"{device}; {remedy}")
 
 
-def lower_bounds(config: RunConfig, latent_shape: tuple[int, int, int]) -> dict[str, int]:
-    """Bytes that training takes at least, in words: latents, a block's projections, the codes with their averages."""
+def lower_bounds(config: RunConfig, latent_shape: tuple[int, int, int]) -> dict[str, tuple[int, str]]:
+    """What training takes at least, in bytes, with what makes it less.
+
+    The latents of a batch, a block's projections, and the codes with their averages.
+    """
     latents = config.batch_size * config.sequence_length * math.prod(latent_shape) // config.accumulate_parts
     weights = 4 * config.embed_dim**2 * 4  # with their gradients and the optimizer's two averages
     codes = config.num_embeddings * config.codebook_dim * 2 if config.quantizer not in ("none", "fsq") else 0
-    return {f"the latents of one batch of {config.batch_size:,}": 4 * latents,
-            f"the weights of a block of embed_dim {config.embed_dim:,}": 4 * weights,
-            f"the {config.num_embeddings:,} codes of num_embeddings": 4 * codes}
+    return {f"the latents of one batch of {config.batch_size:,}": (4 * latents, MEMORY_REMEDY),
+            f"the weights of a block of embed_dim {config.embed_dim:,}": (4 * weights, "use a smaller embed_dim"),
+            f"the {config.num_embeddings:,} codes of codebook_dim {config.codebook_dim:,}":
+                (4 * codes, "use a smaller num_embeddings or codebook_dim")}
