@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 import typed
+from interrupting import answer_ctrl_c
 
 from record.errors import is_out_of_memory
 from sweeps.journal import folders
@@ -183,11 +184,6 @@ def test_unknown_preset_is_suggested(tmp_path: Path) -> None:
     assert code == 2
     assert "did you mean 'laptop'?" in told
     assert list(tmp_path.iterdir()) == []
-
-
-def answer_ctrl_c() -> None:
-    """A shell that runs the tests in the background makes its children deaf to Ctrl-C."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def test_sigterm_ends_a_command_as_ctrl_c_does(tmp_path: Path) -> None:

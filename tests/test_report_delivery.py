@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -21,6 +22,7 @@ import pyarrow.parquet as pq
 import pytest
 import typer
 from build_records import Planted, write_run, write_sweep
+from interrupting import answer_ctrl_c
 from typer.testing import CliRunner
 
 from analysis.commands import register
@@ -181,7 +183,9 @@ def test_what_runs_is_refreshed_and_what_has_ended_is_not(sweep: Path, tmp_path:
 def test_the_command_serves_until_it_is_interrupted(sweep: Path) -> None:
     command = [sys.executable, "-m", "lam.cli", "report", str(sweep), "--serve"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
-                          env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}) as process:
+                          env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
+                          preexec_fn=answer_ctrl_c) as process, contextlib.ExitStack() as at_the_end:
+        at_the_end.callback(process.kill)
         assert process.stdout is not None
         port, path = re.search(r"http://127\.0\.0\.1:(\d+)(/\S+)", process.stdout.readline()).groups()  # type: ignore[union-attr]
         process.stdout.readline()

@@ -64,7 +64,7 @@ class SubmittedJobs:
             return last, False
         name = _id(sweep, 1 if last is None else _attempt(last) + 1)
         with tempfile.TemporaryDirectory() as folder, self._told():
-            command = shlex.join(_packed(Path(folder), sweep, storage, baseline))
+            command = _packed(Path(folder), sweep, storage, baseline)
             return name, self._taken({"entrypoint": command, "submission_id": name, "entrypoint_num_cpus": 0,
                                       "runtime_env": {"working_dir": folder, "env_vars": {
                                           "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)}}})
@@ -148,16 +148,21 @@ def _in_words(address: str, error: Exception) -> EnvironmentFailed:
                              "address; the machines need lamsweep[cluster], and this one a tunnel to the head")
 
 
-def _packed(folder: Path, sweep: Sweep, storage: str, baseline: Path | None) -> list[str]:
-    """Put into `folder` what the job needs of this machine; returns the job's command, which runs in its copy."""
+def _packed(folder: Path, sweep: Sweep, storage: str, baseline: Path | None) -> str:
+    """Put into `folder` what the job needs of this machine; returns the job's command, for a shell in its copy.
+
+    The command leaves the copy at once: Ray deletes it when the job is told to stop, and a driver whose folder is
+    gone cannot come to an orderly end.
+    """
     (folder / "sweep.yaml").write_text(yamlio.dump_mapping(spec_mapping(sweep)), encoding="utf-8")
-    command = ["lam", "sweep", "launch", "sweep.yaml", "--address", "auto", "--storage", storage]
-    if baseline is None:
-        return command
-    beside = folder / "baseline" / baseline.name
-    beside.parent.mkdir()
-    shutil.copyfile(baseline, beside)
-    return [*command, "--baseline", str(beside.relative_to(folder))]
+    launch = ["sweep.yaml", "--address", "auto", "--storage", storage]
+    if baseline is not None:
+        (folder / "baseline").mkdir()
+        shutil.copyfile(baseline, folder / "baseline" / baseline.name)
+        launch += ["--baseline", f"baseline/{baseline.name}"]
+    words = (f'"$copy"/{shlex.quote(word)}' if word == launch[0] or last == "--baseline" else shlex.quote(word)
+             for last, word in zip(["", *launch], launch, strict=False))
+    return f'copy=$PWD && cd / && exec lam sweep launch {" ".join(words)}'
 
 
 def _id(sweep: Sweep, attempt: Any) -> str:
