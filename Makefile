@@ -40,7 +40,7 @@ test: $(READY) ## The tests, a few minutes; those that start much or train long 
 	$(BIN)/python -m pytest -m 'not long and not nightly and not cluster' -n 3 --dist worksteal --durations=10
 
 test-long: $(READY) ## Whole sweeps, servers and faults in real processes, each within a minute or two; part of CI
-	$(BIN)/python -m pytest -m 'long and not cluster' $(PARALLEL) --durations=10
+	$(BIN)/python -m pytest -m 'long and not nightly and not cluster' $(PARALLEL) --durations=10
 
 test-nightly: $(READY) ## The tests of many minutes: README's commands, kills at random, healthy runs, a full memory
 	$(BIN)/python -m pytest -m 'nightly and not cluster' $(PARALLEL) --durations=10

@@ -140,6 +140,7 @@ def test_a_kill_at_any_write_leaves_the_old_state_or_the_new(runs: Path, what: s
     assert all(version == found[-1] for version in found[turn:]), "from the old state to the new, once"
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("what", ["promote", "rollback"])
 def test_a_kill_at_any_message_to_a_server_is_mended_by_the_next_sync(runs: Path, tmp_path: Path, what: str) -> None:
     target, ended, at = runs / what / "p.yaml", -signal.SIGKILL, 0

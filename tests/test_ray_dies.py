@@ -9,7 +9,7 @@ import pytest
 from sweep_driver import left_over, run, spec, start, state_of, until, wait_for
 
 
-@pytest.mark.long
+@pytest.mark.nightly
 @pytest.mark.parametrize(("name", "code"), [("raylet", 0), ("gcs_server", 1)])
 def test_a_ray_that_dies_loses_nothing(tmp_path: Path, name: str, code: int) -> None:
     """Workers that run need no raylet. Without its head Ray itself ends the driver after a minute, with exit code 1."""
