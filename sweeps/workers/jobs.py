@@ -155,14 +155,13 @@ def _packed(folder: Path, sweep: Sweep, storage: str, baseline: Path | None) -> 
     gone cannot come to an orderly end.
     """
     (folder / "sweep.yaml").write_text(yamlio.dump_mapping(spec_mapping(sweep)), encoding="utf-8")
-    launch = ["sweep.yaml", "--address", "auto", "--storage", storage]
-    if baseline is not None:
-        (folder / "baseline").mkdir()
-        shutil.copyfile(baseline, folder / "baseline" / baseline.name)
-        launch += ["--baseline", f"baseline/{baseline.name}"]
-    words = (f'"$copy"/{shlex.quote(word)}' if word == launch[0] or last == "--baseline" else shlex.quote(word)
-             for last, word in zip(["", *launch], launch, strict=False))
-    return f'copy=$PWD && cd / && exec lam sweep launch {" ".join(words)}'
+    command = ('copy=$PWD && cd / && exec lam sweep launch "$copy"/sweep.yaml '
+               f"--address auto --storage {shlex.quote(storage)}")
+    if baseline is None:
+        return command
+    (folder / "baseline").mkdir()
+    shutil.copyfile(baseline, folder / "baseline" / baseline.name)
+    return f'{command} --baseline "$copy"/baseline/{shlex.quote(baseline.name)}'
 
 
 def _id(sweep: Sweep, attempt: Any) -> str:

@@ -51,7 +51,7 @@ def _together(runs: Sequence[RunFolder], trained: Workload) -> list[Epochs]:
         if is_usual(block, trained.metrics):
             return apart(block, list(map(len, found)))
     except (KeyError, TypeError, ValueError):
-        pass
+        pass  # one of them is damaged: read one by one, they say which and how
     return [Epochs.of(epoch_records(run, trained)) for run in runs]
 
 
