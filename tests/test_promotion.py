@@ -1,17 +1,15 @@
-"""Promotion as a transaction: ledger, kills, runs trained by hand, overrides with reasons, every gate failed once."""
+"""Promotion as a transaction: ledger, what was interrupted, runs trained by hand, overrides with reasons.
+
+Kills at every write are in test_promotion_kills.py, gates in test_promotion_gates.py.
+"""
 
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import threading
-from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pytest
 import typed
@@ -164,74 +162,7 @@ def test_a_ledger_without_changes_says_that_nothing_was_promoted(tmp_path: Path)
             ask(tmp_path / "p.yaml")
 
 
-# ---- kills
-
-# One process imports everything once; each line it is sent is the work of a process of its own, which dies.
-KILLER = """
-import os, signal, sys
-from pathlib import Path
-from analysis.promote import promote
-from analysis.promote.history import roll_back
-def work(at, room, what):
-    done = [0]
-    def dies(event, arguments):
-        if event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR) \\
-                and str(arguments[0]).startswith(room) or event == "os.rename":
-            done[0] += 1
-            if done[0] == at:
-                os.kill(os.getpid(), signal.SIGKILL)
-    sys.addaudithook(dies)
-    target = Path(room) / "p.yaml"
-    if what == "promote":
-        promote(Path(room) / "pong", target, trial="t0001", waivers={"confirmed": "a test"})
-    else:
-        roll_back(target, None, "")
-for line in sys.stdin:
-    at, room, what = line.split()
-    child = os.fork()
-    if not child:
-        work(int(at), room, what)
-        os._exit(0)
-    print(os.waitpid(child, 0)[1], flush=True)
-"""
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("what", ["promote", "rollback"])
-def test_a_kill_at_any_write_leaves_the_old_state_or_the_new(tmp_path: Path, what: str) -> None:
-    """Killed before each file it opens for writing and each rename; then the next command finds one of the two."""
-    with subprocess.Popen([sys.executable, "-c", KILLER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                          env={**os.environ, "PYTHONPATH": os.getcwd()}) as killer:
-        assert killer.stdin is not None
-        assert killer.stdout is not None
-        ends = list(_killed(tmp_path, what, killer.stdin, killer.stdout))
-        killer.stdin.close()
-    assert ends[-1] == 0, "it never ended by itself"
-    assert len(ends) > 5, "the command wrote next to nothing"
-    assert set(ends[:-1]) == {signal.SIGKILL}
-
-
-def _killed(tmp_path: Path, what: str, ask: IO[str], answer: IO[str]) -> Iterator[int]:
-    """How each process ended, each killed one write later; what it left is whole after the next command."""
-    for at in range(1, 60):
-        room = tmp_path / str(at)
-        sweep, target = write_sweep(room / "pong", confirm=FRESH), room / "p.yaml"
-        promote(sweep, target)
-        old = {target.read_text()}
-        if what == "rollback":
-            promote(sweep, target, trial="t0001", waivers=WAIVED)
-            old.add(target.read_text())
-        print(at, room, what, file=ask, flush=True)
-        ended = int(answer.readline())
-        served(target)  # the next command
-        assert _agree(target)
-        versions = {Ledger(target).version_file(change.version).read_text() for change in served(target)}
-        assert target.read_text() in versions
-        assert old <= versions
-        yield ended
-        if ended == 0:
-            return
-
+# ---- what was interrupted
 
 def test_what_was_begun_is_finished_unless_the_file_was_edited_meanwhile(sweep: Path, tmp_path: Path) -> None:
     target = tmp_path / "p.yaml"
