@@ -1,6 +1,6 @@
 """Which number picks the config whose codes tell the action of videos that no search has seen?
 
-    python benchmarks/bench_ranking.py [TABLE ...]
+    python benchmarks/bench_ranking.py [TABLE ...] [--over 3]
 
 Over the living configs of a recorded table: Spearman's rank correlation between a number of the validation videos (at
 a config's best epoch by that number) and the probe of its kept weights on the test videos, over all of them and over
@@ -51,10 +51,11 @@ def living(table: Table) -> list[int]:
             and codebook.is_live(table.record(row, table.epochs_of(row)))]
 
 
-def best_value(table: Table, row: int, number: Callable[[dict[str, Any]], float]) -> float:
-    """The highest value over a config's epochs."""
+def best_value(table: Table, row: int, number: Callable[[dict[str, Any]], float], over: int = 1) -> float:
+    """The highest value over a config's epochs, each averaged with those before it."""
     values = [number(table.record(row, epoch)) for epoch in range(1, table.epochs_of(row) + 1)]
-    return max((value for value in values if math.isfinite(value)), default=-math.inf)
+    means = [float(np.mean(values[max(0, end - over):end])) for end in range(1, len(values) + 1)]
+    return max((mean for mean in means if math.isfinite(mean)), default=-math.inf)
 
 
 def correlation(values: Array, probe: Array, share: float = 1.0) -> float:
@@ -76,7 +77,9 @@ def main() -> None:
     """Print a table of Markdown for each recorded one."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tables", nargs="*", default=["breakout"])
-    for name in parser.parse_args().tables:
+    parser.add_argument("--over", type=int, default=1, help="validations that a number is averaged over")
+    asked = parser.parse_args()
+    for name in asked.tables:
         table = Table(name)
         rows = living(table)
         probe = np.array([table.rows[row]["probe"]["accuracy"] for row in rows])
@@ -84,7 +87,7 @@ def main() -> None:
               f"{probe.mean():.3f}, commonest action {table.rows[rows[0]]['probe']['majority']:.3f}\n")
         print("| number | all living | best quarter | probe of its pick |\n|---|---|---|---|")
         for title, number in NUMBERS.items():
-            values = np.array([best_value(table, row, number) for row in rows])
+            values = np.array([best_value(table, row, number, asked.over) for row in rows])
             print(f"| {title} | {interval(values, probe, 1.0)} | {interval(values, probe, 0.25)} "
                   f"| {probe[values.argmax()]:.3f} |")
 
