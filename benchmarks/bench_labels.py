@@ -44,7 +44,7 @@ def measured(recipe: tables.Recipe, params: dict[str, Any], data_dir: str) -> di
     finally:
         shutil.rmtree(folder)
     found = passes.measured(model.eval(), valid, config.replace(eval_sequences=len(valid)))
-    return {"codes": found.scored.codes.tolist(), "z_e": found.z_e.tolist(), "actions": found.scored.actions.tolist(),
+    return {"codes": found.scored.codes.tolist(), "z_e": found.z_e.tolist(), "actions": found.known.actions.tolist(),
             "files": found.scored.files.tolist(), "num_embeddings": config.num_embeddings,
             "probe": float(tuple_probe.ask(model, train, held, config).right.mean()),
             "unlabelled": record["val/control"] * record["val/codebook_health"]}

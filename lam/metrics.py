@@ -153,8 +153,8 @@ _CONTROL = [
     Metric("val/mse_copy", "mean squared error of repeating the last frame", "none", "mean"),
     Metric("val/scored_transitions", "transitions behind the control and DSNR numbers", "none", "counts",
            unit="transitions"),
-    Metric("val/labelled_transitions", "those of them whose true action is known", "none", "counts",
-           unit="transitions"),
+    Metric("val/labelled_transitions", "transitions whose true action is known, behind the action numbers", "none",
+           "counts", unit="transitions"),
     Metric("val/scored_files", "videos they come from", "none", "counts", unit="videos"),
 ]
 

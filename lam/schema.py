@@ -130,7 +130,8 @@ class RunConfig(Settings):
 
     # evaluation
     eval_batch_size: Count = Field(64, description="sequences evaluated at a time; changes numbers by rounding only")
-    eval_sequences: Count = Field(512, description="at most so many sequences of a split are scored")
+    eval_sequences: Count = Field(512, description="at most so many sequences of a split are scored, and as many asked "
+                                  "for their true action")
     eval_seed: Seed = Field(0, description="seed of the random and flipped codes")
     val_every: Count = Field(1, description="epochs between two validations; the last epoch is always validated")
     val_at_tflops: tuple[Positive, ...] = Field(

@@ -24,7 +24,7 @@ def distances(value: float, spread: float = 0.0) -> Distances:
 
 def scored(**changes: Any) -> Scored:
     values: dict[str, Any] = {
-        "codes": np.random.default_rng(1).integers(12, size=(N, 3)), "actions": np.full(N, -1), "files": FILES,
+        "codes": np.random.default_rng(1).integers(12, size=(N, 3)), "files": FILES,
         "targets": np.arange(N), "dims": 16, "true": distances(1), "shuffled": distances(2), "rand": distances(4),
         "flipped": distances(2),
     }
@@ -47,7 +47,7 @@ def test_dsnr_is_a_ratio_of_sums() -> None:
 def test_every_status_is_reached() -> None:
     empty = Distances(*(np.zeros(0) for _ in range(4)))
     nothing = scored(true=empty, rand=empty, flipped=empty, shuffled=empty, files=FILES[:0], targets=FILES[:0],
-                     codes=np.zeros((0, 3), int), actions=FILES[:0])
+                     codes=np.zeros((0, 3), int))
     nan = Distances(*(np.full(N, math.nan) for _ in range(4)))
     assert status() == "ok"
     assert status(K=1, rand=None, flipped=None) == "single_code"
@@ -181,13 +181,3 @@ def test_action_information_is_1_for_a_code_per_action_and_0_for_unrelated_codes
     assert math.isnan(control.action_information(np.zeros((5, 1), int), np.zeros(5, int)))
 
 
-def test_transitions_without_a_true_action_are_left_out_and_counted() -> None:
-    actions = np.random.default_rng(2).integers(3, size=N)
-    codes = np.stack([actions, actions, actions], axis=1)
-    some = np.where(np.arange(N) % 4 == 0, -1, actions)
-    record = control.metrics(scored(codes=codes, actions=some), 12, 2)
-    assert record["val/action_nmi"] == pytest.approx(1)
-    assert record["val/labelled_transitions"] == N * 3 // 4
-    none = control.metrics(scored(codes=codes), 12, 2)
-    assert "val/action_nmi" not in none
-    assert none["val/labelled_transitions"] == 0

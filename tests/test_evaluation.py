@@ -243,6 +243,27 @@ def test_the_probe_leaves_unlabelled_transitions_out_and_counts_them(measured: A
     assert (whole.transitions, whole.unlabelled) == (len(windows), 0)
 
 
+def test_true_actions_here_and_there_are_all_asked_about(measured: Any, tmp_path: Path) -> None:
+    """Of 20 sequences drawn from all, few would have one of the labels; the codes are those of a whole evaluation."""
+    config, model, windows = measured
+    shutil.copytree(Path(config.data_dir), tmp_path / "data", ignore=shutil.ignore_patterns(".cache"))
+    for name in windows.files:
+        with h5py.File(tmp_path / "data" / name, "a") as file:
+            file["actions"][:] = np.where(np.arange(24) % 5 == 4, file["actions"][:], -1)
+    some = open_split(config.replace(data_dir=str(tmp_path / "data")), "validation", stride=1)
+    rows = np.flatnonzero((windows.starts[:, 1] + config.sequence_length - 1) % 5 == 4)
+    np.testing.assert_array_equal(some.labelled, rows)
+    whole = passes.measured(model, windows, config).known
+    found = passes.measured(model, some, config.replace(eval_sequences=20)).known
+    np.testing.assert_array_equal(found.actions, windows.last_actions(rows))
+    np.testing.assert_array_equal(found.files, windows.starts[rows, 0])
+    np.testing.assert_array_equal(found.codes, whole.codes[rows])
+    np.testing.assert_allclose(found.z_e, whole.z_e[rows], atol=1e-5)
+    probed = probe.probe(model, windows, some, config)
+    assert probed is not None
+    assert (probed.transitions, probed.unlabelled) == (len(rows), len(windows) - len(rows))
+
+
 def test_a_run_is_measured_on_the_chosen_device(tiny_data: Path, tmp_path: Path) -> None:
     asked: list[str] = []
 

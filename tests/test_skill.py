@@ -14,6 +14,7 @@ from lam import codebook
 from lam.config import RunConfig, of_run
 from lam.data import windows as data
 from lam.evaluation import measure, skill
+from lam.evaluation.skill import Known
 from lam.model.lam import LatentActionModel
 from record.run import RunFolder
 
@@ -26,7 +27,7 @@ NOISE = RNG.normal(size=(N, 1, 5))
 
 def found(codes: np.ndarray[Any, Any] | None, z_e: np.ndarray[Any, Any] = NOISE,
           actions: np.ndarray[Any, Any] = ACTIONS, files: np.ndarray[Any, Any] = FILES) -> dict[str, float]:
-    return skill.metrics(codes, z_e, actions, files, K)
+    return skill.metrics(Known(codes, z_e, actions, files), K)
 
 
 def slots(*columns: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -65,8 +66,11 @@ def test_codes_that_name_the_video_have_no_skill_where_actions_follow_the_video(
 
 def test_unknown_actions_are_left_out_and_no_known_one_is_no_skill() -> None:
     some = np.where(RNG.random(N) < 0.5, ACTIONS, -1)
-    assert found(slots(ACTIONS), actions=some)["val/action_skill"] == 1
-    assert found(slots(ACTIONS), actions=np.full(N, -1)) == {}
+    record = found(slots(ACTIONS), actions=some)
+    assert record["val/action_skill"] == 1
+    assert record["val/action_nmi"] == pytest.approx(1)
+    assert record["val/labelled_transitions"] == (some >= 0).sum()
+    assert found(slots(ACTIONS), actions=np.full(N, -1)) == {"val/labelled_transitions": 0}
     one = found(slots(ACTIONS), actions=np.where(np.arange(N) == 3, 1, -1))
     assert math.isnan(one["val/action_skill"])
 

@@ -99,6 +99,11 @@ class Windows:
         mine = self.source_of[self.starts[:, 0]]
         return [np.flatnonzero(mine == number) for number in range(len(self.sources))]
 
+    @cached_property
+    def labelled(self) -> NDArray[np.int64]:
+        """The windows whose last transition's true action is known; reads no latents."""
+        return np.flatnonzero(self.last_actions(np.arange(len(self))) >= 0)
+
     def __len__(self) -> int:
         return len(self.starts)
 
@@ -130,9 +135,13 @@ class Windows:
 
     def last_actions(self, index: NDArray[np.integer]) -> NDArray[np.int64]:
         """[N] the true action that led into the last frame of each window, -1 where unknown; reads no latents."""
-        last = self.sequence_length - 1
-        return np.array([self._source.actions(file, start + last, 1)[0] for file, start in
-                         self.starts[np.asarray(index)].tolist()], np.int64)
+        rows = self.starts[np.asarray(index)]
+        found = np.empty(len(rows), np.int64)
+        order = np.argsort(rows[:, 0], kind="stable")
+        for mine in np.split(order, np.flatnonzero(np.diff(rows[order, 0])) + 1) if len(rows) else ():
+            file = int(rows[mine[0], 0])
+            found[mine] = self._source.actions(file, 0, self.frames[file])[rows[mine, 1] + self.sequence_length - 1]
+        return found
 
 
 def window_starts(frames: list[int], sequence_length: int, stride: int) -> NDArray[np.int64]:

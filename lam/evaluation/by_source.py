@@ -24,7 +24,10 @@ def metrics(found: Measured, windows: Windows, config: RunConfig) -> dict[str, l
     if len(windows.sources) == 1:
         return {}
     of = windows.source_of[found.scored.files]
-    parts = [_of_rows(found, np.flatnonzero(of == number), windows, config) for number in range(len(windows.sources))]
+    known = windows.source_of[found.known.files]
+    parts = [_of_rows(found, np.flatnonzero(of == number), windows, config)
+             | skill.metrics(found.known.rows(known == number), config.num_embeddings)
+             for number in range(len(windows.sources))]
     return {f"val/{key}_by_source": [part.get(f"val/{key}", math.nan) for part in parts] for key in KEYS}
 
 
@@ -34,7 +37,6 @@ def _of_rows(found: Measured, rows: NDArray[np.int64], windows: Windows, config:
     scored = _part(found.scored, rows)
     record = {f"val/{name}": float(found.losses[name][rows].mean()) for name in ("mse_loss", "mse_copy")}
     record |= control.metrics(scored, config.num_embeddings, windows.chunk_frames)
-    record |= skill.metrics(scored.codes, found.z_e[rows], scored.actions, scored.files, config.num_embeddings)
     if scored.codes is not None:
         record["val/perplexity_slot"] = codebook.codebook_health(
             scored.codes, config.num_embeddings, config.full_health_perplexity, config.books).perplexity_slot

@@ -34,7 +34,6 @@ class Scored:
 
     Attributes:
         codes: [N, S]; None where actions are continuous.
-        actions: [N] true actions, -1 where unknown.
         files: [N] video numbers.
         targets: [N] latent-frame number of the predicted frame within its video.
         dims: numbers in one latent frame.
@@ -43,7 +42,6 @@ class Scored:
     """
 
     codes: Array | None
-    actions: Array
     files: Array
     targets: Array
     dims: int
@@ -55,18 +53,14 @@ class Scored:
 
 def metrics(scored: Scored, num_embeddings: int, chunk_frames: int) -> dict[str, Any]:
     """The action metrics of a split, keys as in `lam.metrics`."""
-    labelled = scored.actions >= 0
     record: dict[str, Any] = {
         "val/scored_transitions": len(scored.files),
-        "val/labelled_transitions": int(labelled.sum()),
         "val/scored_files": len(np.unique(scored.files)),
         **_control(scored, chunk_frames),
         **_distances(scored),
     }
     if scored.codes is not None:
         record |= _dsnr(scored, num_embeddings)
-        if labelled.any():
-            record["val/action_nmi"] = action_information(scored.codes[labelled], scored.actions[labelled])
     return record
 
 

@@ -32,6 +32,14 @@ def subset(count: int, limit: int) -> NDArray[np.int64]:
     return np.random.default_rng(0).integers(edges[:-1], edges[1:])
 
 
+def labelled(windows: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
+    """At most `limit` evenly spread ones of the windows whose true action is known; of none, none.
+
+    They are drawn among these: of evenly spread windows of a split that is labelled here and there few would be left.
+    """
+    return windows[subset(len(windows), limit)] if len(windows) else windows
+
+
 def draw(config: RunConfig, file: str, start: int) -> tuple[Array, int, int]:
     """The random choices for one sample: uniform codes [S], the slot to flip, the shift (1..K-1) that flips it.
 

@@ -3,7 +3,8 @@
 Every number is a function of (weights, split, eval_seed): no rollout coin, a fixed anchor, no
 codebook update, random codes drawn from (eval_seed, file, frame). A sequence is scored at its last
 transition; sequences start at every frame of a file, evenly thinned to `eval_sequences`, so that
-each scored transition counts once.
+each scored transition counts once. What codes tell of true actions is asked of as many sequences that
+have one: where few have, these are others.
 """
 
 from __future__ import annotations
@@ -36,8 +37,7 @@ def evaluate(model: LatentActionModel, windows: Windows, config: RunConfig) -> d
     record["val/effective_rank_context"] = effective_rank.effective_rank(found.context_NE)
     record["val/effective_rank_target"] = effective_rank.effective_rank(found.z_e.reshape(len(found.z_e), -1))
     record |= control.metrics(found.scored, config.num_embeddings, windows.chunk_frames)
-    record |= skill.metrics(found.scored.codes, found.z_e, found.scored.actions, found.scored.files,
-                            config.num_embeddings)
+    record |= skill.metrics(found.known, config.num_embeddings)
     record |= by_source.metrics(found, windows, config)
     if found.scored.codes is not None:
         record |= _codebook(found.scored.codes, record["val/control_low"], config)

@@ -21,6 +21,7 @@ from lam.data.windows import Windows
 from lam.evaluation import draws, generation
 from lam.evaluation.control import Distances, Scored
 from lam.evaluation.generation import RolloutSums
+from lam.evaluation.skill import Known
 from lam.model import losses
 from lam.model.lam import LatentActionModel, Output
 from lam.model.quantizers import Quantized
@@ -38,6 +39,7 @@ class Measured:
         z_e: [N, S, Q] its embedding before quantisation, S = 1 where slots are residual.
         context_NE: the encoder's view of the frame before the scored one, mean over its patches.
         scored: distances and codes of the scored transition.
+        known: the transitions whose true action is known, whether they were scored or not.
         generated: `validation/gen_*`.
     """
 
@@ -46,6 +48,7 @@ class Measured:
     z_e: Array
     context_NE: Array
     scored: Scored
+    known: Known
     generated: dict[str, float]
 
 
@@ -66,6 +69,17 @@ class Encoded(NamedTuple):
         """Codes of the last transition; None where actions are continuous."""
         last = [each.codes[:, -1] for each in self.quantized if each.codes is not None]
         return torch.cat(last) if last else None
+
+    @property
+    def z_e_NSQ(self) -> Tensor:
+        """Embeddings of the last transition, in float64."""
+        return torch.cat([each[:, -1] for each in self.z_e]).double()
+
+    def known(self, windows: Windows, index: Array) -> Known:
+        """The last transitions of these windows, which were encoded, with their true actions."""
+        codes = self.codes_NS
+        return Known(None if codes is None else codes.cpu().numpy(), self.z_e_NSQ.cpu().numpy(),
+                     windows.last_actions(index), windows.starts[index, 0])
 
 
 class Predicted(NamedTuple):
@@ -89,13 +103,14 @@ def measured(model: LatentActionModel, windows: Windows, config: RunConfig) -> M
         here = {name: action_NSQ[rows] for name, action_NSQ in others.items()}
         parts.append(_predict(model, latents, (encoded.z_e[number], encoded.quantized[number]), here, alone[rows],
                               windows))
-    z_e = torch.cat([each[:, -1] for each in encoded.z_e]).double()
+    z_e = encoded.z_e_NSQ
     restored = model.quantizer.restored(encoded.actions_NLSQ[:, -1])
     return Measured(
         losses=_join([part.losses for part in parts]),
         error_q=(restored - z_e).double().pow(2).flatten(1).mean(1).cpu().numpy(), z_e=z_e.cpu().numpy(),
         context_NE=encoded.context_NE,
         scored=_scored(windows, index, encoded.codes_NS, [part.distances for part in parts]),
+        known=_known(model, windows, index, encoded, config),
         generated=_generated([made for part in parts for made in part.made]),
     )
 
@@ -109,6 +124,20 @@ def _encode(model: LatentActionModel, windows: Windows, index: Array, config: Ru
         quantized.append(model.quantize(z_e[-1]))
         context.append(tokens_BTPE[:, -2].mean(1).float().cpu().numpy())
     return Encoded(z_e, quantized, np.concatenate(context))
+
+
+def _known(model: LatentActionModel, windows: Windows, index: Array, encoded: Encoded, config: RunConfig) -> Known:
+    """Codes of transitions with a true action, as many as are scored; what was not scored is encoded for them."""
+    wanted = draws.labelled(windows.labelled, config.eval_sequences)
+    scored, further = np.isin(index, wanted), np.setdiff1d(wanted, index)
+    known = encoded.known(windows, index).rows(scored)
+    if not len(further):
+        return known
+    more = _encode(model, windows, further, config).known(windows, further)
+    codes = None if known.codes is None or more.codes is None else np.concatenate([known.codes, more.codes])
+    both = Known(codes, np.concatenate([known.z_e, more.z_e]), np.concatenate([known.actions, more.actions]),
+                 np.concatenate([known.files, more.files]))
+    return both.rows(np.argsort(np.concatenate([index[scored], further])))
 
 
 def _predict(model: LatentActionModel, latents: Tensor, actions: tuple[Tensor, Quantized], others: dict[str, Tensor],
@@ -171,7 +200,6 @@ def _scored(windows: Windows, index: Array, codes_NS: Tensor | None, parts: list
                                zip(*(part[name] for part in parts), strict=True))) for name in parts[0]}
     return Scored(
         codes=None if codes_NS is None else codes_NS.cpu().numpy(),
-        actions=windows.last_actions(index),
         files=windows.starts[index, 0],
         targets=_targets(windows, index),
         dims=int(np.prod(windows.latent_shape)),

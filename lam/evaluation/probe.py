@@ -30,8 +30,8 @@ class ProbeResult:
     """Accuracies on the scored split; `gain` = accuracy - majority, with bounds clustered by video.
 
     Attributes:
-        transitions: those whose true action is known, which alone are scored.
-        unlabelled: those whose true action is not.
+        transitions: those that were scored, of those whose true action is known.
+        unlabelled: those of the split whose true action is not.
     """
 
     accuracy: float
@@ -48,7 +48,8 @@ class ProbeResult:
 def probe(model: LatentActionModel, train_set: Windows, scored_set: Windows, config: RunConfig) -> ProbeResult | None:
     """Fit on `train_set`, score on `scored_set`; None where no two true actions of them are known.
 
-    A transition without a true action is left out and counted.
+    Transitions without a true action are left out and counted; of the others at most `eval_sequences`, or 4,096 where
+    that is more, are taken.
     """
     limit = max(config.eval_sequences, 4096)
     chosen, y_train = _labelled(train_set, limit)
@@ -64,16 +65,15 @@ def probe(model: LatentActionModel, train_set: Windows, scored_set: Windows, con
     return ProbeResult(
         accuracy=float(right.mean()), majority=float(majority.mean()), shuffled=float(shuffled.mean()),
         gain=gain.value, gain_low=gain.low, gain_high=gain.high,
-        transitions=len(y), unlabelled=len(draws.subset(len(scored_set), limit)) - len(y),
+        transitions=len(y), unlabelled=len(scored_set) - len(scored_set.labelled),
         videos=len(np.unique(files)),
     )
 
 
 def _labelled(windows: Windows, limit: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """(windows, true actions) [N] of at most `limit` evenly spread windows whose last transition's action is known."""
-    index = draws.subset(len(windows), limit)
-    actions = windows.last_actions(index)
-    return index[actions >= 0], actions[actions >= 0]
+    index = draws.labelled(windows.labelled, limit)
+    return index, windows.last_actions(index)
 
 
 @torch.inference_mode()

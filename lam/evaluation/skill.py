@@ -12,11 +12,12 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lam.evaluation.control import action_information
 from record import intervals
 
 if TYPE_CHECKING:
@@ -29,26 +30,42 @@ SMOOTHING = 0.01  # of a probe's probabilities towards the frequencies: one conf
 Array = NDArray[Any]
 
 
-def metrics(codes_NS: Array | None, z_e: Array, actions: Array, files: Array, num_embeddings: int) -> dict[str, float]:
-    """The action skill of a split, keys as in `lam.metrics`; empty where no action is known.
+class Known(NamedTuple):
+    """Transitions whose true action is known, or some that may hold such.
 
-    Args:
-        codes_NS: [N, S] codes of the scored transitions; None where actions are continuous.
+    Attributes:
+        codes: [N, S]; None where actions are continuous.
         z_e: [N, S, Q] embeddings before quantisation.
         actions: [N] true actions, -1 = unknown.
         files: [N] video number of each, in temporal order within a video.
     """
-    known = actions >= 0
-    if not known.any():
-        return {}
-    y, video, flat = actions[known], files[known], z_e.reshape(len(z_e), -1)[known]
+
+    codes: Array | None
+    z_e: Array
+    actions: Array
+    files: Array
+
+    def rows(self, which: Array) -> Known:
+        """Some of them."""
+        return Known(None if self.codes is None else self.codes[which], self.z_e[which], self.actions[which],
+                     self.files[which])
+
+
+def metrics(known: Known, num_embeddings: int) -> dict[str, float]:
+    """What the codes tell of the true actions, keys as in `lam.metrics`; only their number where none is known."""
+    known = known.rows(known.actions >= 0)
+    if not len(known.actions):
+        return {"val/labelled_transitions": 0}
+    y, video, flat = known.actions, known.files, known.z_e.reshape(len(known.z_e), -1)
     group = intervals.clusters(video)
     embedded = (flat - flat.mean(axis=0)) / (flat.std(axis=0) + 1e-8)
-    coded = embedded if codes_NS is None else code_features(codes_NS[known], num_embeddings)
+    coded = embedded if known.codes is None else code_features(known.codes, num_embeddings)
     base, right, log_base, log_probe = cross_fitted(coded, y, group)
     before, before_right, _, _ = cross_fitted(embedded, y, group)
     skill = intervals.ratio(right - base, 1 - base, video)
-    return {
+    information = {} if known.codes is None else {"val/action_nmi": action_information(known.codes, y)}
+    return information | {
+        "val/labelled_transitions": len(y),
         "val/action_skill": skill.value, "val/action_skill_low": skill.low, "val/action_skill_high": skill.high,
         "val/action_accuracy": _mean(right), "val/action_majority": _mean(base),
         "val/action_log_skill": intervals.ratio(log_base - log_probe, log_base, video).value,

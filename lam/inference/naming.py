@@ -100,10 +100,9 @@ def learned(model: LatentActionModel, config: RunConfig) -> Naming | None:
         return None
     checked = data.check(config)
     windows = data.open_split(config, "train", stride=1, checked=checked)
-    index = np.flatnonzero(windows.last_actions(np.arange(len(windows))) >= 0)
-    if not len(index):
+    if not len(windows.labelled):
         return None
-    index = index[draws.subset(len(index), MOST_WINDOWS)]
+    index = windows.labelled[draws.subset(len(windows.labelled), MOST_WINDOWS)]
     names, codes = data.action_names(config, checked), _codes(model.eval(), windows, index, config)
     return counted(names, codes, windows.last_actions(index))
 

@@ -100,7 +100,7 @@ def begin(config: RunConfig, split: SplitName, count: int) -> Session:
         raise BadInput("holds no codec, so nothing can be shown", source=config.data_dir,
                        remedy=f"write {labels.FILE_NAME} beside the files with columns {','.join(labels.COLUMNS)}")
     windows = data.open_split(config, split, stride=1, checked=checked)
-    open_rows = np.flatnonzero(windows.last_actions(np.arange(len(windows))) < 0)
+    open_rows = np.setdiff1d(np.arange(len(windows)), windows.labelled)
     if not len(open_rows):
         raise BadInput(f"every transition of {split} has its true action already", source=config.data_dir,
                        remedy="ask about another --split, or score with 'lam evaluate'")
