@@ -31,8 +31,9 @@ def test_config_builds_a_model_for_the_guides_latents(name: str) -> None:
 def test_the_arms_differ_in_their_quantizer_alone() -> None:
     arms = {name: config.load(FOLDER / f"{name}.yaml").mapping() for name in
             ("vq_refresh", "no_vq", "vq_no_refresh", "vq_gentle")}
-    knobs = ("quantizer", "commitment_weight", "ema_decay", "vq_refresh_interval")
+    knobs = ("quantizer", "commitment_weight", "ema_decay", "vq_refresh_interval", "revive_below")
     assert [tuple(arms[name][knob] for knob in knobs) for name in arms] == [
-        ("ema", 0.3, 0.99, 500), ("none", 0.25, 0.99, 100), ("ema", 0.3, 0.99, 0), ("ema", 0.15, 0.95, 3000)]
-    rest = [{key: value for key, value in arm.items() if key not in (*knobs, "revive_below")} for arm in arms.values()]
+        ("ema", 0.3, 0.99, 500, 0.01), ("none", 0.25, 0.99, 100, 0.1), ("ema", 0.3, 0.99, 0, 0.01),
+        ("ema", 0.15, 0.95, 3000, 0.01)]
+    rest = [{key: value for key, value in arm.items() if key not in knobs} for arm in arms.values()]
     assert all(arm == rest[0] for arm in rest)

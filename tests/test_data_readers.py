@@ -29,6 +29,17 @@ REAL = Path(__file__).parent / "lerobot_v3"
 Videos = dict[str, tuple[np.ndarray, np.ndarray]]
 
 
+def lerobot(**changes: object) -> Callable[[Path], object]:
+    """A data set whose meta/info.json says something else."""
+
+    def make(folder: Path) -> object:
+        shutil.copytree(REAL, folder, dirs_exist_ok=True)
+        about = json.loads((folder / "meta/info.json").read_text())
+        return (folder / "meta/info.json").write_text(json.dumps(about | changes))
+
+    return make
+
+
 def videos(count: int = 4, frames: int = 9) -> Videos:
     random = np.random.default_rng(0)
     return {f"v{number}": (random.normal(size=(frames + number, *SHAPE)).astype(np.float32),
@@ -171,6 +182,11 @@ def test_lerobot_two_and_features_with_other_names(tmp_path: Path) -> None:
     (lambda folder: (folder / "a.tar").write_bytes(b"x" * 2000), r"a\.tar: cannot be read"),
     (lambda folder: [np.save(folder / "a.npy", np.zeros((3, *SHAPE))), (folder / "a.tar").touch()],
      r"holds files of several formats \(\.tar, \.npy\); keep the videos of each format in a folder"),
+    (lerobot(data_path="../../secret.parquet"), r"data_path: names .\.\./\.\./secret\.parquet., which lies outside"),
+    (lerobot(data_path="/etc/{file_index}"), "names '/etc/0', which lies outside of the data set"),
+    (lerobot(data_path="{file_index:0999999999d}"), r"info\.json: is damaged \(ValueError: data_path '"),
+    (lerobot(features={"a": 5}), r"info\.json: is damaged \(TypeError"),
+    (lerobot(features={"a": {"shape": 3, "dtype": "float32"}}), "has no feature of shape"),
 ])
 def test_what_cannot_be_used_is_named(make: Callable[[Path], object], words: str, tmp_path: Path) -> None:
     make(tmp_path)

@@ -10,6 +10,7 @@ import json
 import os
 import resource
 import shutil
+import struct
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,14 +18,18 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 import torch
 from build_records import Planted, confirmed, write_run, write_samples, write_sweep
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 from small_sweep import make_sweep
 from tensorboardX import SummaryWriter
+from test_data_readers import FORMATS, REAL, videos
+from test_inference import SMALL
 
 from analysis.monitor.monitor import examine
 from analysis.promote.ledger import Ledger
@@ -35,6 +40,10 @@ from lam import config
 from lam.data import h5, labels, manifest
 from lam.data.index import scan_file
 from lam.data.readers.hdf import Hdf
+from lam.data.readers.registry import reader_of
+from lam.inference import opening
+from lam.inference.exported import CONFIG, DOCUMENT, WEIGHTS, Export
+from lam.labelling.parts import Parts
 from lam.training import checkpoints
 from record import documents, files, yamlio
 from record.errors import LamError
@@ -61,6 +70,11 @@ class Reader:
 @cache
 def scanned(folder: Path) -> dict[str, Any]:
     return {path.name: scan_file(Hdf(path.parent), path.name) for path in sorted(folder.glob("*.h5"))}
+
+
+def every_video(folder: Path) -> list[Any]:
+    reader = reader_of(folder)
+    return [scan_file(reader, name) for name in reader.names()]
 
 
 READERS = {
@@ -93,6 +107,24 @@ READERS = {
     "labels": Reader("data/labels.csv", lambda path: labels.read(
         path.parent, scanned(path.parent), ["left", "right"])),
     "latents": Reader("data/one.h5", lambda path: (h5.read_info(path), scan_file(Hdf(path.parent), path.name))),
+    "npy": Reader("npy/v0.npy", lambda path: every_video(path.parent)),
+    "actions in npy": Reader("npy/v0.actions.npy", lambda path: every_video(path.parent)),
+    "safetensors": Reader("safetensors/v0.safetensors", lambda path: every_video(path.parent)),
+    "tar": Reader("tar/shard-0000.tar", lambda path: every_video(path.parent)),
+    "zarr": Reader("zarr/v0.zarr/embeddings/zarr.json", lambda path: every_video(path.parents[2])),
+    "a chunk of zarr": Reader("zarr/v0.zarr/embeddings/c/0/0/0/0", lambda path: every_video(path.parents[6])),
+    "LeRobot's info": Reader("lerobot/meta/info.json", lambda path: every_video(path.parents[1])),
+    "LeRobot's episodes": Reader(
+        "lerobot/meta/episodes/chunk-000/file-000.parquet", lambda path: every_video(path.parents[3])),
+    "LeRobot's data": Reader("lerobot/data/chunk-000/file-000.parquet", lambda path: every_video(path.parents[2])),
+    "export.json": Reader(f"model/{DOCUMENT}", lambda path: opening.load(path.parent).naming),
+    "weights": Reader(f"model/{WEIGHTS}", lambda path: checkpoints.load_weights(
+        path.parent, path.stem, opening.built(config.from_mapping(SMALL | {"data_dir": "x"}, "f"), (4, 8, 8)))),
+    "a portion of labels": Reader(".c.parts/000000.npz", lambda path: Parts(
+        path.parents[1] / "c", 1, {}).load(0)),
+    "what was asked of labels": Reader(".c.parts/asked.json", lambda path: Parts(
+        path.parents[1] / "c", 1, {"model": "m"}).begin()),
+    "report of W&B's": Reader("run.wandb", read_study),
 }
 
 
@@ -134,7 +166,45 @@ def made(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> Path:
     first = sorted(data.glob("*.h5"))[0]
     shutil.copy(first, data / "one.h5")
     (data / "labels.csv").write_text(f"file,frame,action\n{first.name},3,left\n{first.name},5,right\n")
+    make_videos(root)
+    make_model(root / "model")
+    Parts(root / "c", 1, {"model": "m"}).begin()
+    Parts(root / "c", 1, {}).save(0, {"codes": np.zeros((3, 2), np.int64)})
+    (root / "run.wandb").write_bytes(of_wandb())
     return root
+
+
+def make_videos(root: Path) -> None:
+    for kind, write in FORMATS.items():
+        (root / kind).mkdir()
+        write(root / kind, videos(1))
+    shutil.copytree(REAL, root / "lerobot")
+
+
+def make_model(folder: Path) -> None:
+    """An export of weights that nobody trained."""
+    folder.mkdir()
+    settings_of = config.from_mapping(SMALL | {"data_dir": "x"}, "f")
+    save_file(opening.built(settings_of, (4, 8, 8)).state_dict(), folder / WEIGHTS)
+    files.write_text(folder / CONFIG, yamlio.dump_mapping(settings_of.mapping()))
+    naming = {"names": ["left", "right"], "tuples": [[0, 1], [1, 1]], "counts": [[3, 0], [1, 2]]}
+    documents.write(folder / DOCUMENT, Export(
+        latent_shape=(4, 8, 8), weights_sha256=opening.digest(folder / WEIGHTS), checkpoint="best", actions=naming))
+
+
+def of_wandb() -> bytes:
+    """A file as W&B writes it offline: its name, three epochs, its end."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    records = [Record(), *(Record() for _ in range(3)), Record()]
+    records[0].run.run_id = "abc"
+    for step, record in enumerate(records[1:4]):
+        record.history.step.num = step
+        item = record.history.item.add()
+        item.key, item.value_json = "train/total_loss", str(1 / (step + 1))
+    records[4].exit.exit_code = 0
+    parts = (record.SerializeToString() for record in records)
+    return b":W&B\xe1\xbe\x00" + b"".join(struct.pack("<IHB", 0, len(part), 1) + part for part in parts)
 
 
 @st.composite

@@ -34,6 +34,12 @@ def test_a_ray_that_keeps_the_list_elsewhere_is_not_used() -> None:
         raise AssertionError("it was used")
 
 
+def test_a_ray_that_keeps_its_switch_elsewhere_is_not_used() -> None:
+    with pytest.raises(EnvironmentFailed, match=r"this Ray has no json\.SWITCH, so it would listen on all addresses"), \
+            ray_session.on_loopback(("json", "SWITCH")):
+        raise AssertionError("it was used")
+
+
 class OneJob:
     """A single training of one epoch."""
 

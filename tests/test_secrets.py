@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from ipaddress import ip_address
 from pathlib import Path
 
 import psutil
@@ -60,7 +61,7 @@ def family(pid: int) -> Iterator[psutil.Process]:
 
 
 def seen_by_others(pid: int) -> list[str]:
-    """What another user of the machine sees of a driver's processes: their titles and arguments; not their memory."""
+    """What others see of a driver's processes: titles, arguments, ports that another machine reaches; not memory."""
     found = []
     for process in family(pid):
         with contextlib.suppress(OSError):
@@ -69,6 +70,9 @@ def seen_by_others(pid: int) -> list[str]:
                 found.append(str(process))
             if stat.S_IMODE(Path(f"/proc/{process.pid}/environ").stat().st_mode) & 0o077:
                 found.append(f"the environment of {process}")
+        with contextlib.suppress(psutil.Error):
+            found += [f"{process} listens on {socket.laddr}" for socket in process.net_connections("inet")
+                      if socket.status == psutil.CONN_LISTEN and not ip_address(socket.laddr.ip).is_loopback]
     return found
 
 

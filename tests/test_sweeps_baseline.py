@@ -73,7 +73,8 @@ def test_a_sweep_that_has_begun_without_it_is_refused_and_one_that_began_so_goes
 
 
 @pytest.mark.long
-def test_it_is_trained_first_and_again_by_the_same_command(tmp_path: Path, ray_address: str) -> None:
+def test_it_is_trained_first_and_again_by_the_same_command(tmp_path: Path, ray_address: str,
+                                                           capsys: pytest.CaptureFixture[str]) -> None:
     path = spec(tmp_path, space={"weight_decay": {"uniform": [0.0, 0.8]}}, budget={"trials": 3}, search="random",
                 base={"data_dir": "nowhere", "seed": 1})
     file = tmp_path / "production.yaml"
@@ -81,6 +82,8 @@ def test_it_is_trained_first_and_again_by_the_same_command(tmp_path: Path, ray_a
                                          "provenance": {"trial": "t0002", "sweep": "before"}, "gates": []}))
     asked = options(ray_address, baseline=str(file))
     launch(path, options=asked)
+    said = "t0001 suggested weight_decay=0.5 (in production: t0002 of before, production.yaml)"
+    assert said in capsys.readouterr().out.splitlines()
     folder = tmp_path / "runs" / "demo"
     state = state_of(folder)
     assert state.trials["t0001"].params == {"weight_decay": 0.5}

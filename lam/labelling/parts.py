@@ -38,7 +38,11 @@ class Parts:
         """
         path = self.folder / ASKED
         if path.is_file():
-            known = files.parse_json(files.read_record(path))
+            try:
+                known = files.parse_json(files.read_record(path))
+            except ValueError as error:
+                raise BadInput(f"is damaged ({error})", source=path,
+                               remedy="delete its folder to begin anew") from None
             changed = [key for key in self._asked if not isinstance(known, dict) or known.get(key) != self._asked[key]]
             if changed:
                 raise BadInput(f"was begun with another {' and '.join(changed)}", source=self.folder,
@@ -64,7 +68,7 @@ class Parts:
         try:
             with np.load(self._path(number), allow_pickle=False) as found:
                 return dict(found)
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except Exception as error:  # a damaged archive raises whatever its parts have become
             raise BadInput(f"cannot be read ({error})", source=self._path(number),
                            remedy="delete it and run the same command again") from None
 

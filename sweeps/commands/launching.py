@@ -179,7 +179,8 @@ def _run(sweep: Sweep, journal: Journal, options: Options, console: Console, fou
             warm.record(journal, sweep, found)
             console.print(found.sentence, highlight=False, markup=False, soft_wrap=True)
         if served is not None and not journal.state.trials:
-            journal.append(served.event(sweep))
+            first = display.line(journal.append(served.event(sweep)), sweep.max_epochs)
+            console.print(first, highlight=False, markup=False, soft_wrap=True)
         with driver_display:
             try:
                 driver.settle()

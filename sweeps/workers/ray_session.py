@@ -28,6 +28,8 @@ STORE_BYTES = 100 * 1024**2  # trials exchange messages of a few kB
 LONGEST_SOCKET_FOLDER = 28  # our folder takes 15 characters, Ray's below it 64; the kernel takes 107
 # Where Tune names the variables that it copies from the driver into the environment of its workers.
 COPIED = ("ray.tune.execution.class_cache", "ENV_VARS_TO_PROPAGATE")
+# What makes a Ray look for an address that other machines reach; off, it is on loopback, as on macOS and Windows.
+REACHABLE = ("ray._private.ray_constants", "ENABLE_RAY_CLUSTER")
 ENDED_KEPT = 100  # trials that have ended and of which Tune may still hear
 # Where Tune keeps what has ended, for a resume that is not used here: a trial is 40 KiB, and each step asks them all.
 ENDED_PLACES = ("_trials", "_stopped_trials", "_failed_trials", "_trials_to_cache", "_trial_metadata")
@@ -75,7 +77,8 @@ def session(address: str | None, log: Path, signals: Signals) -> Iterator[Path]:
     if address:
         send_token()
     scratch = Path(tempfile.mkdtemp(prefix="lam-", dir=_short_folder()))  # 0700: Ray opens its own folder to everyone
-    with reaper.guarded(scratch), _quiet(log), without_secrets():
+    alone = contextlib.nullcontext() if address else on_loopback()
+    with reaper.guarded(scratch), _quiet(log), without_secrets(), alone:
         import ray
 
         _start(ray, address, scratch / "r", log, signals)
@@ -111,6 +114,25 @@ def without_secrets(place: tuple[str, str] = COPIED) -> Iterator[None]:
         yield
     finally:
         copied |= secrets
+
+
+@contextlib.contextmanager
+def on_loopback(place: tuple[str, str] = REACHABLE) -> Iterator[None]:
+    """Have the Ray that starts meanwhile listen where only this machine reaches it.
+
+    Raises:
+        EnvironmentFailed: this Ray keeps the switch elsewhere.
+    """
+    module, name = importlib.import_module(place[0]), place[1]
+    before = getattr(module, name, None)
+    if not isinstance(before, bool):
+        raise EnvironmentFailed(f"this Ray has no {'.'.join(place)}, so it would listen on all addresses; install "
+                                "a Ray that pyproject.toml allows")
+    setattr(module, name, False)
+    try:
+        yield
+    finally:
+        setattr(module, name, before)
 
 
 def forget_ended(controller: Any, ended: list[str]) -> None:

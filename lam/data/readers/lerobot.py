@@ -7,6 +7,7 @@ are left out. Files are Parquet, so an episode is read whole.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +25,7 @@ from record.errors import BadInput
 INFO = Path("meta/info.json")
 ACTION, EPISODE, FAVOURITE = "action", "episode_index", "observation.latent"
 FLOATS = ("float16", "float32", "float64")
+PLACES = re.compile(r"(?:[^{}]|\{\w+(?::0?\d{1,2}d)?\})+")  # names of files with numbers in them, and no other format
 
 
 class Episode(NamedTuple):
@@ -74,9 +76,11 @@ class LeRobot:
             if str(found["codebase_version"]).lstrip("v")[0] not in "23":
                 raise BadInput(f"is of version {found['codebase_version']}, versions 2 and 3 are read", source=path,
                                remedy="convert it with LeRobot")
-            return {"features": dict(found["features"]), "data_path": str(found["data_path"]),
-                    "chunk": int(found.get("chunks_size") or 1000)}
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+            if not PLACES.fullmatch(found["data_path"]):
+                raise ValueError(f"data_path {found['data_path']!r:.80}")
+            return {"features": {name: dict(each) for name, each in found["features"].items()},
+                    "data_path": found["data_path"], "chunk": int(found.get("chunks_size") or 1000)}
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
             raise BadInput(f"is damaged ({type(error).__name__}: {error})", source=path,
                            remedy="copy the data set again") from None
 
@@ -106,8 +110,8 @@ class LeRobot:
         for line in files.read_record(path).splitlines():
             each = files.parse_json(line)
             number = int(each[EPISODE])
-            where = self.about["data_path"].format(episode_chunk=number // self.about["chunk"], episode_index=number)
-            found[_name(number)] = Episode(self.folder / where, 0, int(each["length"]))
+            where = self._place(episode_chunk=number // self.about["chunk"], episode_index=number)
+            found[_name(number)] = Episode(where, 0, int(each["length"]))
         return found
 
     def _of_tables(self) -> dict[str, Episode]:
@@ -121,9 +125,17 @@ class LeRobot:
         found = {}
         for number, length, chunk, file, first in rows:
             begin = begins.setdefault((chunk, file), first)
-            where = self.about["data_path"].format(chunk_index=chunk, file_index=file)
-            found[_name(number)] = Episode(self.folder / where, first - begin, length)
+            where = self._place(chunk_index=chunk, file_index=file)
+            found[_name(number)] = Episode(where, first - begin, length)
         return found
+
+    def _place(self, **numbers: int) -> Path:
+        """The file that info.json means, which may be none outside of the data set."""
+        named = Path(self.about["data_path"].format(**numbers))
+        if named.is_absolute() or ".." in named.parts:
+            raise BadInput(f"names {str(named)!r:.200}, which lies outside of the data set", source=self.folder / INFO,
+                           key="data_path", remedy="copy the data set again, whole")
+        return self.folder / named
 
     def _columns(self, name: str, episode: Episode) -> dict[str, Any]:
         """Latents and actions of an episode, from the row groups that hold it."""
@@ -157,8 +169,9 @@ class LeRobot:
         return found.transpose(0, 3, 1, 2) if _channels_last(feature) else found
 
 
-def _is_latent(feature: Any) -> bool:
-    return isinstance(feature, dict) and feature.get("dtype") in FLOATS and len(feature.get("shape") or ()) == 3
+def _is_latent(feature: Mapping[str, Any]) -> bool:
+    shape = feature.get("shape")
+    return feature.get("dtype") in FLOATS and isinstance(shape, list) and len(shape) == 3
 
 
 def _channels_last(feature: Mapping[str, Any]) -> bool:
