@@ -72,7 +72,8 @@ def seen_by_others(pid: int) -> list[str]:
                 found.append(f"the environment of {process}")
         with contextlib.suppress(psutil.Error):
             found += [f"{process} listens on {socket.laddr}" for socket in process.net_connections("inet")
-                      if socket.status == psutil.CONN_LISTEN and not ip_address(socket.laddr.ip).is_loopback]
+                      if socket.status == psutil.CONN_LISTEN and not ip_address(
+                          socket.laddr.ip.removeprefix("::ffff:")).is_loopback]
     return found
 
 
