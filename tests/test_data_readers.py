@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 import typed
+import zarr
 from safetensors.torch import save_file
 
 from lam.config import RunConfig
@@ -59,7 +60,6 @@ def as_safetensors(folder: Path, given: Videos) -> None:
 
 
 def as_zarr(folder: Path, given: Videos) -> None:
-    zarr: Any = pytest.importorskip("zarr")
     for name, (latents, actions) in given.items():
         group = zarr.open_group(folder / f"{name}.zarr", mode="w")
         group.create_array("embeddings", data=latents, chunks=(3, *SHAPE))
@@ -182,6 +182,12 @@ def test_lerobot_two_and_features_with_other_names(tmp_path: Path) -> None:
     (lambda folder: (folder / "a.tar").write_bytes(b"x" * 2000), r"a\.tar: cannot be read"),
     (lambda folder: [np.save(folder / "a.npy", np.zeros((3, *SHAPE))), (folder / "a.tar").touch()],
      r"holds files of several formats \(\.tar, \.npy\); keep the videos of each format in a folder"),
+    (lambda folder: np.lib.format.open_memmap(folder / "a.npy", "w+", np.float32, (100_000, 6, 40, 40)),
+     r"a\.npy:embeddings: takes [\d,]+ bytes and unpacks to 3,840,000,000, which no latents do"),
+    (lambda folder: zarr.create_array(folder / "a.zarr", shape=(10**9, *SHAPE), chunks=(3, *SHAPE), dtype="f4"),
+     r"a\.zarr:embeddings: takes [\d,]+ bytes and unpacks to 384,000,000,000, which no latents do"),
+    (lambda folder: zarr.create_array(folder / "a.zarr", shape=(9, *SHAPE), chunks=(10**9, *SHAPE), dtype="f4"),
+     r"a\.zarr:embeddings: takes [\d,]+ bytes and unpacks to 384,000,000,000, which no latents do"),
     (lerobot(data_path="../../secret.parquet"), r"data_path: names .\.\./\.\./secret\.parquet., which lies outside"),
     (lerobot(data_path="/etc/{file_index}"), "names '/etc/0', which lies outside of the data set"),
     (lerobot(data_path="{file_index:0999999999d}"), r"info\.json: is damaged \(ValueError: data_path '"),

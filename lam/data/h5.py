@@ -212,12 +212,15 @@ def _check_written(data: h5py.Dataset, path: str | Path) -> None:
 
 
 def _check_expansion(data: h5py.Dataset, path: str | Path) -> None:
-    """Refuse a large dataset that next to nothing on the disk unpacks to: no latents compress like that."""
-    unpacked = data.size * data.dtype.itemsize
     stored = min(data.id.get_storage_size(), os.stat(path).st_blocks * 512)
+    check_expansion(data.size * data.dtype.itemsize, stored, path, data.name.lstrip("/"))
+
+
+def check_expansion(unpacked: int, stored: int, path: str | Path, key: str) -> None:
+    """Refuse large latents that next to nothing on the disk unpacks to: none compress like that."""
     if unpacked > LARGE_BYTES and unpacked > MOST_EXPANSION * stored:
         raise BadInput(f"takes {stored:,} bytes and unpacks to {unpacked:,}, which no latents do", source=path,
-                       key=data.name.lstrip("/"), remedy="encode the video again, or take the file out")
+                       key=key, remedy="encode the video again, or take the file out")
 
 
 def _check_embeddings(data: h5py.Dataset, path: str | Path, key: str) -> None:

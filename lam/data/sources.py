@@ -90,7 +90,7 @@ class Direct:
         for pause in itertools.chain(self._pauses, [None]):
             try:
                 return read(self._open.get(number, lambda: self._opened(number)))
-            except (OSError, BadInput) as error:
+            except (OSError, BadInput, RuntimeError, ValueError) as error:  # each library's of damage
                 if isinstance(error, OSError):
                     files.check_may_open(error)
                 problem = error

@@ -66,7 +66,7 @@ class Parts:
             BadInput: it is damaged.
         """
         try:
-            with np.load(self._path(number), allow_pickle=False) as found:
+            with open(self._path(number), "rb") as file, np.load(file, allow_pickle=False) as found:
                 return dict(found)
         except Exception as error:  # a damaged archive raises whatever its parts have become
             raise BadInput(f"cannot be read ({error})", source=self._path(number),

@@ -12,12 +12,14 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from lam.data.h5 import UNKNOWN_ACTION, FileInfo, usable_actions
+from lam.data.h5 import UNKNOWN_ACTION, FileInfo, check_expansion, usable_actions
+from record import files
 from record.errors import BadInput
 
 READ_BYTES = 32 << 20  # latents decoded at a time where a whole video is read
 BYTES = 1 << 20  # of a file that is hashed at a time
 OPEN_VIDEOS = 64  # that one source keeps open in a process; systems allow as few as 256 files in all
+SIZES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}  # bytes of a number
 EXPECTED = "expected [frames, C, H, W] or [N_chunks, C, T_latent, H, W] of floats"
 
 
@@ -102,7 +104,9 @@ class Video:
         for first in range(0, self.info.chunks, at_once):
             try:
                 block = _floats(self.values[first : first + at_once])
-            except OSError as error:
+            except Exception as error:  # each library has its own of a storage that is damaged
+                if isinstance(error, OSError):
+                    files.check_may_open(error)
                 last = min(first + at_once, self.info.chunks) - 1
                 raise BadInput(f"chunks {first} to {last} cannot be read ({error})", source=self.path,
                                key=self.info.key, remedy="the file is damaged; copy or encode it again") from None
@@ -142,14 +146,22 @@ def described(shape: Iterable[int], stored: str, actions: NDArray[Any] | None, p
     shape = list(shape)
     if len(shape) not in (4, 5) or 0 in shape:
         raise BadInput(f"got shape {shape}, {EXPECTED}", source=path, key=key, remedy="write it with these axes")
-    if stored not in ("float16", "bfloat16", "float32", "float64"):
+    if stored not in SIZES:
         hint = "; npy has no bfloat16, safetensors has" if stored == "void16" else ""
         raise BadInput(f"got type {stored}, {EXPECTED}", source=path, key=key, remedy=f"write it as float32{hint}")
+    check_expansion(math.prod(shape) * SIZES[stored], on_disk(path), path, key)
     chunks, channels, chunk_frames, height, width = shape if len(shape) == 5 else [*shape[:2], 1, *shape[2:]]
     return FileInfo(
         chunks=chunks, channels=channels, chunk_frames=chunk_frames, height=height, width=width, codec=False, key=key,
         actions=actions is not None and usable_actions(actions, chunks * chunk_frames, path),
         action_names=names, stored=stored if stored in ("float16", "bfloat16") else "float32")
+
+
+def on_disk(path: Path) -> int:
+    """Bytes that a file, all of a folder, or the shard that a sample lies in take on the disk."""
+    path = path if path.exists() else path.parent
+    found = [path] if not path.is_dir() else [each for each in path.rglob("*") if each.is_file()]
+    return sum(512 * each.stat().st_blocks for each in found)
 
 
 def bytes_of(path: Path) -> Iterator[bytes]:

@@ -5,14 +5,15 @@ Needs the package zarr (`pip install 'lamsweep[zarr]'`).
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from lam.data.h5 import ACTIONS, FileInfo
+from lam.data.h5 import ACTIONS, FileInfo, check_expansion
 from lam.data.readers.arrays import Files, damage_named
-from lam.data.readers.video import Video, bytes_of, described
+from lam.data.readers.video import Video, bytes_of, described, on_disk
 from record.errors import BadInput
 
 
@@ -31,7 +32,11 @@ class Zarr(Files):
         with damage_named(path):
             store: Any = zarr.open(path, mode="r")
             values = self._latents(store, name)
-            actions = np.asarray(store[ACTIONS][:]) if not hasattr(store, "shape") and ACTIONS in store else None
+            held = None if hasattr(store, "shape") or ACTIONS not in store else store[ACTIONS]
+            for each in (values, *(() if held is None else (held,))):  # a chunk is unpacked whole
+                most = max(math.prod(each.shape), math.prod(each.chunks)) * each.dtype.itemsize
+                check_expansion(most, on_disk(path), path, self.key)
+            actions = None if held is None else np.asarray(held[:])
         info = known or described(values.shape, str(values.dtype), actions, path, self.key)
         return Video(info, values, None if actions is None else (lambda: actions), path, partial(bytes_of, path))
 
