@@ -73,14 +73,17 @@ def misspelt(words: list[str]) -> list[list[str]]:
 
 def from_elsewhere(words: list[str], here: Path) -> list[str]:
     """The same command in a folder beside, where each path gets the way to it."""
-    return [f"../{here.name}/{word}" if (here / word).exists() and not word.startswith("-") else word for word in words]
+    own = 2 if words[0] in ("data", "sweep") else 1
+    return [*words[:own], *(f"../{here.name}/{word}" if (here / word).exists() and not word.startswith("-") else word
+                            for word in words[own:])]
 
 
 def give(folder: Path, words: list[str], manner: str, interrupt: float | None = None) -> Typed:
     """Type it; `interrupt` is after how many seconds Ctrl-C is pressed."""
     begin = time.monotonic()
-    process = subprocess.Popen([sys.executable, "-m", "lam", *words], cwd=folder, stdout=subprocess.PIPE, text=True,
-                               stderr=subprocess.STDOUT, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    process = subprocess.Popen([str(Path(sys.executable).parent / "lam"), *words], cwd=folder, text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                               env={**os.environ, "PYTHONPATH": str(ROOT)},
                                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
     if interrupt is not None:
         try:
@@ -90,7 +93,8 @@ def give(folder: Path, words: list[str], manner: str, interrupt: float | None = 
             process.send_signal(signal.SIGINT)
             begin = time.monotonic()
     said, _ = process.communicate(timeout=1500)
-    return Typed(manner, shlex.join(["lam", *words]), time.monotonic() - begin, process.returncode, said)
+    code = process.returncode if process.returncode >= 0 else 128 - process.returncode  # as a shell says it
+    return Typed(manner, shlex.join(["lam", *words]), time.monotonic() - begin, code, said)
 
 
 def session(folder: Path, work: bool) -> list[Typed]:

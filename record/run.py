@@ -57,7 +57,8 @@ class RunFolder:
             BadInput: it is missing or damaged.
         """
         if not self.exists():
-            raise BadInput("holds no run (run.json is missing)", source=self.path,
+            found = "holds no run (run.json is missing)" if self.path.exists() else "no such folder"
+            raise BadInput(found, source=self.path,
                            remedy="name the folder that 'lam train' or a sweep wrote")
         return documents.load_document(documents.Run, self.identity_file)
 

@@ -13,7 +13,7 @@ import pytest
 
 from lam.data import demo
 from lam.data.codec import Codec
-from lam.data.demo import Demo, make
+from lam.data.demo import RECIPE, Demo, _claim, make
 from lam.data.games import atari, panning
 from lam.data.manifest import read_manifest
 from record.errors import BadInput
@@ -126,6 +126,12 @@ def test_refuses_a_folder_that_holds_something_else(tiny: Path, tmp_path: Path) 
         make(tiny, TINY._replace(length=14, seed=5))
     with pytest.raises(BadInput, match="is a file, expected a folder"):
         make(tmp_path / "notes.txt", TINY)
+
+
+def test_a_slip_of_the_arguments_that_made_no_clip_is_no_obstacle(tmp_path: Path) -> None:
+    for length in (4000, 12, 12):
+        _claim(tmp_path / "d", TINY._replace(length=length))
+        assert json.loads((tmp_path / "d" / RECIPE).read_text())["length"] == length
 
 
 @pytest.mark.parametrize(("change", "message"), [

@@ -263,6 +263,8 @@ def test_a_sweep_folder_opens_as_what_was_written(tmp_path: Path) -> None:
     assert state.trials == {}
     with pytest.raises(BadInput, match="holds no sweep"):
         folders.open_sweep(tmp_path)
+    with pytest.raises(BadInput, match="nowhere: no such folder; name the folder that 'lam sweep launch' wrote"):
+        folders.open_sweep(tmp_path / "nowhere")
 
 
 def test_a_plan_bounds_the_epochs(tmp_path: Path) -> None:

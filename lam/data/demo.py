@@ -112,7 +112,7 @@ def _check(demo: Demo) -> None:
 
 
 def _claim(folder: Path, demo: Demo) -> None:
-    """Make sure that the folder is ours: new, empty, or begun with the same arguments."""
+    """Make sure that the folder is ours: new, empty, begun with the same arguments, or with others and no clip yet."""
     recipe = {"version": RECIPE_VERSION, **demo._asdict()}
     if folder.exists() and not folder.is_dir():
         raise BadInput("is a file, expected a folder", source=folder, remedy="name another folder")
@@ -120,11 +120,12 @@ def _claim(folder: Path, demo: Demo) -> None:
         found = _recipe(folder / RECIPE)
         if found is None:
             raise BadInput("is not empty and holds no demonstration", source=folder, remedy="name a new folder")
-        if found != recipe:
+        if found != recipe and any(path.name != RECIPE for path in folder.iterdir()):
             differs = ", ".join(f"{key} {found.get(key)!r}" for key in recipe if found.get(key) != recipe[key])
             raise BadInput(f"holds another demonstration ({differs})", source=folder,
                            remedy="name a new folder, or give the same arguments")
-        return
+        if found == recipe:
+            return
     files.write_json(folder / RECIPE, recipe)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
@@ -140,4 +141,6 @@ def absolute_profile(config: Settings, folder: Path) -> dict[str, Any]:
 def resolve(path: str, folder: Path) -> Path:
     """The absolute path of one that a file in `folder` states: relative to it, or else to the current folder."""
     beside = folder / path
-    return (beside if beside.exists() else Path(path)).absolute()
+    found = (beside if beside.exists() else Path(path)).absolute()
+    plain = os.path.normpath(found)  # without "..", which behind a link leads elsewhere
+    return Path(plain) if os.path.realpath(plain) == os.path.realpath(found) else found

@@ -118,9 +118,11 @@ def extend(
     quiet: Quiet = False,
 ) -> None:
     """Give a sweep more budget or a wider space, and go on; its trials stay."""
+    from sweeps.journal.folders import check_begun, resume_command
+
+    check_begun(folder)
     from sweeps.commands.extending import extend as run
     from sweeps.commands.launching import Options
-    from sweeps.journal.folders import resume_command
 
     asked = {"trials": trials, "hours": hours, "epochs": epochs, "tflops": tflops, "gpu_hours": gpu_hours}
     more = {name: float(amount) for name, amount in asked.items() if amount is not None}
@@ -173,6 +175,9 @@ def confirm(
 ) -> None:
     """Train the best trials again on fresh seeds; the same command does only what is missing."""
     from record.text import printable, short
+    from sweeps.journal import folders
+
+    folders.check_begun(folder)  # said before optuna and ray are loaded
     from sweeps.commands.confirming import confirm as run
     from sweeps.commands.launching import Options
 

@@ -211,18 +211,28 @@ def spec_mapping(sweep: Sweep) -> dict[str, Any]:
     return {**values, "space": sweep.space_mapping(), "base": sweep.base.mapping()}
 
 
+def check_begun(folder: str | Path) -> Path:
+    """The sweep.json of a folder.
+
+    Raises:
+        BadInput: there is none.
+    """
+    file = Path(folder) / "sweep.json"
+    if files.stands(file):
+        return file
+    inside = sorted(child.parent.name for child in Path(folder).glob("*/sweep.json"))
+    lacks = "holds no sweep (sweep.json is missing)" if Path(folder).exists() else "no such folder"
+    raise BadInput(lacks, source=folder, remedy=f"name one of those inside it: {', '.join(inside[:5])}" if inside else
+                   "name the folder that 'lam sweep launch' wrote, for example runs/vq")
+
+
 def open_sweep(folder: str | Path) -> tuple[Sweep, SweepState]:
     """The sweep that a folder holds, and its state.
 
     Raises:
         BadInput: the folder holds no sweep, or a damaged one.
     """
-    file = Path(folder) / "sweep.json"
-    if not files.stands(file):
-        inside = sorted(child.parent.name for child in Path(folder).glob("*/sweep.json"))
-        raise BadInput("holds no sweep (sweep.json is missing)", source=folder,
-                       remedy=f"name one of those inside it: {', '.join(inside[:5])}" if inside else
-                       "name the folder that 'lam sweep launch' wrote, for example runs/vq")
+    file = check_begun(folder)
     found = known(Path(folder))
     # The space is rebuilt from what was asked, since the plain dump also writes the kinds that are null.
     spec = build(SweepSpec, {**found.spec, "space": found.asked.get("space")}, file)
