@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
+import threading
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from record.errors import EnvironmentFailed
 from sweeps.commands import launching
 from sweeps.spec.sections import Resources
 from sweeps.workers import ray_session
-from sweeps.workers.signals import Signals
+from sweeps.workers.signals import Signals, head_watched
 
 
 def test_what_cpp_writes_goes_to_the_log(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -25,6 +27,17 @@ def test_what_cpp_writes_goes_to_the_log(tmp_path: Path, capfd: pytest.CaptureFi
     os.write(2, b"ours\n")
     assert log.read_text() == "gcs_client.cc:210: no answer\n"
     assert capfd.readouterr().err == "ours\n"
+
+
+@pytest.mark.parametrize("listens", [True, False])
+def test_a_head_that_takes_no_connections_is_noticed(listens: bool) -> None:
+    gone = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        place = f"127.0.0.1:{server.getsockname()[1]}"
+        if not listens:
+            server.close()
+        with head_watched(place, 0.05, gone.set, every=0.01):
+            assert gone.wait(0.3 if listens else 30) != listens
 
 
 class LateRay:

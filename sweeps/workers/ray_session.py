@@ -19,7 +19,7 @@ from typing import Any
 from record.errors import EnvironmentFailed
 from record.text import gist
 from sweeps.workers import reaper
-from sweeps.workers.signals import Signals
+from sweeps.workers.signals import Signals, head_watched
 
 # A worker between two epochs stops in milliseconds; one inside an epoch is killed after this many
 # seconds, which loses nothing, since a trial goes on after its last checkpoint.
@@ -30,6 +30,7 @@ LONGEST_SOCKET_FOLDER = 28  # our folder takes 15 characters, Ray's below it 64;
 COPIED = ("ray.tune.execution.class_cache", "ENV_VARS_TO_PROPAGATE")
 # What makes a Ray look for an address that other machines reach; off, it is on loopback, as on macOS and Windows.
 REACHABLE = ("ray._private.ray_constants", "ENABLE_RAY_CLUSTER")
+OWN_PATIENCE, CLUSTER_PATIENCE = 5.0, 45.0  # seconds without a head: one of ours does not come back, a cluster's may
 ENDED_KEPT = 100  # trials that have ended and of which Tune may still hear
 # Where Tune keeps what has ended, for a resume that is not used here: a trial is 40 KiB, and each step asks them all.
 ENDED_PLACES = ("_trials", "_stopped_trials", "_failed_trials", "_trials_to_cache", "_trial_metadata")
@@ -83,7 +84,9 @@ def session(address: str | None, log: Path, signals: Signals) -> Iterator[Path]:
 
         _start(ray, address, scratch / "r", log, signals)
         try:
-            yield scratch
+            head = ray.get_runtime_context().gcs_address if ray.is_initialized() else ""
+            with head_watched(head, CLUSTER_PATIENCE if address else OWN_PATIENCE):
+                yield scratch
         finally:
             ray.shutdown()
 

@@ -1,14 +1,25 @@
-"""Ctrl-C and SIGTERM: the first asks for an orderly end, the second leaves at once. Both leave the sweep resumable."""
+"""What ends a driver from outside; all of it leaves the sweep resumable.
+
+Ctrl-C and SIGTERM: the first asks for an orderly end, the second leaves at once. Without Ray's head nothing goes on.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import socket
 import threading
+import time
+from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
 from typing import Any
 
+from record.errors import EnvironmentFailed
+
 STOPPING = "stopping the trials; once more leaves at once"
+HEAD_IS_GONE = ("Ray's head does not answer any more: it died, or the network to it is gone; what was recorded stays, "
+                "the same command resumes")
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
@@ -54,3 +65,46 @@ class Signals:
                  trace: TracebackType | None) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def head_watched(place: str, seconds: float, gone: Callable[[], object] | None = None, every: float = 1.0
+                 ) -> Iterator[None]:
+    """While entered, see whether Ray's head takes connections; where it has not for so long, call `gone`.
+
+    Ray ends a driver a minute after its head, with exit code 1 and no word, and until then whatever asks Ray waits.
+
+    Args:
+        place: HOST:PORT, '' where there is none to watch.
+        gone: default: say so and leave with exit code 3.
+    """
+    over, (host, _, port) = threading.Event(), place.rpartition(":")
+
+    def answers() -> bool:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+        except OSError:
+            return False
+        return True
+
+    def watch() -> None:
+        heard = time.monotonic()
+        while not over.wait(every):
+            if answers():
+                heard = time.monotonic()
+            elif time.monotonic() - heard > seconds:
+                (gone or _leave)()
+                return
+
+    if place:
+        threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+
+
+def _leave() -> None:
+    """End this process as a kill does, which loses nothing; its reaper ends what is left of Ray."""
+    os.write(2, f"\nlam: {HEAD_IS_GONE}\n".encode())
+    os._exit(EnvironmentFailed.exit_code)
