@@ -118,9 +118,9 @@ def extend(
     quiet: Quiet = False,
 ) -> None:
     """Give a sweep more budget or a wider space, and go on; its trials stay."""
-    from sweeps.journal.folders import check_begun, resume_command
+    from sweeps.journal.folders import begun_in, resume_command
 
-    check_begun(folder)
+    begun_in(folder)
     from sweeps.commands.extending import extend as run
     from sweeps.commands.launching import Options
 
@@ -177,7 +177,7 @@ def confirm(
     from record.text import printable, short
     from sweeps.journal import folders
 
-    folders.check_begun(folder)  # said before optuna and ray are loaded
+    folders.begun_in(folder)  # said before optuna and ray are loaded
     from sweeps.commands.confirming import confirm as run
     from sweeps.commands.launching import Options
 

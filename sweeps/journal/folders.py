@@ -211,7 +211,7 @@ def spec_mapping(sweep: Sweep) -> dict[str, Any]:
     return {**values, "space": sweep.space_mapping(), "base": sweep.base.mapping()}
 
 
-def check_begun(folder: str | Path) -> Path:
+def begun_in(folder: str | Path) -> Path:
     """The sweep.json of a folder.
 
     Raises:
@@ -232,7 +232,7 @@ def open_sweep(folder: str | Path) -> tuple[Sweep, SweepState]:
     Raises:
         BadInput: the folder holds no sweep, or a damaged one.
     """
-    file = check_begun(folder)
+    file = begun_in(folder)
     found = known(Path(folder))
     # The space is rebuilt from what was asked, since the plain dump also writes the kinds that are null.
     spec = build(SweepSpec, {**found.spec, "space": found.asked.get("space")}, file)
