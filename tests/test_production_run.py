@@ -145,6 +145,11 @@ def test_train_checks_the_promotion_and_the_first_epoch_is_the_trials_bit_for_bi
     assert code == 1
     assert "a value is not as it was promoted" in err
     assert not (tmp_path / "other").exists()
+    asked = ("train", "p.yaml", "--strict", "--run-dir", "other", "--set", "seed=7")
+    code, _, err = typed.lam(tmp_path, *asked, *settings)
+    assert code == 1
+    assert "seed is set to 7, and the promoted YAML says 0" in err
+    assert "as it was promoted" not in err, "nobody edited the file"
     kept = (tmp_path / "final" / "production.yaml").read_text()
     code, _, err = typed.lam(tmp_path, "train", "edited.yaml", "--run-dir", "final", *settings)
     assert code == 2, err

@@ -13,7 +13,7 @@ import torch
 from rich.table import Table
 
 from lam import codebook
-from lam.config import RunConfig
+from lam.config import RunConfig, load
 from lam.config import of_run as config_of_run
 from lam.data import windows as data
 from lam.evaluation import measure, probe
@@ -78,7 +78,7 @@ def _take_production(config: RunConfig, folder: RunFolder, file: Path | None, st
     if file is None or not isinstance(promoted, dict):
         return
     production.of_yaml(file)
-    found = [printable(text) for text in identity.differences(promoted, config)]
+    found = [printable(text) for text in identity.unlike_promoted(promoted, config, load(file))]
     if found and strict:
         raise AnswerIsNo(f"{file} is not trained: {'; '.join(found)}. Without --strict it is, with this as a warning")
     for text in found:

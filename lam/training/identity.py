@@ -40,26 +40,36 @@ def identify(config: RunConfig, folder: RunFolder, model: nn.Module, train_set: 
     }
 
 
-def differences(promoted: Mapping[str, Any], config: RunConfig) -> list[str]:
+def unlike_promoted(promoted: Mapping[str, Any], config: RunConfig, written: RunConfig) -> list[str]:
     """In what a run would differ from what was promoted: its data, its software, its values; a sentence each.
 
     More epochs, another device, threads and a moved folder of equal data make no other run.
 
     Args:
         promoted: the section `provenance` of the production YAML.
+        written: what that YAML says, without what was set on the command line.
     """
     found, data_now = [], data.data_fingerprint(config)
     if promoted.get("data_fingerprint") not in (None, data_now):
         found.append(f"the data are not those of the promotion (fingerprint {promoted['data_fingerprint']}, now "
                      f"{data_now}): {config.data_dir}")
-    values, values_now = promoted.get("comparable_fingerprint"), config.comparable(RESUMABLE)
-    if values not in (None, values_now):
-        found.append(f"a value is not as it was promoted (fingerprint {values}, now {values_now}); 'lam promotions "
-                     "list FILE' names what was edited")
+    values = promoted.get("comparable_fingerprint")
+    if values not in (None, written.comparable(RESUMABLE)):
+        found.append(f"a value is not as it was promoted (fingerprint {values}, now {written.comparable(RESUMABLE)}); "
+                     "'lam promotions list FILE' names what was edited")
+    found += [f"{key} is set to {asked!r}, and the promoted YAML says {said!r}"
+              for key, asked, said in _changes(config, written)]
     now = provenance.versions()
     found += [f"{name} was {version}, now {now[name]}" for name, version in (promoted.get("versions") or {}).items()
               if name in now and now[name] != version]
     return found
+
+
+def _changes(config: RunConfig, other: RunConfig) -> list[tuple[str, Any, Any]]:
+    """(key, its value, the other's) where two configs are not one run; where the data lie does not count."""
+    mine, others = (placeless(each.model_dump(mode="json")) for each in (config, other))
+    return [(key, mine[key], others[key]) for key in mine
+            if key not in RESUMABLE and key not in config.idle and mine[key] != others[key]]
 
 
 def refuse_other_data(folder: RunFolder, config: RunConfig, checked: Checked | None = None) -> None:
@@ -76,9 +86,9 @@ def refuse_other_data(folder: RunFolder, config: RunConfig, checked: Checked | N
 
 def refuse_other_config(folder: RunFolder, config: RunConfig) -> None:
     """A folder holds one run: continuing it with settings that change its numbers would mix two."""
-    known, asked = (placeless(each.model_dump(mode="json")) for each in (config_of_run(folder), config))
-    changed = [f"{key}: {known[key]!r} -> {asked[key]!r}" for key in asked
-               if key not in RESUMABLE and key not in config.idle and known[key] != asked[key]]
+    recorded = config_of_run(folder)
+    known = recorded.model_dump(mode="json")
+    changed = [f"{key}: {before!r} -> {asked!r}" for key, asked, before in _changes(config, recorded)]
     if changed:
         raise BadInput(f"holds a run with another config ({'; '.join(changed)})", source=folder.path,
                        remedy="name another folder with --run-dir, or put the settings back")
