@@ -135,7 +135,8 @@ def _checksum(windows: Any, queue: Any) -> None:
     queue.put(float(windows.batch(np.arange(20)).latents.numpy().sum(dtype=np.float64)))
 
 
-@pytest.mark.parametrize(("method", "cache"), [("fork", True), ("fork", False), ("spawn", False)])
+@pytest.mark.parametrize(("method", "cache"), [
+    ("fork", True), ("fork", False), pytest.param("spawn", False, marks=pytest.mark.long)])
 def test_windows_go_to_other_processes(tiny_data: Path, cache: bool, method: str) -> None:
     windows = open_split(config(tiny_data, cache=cache), "train")
     expected = float(windows.batch(np.arange(20)).latents.numpy().sum(dtype=np.float64))  # the parent has files open

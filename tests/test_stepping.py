@@ -111,7 +111,7 @@ def test_killed_between_record_and_state_writes_no_epoch_twice(
     assert_same(finish(config, tmp_path / "killed"), whole)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_sigkill_in_an_epoch_and_the_same_call_again_is_bit_equal(tiny_data: Path, tmp_path: Path) -> None:
     config = small(tiny_data, checkpoint_steps=1)
     program = f"""

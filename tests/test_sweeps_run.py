@@ -104,6 +104,7 @@ def test_workers_start_together_and_are_used_again(tmp_path: Path, ray_address: 
     assert len(set(workers)) <= 3
 
 
+@pytest.mark.long
 def test_a_killed_driver_loses_nothing_and_the_same_command_goes_on(tmp_path: Path, ray_address: str) -> None:
     path = spec(tmp_path, space={"weight_decay": {"uniform": [0.0, 0.8]}}, scheduler="none",
                 base={"data_dir": "nowhere", "num_epochs": 6}, budget={"trials": 6})
@@ -128,6 +129,7 @@ def test_a_killed_driver_loses_nothing_and_the_same_command_goes_on(tmp_path: Pa
     assert "6 trials: 6 completed" in terminal.getvalue(), "a finished sweep is only summed up again"
 
 
+@pytest.mark.long
 def test_ctrl_c_ends_the_sweep_resumably(tmp_path: Path) -> None:
     """The terminal sends it to the whole process group, workers included."""
     path = spec(tmp_path, space={"weight_decay": {"uniform": [0.0, 0.8]}}, scheduler="none",
@@ -146,7 +148,7 @@ def test_ctrl_c_ends_the_sweep_resumably(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("seconds", [0.6, 2.5])
+@pytest.mark.parametrize("seconds", [pytest.param(0.6, marks=pytest.mark.nightly), 2.5])
 def test_sigterm_while_the_workers_start_ends_resumably(tmp_path: Path, seconds: float) -> None:
     """Ray answers it in its own way while it starts."""
     path = spec(tmp_path, budget={"trials": 2})
@@ -161,7 +163,7 @@ def test_sigterm_while_the_workers_start_ends_resumably(tmp_path: Path, seconds:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGTERM, marks=pytest.mark.nightly), signal.SIGINT])
 def test_a_signal_while_the_workers_are_sent_home_changes_nothing(tmp_path: Path, number: signal.Signals) -> None:
     path = spec(tmp_path, space={"weight_decay": {"uniform": [0.0, 0.8]}}, scheduler="none",
                 base={"data_dir": "nowhere", "num_epochs": 1}, budget={"trials": 1})

@@ -136,7 +136,7 @@ def _half_still(chunks: Array) -> Array:
     return chunks
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "change", "aspect"), [
     ("darker", lambda chunks: chunks * 0.6, "latents"), ("brighter", lambda chunks: chunks + 1.0, "latents"),
     ("half still", _half_still, "loss")])
@@ -148,7 +148,7 @@ def test_changed_data_drift_with_a_remedy(served: tuple[Path, list[Path]], tmp_p
     assert said["remedy"][0].startswith("label a little")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_another_game_drifts(served: tuple[Path, list[Path]], latents: Callable[[demo.Demo], Path],
                              tmp_path: Path) -> None:
     pong = latents(demo.Demo(game="pong", episodes=10, length=20, size=32, seed=0))
@@ -161,7 +161,7 @@ def test_another_game_drifts(served: tuple[Path, list[Path]], latents: Callable[
     assert json.loads((tmp_path / "told.jsonl").read_text())["event"] == "drift"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_snapshot_is_whole_and_can_be_taken_again(served: tuple[Path, list[Path]], tmp_path: Path) -> None:
     data = _folder(tmp_path / "new", served[1][:SAMPLE])
     _look(served, data, tmp_path)
