@@ -22,8 +22,8 @@ def register(app: typer.Typer) -> None:
 
 def report(
     paths: Annotated[list[str] | None, typer.Argument(
-        metavar="PATH...", help="Sweeps, runs, other trainers' logs, trackers' folders, databases or addresses.",
-        show_default=False)] = None,
+        metavar="PATH...", help="Sweeps, runs (also s3://...), other trainers' logs, trackers' folders, databases or "
+        "addresses.", show_default=False)] = None,
     output: Annotated[list[Path] | None, typer.Option(
         "--output", "-o", metavar="FILE", help="Where to write: FILE.html, .md, .json, or the records as "
         ".parquet; repeat for several.")] = None,
@@ -126,8 +126,8 @@ def _places(reports: list[Path], paths: list[Path]) -> list[tuple[str, Path]]:
 
 
 def monitor(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, another trainer's folder, or a log; with "
-                                        "--data a production YAML.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run folder (also s3://...), another trainer's folder, or "
+                                       "a log; with --data a production YAML.")],
     profile: Annotated[str | None, typer.Option(
         metavar="NAME", help="Health profile, or a YAML file of your own; default: the one that fits.")] = None,
     alerts: Annotated[Path | None, typer.Option(
@@ -158,14 +158,14 @@ def monitor(
     from record.tracking import notices
 
     told = notices.receivers(notify_file, notify_command, notify_webhook)
-    with contextlib.closing(notices.Notices(told, run.name)) as receivers:
+    with contextlib.closing(notices.Notices(told, Path(run).name)) as receivers:
         if data is not None:
-            return _drift(run, data, json_output, receivers)
+            return _drift(Path(run), data, json_output, receivers)
         facts = dict(_fact(text) for text in fact or [])
         _judge(run, (profile, facts, alerts), every if follow else None, json_output, receivers)
 
 
-def _judge(run: Path, how: tuple[str | None, dict[str, float], Path | None], every: float | None, json_output: bool,
+def _judge(run: str, how: tuple[str | None, dict[str, float], Path | None], every: float | None, json_output: bool,
            receivers: Notices) -> None:
     """Say how a run does, again and again where `every` is given."""
     import json

@@ -31,9 +31,9 @@ def register(app: typer.Typer) -> None:
 
 
 def promote_command(
-    paths: Annotated[list[Path], typer.Argument(
-        metavar="PATH...", help="A sweep, one of its trials, or runs trained by hand (those of the same config and "
-        "other seeds confirm the first).")],
+    paths: Annotated[list[str], typer.Argument(
+        metavar="PATH...", help="A sweep (also s3://...), one of its trials, or runs trained by hand (those of one "
+        "config and other seeds confirm the first).")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The production YAML to write.")],
     trial: Annotated[str | None, typer.Option(metavar="ID", help="Which trial; default: the winner.")] = None,
     waive: Annotated[list[str] | None, typer.Option(
@@ -71,7 +71,7 @@ def promote_command(
     _mirror(output, mirrors, not json_output)
 
 
-def _promoting(paths: list[Path]) -> Any:
+def _promoting(paths: list[str]) -> Any:
     """What promotes, which takes seconds to import, once the paths are known to be there."""
     from record.errors import check_there
 

@@ -48,8 +48,9 @@ from lam.training import checkpoints
 from record import documents, files, yamlio
 from record.errors import LamError
 from record.health import profile
-from record.journal import events, journals, parsing, trust
+from record.journal import events, journals, parsing
 from record.run import RunFolder
+from record.storage import trust
 from sweeps.journal import folders
 from sweeps.spec.load import load
 

@@ -21,7 +21,8 @@ from analysis.read.reading import read_study
 from analysis.read.trackers.points import database_tables
 from lam import cli
 from record.errors import BadInput
-from record.journal import journals, trust
+from record.journal import journals
+from record.storage import trust
 from sweeps.commands import launching
 from sweeps.journal import folders
 

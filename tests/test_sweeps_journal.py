@@ -121,12 +121,13 @@ def test_a_second_session_is_refused_while_the_first_writes(sweep_folder: Path) 
 
 def test_a_hundred_events_are_merged_on_the_server(s3: str, tmp_path: Path) -> None:
     from record.journal import journal_objects
+    from record.storage.store import connect
 
     with hold(tmp_path, s3) as store:
         journal = Journal(tmp_path, store)
         for number in range(103):
             journal.append(Suggested(trial=f"t{number:04d}", params={}))
-    assert len(journal_objects.parts(*journal_objects.connect(s3))) == 4
+    assert len(journal_objects.parts(*connect(s3))) == 4
     assert [event.seq for event in journals.read_at(s3)] == list(range(1, 104))
 
 

@@ -19,8 +19,10 @@ from typer.testing import CliRunner
 
 from analysis.read.sources import journal as events_of
 from record.errors import BadInput, EnvironmentFailed
-from record.journal import journal_objects, journals
+from record.journal import journals
 from record.journal.events import SweepStarted
+from record.storage import addresses
+from record.storage.store import connect
 from sweeps.commands import confirming, extending, register
 from sweeps.commands.launching import launch
 from sweeps.journal import folders, lease, stores
@@ -29,8 +31,8 @@ from sweeps.spec.load import load
 
 
 def test_a_place_is_the_prefix_and_the_name() -> None:
-    assert journals.place("s3://b/p/?region=eu-west-1", "vq") == "s3://b/p/vq?region=eu-west-1"
-    assert journals.place("file:///shared/my%20journals", "vq") == Path("/shared/my journals/vq")
+    assert addresses.place("s3://b/p/?region=eu-west-1", "vq") == "s3://b/p/vq?region=eu-west-1"
+    assert addresses.place("file:///shared/my%20journals", "vq") == Path("/shared/my journals/vq")
     assert journals.home("/nowhere") == Path("/nowhere")
 
 
@@ -41,7 +43,7 @@ def test_a_place_is_the_prefix_and_the_name() -> None:
     ("abfs://c@account/p?account_key=hunter2", "holds a credential"),
 ])
 def test_a_uri_that_cannot_be_is_refused(uri: str, message: str) -> None:
-    wrong = journals.problem(uri)
+    wrong = addresses.problem(uri)
     assert wrong is not None
     assert re.search(message, wrong)
     assert "hunter2" not in wrong
@@ -49,7 +51,7 @@ def test_a_uri_that_cannot_be_is_refused(uri: str, message: str) -> None:
 
 @pytest.mark.parametrize("uri", ["s3://bucket/p", "gs://anonymous@b/p", "abfs://container@account/p", "file:///j"])
 def test_a_uri_that_can_be_passes(uri: str) -> None:
-    assert journals.problem(uri) is None
+    assert addresses.problem(uri) is None
 
 
 def test_a_store_that_is_not_there_is_named(s3_server: str) -> None:
@@ -163,7 +165,7 @@ def test_a_sweep_that_loses_its_claim_ends_resumably(s3: str, tmp_path: Path) ->
     folder = tmp_path / "runs" / "demo"
     process = start(f"launch({str(path)!r}, options=options)", epoch_seconds=0.2)
     wait_for(folder, 2, process)
-    filesystem, root = journal_objects.connect(f"{s3}/demo")
+    filesystem, root = connect(f"{s3}/demo")
     with filesystem.open_output_stream(f"{root}/lease-000009-0123abcd.json") as stream:
         stream.write(json.dumps({"pid": 12, "host": "far", "machine": "far 1", "began": "1", "since": "now"}).encode())
     _, err = process.communicate(timeout=600)

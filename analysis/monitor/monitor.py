@@ -173,7 +173,7 @@ def _finding_dict(finding: Finding) -> dict[str, Any]:
     return {**asdict(finding), "sentence": finding.sentence}
 
 
-def follow(path: Path, chosen: str | Path | None, facts: dict[str, float], every: float,
+def follow(path: str | Path, chosen: str | Path | None, facts: dict[str, float], every: float,
            sleep: Callable[[float], object] = time.sleep, alerts: str | Path | None = None) -> Iterator[Status]:
     """The status now and whenever it changes, until the run is over or must abort."""
     before: Any = None

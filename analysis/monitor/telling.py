@@ -7,19 +7,21 @@ from typing import Any
 
 from analysis.monitor.monitor import Status
 from record.health.engine import Finding
+from record.storage import addresses
 from record.tracking.notices import Notices
 
 
-def tell(notices: Notices, run: Path, before: Status | None, now: Status) -> None:
+def tell(notices: Notices, run: str | Path, before: Status | None, now: Status) -> None:
     """Send what changed between two looks; what is only informative is not sent."""
     earlier = {item.rule for item in before.judgement.findings} if before else set()
     later = {item.rule for item in now.judgement.findings}
+    folder = str(run) if addresses.is_one(run) else str(Path(run).absolute())
     gone = [item for item in before.judgement.findings if item.rule not in later] if before else []
     for event, findings in (("fired", [item for item in now.judgement.findings if item.rule not in earlier]),
                             ("cleared", gone)):
         for item in findings:
             if item.severity != "info":
-                notices.send(event, folder=str(run.absolute()), **_fields(item, now.last))
+                notices.send(event, folder=folder, **_fields(item, now.last))
 
 
 def _fields(item: Finding, epoch: float | None) -> dict[str, Any]:

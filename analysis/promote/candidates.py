@@ -17,6 +17,7 @@ from analysis.read.sources import is_run, is_sweep, record_folder
 from record.errors import AnswerIsNo, BadInput
 from record.run import RunFolder
 from record.schema import suggest
+from record.storage import copies
 
 NO_CONFIG = ("num_epochs",)  # in which a training that confirms another one may differ from it, beside its seed
 
@@ -58,6 +59,7 @@ def choose(paths: str | Path | Sequence[str | Path], name: str | None, baseline:
     chosen, standing, reason = _named(study, name or trial)
     arm = _baseline(baseline, chosen) if baseline else None
     sweeps = tuple(folder for folder in folders if is_sweep(folder))
+    copies.bring_weights(chosen.path)
     production = (study.sweep.get("spec") or {}).get("production") or {}
     return Candidate(study, chosen, standing, reason, folders[0], _fresh(sweeps, chosen), production, arm, sweeps)
 

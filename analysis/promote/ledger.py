@@ -29,6 +29,7 @@ from analysis.read.sources import save
 from record import files
 from record.documents import Section
 from record.errors import BadInput
+from record.storage import copies
 
 WAIT_SECONDS = 10.0
 Event = Literal["begun", "done", "abandoned", "tested", "mirrored", "looked", "kept"]
@@ -237,6 +238,7 @@ class Ledger:
             place = Path(entry.record["folder"])
             if place.is_dir() and os.access(place, os.W_OK):
                 save(place / "promotion.json", json.dumps(entry.record["document"], indent=2, allow_nan=False) + "\n")
+                copies.publish(place, "promotion.json")
         self.append("done", of=entry.seq)
 
     def _drop_torn_line(self) -> None:

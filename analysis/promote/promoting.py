@@ -28,6 +28,7 @@ from record import documents, files
 from record.errors import BadInput
 from record.run import RunFolder
 from record.schema import suggest
+from record.storage import copies
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ def _serve(ledger: Ledger, found: Candidate, gates: tuple[Gate, ...], path: Path
     result = Promotion(found.trial.label, path, True, gates, found.reason, replaced, version, said)
     record = result.document().model_copy(update={"provenance": came_from}).as_written()
     ledger.serve(kind="promotion", version=version, sha256=digest(text.encode()), trial=found.trial.label,
-                 source=str(found.trial.path), because=found.reason, weights=weights,
+                 source=copies.where(found.trial.path), because=found.reason, weights=weights,
                  data_fingerprint=came_from.data_fingerprint,
                  record={"folder": str(found.sweep_folders[0]), "document": record} if found.sweep_folders else None)
     return result

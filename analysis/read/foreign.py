@@ -27,6 +27,7 @@ from record.health import production
 from record.health.facts import of_config, steps_per_epoch
 from record.journal import events
 from record.run import RunFolder, check_epoch_record
+from record.storage import copies
 from record.text import printable
 from record.workload import workload
 from record.workload.metric import check_values
@@ -49,7 +50,7 @@ def read(path: str | Path) -> Recorded:
     Raises:
         BadInput: there is none, it is a sweep, or nothing in it is known.
     """
-    path = Path(path)
+    path = copies.at_hand(path)
     check_there(path, "name a run folder or a log")
     found = _log(path) if path.is_file() else _folder(path)
     return replace(found, name=printable(found.name))

@@ -20,6 +20,7 @@ from analysis.read.sources import STATUS_OF, is_run, is_sweep
 from analysis.read.study import Study, Trial
 from analysis.read.trackers import mlflow_store, optuna_storage, tensorboard_events, wandb_offline
 from record.errors import BadInput
+from record.storage import addresses
 from record.text import printable
 
 LOGS = (".jsonl", ".csv")
@@ -28,9 +29,9 @@ READERS = (wandb_offline, tensorboard_events, optuna_storage, mlflow_store)
 
 
 def is_known(path: str | Path) -> bool:
-    """Whether a reader of other trainers' records fits; folders of ours are not theirs."""
+    """Whether a reader of other trainers' records fits; folders of ours, and those on stores, are not theirs."""
     if isinstance(path, str) and _ADDRESS.match(path):
-        return True
+        return not addresses.is_one(path) or path.startswith("file:")
     place = Path(path)
     if not place.exists() or is_sweep(place) or is_run(place):
         return False

@@ -13,6 +13,7 @@ from record.errors import BadInput, EnvironmentFailed
 from record.journal import journals
 from record.journal.events import FINAL, JournalEvent, Status
 from record.run import RunFolder
+from record.storage import copies
 from record.workload.metric import check_values
 from record.workload.workload import Workload
 
@@ -34,12 +35,12 @@ def is_run(folder: Path) -> bool:
 
 
 def record_folder(path: str | Path) -> Path:
-    """The folder itself, absolute, once it is known to hold a sweep or a run.
+    """The folder itself, absolute, once it is known to hold a sweep or a run; of one on a store a copy of its records.
 
     Raises:
         BadInput: it is missing, a file, or holds neither.
     """
-    folder = Path(path)
+    folder = copies.at_hand(path)
     if not folder.exists():
         raise BadInput("no such folder", source=folder, remedy="name a folder that 'lam train' or a sweep wrote")
     if not folder.is_dir():

@@ -26,6 +26,7 @@ from analysis.report.pictures import Strips, strips_of
 from record import provenance
 from record.errors import BadInput
 from record.schema import suggest
+from record.storage import copies
 from record.text import printable
 from record.workload.metric import Metric
 
@@ -201,7 +202,8 @@ def _pictured(trials: dict[str, Trial], standings: Sequence[Standing], winner: s
 def _provenance(study: Study) -> list[tuple[str, str]]:
     """Where the numbers come from, as name and value; what differs between runs is listed."""
     identities = [trial.identity for trial in study.trials if trial.identity]
-    rows: list[tuple[str, Any]] = [("Read from", ", ".join(str(source) for source in study.sources))]
+    places = [copies.where(source) if isinstance(source, Path) else str(source) for source in study.sources]
+    rows: list[tuple[str, Any]] = [("Read from", ", ".join(places))]
     if study.sweep:
         rows += [("Sweep made", study.sweep.get("created_at")), ("Sweep fingerprint", study.sweep.get("fingerprint")),
                  ("Search", _keys(study.sweep, "search")), ("Scheduler", _keys(study.sweep, "scheduler")),

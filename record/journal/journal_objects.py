@@ -16,11 +16,11 @@ import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
-from urllib.parse import urlsplit
 
 from record import files
-from record.errors import BadInput, Damaged, EnvironmentFailed
+from record.errors import Damaged, EnvironmentFailed
 from record.journal import events, parsing
+from record.storage.store import first_line
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileInfo, FileSystem
@@ -51,44 +51,6 @@ class ObjectPart(NamedTuple):
     def key(self) -> Key:
         """The session that wrote it; a later session's is larger."""
         return self.generation, self.token
-
-
-def connect(uri: str) -> tuple[FileSystem, str]:
-    """(filesystem, path on it) of a URI; credentials are those that pyarrow finds in the environment.
-
-    Raises:
-        BadInput: no filesystem has such URIs, or the bucket does not exist.
-        EnvironmentFailed: the store does not answer, or refuses.
-    """
-    from pyarrow import fs
-
-    try:
-        filesystem, root = fs.FileSystem.from_uri(_in_one_request(uri))
-        bucket = root.split("/")[0]
-        if bucket and filesystem.get_file_info(bucket).type == fs.FileType.NotFound:
-            raise BadInput(f"there is no {bucket!r}", source=uri, key="journal",
-                           remedy="create the bucket, or correct the sweep's key 'journal'")
-    except (ValueError, NotImplementedError) as error:
-        raise BadInput(f"cannot be opened ({first_line(error)})", source=uri, key="journal",
-                       remedy="write a URI that pyarrow knows, such as s3://bucket/prefix") from None
-    except OSError as error:
-        raise EnvironmentFailed(f"{uri}: the journal's store cannot be reached ({first_line(error)}); check the "
-                                "address, the network and the credentials in the environment") from None
-    return filesystem, root
-
-
-def _in_one_request(uri: str) -> str:
-    """S3 with the option that writes a small object in one request; otherwise each takes three."""
-    parts = urlsplit(uri)
-    if parts.scheme != "s3" or "allow_delayed_open" in parts.query:
-        return uri
-    return parts._replace(query="&".join(filter(None, [parts.query, "allow_delayed_open=true"]))).geturl()
-
-
-def first_line(error: BaseException) -> str:
-    """The gist of a store's error."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:300] if lines else type(error).__name__
 
 
 def listing(filesystem: FileSystem, root: str) -> list[FileInfo]:

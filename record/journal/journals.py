@@ -1,56 +1,26 @@
 """Where a sweep's journal is, and reading it; `sweeps` writes it, `sweeps` and `analysis` read it.
 
 A journal is kept in a folder (segments to which lines are appended) or, where a store cannot append,
-as objects (`record.journal.journal_objects`). The key `journal` of the sweep says which; without it, it is in the
-sweep folder. Its events are the same in both: numbered 1, 2, 3, ... without gaps.
+as objects (`record.journal.journal_objects`). The key `journal` of the sweep says which; without it, it is where the
+sweep is, in its folder or on its store. Its events are the same in both: numbered 1, 2, 3, ... without gaps.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from urllib.parse import parse_qsl, unquote, urlsplit
 
 from record import documents, files
 from record.errors import BadInput, Damaged
-from record.journal import events, journal_objects, parsing, trust
-
-# Parts of names of URI options that carry a secret.
-_SECRET = ("key", "secret", "token", "password", "sig", "credential")
-
-
-# What `pyarrow.fs.FileSystem.from_uri` opens.
-SCHEMES = ("s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs", "file")
-
-
-def problem(uri: str) -> str | None:
-    """What is wrong with a journal's URI as it is written; None where nothing is. Opens no connection."""
-    parts = urlsplit(uri)
-    hidden = [name for name, _ in parse_qsl(parts.query) if any(word in name.lower() for word in _SECRET)]
-    if parts.password or hidden or (parts.username and parts.scheme == "s3"):
-        return ("holds a credential, which would be written into the sweep's records; give credentials in the "
-                "environment, as pyarrow reads them")
-    if "://" not in uri:
-        return f"got {uri[:80]!r}, expected a URI such as s3://bucket/prefix"
-    if uri.split("://")[0] not in SCHEMES:
-        return f"got {uri[:80]!r}, which no store has; it begins with one of {', '.join(SCHEMES)} and ://"
-    if parts.scheme == "file" and not parts.path.strip("/"):
-        return f"got {uri[:80]!r}, which names no folder; for example file:///shared/journals"
-    return None
-
-
-def place(uri: str, name: str) -> Path | str:
-    """Where the journal of the sweep `name` is kept under `uri`: a folder, or the URI of a prefix of objects."""
-    parts = urlsplit(uri)
-    path = f"{parts.path.rstrip('/')}/{name}"
-    return Path(unquote(path)) if parts.scheme == "file" else parts._replace(path=path).geturl()
+from record.journal import events, journal_objects, parsing
+from record.storage import addresses, copies, store, trust
 
 
 def home(folder: str | Path) -> Path | str:
     """Where the journal of the sweep in `folder` is kept, by its sweep.json.
 
     Raises:
-        BadInput: sweep.json is damaged, or names a server that the reader has not allowed (`record.journal.trust`).
+        BadInput: sweep.json is damaged, or names a server that the reader has not allowed (`record.storage.trust`).
     """
     file = Path(folder) / "sweep.json"
     if not files.stands(file):
@@ -58,11 +28,11 @@ def home(folder: str | Path) -> Path | str:
     known = documents.load_document(documents.Sweep, file)
     uri = known.spec.get("journal")
     if uri is None:
-        return Path(folder)
-    if wrong := problem(str(uri)):
+        return copies.address(folder) or Path(folder)
+    if wrong := addresses.problem(str(uri)):
         raise BadInput(wrong, source=file, key="spec.journal", remedy="restore sweep.json from a copy")
     trust.check(str(uri), file, "spec.journal")
-    return place(str(uri), known.name)
+    return addresses.place(str(uri), known.name)
 
 
 def read(folder: str | Path) -> Iterator[events.JournalEvent]:
@@ -80,7 +50,7 @@ def read_at(where: Path | str) -> Iterator[events.JournalEvent]:
     """The events kept at a `place`; see `read`."""
     if isinstance(where, Path):
         return coherent(_in_folder(where), where)
-    filesystem, root = journal_objects.connect(where)
+    filesystem, root = store.connect(where)
     return coherent(journal_objects.read_objects(filesystem, root, where), where)
 
 

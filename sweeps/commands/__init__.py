@@ -13,8 +13,36 @@ from typing import Annotated
 
 import typer
 
-Folder = Annotated[Path, typer.Argument(help="Folder of a sweep, for example runs/vq.")]
-SpecFile = Annotated[Path, typer.Argument(help="The sweep's YAML.")]
+
+def _read(text: str) -> Path:
+    """A sweep that is read: its folder, or a copy of what its store has of the sweep itself."""
+    from record.storage import copies
+
+    return copies.at_hand(text, deep=False)
+
+
+def _written(text: str) -> Path:
+    """A sweep that is gone on with."""
+    from record.storage import copies
+
+    return copies.driven(text)
+
+
+def _spec(text: str) -> Path:
+    """A YAML; that of a sweep may lie on its store."""
+    from record.storage import addresses
+
+    if not addresses.is_one(text):
+        return Path(text)
+    folder, name = addresses.above(text)
+    return _written(folder) / name
+
+
+Folder = Annotated[Path, typer.Argument(parser=_read, metavar="DIR", help="A sweep, for example runs/vq or "
+                                        "s3://bucket/runs/vq.")]
+Driven = Annotated[Path, typer.Argument(parser=_written, metavar="DIR", help="A sweep, for example runs/vq or "
+                                        "s3://bucket/runs/vq.")]
+SpecFile = Annotated[Path, typer.Argument(parser=_spec, metavar="FILE", help="The sweep's YAML.")]
 Address = Annotated[str | None, typer.Option(help="A Ray cluster's address; default: a Ray of its own.")]
 Dashboard = Annotated[str, typer.Option(help="The cluster's dashboard, for example http://127.0.0.1:8265.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Show only the result.")]
@@ -44,7 +72,8 @@ def register(app: typer.Typer) -> None:
 
 def launch(
     spec: SpecFile,
-    storage: Annotated[str | None, typer.Option(help="Folder that holds sweeps; default: the YAML's.")] = None,
+    storage: Annotated[str | None, typer.Option(help="What holds sweeps: a folder, or s3://bucket/prefix (gs, abfs); "
+                                                     "default: the YAML's.")] = None,
     address: Address = None,
     quiet: Quiet = False,
     allow_inert: Annotated[bool, typer.Option("--allow-inert", help="Launch although a knob changes nothing.")] = False,
@@ -107,7 +136,7 @@ def explain(
 
 
 def extend(
-    folder: Folder,
+    folder: Driven,
     trials: Annotated[int | None, typer.Option(help="More trials.")] = None,
     hours: Annotated[float | None, typer.Option(help="More hours.")] = None,
     epochs: Annotated[int | None, typer.Option(help="More epochs of all trials.")] = None,
@@ -165,7 +194,7 @@ def optuna(
 
 
 def confirm(
-    folder: Folder,
+    folder: Driven,
     top: Annotated[int, typer.Option(help="How many of the best trials.")] = 1,
     seeds: Annotated[int, typer.Option(help="Fresh seeds for each.")] = 3,
     trial: Annotated[list[str] | None, typer.Option(metavar="ID", help="Also this trial; repeatable. Then --top may be "
@@ -174,6 +203,7 @@ def confirm(
     quiet: Quiet = False,
 ) -> None:
     """Train the best trials again on fresh seeds; the same command does only what is missing."""
+    from record.storage import copies
     from record.text import printable, short
     from sweeps.journal import folders
 
@@ -187,7 +217,7 @@ def confirm(
                              f"over {len(row.seeds)} fresh seeds, {row.live} of them live"))
     for pair in found.differences:
         typer.echo(f"{pair.a} - {pair.b}: {short(pair.mean)} [{short(pair.low)}, {short(pair.high)}]")
-    typer.echo(f"wrote {folder / 'confirm.json'}")
+    typer.echo(f"wrote {copies.where(folder / 'confirm.json')}")
 
 
 def doctor(
@@ -227,13 +257,13 @@ def submit(
     baseline: Baseline = None,
 ) -> None:
     """Launch a sweep as a job of a cluster; submitted again it attaches, or resumes what has ended."""
-    from sweeps.journal.folders import sweep_folder
+    from sweeps.journal.folders import storage_uri
     from sweeps.search.baseline import in_production
     from sweeps.spec.load import load
     from sweeps.workers.jobs import SubmittedJobs
 
     sweep = load(spec)
-    sweep_folder(sweep, storage)
+    storage_uri(sweep, storage)
     if baseline is not None:
         in_production(sweep, baseline)  # what cannot be trained is refused here, not in a job's log
     jobs, file = SubmittedJobs(address), Path(baseline) if baseline else None
@@ -259,7 +289,7 @@ def logs(
 
 
 def stop(
-    what: Annotated[Path, typer.Argument(help="A sweep's folder, with TRIAL; or its YAML, with --address.")],
+    what: Annotated[str, typer.Argument(help="A sweep, with TRIAL; or its YAML, with --address.")],
     trial: Annotated[str | None, typer.Argument(help="The trial to end, for example t0003.")] = None,
     because: Annotated[str, typer.Option(help="Why; it stands in the journal.")] = "",
     address: Annotated[str | None, typer.Option(help="The dashboard of the cluster that the sweep was submitted to.")
@@ -273,19 +303,19 @@ def stop(
                        source="lam sweep stop", remedy="'lam sweep stop DIR TRIAL' ends a trial, 'lam sweep stop FILE "
                        "--address URL' a submitted sweep; a sweep in a terminal ends with Ctrl-C")
     if trial is not None:
-        _ask(what, "stop", trial, because, {})
+        _ask(_written(what), "stop", trial, because, {})
         return
     from sweeps.workers.jobs import SubmittedJobs
 
     jobs = SubmittedJobs(str(address))
-    name = jobs.job_of(what)
+    name = jobs.job_of(_spec(what))
     jobs.stop(name)
     typer.echo(f"{name} is {jobs.state(name).lower()}; resume with: lam sweep submit "
                f"{shlex.join([str(what), '--address', str(address)])}")
 
 
 def enqueue(
-    folder: Folder,
+    folder: Driven,
     source: Annotated[str, typer.Option("--from", help="The trial whose config the new one starts from.")],
     change: Annotated[list[str] | None, typer.Option("--set", help="knob=value; repeatable.")] = None,
     because: Annotated[str, typer.Option(help="Why; it stands in the journal.")] = "",

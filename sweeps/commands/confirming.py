@@ -23,6 +23,7 @@ from record.errors import AnswerIsNo, BadInput
 from record.progress import Screen
 from record.run import RunFolder
 from record.standing import t_interval
+from record.storage import copies
 from record.workload.settings import Settings
 from record.workload.workload import Workload
 from sweeps.commands import launching
@@ -79,6 +80,7 @@ def confirm(folder: str | Path, top: int, seeds: int, options: launching.Options
         if count < least:
             raise BadInput(f"got {count}, expected {least} or more", source=name)
     folder = Path(folder).absolute()
+    copies.bring(folder, "confirm")
     sweep, state = folders.open_sweep(folder)
     reruns = plan(sweep, state, top, seeds, [*trials, *_known(folder)] if trials else ())
     if not reruns:
@@ -88,12 +90,14 @@ def confirm(folder: str | Path, top: int, seeds: int, options: launching.Options
         options = replace(options, fingerprint=launching.prepared(sweep, options))
         folders.check_data(folder, options.fingerprint)
         _run(sweep, folder, reruns, options, console)
+        copies.bring(folder, "confirm")
         found = summarise(sweep, reruns, folder)
         documents.write(folder / "confirm.json", found)
+        copies.publish(folder, "confirm.json")
     undone = [rerun.name for rerun in reruns if not is_done(sweep.workload, _run_folder(folder, rerun), rerun.config)]
     if undone:
         raise AnswerIsNo(f"{folder}: {', '.join(undone)} did not train to the end and count as missing; output.log in "
-                         f"{folder / 'confirm'} shows why, the same command tries again")
+                         f"{copies.where(folder / 'confirm')} shows why, the same command tries again")
     return found
 
 
@@ -180,7 +184,7 @@ class _ConfirmJobs:
         home = self._folder if (self._folder / "sweep.json").exists() else ""
         return Job(rerun.name, self._train, rerun.config.mapping(), str(folder.path), after,
                    self._sweep.spec.hang_minutes * 60, self._sweep.spec.workload, self._machines.avoided, str(home),
-                   probe.versions())
+                   probe.versions(), copies.address(self._folder) or "")
 
     def started(self, job_id: str, node: str = "") -> None:
         self._machines.started(job_id, node)

@@ -20,6 +20,7 @@ from rich.console import Console
 from record.errors import AnswerIsNo, BadInput, EnvironmentFailed, Interrupted
 from record.journal import events
 from record.progress import Screen
+from record.storage import copies
 from record.workload.settings import Settings
 from sweeps.journal import folders, stores
 from sweeps.journal.journal import Journal
@@ -82,7 +83,7 @@ def launch(path: str | Path, storage: str | Path | None = None, options: Options
 
     Args:
         path: the sweep YAML.
-        storage: folder that holds sweeps; default: the spec's.
+        storage: folder that holds sweeps, or the URI of a store's prefix; default: the spec's.
 
     Raises:
         BadInput: the spec, the data or the sweep folder is wrong, or another driver is at work.
@@ -265,7 +266,7 @@ def _machines(options: Options, folder: Path, sweep: Sweep) -> tuple[Machines, P
         return Machines(), Place(resources, cluster.fitting(resources, sweep.source))
     configs = [config.mapping() for config in data_configs(sweep)]
     asked = probe.Asked(str(folder.absolute()), probe.versions(), spec.workload, configs, options.prepare,
-                        options.fingerprint)
+                        options.fingerprint, copies.address(folder) or "")
     joined = cluster.RayCluster(resources, asked)
     could = cluster.could_become(cluster.BOOTSTRAP.expanduser())
     fitting = cluster.fitting(resources, sweep.source, spec.concurrency, joined.growth(), could)
@@ -313,12 +314,13 @@ def gist(error: Exception) -> str:
 
 def refused(folder: Path, what: str) -> EnvironmentFailed:
     """The error of a machine that refused a trial what it needs."""
-    return EnvironmentFailed(f"{folder}: {what}; all results so far are kept; mend that, the same command then resumes")
+    return EnvironmentFailed(f"{copies.where(folder)}: {what}; all results so far are kept; mend that, the same "
+                             "command then resumes")
 
 
 def interrupted(signals: Signals, folder: Path, again: str | None) -> Interrupted:
     """The error of a signal, with its exit code and the command that goes on."""
-    error = Interrupted(f"interrupted; all results so far are in {folder}; resume with: "
+    error = Interrupted(f"interrupted; all results so far are in {copies.where(folder)}; resume with: "
                         f"{again or 'the same command'}")
     error.exit_code = signals.exit_code
     return error
@@ -330,13 +332,13 @@ def conclude(sweep: Sweep, journal: Journal, console: Console) -> SweepState:
     Raises:
         AnswerIsNo: no trial completed.
     """
-    state = journal.state
-    lines = [*summary.totals_lines(state), summary.best_sentence(sweep, state), f"sweep folder: {journal.folder}"]
+    state, shown = journal.state, copies.where(journal.folder)
+    lines = [*summary.totals_lines(state), summary.best_sentence(sweep, state), f"sweep folder: {shown}"]
     for text in lines:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
     if not state.with_status("completed"):
         reasons = [trial.reason.sentence for trial in state.with_status("failed", "stopped") if trial.reason]
         seen = "; ".join(itertools.islice(dict.fromkeys(reasons), 3))
-        raise AnswerIsNo(f"{journal.folder}: no trial completed ({seen or 'none was started'}); "
-                         f"'lam sweep explain {journal.folder}' tells each one's story")
+        raise AnswerIsNo(f"{shown}: no trial completed ({seen or 'none was started'}); "
+                         f"'lam sweep explain {shown}' tells each one's story")
     return state

@@ -13,9 +13,10 @@ from typing import Any
 
 from record import documents, files, provenance, yamlio
 from record.errors import BadInput, EnvironmentFailed
-from record.journal import journals, trust
+from record.journal import journals
 from record.journal.events import Session
 from record.schema import build
+from record.storage import addresses, copies, trust
 from record.workload import workload
 from sweeps.journal.state import SweepState, replay
 from sweeps.journal.stores import Store
@@ -25,22 +26,32 @@ from sweeps.spec.spec import Sweep, SweepSpec
 EXTENDED = "# Written by 'lam sweep extend'."
 
 # What a first launch may have left behind when it was cut off before sweep.json was there.
-_BEFORE_BEGINNING = ("driver.lock", "ray.log", ".sweep.*.tmp")
+_BEFORE_BEGINNING = ("driver.lock", "ray.log", ".sweep.*.tmp", ".machines.lock", copies.ORIGIN)
 
 
 def sweep_folder(sweep: Sweep, storage: str | Path | None = None) -> Path:
-    """Folder of a sweep under `storage` (default: the spec's).
+    """Folder of a sweep under `storage` (default: the spec's); on a store the driver's own copy of it.
 
     Raises:
-        BadInput: it is a URI; run folders are files with locks, which no object store has.
+        BadInput: it is a URI that cannot be connected to, or not unasked.
+        EnvironmentFailed: its store does not answer.
     """
-    given = sweep.spec.storage if storage is None else storage
-    if "://" in str(given):
-        raise BadInput(f"got {str(given)!r}, a URI, expected a path that every node sees",
-                       source=sweep.source if storage is None else "--storage", key=None if storage else "storage",
-                       remedy="mount it there on a file system with locks, or keep only the journal there: 'journal: "
-                       "s3://bucket/prefix'")
-    return Path(given).absolute() / sweep.spec.name
+    uri = storage_uri(sweep, storage)
+    if uri is not None:
+        return copies.begun(addresses.below(uri, sweep.spec.name))
+    return Path(sweep.spec.storage if storage is None else storage).absolute() / sweep.spec.name
+
+
+def storage_uri(sweep: Sweep, storage: str | Path | None = None) -> str | None:
+    """The store that holds the sweep, None where a folder does; opens no connection.
+
+    Raises:
+        BadInput: it cannot be connected to, or not unasked.
+    """
+    given = str(sweep.spec.storage if storage is None else storage)
+    if "://" not in given:
+        return None
+    return copies.named(given, sweep.source if storage is None else "--storage", None if storage else "storage")
 
 
 def check_same(sweep: Sweep, folder: Path) -> None:
@@ -143,7 +154,9 @@ def is_extended(folder: Path) -> bool:
 
 def resume_command(folder: Path) -> str:
     """The command that goes on with a sweep whose own YAML is all of it."""
-    return shlex.join(["lam", "sweep", "launch", str(folder / "sweep.yaml"), "--storage", str(folder.parent)])
+    uri = copies.address(folder)
+    storage = addresses.above(uri)[0] if uri else str(folder.parent)
+    return shlex.join(["lam", "sweep", "launch", copies.where(folder / "sweep.yaml"), "--storage", storage])
 
 
 def difference(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
@@ -180,6 +193,7 @@ def write_identity(sweep: Sweep, folder: Path, data_fingerprint: str) -> None:
         name=sweep.spec.name, **_content(sweep), data_fingerprint=data_fingerprint, versions=provenance.versions(),
         git_commit=provenance.git_commit(), created_at=datetime.now(UTC).isoformat(timespec="seconds")))
     files.write_text(folder / "sweep.yaml", sweep.text)
+    copies.publish(folder, "sweep.yaml", "sweep.json")
 
 
 def check_data(folder: Path, data_fingerprint: str) -> None:
@@ -203,6 +217,7 @@ def rewrite(sweep: Sweep, folder: Path) -> None:
     """Replace what sweep.yaml and sweep.json say was asked; where the sweep came from stays."""
     files.write_text(folder / "sweep.yaml", sweep.text)
     documents.write(folder / "sweep.json", known(folder).model_copy(update=_content(sweep)))
+    copies.publish(folder, "sweep.yaml", "sweep.json")
 
 
 def spec_mapping(sweep: Sweep) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from typing import Any
 from record.errors import BadInput, EnvironmentFailed
 from record.journal import journal_objects
 from record.journal.journal_objects import Key
+from record.storage.store import Patience, first_line
 
 LEASE_SECONDS = 60.0
 BEAT_SECONDS = 10.0
@@ -114,10 +115,12 @@ class Lease:
     """
 
     def __init__(self, filesystem: Any, root: str, where: str, lease_seconds: float = LEASE_SECONDS,
-                 beat_seconds: float = BEAT_SECONDS, settle_seconds: float = SETTLE_SECONDS) -> None:
+                 beat_seconds: float = BEAT_SECONDS, settle_seconds: float = SETTLE_SECONDS,
+                 patience: Patience | None = None) -> None:
         self._filesystem, self._root, self._where = filesystem, root, where
         self._lease_seconds, self._beat_seconds, self._settle_seconds = lease_seconds, beat_seconds, settle_seconds
         self._guard, self._stop = threading.Lock(), threading.Event()
+        self._patience = patience or Patience(where)
         self._lost = self._trouble = ""
         self.key: Key = (0, "")
 
@@ -163,7 +166,7 @@ class Lease:
             try:
                 self._beat()
             except OSError as error:
-                self._trouble = journal_objects.first_line(error)
+                self._trouble = first_line(error)
                 raise EnvironmentFailed(f"{self._where}: the claim on the journal could not be renewed for "
                                         f"{time.monotonic() - self._renewed:.0f} seconds ({self._trouble}); check the "
                                         "network, the same command then resumes") from error
@@ -176,7 +179,10 @@ class Lease:
             try:
                 self._beat()
             except OSError as error:  # tried again at the next beat; `check` ends the sweep once it lasts too long
-                self._trouble = journal_objects.first_line(error)
+                self._trouble = first_line(error)
+                self._patience.trouble(error)
+            else:
+                self._patience.over()
 
     def _beat(self) -> None:
         with self._guard:
@@ -238,5 +244,5 @@ def probe(filesystem: Any, root: str) -> float | None:
 
 def refused(where: str, error: OSError) -> str:
     """The message of a store that does not take what is written."""
-    return (f"{where}: the journal cannot be written ({journal_objects.first_line(error)}); check the network and that "
+    return (f"{where}: the journal cannot be written ({first_line(error)}); check the network and that "
             "the credentials may write and delete there, the same command then resumes")

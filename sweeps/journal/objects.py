@@ -6,12 +6,14 @@ import contextlib
 import errno
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from types import TracebackType
 from typing import Any
 
 from record.errors import Damaged, EnvironmentFailed
 from record.journal import events, journal_objects, journals
 from record.journal.journal_objects import READERS, ObjectPart
+from record.storage.store import Patience
 from sweeps.journal.lease import Lease, refused
 
 # Events of a merged object: first the single events of a block, then the blocks of a larger one.
@@ -25,12 +27,15 @@ class ObjectStore:
         filesystem: a pyarrow filesystem; only whole objects are written and read.
         root: the journal's path on it.
         where: its URI, for messages.
+        patience: with a store that does not answer. A request made again writes the same object again: its name holds
+            the event's number and the session.
     """
 
     def __init__(self, filesystem: Any, root: str, where: str, lease: Lease | None = None,
-                 blocks: tuple[int, ...] = BLOCKS) -> None:
+                 blocks: tuple[int, ...] = BLOCKS, patience: Patience | None = None) -> None:
         self._filesystem, self._root, self.where = filesystem, root, where
-        self._lease = lease or Lease(filesystem, root, where)
+        self._patiently = patience or Patience(where)
+        self._lease = lease or Lease(filesystem, root, where, patience=self._patiently)
         self._blocks = blocks
         self._broken = False
 
@@ -59,14 +64,17 @@ class ObjectStore:
         Raises:
             EnvironmentFailed: the store refused it, or the lease is lost.
         """
-        self._lease.check()
         with self._writing():
             if self._broken:
                 raise OSError(errno.EIO, "an earlier event could not be written")
-            self._put(ObjectPart(seq, seq, *self._lease.key), line)
+            self._patiently(lambda: self._held_put(ObjectPart(seq, seq, *self._lease.key), line))
         if seq % self._blocks[0] == 0:
-            self._lease.check()
+            self._patiently(self._lease.check)
             self.compact()
+
+    def _held_put(self, part: ObjectPart, content: bytes) -> None:
+        self._lease.check()
+        self._put(part, content)
 
     def close(self) -> None:
         """Nothing is open between two events."""
@@ -79,12 +87,15 @@ class ObjectStore:
         """
         with self._writing():
             for size in self._blocks:
-                blocks: dict[int, list[ObjectPart]] = {}
-                for part in journal_objects.parts(self._filesystem, self._root):
-                    if _block(part.first, size) == _block(part.last, size):
-                        blocks.setdefault(_block(part.first, size), []).append(part)
-                for block, parts in blocks.items():
-                    self._merge(block * size + 1, (block + 1) * size, parts)
+                self._patiently(partial(self._merge_blocks, size))
+
+    def _merge_blocks(self, size: int) -> None:
+        blocks: dict[int, list[ObjectPart]] = {}
+        for part in journal_objects.parts(self._filesystem, self._root):
+            if _block(part.first, size) == _block(part.last, size):
+                blocks.setdefault(_block(part.first, size), []).append(part)
+        for block, parts in blocks.items():
+            self._merge(block * size + 1, (block + 1) * size, parts)
 
     def _merge(self, first: int, last: int, parts: list[ObjectPart]) -> None:
         """Write the block's events as one object named by the session of the last one; a block not full stays."""

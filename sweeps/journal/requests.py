@@ -21,6 +21,8 @@ from record.errors import BadInput, LamError
 from record.journal.events import FINAL, Change, Reason, Stopped, Suggested
 from record.journal.trial_id import TrialId
 from record.schema import build
+from record.storage import copies
+from record.storage.store import Store
 from sweeps.journal import folders, stores
 from sweeps.journal.journal import Journal
 from sweeps.journal.state import SweepState
@@ -111,9 +113,9 @@ def hand_in(folder: Path, sweep: Sweep, request: Request) -> Change | None:
     state = folders.open_sweep(folder)[1]
     event_of(request, sweep, state)  # refused here where it can be, not in the driver's log
     if stores.at_work(folder, sweep.home(folder)):
-        (folder / FOLDER).mkdir(exist_ok=True)
-        files.write_text(folder / FOLDER / f"{time.time_ns():020d}-{uuid.uuid4().hex}.json",
-                         request.model_dump_json(exclude_defaults=True) + "\n")
+        name = f"{FOLDER}/{time.time_ns():020d}-{uuid.uuid4().hex}.json"
+        files.write_text(folder / name, request.model_dump_json(exclude_defaults=True) + "\n")
+        copies.publish(folder, name)
         return None
     with stores.hold(folder, sweep.home(folder)) as store, contextlib.closing(Journal(folder, store)) as journal:
         event = event_of(request, sweep, journal.state)
@@ -121,8 +123,14 @@ def hand_in(folder: Path, sweep: Sweep, request: Request) -> Change | None:
         return event
 
 
-def waiting(folder: Path) -> Iterator[Request]:
-    """The requests that nobody has taken up, in their order; each is taken away. One that is none is thrown away."""
+def waiting(folder: Path, store: Store | None = None) -> Iterator[Request]:
+    """The requests that nobody has taken up, in their order; each is taken away. One that is none is thrown away.
+
+    Args:
+        store: that keeps the sweep.
+    """
+    if store is not None:
+        yield from _waiting_on(store)
     for file in sorted((folder / FOLDER).glob("*.json")):
         with contextlib.suppress(ValidationError, LamError, OSError):
             found = Request.model_validate_json(files.read_record(file))
@@ -130,3 +138,12 @@ def waiting(folder: Path) -> Iterator[Request]:
             yield found
             continue
         file.unlink(missing_ok=True)
+
+
+def _waiting_on(store: Store) -> Iterator[Request]:
+    with contextlib.suppress(OSError):  # it is looked at again
+        for name in sorted(store.listed(FOLDER)):
+            content = store.read(name)
+            store.delete(name)
+            with contextlib.suppress(ValidationError):
+                yield Request.model_validate_json(content or b"")

@@ -18,8 +18,10 @@ from typing import Protocol
 
 from record import files
 from record.errors import BadInput, EnvironmentFailed
-from record.journal import journal_objects, journals
+from record.journal import journals
 from record.journal.events import JournalEvent
+from record.storage import copies
+from record.storage.store import PATIENCE_SECONDS, Patience, connect
 from record.text import printable
 from sweeps.journal import lease
 from sweeps.journal.objects import ObjectStore
@@ -49,10 +51,10 @@ class Store(Protocol):
 
 @contextlib.contextmanager
 def hold(folder: Path, home: Path | str) -> Iterator[Store]:
-    """The sweep folder and its journal for one driver, for the length of a with-block.
+    """The sweep folder and its journal for one driver, for the length of a with-block; a copy is refreshed first.
 
     Args:
-        home: where the journal is kept (`record.journal.journals.place`).
+        home: where the journal is kept (`record.storage.addresses.place`).
 
     Raises:
         BadInput: another driver holds one of them, or the journal's place does not exist.
@@ -63,23 +65,26 @@ def hold(folder: Path, home: Path | str) -> Iterator[Store]:
         if isinstance(home, Path):
             if home != folder:
                 stack.enter_context(Lock(home))
-            yield FolderStore(home)
+            held: Store = FolderStore(home)
         else:
-            yield stack.enter_context(ObjectStore(*journal_objects.connect(home), home))
+            patience = Patience(home, PATIENCE_SECONDS)
+            held = stack.enter_context(ObjectStore(*connect(home), home, patience=patience))
+        copies.refresh(folder)
+        yield held
 
 
 def at_work(folder: Path, home: Path | str) -> bool | None:
     """Whether a driver holds the sweep at this moment; None where that cannot be told. Disturbs none.
 
     Args:
-        home: where the journal is kept (`record.journal.journals.place`).
+        home: where the journal is kept (`record.storage.addresses.place`).
     """
     held = Lock(folder).held()
     if held is False and isinstance(home, Path) and home != folder:
         return Lock(home).held()
     if held is False and isinstance(home, str):  # the folder may be a copy: the claims tell of other machines
         try:
-            return lease.is_held(*journal_objects.connect(home))
+            return lease.is_held(*connect(home))
         except OSError:
             return None
     return held
@@ -94,7 +99,7 @@ def check_store(home: Path | str) -> None:
     """
     if isinstance(home, str):
         try:
-            lease.probe(*journal_objects.connect(home))
+            lease.probe(*connect(home))
         except OSError as error:
             raise EnvironmentFailed(lease.refused(home, error)) from error
 

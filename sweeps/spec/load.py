@@ -13,8 +13,8 @@ from typing import Any
 
 from record import files, yamlio
 from record.errors import BadInput
-from record.journal import trust
 from record.schema import build
+from record.storage import trust
 from record.workload import workload
 from record.workload.settings import Settings, resolve
 from record.workload.workload import Workload

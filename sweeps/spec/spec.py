@@ -16,8 +16,8 @@ from pydantic import Field, StrictInt, ValidationInfo, field_validator, model_va
 from record.bounds import Bound
 from record.errors import BadInput
 from record.files import NAME
-from record.journal import journals
 from record.schema import Strict, suggest
+from record.storage import addresses, copies
 from record.workload import workload as workloads
 from record.workload.settings import Settings
 from record.workload.workload import DEFAULT, Workload
@@ -46,10 +46,11 @@ class SweepSpec(Strict):
     production: dict[str, Any] = Field(
         default_factory=dict, description="values that a promoted config has instead of its trial's own: KEY: VALUE, "
         "or KEY: {value: VALUE, because: REASON}; no trial sees them")
-    storage: str = Field("runs", description="folder that holds the sweeps")
+    storage: str = Field("runs", description="what holds the sweeps: a folder, or a prefix on a store such as "
+                         "s3://bucket/prefix, which then holds their journals too")
     journal: str | None = Field(
         None, description="URI under which the journal is kept, for example s3://bucket/prefix, in a folder named as "
-        "the sweep; default: the sweep folder. Trials' run folders stay under storage")
+        "the sweep; default: where the sweep is. All else stays under storage")
     concurrency: Count | None = Field(None, description="trials at a time; default: as many as the resources hold")
     policy: Policy = Field("complete", description="what the searcher is told of a trial that was stopped")
     hang_minutes: Amount = Field(
@@ -66,7 +67,7 @@ class SweepSpec(Strict):
     @field_validator("journal")
     @classmethod
     def _is_a_place(cls, journal: str | None) -> str | None:
-        wrong = None if journal is None else journals.problem(journal)
+        wrong = None if journal is None else addresses.problem(journal)
         if wrong:
             raise ValueError(wrong)
         return journal
@@ -198,8 +199,10 @@ class Sweep:
         return self.base.replace(tracking=self.base.tracking.for_trial(self.spec.name).model_dump(), **params)
 
     def home(self, folder: Path) -> Path | str:
-        """Where the journal is kept: a folder, or the URI of a prefix of objects."""
-        return journals.place(self.spec.journal, self.spec.name) if self.spec.journal else folder
+        """Where the journal is kept: a folder, or the URI of a prefix of objects; by itself where the sweep is."""
+        if self.spec.journal:
+            return addresses.place(self.spec.journal, self.spec.name)
+        return copies.address(folder) or folder
 
     def asked(self) -> dict[str, Any]:
         """Everything that defines the sweep; what may change between launches is left out."""

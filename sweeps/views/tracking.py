@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from record import documents
-from record.journal import events, trust
+from record.journal import events
 from record.run import RunFolder
+from record.storage import copies, trust
 from record.text import printable
 from record.tracking import feed, mlflow_client, view
 from record.tracking.feed import Feed
@@ -107,6 +108,7 @@ class MlflowSweepSink:
         elif not isinstance(event, events.Result):
             self._running.discard(trial)
         if ending or isinstance(event, events.Result):
+            copies.bring(self._folder, f"trials/{trial}")
             run.records(map(self._trained.views, RunFolder(self._folder / "trials" / trial).metrics()))
         if ending:
             run.end(ending, event.reason.sentence if isinstance(event, events.Cut) else None)

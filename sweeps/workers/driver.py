@@ -12,11 +12,12 @@ from typing import Any, Literal
 from record.errors import BadInput
 from record.journal import events
 from record.journal.events import Reason
-from record.run import RunFolder
 from record.standing import is_trained
+from record.storage import copies
+from record.storage.store import PATIENCE_SECONDS
 from record.text import short
 from record.workload.settings import Settings
-from sweeps.journal import requests
+from sweeps.journal import requests, runs
 from sweeps.journal.journal import Journal
 from sweeps.journal.state import TrialState
 from sweeps.scheduling import scheduler
@@ -31,7 +32,7 @@ from sweeps.workers.machines import Machines
 MAX_FAILURES_IN_A_ROW = 10  # a fault of the code, the data or the machine fails all trials; few spaces do
 SILENCES = 2  # a worker ends itself after one hang_minutes; the driver gives up on one that could not after two
 WAIT_SECONDS = 60.0  # for how long a trial has no place before that is said
-HEED_SECONDS = 2.0
+HEED_SECONDS, STORE_SECONDS = 2.0, 10.0  # between two looks at what people ask: in a folder, on a store
 MAX_BLAMED = 20  # trials in a row that leave their machine through its fault, with no epoch in between
 LATE_SECONDS = 1.0  # what tells of spent hours is written late enough for any clock to find them spent
 
@@ -63,6 +64,8 @@ class SweepDriver:
         self._base = sweep.base.mapping()
         self._configs: dict[str, Settings] = {}
         self._machines = machines or Machines()
+        self._store = copies.of(journal.folder, PATIENCE_SECONDS)
+        self._runs = runs.of_sweep(journal.folder, self._store)
         self._losses = Losses()
         self._failures = self._blamed = 0  # in a row
         self._heeds = 0.0
@@ -138,7 +141,7 @@ class SweepDriver:
         home = self.journal.folder.absolute()
         return Job(trial_id, self._train, config.mapping(), str(home / "trials" / trial_id), trial.epoch,
                    self.sweep.spec.hang_minutes * 60, self.sweep.spec.workload, self._machines.avoided,
-                   str(home) if (home / "sweep.json").exists() else "", probe.versions())
+                   str(home) if (home / "sweep.json").exists() else "", probe.versions(), copies.address(home) or "")
 
     def _config(self, trial: TrialState) -> Settings:
         if trial.id not in self._configs:
@@ -191,7 +194,7 @@ class SweepDriver:
         """Tell the run that it is over; where a longer budget lets it go on, it keeps what a resume needs."""
         reason = why(trial)
         resumable = reason.rule == "budget" or was_paused(reason)
-        RunFolder(self.journal.folder / "trials" / trial.id).stop(reason.sentence, for_good=not resumable)
+        self._runs.stop(trial.id, reason.sentence, for_good=not resumable)
 
     def exhausted(self, job_id: str) -> None:
         """Training ended without a record that ends the trial: judged by what is known, else a failure."""
@@ -209,8 +212,7 @@ class SweepDriver:
 
     def _aborted(self, trial: TrialState) -> Reason | None:
         """The health rule that ended the run itself (`health.abort`), from its run.json; None where none did."""
-        run = RunFolder(self.journal.folder / "trials" / trial.id)
-        known = run.document() if run.exists() else None
+        known = self._runs.document(trial.id)
         return Reason(rule=known.rule, sentence=known.reason or "") if known and known.rule else None
 
     def stopping(self) -> bool:
@@ -235,8 +237,8 @@ class SweepDriver:
         """Do what people have asked meanwhile, looking every two seconds or `now`; whether there is a trial to run."""
         if not now and self._clock() < self._heeds:
             return False
-        self._heeds = self._clock() + HEED_SECONDS
-        for request in requests.waiting(self.journal.folder):
+        self._heeds = self._clock() + (HEED_SECONDS if self._store is None else STORE_SECONDS)
+        for request in requests.waiting(self.journal.folder, self._store):
             with contextlib.suppress(BadInput):  # it has ended meanwhile
                 event = requests.event_of(request, self.sweep, self.journal.state)
                 self._write(event)

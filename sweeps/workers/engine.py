@@ -56,6 +56,7 @@ class Job:
         avoid: ids of machines on which it must not be placed.
         home: the sweep folder, which its machine must see; '' = not asked.
         versions: of the software that its machine must have.
+        store: URI of the sweep, where a store keeps it; its machine then needs no folder of the driver's.
     """
 
     id: str
@@ -68,6 +69,7 @@ class Job:
     avoid: tuple[str, ...] = ()
     home: str = ""
     versions: dict[str, str] = field(default_factory=dict)
+    store: str = ""
 
 
 class Jobs(Protocol):

@@ -17,6 +17,7 @@ from typing import Any
 
 from record import yamlio
 from record.errors import BadInput, EnvironmentFailed
+from record.storage import addresses
 from sweeps.journal.folders import spec_mapping
 from sweeps.spec.load import load
 from sweeps.spec.spec import Sweep
@@ -56,9 +57,10 @@ class SubmittedJobs:
             storage: where sweeps are kept, on a path that every machine of the cluster sees.
             baseline: a production YAML, which goes along; its config is the first trial.
         """
-        if not Path(storage).is_absolute():
+        if not (addresses.is_one(storage) or Path(storage).is_absolute()):
             raise BadInput(f"got {storage!r}, which is relative to the cluster's own folders", source="--storage",
-                           remedy="give a path that every machine of the cluster sees, for example /shared/runs")
+                           remedy="give a path that every machine of the cluster sees, for example /shared/runs, or "
+                                  "s3://bucket/prefix")
         last = self.last(sweep)
         if last is not None and self.state(last) not in OVER:
             return last, False

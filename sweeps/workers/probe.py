@@ -17,6 +17,8 @@ from typing import Any
 
 from record import provenance
 from record.errors import LamError
+from record.storage import copies
+from record.storage.store import Store
 from record.workload.settings import Settings
 from record.workload.workload import find
 
@@ -34,6 +36,7 @@ class Asked:
         versions: of the driver's software.
         configs: complete configs, one for each reading of the data.
         fingerprint: what `prepare` says of the data on the driver's machine.
+        store: URI of the sweep, where a store keeps it; the machine then needs room for its own trials alone.
     """
 
     folder: str
@@ -42,6 +45,7 @@ class Asked:
     configs: list[dict[str, Any]] = field(default_factory=list)
     prepare: Callable[[list[Settings]], str] | None = None
     fingerprint: str = ""
+    store: str = ""
 
 
 @cache
@@ -68,10 +72,27 @@ def sees(folder: str) -> str:
 def answer(asked: Asked) -> str:
     """What this machine lacks, '' where it may take trials."""
     try:
-        return (differs(asked.versions) or sees(asked.folder) or _writes(Path(asked.folder))
-                or _locks(Path(asked.folder) / LOCK) or _data(asked))
+        return differs(asked.versions) or _storage(asked) or _data(asked)
     except (LamError, OSError) as error:
         return str(error)
+
+
+def _storage(asked: Asked) -> str:
+    if asked.store:
+        return _reaches(asked.store)
+    return sees(asked.folder) or _writes(Path(asked.folder)) or _locks(Path(asked.folder) / LOCK)
+
+
+def _reaches(uri: str) -> str:
+    """Whether the sweep can be read and written on its store from here, and there is room to train."""
+    room = copies.local("trials", uri)
+    room.mkdir(parents=True, exist_ok=True)
+    with copies.told(uri):
+        store = Store(uri)
+        if store.read("sweep.json") is None:
+            return f"finds no sweep.json in {uri}; give it the driver's AWS_ENDPOINT_URL and credentials"
+        store.check_writable()
+    return _writes(room)
 
 
 def _writes(folder: Path) -> str:

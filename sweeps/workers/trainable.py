@@ -29,6 +29,7 @@ from record.errors import MEMORY_REMEDY, BadData, EnvironmentFailed, LamError, i
 from record.run import RunFolder
 from record.workload import workload
 from record.workload.settings import Settings
+from sweeps.journal.runs import LOCK, Published
 from sweeps.workers import probe
 
 Train = Callable[[Settings, Path], Iterator[dict[str, Any]]]
@@ -69,6 +70,7 @@ class TrialTrainable(Trainable):
     def setup(self, config: dict[str, Any]) -> None:
         """Open the first job."""
         self._failed = self._settled = False
+        self._published: Published | None
         self._open(config)
 
     def _open(self, config: dict[str, Any]) -> None:
@@ -76,12 +78,16 @@ class TrialTrainable(Trainable):
         if "place" in config:
             claim_gpu(json.loads(config["place"])["gpu"])
         self._silence = job["silence_seconds"]
-        self._held = contextlib.ExitStack()
+        self._held, self._published = contextlib.ExitStack(), None
         try:
             _check_machine(job)
-            run_dir = _made(Path(job["run_dir"]))
+            published = _published(job)
+            run_dir = _made(published.folder if published else Path(job["run_dir"]))
+            self._held.enter_context(_hold(run_dir / LOCK))
+            if published:
+                published.fetch()
+            self._published = published
             _write_output_to(run_dir / "output.log")
-            self._held.enter_context(_hold(run_dir / ".writer"))
             self._records = _records(job, run_dir)
         except (OSError, EnvironmentFailed) as error:
             if not _is_environment(error):
@@ -101,12 +107,23 @@ class TrialTrainable(Trainable):
 
     def _next(self) -> tuple[str, Any]:
         try:
+            message = self._trained()
+            if self._published:
+                self._published.publish()
+            return message
+        except Exception as error:
+            self._failed = True
+            reason = _reason(error)
+            if self._published and reason["rule"] != "environment":
+                with contextlib.suppress(OSError, LamError):
+                    self._published.publish()  # with the traceback in output.log
+            return "failure", reason
+
+    def _trained(self) -> tuple[str, Any]:
+        try:
             return "record", files.jsonable(next(self._records))
         except StopIteration:
             return "exhausted", None
-        except Exception as error:
-            self._failed = True
-            return "failure", _reason(error)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Close the current job and open another."""
@@ -123,6 +140,8 @@ class TrialTrainable(Trainable):
         with self._held:
             try:
                 self._records.close()
+                if self._published:
+                    self._published.close()
             except Exception as error:
                 sys.excepthook(type(error), error, error.__traceback__)
             gc.collect()  # a model in a reference cycle must not stay beside the next one
@@ -230,9 +249,14 @@ def _check_machine(job: dict[str, Any]) -> None:
     Raises:
         EnvironmentFailed: with what is wrong.
     """
-    wrong = probe.differs(job["versions"]) or (probe.sees(job["home"]) if job["home"] else "")
+    wrong = probe.differs(job["versions"]) or (probe.sees(job["home"]) if job["home"] and not job["store"] else "")
     if wrong:
         raise EnvironmentFailed(f"its machine {wrong}")
+
+
+def _published(job: dict[str, Any]) -> Published | None:
+    """The trial's folder on this machine and its store, None where the sweep folder holds it."""
+    return Published(job["store"], Path(job["run_dir"]).relative_to(job["home"]).as_posix()) if job["store"] else None
 
 
 def _made(run_dir: Path) -> Path:
