@@ -105,11 +105,3 @@ def test_an_extension_that_fails_later_names_the_command_that_adds_nothing_again
                                                   f"lam sweep launch {folder}/sweep.yaml --storage {tmp_path}")
     assert folders.open_sweep(folder)[0].spec.budget.trials == 11
     assert folders.is_extended(folder)
-
-
-def test_storage_on_an_object_store_is_refused_with_what_to_do(tmp_path: Path) -> None:
-    sweep = make_sweep(tmp_path, storage="s3://bucket/runs")
-    with pytest.raises(BadInput, match=r"sweep.yaml:storage: got 's3://bucket/runs', a URI, expected a path"):
-        folders.sweep_folder(sweep)
-    with pytest.raises(BadInput, match=r"--storage: got 'gs://b', a URI.*keep only the journal there: 'journal"):
-        folders.sweep_folder(sweep, "gs://b")

@@ -1,0 +1,98 @@
+"""An S3 server of its own process, and machines that share nothing but it: each has a cache folder of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from loopback_cluster import ROOT, free_port, wait_until
+
+from record.errors import LamError
+from record.journal import journals
+from record.journal.events import JournalEvent
+
+SERVER = str(Path(sys.executable).with_name("moto_server"))
+FAKE = """
+import sys, fake_training
+from record.errors import LamError
+from sweeps.commands.launching import Options, launch
+try:
+    launch(sys.argv[1], sys.argv[2], Options(train="fake_training:train", prepare=fake_training.prepare))
+except LamError as error:
+    print(error, file=sys.stderr)
+    sys.exit(error.exit_code)
+"""
+
+
+class Server:
+    """A real S3 server with an empty bucket; `process` may be stopped and continued."""
+
+    def __init__(self, folder: Path) -> None:
+        port = free_port()
+        self.env = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", "AWS_ACCESS_KEY_ID": "testing",
+                    "AWS_SECRET_ACCESS_KEY": "testing", "AWS_DEFAULT_REGION": "us-east-1",
+                    "AWS_EC2_METADATA_DISABLED": "true"}
+        with open(folder / "server.log", "wb") as log:
+            self.process = subprocess.Popen([SERVER, "-H", "127.0.0.1", "-p", str(port)], stdout=log, stderr=log)
+        self.bucket = "s3://bucket"
+
+    def make_bucket(self) -> None:
+        from pyarrow import fs
+
+        def made() -> bool:
+            with contextlib.suppress(OSError):
+                uri = f"{self.bucket}?allow_bucket_creation=true&region=us-east-1"
+                fs.FileSystem.from_uri(uri)[0].create_dir("bucket")
+                return True
+            return False
+
+        wait_until(made, 60, "the server")
+
+
+@contextlib.contextmanager
+def server(folder: Path) -> Iterator[Server]:
+    """A server for the length of a with-block, which this process reaches, too."""
+    found = Server(folder)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in found.env.items():
+                patch.setenv(name, value)
+            found.make_bucket()
+            yield found
+    finally:
+        found.process.kill()
+        found.process.wait()
+
+
+class Machine:
+    """A folder to work in, and a cache of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.cache = folder, folder / "cache"
+        self.cache.mkdir(parents=True)
+        self.env = {**os.environ, "XDG_CACHE_HOME": str(self.cache),
+                    "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+
+    def start(self, *words: str, **env: str) -> subprocess.Popen[str]:
+        """Python with these words."""
+        return subprocess.Popen([sys.executable, *words], cwd=self.folder, env={**self.env, **env}, text=True,
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+
+    def lam(self, *words: str, codes: tuple[int, ...] = (0,)) -> str:
+        """What the command prints."""
+        process = self.start("-m", "lam.cli", *words)
+        out, err = process.communicate(timeout=400)
+        assert process.returncode in codes, (words, out, err)
+        return out
+
+
+def told(uri: str) -> list[JournalEvent]:
+    """The events so far."""
+    with contextlib.suppress(LamError):
+        return list(journals.read_at(uri))
+    return []

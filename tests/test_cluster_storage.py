@@ -1,0 +1,86 @@
+"""Ray nodes that share nothing but an S3 server: one dies, one is drained, then the head with all that is on it."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from loopback_cluster import Cluster, cluster, wait_until
+from s3_machine import server, told
+from sweep_driver import spec
+from test_cluster import CODE, ROOT, TINY, ended, numbers
+
+from record.journal import events
+from record.storage.store import Store
+from sweeps.commands.launching import Options, launch
+from sweeps.journal.state import replay
+
+pytestmark = pytest.mark.cluster
+
+
+def launched(nodes: Cluster, path: Path, cache: Path) -> Any:
+    nodes.env["XDG_CACHE_HOME"] = str(cache)
+    return nodes.driver(CODE.format(tests=str(ROOT / "tests"), root=str(ROOT), path=str(path), address=nodes.address,
+                                    more=""))
+
+
+def results(uri: str) -> int:
+    return sum(event.event == "result" for event in told(uri))
+
+
+def drain(nodes: Cluster, node: str) -> None:
+    done = nodes.ray("drain-node", "--address", nodes.address, "--node-id", node, "--reason",
+                     "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "the spot price rose",
+                     "--deadline-remaining-seconds", "60")
+    assert done.returncode == 0, done
+
+
+def test_nodes_that_share_no_file_die_and_a_new_cluster_goes_on_from_the_store(tmp_path: Path, tiny_data: Path) -> None:
+    settings: dict[str, Any] = {"base": {"data_dir": str(tiny_data), **TINY}, "search": "random", "scheduler": "none",
+                                "space": {"learning_rate": {"loguniform": [1e-4, 1e-2]}}, "budget": {"trials": 12}}
+    with server(tmp_path) as store:
+        uri = f"{store.bucket}/runs/demo"
+        path = spec(tmp_path, **settings, concurrency=3, storage=f"{store.bucket}/runs")
+        caches = tmp_path / "caches"
+
+        def own(name: str) -> dict[str, str]:
+            return {"XDG_CACHE_HOME": str(caches / name)}
+
+        (tmp_path / "one").mkdir()
+        with cluster(tmp_path / "one") as nodes:
+            for name in ("first", "second"):
+                nodes.add(name, **own(name))
+            launched(nodes, path, caches / "driver")
+            wait_until(lambda: results(uri) >= 4, 200, "four results")
+            nodes.kill("first")
+            nodes.add("third", **own("third"))
+            wait_until(lambda: any(event.event == "machine_lost" for event in told(uri)), 60, "the loss of a machine")
+            before = results(uri)
+            wait_until(lambda: results(uri) >= before + 4, 200, "four more results")
+            lost = {event.node for event in told(uri) if isinstance(event, events.MachineLost)}
+            joined = [event.node for event in told(uri) if isinstance(event, events.MachineJoined)]
+            drain(nodes, next(node for node in joined if node not in lost))
+            before = results(uri)
+            wait_until(lambda: results(uri) >= before + 2, 200, "two more results")
+        assert {name.name for name in caches.iterdir()} >= {"driver", "first", "second", "third"}
+        shutil.rmtree(caches)  # the head with its driver, and every other machine
+        (tmp_path / "two").mkdir()
+        with cluster(tmp_path / "two") as nodes:
+            nodes.add("fourth", **own("fourth"))
+            ended(launched(nodes, path, caches / "another driver"))
+        state = replay(told(uri))
+        assert Counter(trial.status for trial in state.trials.values()) == {"completed": 12}
+        assert Counter(event.event for event in told(uri))["failed"] == 0
+        for trial in state.trials.values():
+            assert [result.epoch for result in trial.results] == [1, 2, 3, 4], "no trial lost or run twice"
+        kept = Store(uri)
+        for name, info in kept.listed("trials").items():
+            if name.endswith(".jsonl"):
+                kept.fetch(name, tmp_path / "copy" / name, info.mtime_ns or 0)
+        (tmp_path / "alone").mkdir()
+        launch(spec(tmp_path / "alone", **settings), options=Options(quiet=True))
+        for trial in state.trials:
+            assert numbers(tmp_path / "copy", trial) == numbers(tmp_path / "alone" / "runs" / "demo", trial)
