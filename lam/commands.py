@@ -9,6 +9,9 @@ from typing import Annotated, Any
 import typer
 
 
+ASKING = "Asking for true actions"  # options of `lam label` of their own
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     app.command("init")(init)
@@ -90,7 +93,7 @@ def evaluate(
 
 def label(
     run: Annotated[str, typer.Argument(help="A run folder; with DATA also an export, or the URI of either.")],
-    data: Annotated[Path | None, typer.Argument(metavar="[DATA]", help="A folder of videos to give codes to; it "
+    data: Annotated[Path | None, typer.Argument(metavar="DATA", help="A folder of videos to give codes to; it "
                                                 "needs neither a manifest nor actions.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where the codes go: .h5, "
                                                 ".parquet or .npz.")] = None,
@@ -105,18 +108,21 @@ def label(
     latents: Annotated[str | None, typer.Option(help="Name of the latents in each video; default: embeddings, of "
                                                 "LeRobot observation.latent.")] = None,
     ask: Annotated[bool, typer.Option("--ask", help="Open a page on this machine that shows transitions and takes "
-                                      "their actions, keys 1 to 9.")] = False,
-    split: Annotated[str, typer.Option(help="validation, whose labels score; or train, whose labels teach.")] =
-        "validation",
-    count: Annotated[int, typer.Option(min=1, max=10_000, help="Most transitions to ask about.")] = 100,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Of the page; 0 = any that is free.")] = 0,
-    browser: Annotated[bool, typer.Option(help="Open the page.")] = True,
+                                      "their actions, keys 1 to 9.", rich_help_panel=ASKING)] = False,
+    split: Annotated[str, typer.Option(help="validation, whose labels score; or train, whose labels teach.",
+                                       rich_help_panel=ASKING)] = "validation",
+    count: Annotated[int, typer.Option(min=1, max=10_000, help="Most transitions to ask about.",
+                                       rich_help_panel=ASKING)] = 100,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of the page; 0 = any that is free.",
+                                      rich_help_panel=ASKING)] = 0,
+    browser: Annotated[bool, typer.Option(help="Open the page.", rich_help_panel=ASKING)] = True,
 ) -> None:
     """Give every transition of DATA its codes, into FILE; or, with --ask, transitions of the run's data a true action.
 
-    Codes come with the tuple's number, the distance of the embedding to it, and the likeliest true action.
-    Interrupted, the same command goes on. Answers of --ask go to labels.csv beside the run's data; 300 of validation
-    make `val/action_skill` reliable.
+    Codes come with the tuple's number, the distance of the embedding to it,
+    and the likeliest true action. Interrupted, the same command goes on.
+    Answers of --ask go to labels.csv beside the run's data; 300 of validation
+    make val/action_skill reliable.
     """
     from record.errors import BadInput
 
@@ -180,7 +186,7 @@ def export(
 
 def play(
     run: Annotated[str, typer.Argument(help="A run folder, an export, or the URI of either.")],
-    data: Annotated[Path | None, typer.Argument(metavar="[DATA]", help="Folder of videos to begin with; default: "
+    data: Annotated[Path | None, typer.Argument(metavar="DATA", help="Folder of videos to begin with; default: "
                                                 "the run's own.")] = None,
     checkpoint: Annotated[str | None, typer.Option(help="Which kept weights: best, last or epoch-N; default: best, "
                                                    "else last.")] = None,

@@ -130,5 +130,10 @@ def test_keys_pressed_in_a_browser_change_the_picture(page: LocalPage, game: Gam
         assert game.chosen == []
         tab.value("document.querySelector('#codes').value = '99 0 0'; document.querySelector('#own').requestSubmit()")
         tab.wait_for("document.querySelector('#error').textContent.includes('an action is 3 codes from 0 to 11')")
+        game.codec = None
+        tab.value("document.querySelector('#codes').blur()")
+        tab.press("1")
+        tab.wait_for("document.querySelector('#caption').textContent.includes('1 step on; the data has no codec')")
+        assert not tab.value("[...document.images].some(each => each.checkVisibility())"), "no broken pictures"
         refused = [each for each in tab.complaints if "400" in each]
         assert tab.complaints == refused, "nothing but the refused codes is an error"
