@@ -154,8 +154,10 @@ def _command(root: Path, data: str, out: str, how: dict[str, Any]) -> list[str]:
 
 
 def compare(root: Path) -> None:
-    """One process, four workers, killed and begun again; and one window at a time."""
+    """One process, four workers, killed and begun again; few videos, whose memory must be the same; one window at a
+    time."""
     alone(root, "many", "one.npz")
+    alone(root, "turn0", "few.npz")
     alone(root, "many", "four.npz", workers=4)
     process = subprocess.Popen(_command(root, "many", "killed.npz", {}), stdout=subprocess.DEVNULL)
     parts = root / ".killed.npz.parts"

@@ -23,9 +23,12 @@ from typer.testing import CliRunner
 
 import lam
 from lam.cli import build
+from lam.data.readers.registry import reader_of
+from lam.data.sources import Direct
 from lam.data.windows import open_split
 from lam.evaluation import passes
-from lam.labelling import labelling, plan
+from lam.inference.model import ActionModel
+from lam.labelling import coding, labelling, plan
 from lam.labelling.labelling import Asked
 from record.errors import BadInput
 
@@ -96,6 +99,28 @@ def test_codes_do_not_depend_on_the_batch(asked: Asked, batch_size: int) -> None
     one, two = columns(asked.out), columns(other.out)
     assert np.array_equal(one["codes"], two["codes"])
     assert np.allclose(one["distance"], two["distance"], atol=1e-5)
+
+
+def test_of_a_portion_a_few_batches_are_read_ahead_and_not_all(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = lam.load(asked.model, device="cpu")
+    found = plan.planned(reader_of(asked.data), model.latent_shape)
+    source = found.source()
+    reads: list[int] = []
+    seen: list[int] = []
+
+    def frames(file: int, first: int, count: int) -> Any:
+        reads.append(file)
+        return Direct.frames(source, file, first, count)
+
+    def read(windows: Any) -> Any:
+        seen.append(len(reads))
+        return ActionModel.read(model, windows)
+
+    monkeypatch.setattr(source, "frames", frames)
+    monkeypatch.setattr(model, "read", read)
+    columns = coding.Coder(model, source, batch_size=8).portion(found.portions[0])
+    assert len(columns["frame"]) == 10 * 23
+    assert seen[0] <= coding.AHEAD + 2 < len(reads) == 30
 
 
 @pytest.mark.long

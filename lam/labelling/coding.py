@@ -7,6 +7,7 @@ is where the metrics were measured.
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -64,7 +65,7 @@ class Coder:
         """Portions with their numbers, one after another; the next windows are read while the model is at work."""
         found: list[dict[str, Array]] = []
         for number, batch in _ahead((number, batch) for number, pieces in numbered
-                                    for batch in (*self._batches(pieces), None)):
+                                    for batch in itertools.chain(self._batches(pieces), (None,))):
             if batch is not None:
                 found.extend(self._coded(*batch))
                 continue
