@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import typer
 
-
 ASKING = "Asking for true actions"  # options of `lam label` of their own
 
 
