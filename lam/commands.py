@@ -9,6 +9,8 @@ from typing import Annotated, Any
 import typer
 
 ASKING = "Asking for true actions"  # options of `lam label` of their own
+Checkpoint = Annotated[str | None, typer.Option(help="Which kept weights: best, last or epoch-N; default: best, else "
+                                                "last.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -99,8 +101,7 @@ def label(
     embedding: Annotated[bool, typer.Option("--embedding", help="Also the embedding before quantisation.")] = False,
     workers: Annotated[int, typer.Option(min=1, max=256, help="Processes that give codes.")] = 1,
     batch_size: Annotated[int, typer.Option(min=1, help="Windows that go through the model at a time.")] = 64,
-    checkpoint: Annotated[str | None, typer.Option(help="Which kept weights: best, last or epoch-N; default: best, "
-                                                   "else last.")] = None,
+    checkpoint: Checkpoint = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU where there is one.")] = "auto",
     address: Annotated[str | None, typer.Option(help="A Ray cluster that does the work, such as 10.0.0.1:6379; its "
                                                 "machines see DATA at the same path.")] = None,
@@ -169,8 +170,7 @@ def _give_codes(run: str, data: Path | None, output: Path | None, **how: Any) ->
 def export(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     to: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where to write; made if missing.")],
-    checkpoint: Annotated[str | None, typer.Option(help="Which kept weights: best, last or epoch-N; default: best, "
-                                                   "else last.")] = None,
+    checkpoint: Checkpoint = None,
     programs: Annotated[bool, typer.Option("--programs", help="Also encode.pt2 and step.pt2, which torch runs without "
                                            "this package.")] = False,
 ) -> None:
@@ -187,8 +187,7 @@ def play(
     run: Annotated[str, typer.Argument(help="A run folder, an export, or the URI of either.")],
     data: Annotated[Path | None, typer.Argument(metavar="DATA", help="Folder of videos to begin with; default: "
                                                 "the run's own.")] = None,
-    checkpoint: Annotated[str | None, typer.Option(help="Which kept weights: best, last or epoch-N; default: best, "
-                                                   "else last.")] = None,
+    checkpoint: Checkpoint = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Of the page; 0 = any that is free.")] = 0,
     browser: Annotated[bool, typer.Option(help="Open the page.")] = True,
 ) -> None:
