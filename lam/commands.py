@@ -113,8 +113,7 @@ def label(
                                        rich_help_panel=ASKING)] = "validation",
     count: Annotated[int, typer.Option(min=1, max=10_000, help="Most transitions to ask about.",
                                        rich_help_panel=ASKING)] = 100,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Of the page; 0 = any that is free.",
-                                      rich_help_panel=ASKING)] = 0,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of the page; 0 = any.", rich_help_panel=ASKING)] = 0,
     browser: Annotated[bool, typer.Option(help="Open the page.", rich_help_panel=ASKING)] = True,
 ) -> None:
     """Give every transition of DATA its codes, into FILE; or, with --ask, transitions of the run's data a true action.
