@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +13,7 @@ import typer
 from analysis import promotion_commands as promotion
 
 if TYPE_CHECKING:
+    from analysis.report.delivery.again import Said
     from record.tracking.notices import Notices
 
 
@@ -56,26 +60,57 @@ def report(
 
 
 def _report(paths: list[str], output: list[Path] | None, asked: dict[str, str | None]) -> None:
-    """Write the report and say what it comes to."""
-    from analysis.read.reading import read_study
-    from analysis.report.render import check_target, write
-    from analysis.report.report import build_report
+    """Write the report and say what it comes to; one of large sweeps that nothing has changed since is given again."""
+    from analysis.report.delivery import again
+    from analysis.report.delivery.targets import check_target, save_texts
     from record.text import printable, shown
 
     default = (Path(paths[0]) if len(paths) == 1 and Path(paths[0]).is_dir() else Path()) / "report.html"
     targets = [check_target(target) for target in output or [default]]
-    study = read_study(list(paths), asked["objective"], asked["profile"])
-    made = build_report(list(paths), asked["baseline"], objective=asked["objective"], profile=asked["profile"],
-                        study=study)
-    places = _places(targets, [Path(path) for path in paths if Path(path).is_dir()])
-    write(made, targets, study)
-    typer.echo(shown(made.verdict.sentence))
-    if made.decision:
-        typer.echo(shown(f"{made.decision.headline}. {made.decision.readiness}"))
-    for caution in made.verdict.cautions:
-        typer.echo(shown(f"Note: {caution}"))
+    known = again.digest(paths, asked)
+    said = again.find(known, {target.suffix.lower() for target in targets})
+    if said is not None:
+        places = _places(targets, [Path(path) for path in paths])
+        save_texts(said.texts, targets)
+        typer.echo(f"Nothing has changed since {said.made_at}: this is the report made then.")
+    else:
+        said, places = _made(paths, targets, asked, known)
+    for line in said.lines:
+        typer.echo(shown(line))
     for label, place in places:
         typer.echo(printable(f"{label:<16}{place}"))
+
+
+def _made(paths: list[str], targets: list[Path], asked: dict[str, str | None],
+          known: str | None) -> tuple[Said, list[tuple[str, Path]]]:
+    """Make and write the report; returns what to say of it, and where things are."""
+    from analysis.read.reading import read_study
+    from analysis.report.delivery import again
+    from analysis.report.render import write
+    from analysis.report.report import build_report
+
+    with _keeping_all():
+        study = read_study(list(paths), asked["objective"], asked["profile"])
+        made = build_report(list(paths), asked["baseline"], objective=asked["objective"], profile=asked["profile"],
+                            study=study)
+    places = _places(targets, [Path(path) for path in paths if Path(path).is_dir()])
+    decision = [f"{made.decision.headline}. {made.decision.readiness}"] if made.decision else []
+    said = again.Said(write(made, targets, study), (made.verdict.sentence, *decision, *(
+        f"Note: {caution}" for caution in made.verdict.cautions)), made.made_at)
+    again.keep(known, said, study)
+    return said, places
+
+
+@contextmanager
+def _keeping_all() -> Iterator[None]:
+    """No search for garbage meanwhile: what is read stays, and millions of values are looked through in vain."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _serve(paths: list[str], every: float, port: int, asked: dict[str, str | None]) -> None:

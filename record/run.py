@@ -38,13 +38,34 @@ class RunFolder:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.identity_file = self.path / "run.json"
-        self.config_file = self.path / "config.yaml"
-        self.metrics_file = self.path / "metrics.jsonl"
-        self.steps_file = self.path / "steps.jsonl"
-        self.health_file = self.path / "health.jsonl"
-        self.samples = self.path / "samples"
-        self.checkpoints = self.path / "checkpoints"
+
+    @property
+    def identity_file(self) -> Path:
+        return self.path / "run.json"
+
+    @property
+    def config_file(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def metrics_file(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def steps_file(self) -> Path:
+        return self.path / "steps.jsonl"
+
+    @property
+    def health_file(self) -> Path:
+        return self.path / "health.jsonl"
+
+    @property
+    def samples(self) -> Path:
+        return self.path / "samples"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
 
     def exists(self) -> bool:
         """Whether a run was started here."""

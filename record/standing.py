@@ -11,7 +11,7 @@ Pure, without torch; NaN is a number that is not defined.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -64,8 +64,22 @@ def order(outcome: Outcome, place: float, maximise: bool, codes: bool = False) -
 
 def judged(epochs: Sequence[O], maximise: bool) -> O | None:
     """The epoch that a training is ranked by, the first of equal ones; None where no objective is finite."""
-    finite = [epoch for epoch in epochs if math.isfinite(epoch.objective)]
-    return max(finite, key=lambda epoch: worth(epoch, maximise), default=None)
+    place = judged_place([epoch.objective for epoch in epochs], [epoch.violation for epoch in epochs],
+                         lambda place: is_sound(epochs[place].verdict), maximise)
+    return None if place is None else epochs[place]
+
+
+def judged_place(objectives: Sequence[float], violations: Sequence[float], sound: Callable[[int], bool],
+                 maximise: bool) -> int | None:
+    """Which of a training's epochs it is ranked by, as an index; see `judged`.
+
+    Args:
+        sound: whether the epoch of an index is; asked from the best one on until one is, mostly once.
+    """
+    values = np.asarray(objectives, dtype=float)
+    known = np.flatnonzero(np.isfinite(values))
+    order = known[np.lexsort((-values[known] if maximise else values[known], np.asarray(violations)[known]))].tolist()
+    return next(filter(sound, order), order[0] if order else None)
 
 
 def ended(epochs: Sequence[O], maximise: bool) -> O | None:

@@ -23,9 +23,10 @@ from typer.testing import CliRunner
 from analysis.commands import register
 from analysis.read.reading import read_study
 from analysis.report.charts import Dot, Series, histogram, line_chart, scatter, seed_chart
+from analysis.report.delivery.targets import check_target
 from analysis.report.drawing import draw, positions
 from analysis.report.pictures import PANELS, heat, strips_of
-from analysis.report.render import check_target, markdown_text, render_html, render_json, render_markdown, write
+from analysis.report.render import markdown_text, render_html, render_json, render_markdown, write
 from analysis.report.report import Report, build_report, report_of
 from record.errors import BadInput
 from record.text import number

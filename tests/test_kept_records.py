@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import sys
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from analysis.read.epochs import bulk, kept
+from analysis.read.epochs import ahead, bulk, kept
 from lam.workload import LAM
+from record.errors import BadInput
 from record.run import RunFolder
 
 LINES = '{"epoch":1,"train/loss":0.5,"val/dsnr_status":"ok"}\n' \
@@ -67,6 +70,36 @@ def test_a_new_or_removed_run_is_noticed(runs: list[RunFolder]) -> None:
     assert len(_read(runs)[2]) == 2
     runs[0].metrics_file.unlink()
     assert _read(runs)[0] == []
+
+
+def test_many_portions_are_read_by_other_processes_with_the_same_result(
+        runs: list[RunFolder], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bulk, "TOGETHER", 1)
+    more = [*runs, *(RunFolder(runs[0].path.parent / name) for name in "de")]
+    for run in more[3:]:
+        run.path.mkdir()
+        run.metrics_file.write_text(LINES)
+    assert _read(more) == [run.metrics() for run in more]
+    assert all(kept.is_kept([run]) for run in more)
+    more[4].metrics_file.write_text('{"epoch":1}\nno JSON\n{"epoch":2}\n')
+    assert not kept.is_kept(more[4:])
+    for run in more:
+        kept.place([run]).unlink()
+    with pytest.raises(BadInput, match=r"e/metrics\.jsonl"):
+        _read(more)
+
+
+def test_a_portion_is_read_ahead_elsewhere_and_one_that_cannot_be_is_left(tmp_path: Path) -> None:
+    def read(portion: ahead.Portion) -> None:
+        portion[0].path.write_text(str(os.getpid()))
+
+    portions = [[RunFolder(tmp_path / name)] for name in ("a", "b", "none/c", "d")]
+    with ahead.keeping(portions, read) as waited:
+        for portion in portions:
+            waited(portion)
+    alone = threading.active_count() > 1 or len(os.sched_getaffinity(0)) < 2 or sys.platform != "linux"
+    told = [path.read_text() for path in sorted(tmp_path.iterdir())]
+    assert told == [] if alone else len(told) == 3 and str(os.getpid()) not in told
 
 
 @pytest.mark.parametrize("damage", [b"", b"PK\x03\x04", b"no archive", None])

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scipy.stats import binomtest
+from scipy.special import betaincinv
 
 from analysis.decision.arms import Arm, review
 from analysis.decision.checklist import Requirement, checklist, counted
@@ -71,9 +72,20 @@ def _seeds(study: Study, trial: Trial, standing: Standing) -> str:
     total = len(trained)
     if standing.confirmed:
         sound, total = sound + standing.confirmed.live, total + len(standing.confirmed.seeds)
-    bounds = binomtest(sound, total).proportion_ci()
-    return f"{sound} of {count(total, 'training')} of it ended sound, so of further ones {100 * bounds.low:.0f} to " \
-           f"{100 * bounds.high:.0f} % will (95 %)"
+    low, high = clopper_pearson(sound, total)
+    return f"{sound} of {count(total, 'training')} of it ended sound, so of further ones {_percent(low)} to " \
+           f"{_percent(high)} % will (95 %)"
+
+
+def _percent(share: float) -> int:
+    return math.floor(100 * share + 0.5)
+
+
+def clopper_pearson(successes: int, of: int) -> tuple[float, float]:
+    """The exact 95 % interval of a share (Clopper and Pearson 1934, Biometrika 26)."""
+    low = betaincinv(successes, of - successes + 1, 0.025) if successes else 0.0
+    high = betaincinv(successes + 1, of - successes, 0.975) if successes < of else 1.0
+    return float(low), float(high)
 
 
 def _criteria(production: Production) -> list[str]:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from scipy.stats import spearmanr
 
 from analysis.decision.replay import replay
 from analysis.judge.judging import judge
@@ -99,7 +98,7 @@ def _gain(study: Study, standings: Sequence[Standing], winner: Standing, baselin
 
 
 def _random(study: Study, standings: Sequence[Standing], winner: Standing, baseline: Trial | None) -> Found:
-    """Against the best of as many trials drawn at random: the first tenth of a search, before it has learned."""
+    """Against the first tenth of the search, drawn at random or nearly so: no random search was run beside it."""
     values = {item.label: item.value for item in standings if item.value is not None and item.eligible}
     order = [trial.label for trial in study.configs if trial.place is not None]
     first = [values[label] for label in order[:max(5, len(order) // 10)] if label in values]
@@ -107,8 +106,11 @@ def _random(study: Study, standings: Sequence[Standing], winner: Standing, basel
         return "not checked", f"needs {2 * ENOUGH} trials of a sweep"
     best = max(first) if study.maximise else min(first)
     gained = winner.label not in order[:max(5, len(order) // 10)]
-    return "ok" if gained else "warning", f"the best of the first {len(first)} reached {number(best)}, the winner " \
-        f"{number(winner.value)}" + ("" if gained else ": the search found nothing better than its first draws")
+    told = "" if gained else ": the search found nothing better than its first draws"
+    return "ok" if gained else "warning", \
+        f"the best of the first {len(first)}, before a search has learned anything, reached {number(best)}, the " \
+        f"winner {number(winner.value)}{told}. Random search was not run beside it with as many trials, so what of " \
+        "this is gain over random is not known"
 
 
 def _tie(study: Study, standings: Sequence[Standing], winner: Standing, baseline: Trial | None) -> Found:
@@ -158,15 +160,22 @@ def _predictable(study: Study, standings: Sequence[Standing], winner: Standing, 
                if (column := _column([item.params.get(knob) for item in rows])) is not None]
     if len(rows) < 2 * ENOUGH or not columns:
         return "not checked", f"needs {2 * ENOUGH} trials and a knob that varies"
-    knobs, values = np.stack(columns, axis=1), np.array([item.value for item in rows], dtype=float)
-    from sklearn.neighbors import KNeighborsRegressor
-
-    near = KNeighborsRegressor(NEIGHBOURS + 1).fit(knobs, values)
-    guesses = values[near.kneighbors(knobs, return_distance=False)[:, 1:]].mean(axis=1)
+    values = np.array([item.value for item in rows], dtype=float)
+    guesses = values[_nearest(columns)].mean(axis=1)
     spread = float(((values - values.mean()) ** 2).sum())
     told = 1 - float(((values - guesses) ** 2).sum()) / spread if spread > 0 else 0.0
     return "ok" if told > PREDICTED else "warning", f"left out, a trial's value is told by its neighbours with R² " \
         f"{number(told)}" + ("" if told > PREDICTED else ": noise, or the knobs do next to nothing here")
+
+
+def _nearest(columns: Sequence[np.ndarray]) -> np.ndarray:
+    """The places of each row's nearest others, [N, NEIGHBOURS]."""
+    away = np.zeros((len(columns[0]),) * 2)
+    for column in columns:
+        away += (column[:, None] - column) ** 2
+    np.fill_diagonal(away, np.inf)
+    found: np.ndarray = np.argpartition(away, NEIGHBOURS, axis=1)[:, :NEIGHBOURS]
+    return found
 
 
 def _stopping(study: Study, standings: Sequence[Standing], winner: Standing, baseline: Trial | None) -> Found:
@@ -198,11 +207,22 @@ def _skill(study: Study, standings: Sequence[Standing], winner: Standing, baseli
     pairs = [(item.value, item.skill) for item in standings if item.value is not None and item.skill is not None]
     if len(pairs) < ENOUGH:
         return "not checked", f"needs {ENOUGH} trials with an action skill"
-    told = finite(float(spearmanr([value for value, _ in pairs], [skill for _, skill in pairs]).statistic))
+    told = _rank_correlation(np.array(pairs, dtype=float))
     sign = 1 if study.maximise else -1
     good = told is not None and sign * told > 0.3
     return "ok" if good else "warning", f"rank correlation of {study.objective} with the action skill over " \
         f"{count(len(pairs), 'trial')}: {number(told)}"
+
+
+def _rank_correlation(pairs: np.ndarray) -> float | None:
+    """Spearman's, of [N, 2]; None where one of the two does not vary. scipy.stats would take a second to load."""
+    ranks = []
+    for column in pairs.T:
+        _, place, counts = np.unique(column, return_inverse=True, return_counts=True)
+        if len(counts) < 2:
+            return None
+        ranks.append((np.cumsum(counts) - (counts - 1) / 2)[place])
+    return finite(float(np.corrcoef(ranks)[0, 1]))
 
 
 def _number(value: Any) -> float | None:

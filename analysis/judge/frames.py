@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -56,6 +57,6 @@ def curves(paths: Paths) -> pd.DataFrame:
     return frame.astype({"value": "float64"})
 
 
-def _metrics(prefix: str, record: dict[str, Any]) -> dict[str, Any]:
+def _metrics(prefix: str, record: Mapping[str, Any]) -> dict[str, Any]:
     return {f"{prefix}.{key}": value for key, value in record.items()
             if key not in RECORD_KEYS and not isinstance(value, list)}

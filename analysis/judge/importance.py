@@ -5,24 +5,30 @@ The only module of `analysis` that imports optuna.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import sys
 import warnings
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import optuna
 from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
 from analysis.judge.ranking import Standing
 from analysis.read.reading import Study
 from record.journal.events import FINISHED
 from record.text import finite
+
+if TYPE_CHECKING:
+    from optuna.importance import BaseImportanceEvaluator
 
 MIN_TRIALS = 8
 RESAMPLES = 20
@@ -79,11 +85,44 @@ class _Given(optuna.Study):
         return list(self.given)
 
 
+@contextlib.contextmanager
+def _forests_later() -> Iterator[None]:
+    """Let Optuna's importance load without scikit-learn, of which its other evaluators want the forests.
+
+    They get them when they ask for one: by then scikit-learn is loaded, which takes a second and no report needs.
+    """
+    if "sklearn" in sys.modules:
+        yield
+        return
+
+    def forest(*values: Any, **named: Any) -> Any:
+        from sklearn.ensemble import RandomForestRegressor
+
+        return RandomForestRegressor(*values, **named)
+
+    ensemble = ModuleType("sklearn.ensemble")
+    vars(ensemble)["RandomForestRegressor"] = forest
+    sys.modules |= {"sklearn": ModuleType("sklearn"), "sklearn.ensemble": ensemble}
+    try:
+        yield
+    finally:
+        for name in ("sklearn.ensemble", "sklearn"):
+            del sys.modules[name]
+
+
+@cache
+def _loaded() -> tuple[Callable[..., dict[str, float]], type[BaseImportanceEvaluator]]:
+    with _forests_later():
+        from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+    return get_param_importances, PedAnovaImportanceEvaluator
+
+
 def _ped_anova(study: _Given, knobs: Iterable[str]) -> list[float]:
     """The share of each knob, in the order of `knobs`."""
+    evaluate, evaluator = _loaded()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        shares = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(), normalize=False)
+        shares = evaluate(study, evaluator=evaluator(), normalize=False)
     total = sum(shares.values())
     return [shares[knob] / total if total > 0 else math.nan for knob in knobs]
 

@@ -9,6 +9,7 @@ checkpoint.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -39,7 +40,7 @@ class Judged(standing.Outcome):
 
     label: str = ""
     seed: int | None = None
-    record: dict[str, Any] = field(default_factory=dict)
+    record: Mapping[str, Any] = field(default_factory=dict)
     outside: tuple[str, ...] = ()
 
     @property
@@ -57,9 +58,9 @@ class Judged(standing.Outcome):
         return finite(self.record.get(key))
 
 
-def kept_record(trial: Trial) -> dict[str, Any] | None:
+def kept_record(trial: Trial) -> Mapping[str, Any] | None:
     """The validated record whose checkpoint is kept; None before the first validation."""
-    return trial.validated[_kept(trial)] if trial.validated else None
+    return trial.validated.row(_kept(trial)) if trial.validated else None
 
 
 def _kept(trial: Trial) -> int:
@@ -82,27 +83,19 @@ def _judge(trial: Trial, objective: str) -> Judged:
     if not trial.validated:
         return Judged(0, math.nan, _status(trial, "no_result", ""), total_violation(trial.limits, {}),
                       label=trial.label, seed=trial.config.get("seed"))
-    last = trial.validated[-1]
+    last = trial.validated.row(-1)
     best = _epoch(trial, kept_record(trial) or last, objective) if trial.place is None else _ranked(trial, objective)
     return replace(best, verdict=_status(trial, best.verdict, trial.workload.verdict(last)),
-                   outside=broken(trial, best.record))
+                   outside=broken(trial, best.record) if trial.limits else ())
 
 
 def _ranked(trial: Trial, objective: str) -> Judged:
-    """The epoch that a sweep ranks the trial by, as `standing.judged` picks it.
-
-    Epochs are looked at from the least outside and best objective on: the first sound one is it, and mostly the first.
-    """
-    values, maximise = trial.validated.column(objective), trial.workload.maximises(objective)
-    known = np.flatnonzero(np.isfinite(values))
-    if not len(known):
-        return _epoch(trial, trial.validated[-1], objective)
-    outside = _violations(trial)
-    order = known[np.lexsort((known, -values[known] if maximise else values[known], outside[known]))]
-    looked = (_epoch(trial, trial.validated[int(place)], objective) for place in order)
-    first = next(looked)
-    return first if standing.is_sound(first.verdict) else next(
-        (epoch for epoch in looked if standing.is_sound(epoch.verdict)), first)
+    """The epoch that a sweep ranks the trial by; the last one where no objective is finite."""
+    epochs = trial.validated
+    place = standing.judged_place(epochs.column(objective), _violations(trial),
+                                  lambda place: standing.is_sound(trial.workload.verdict(epochs.row(place))),
+                                  trial.workload.maximises(objective))
+    return _epoch(trial, epochs.row(-1 if place is None else place), objective)
 
 
 def _violations(trial: Trial) -> NDArray[np.float64]:
@@ -119,14 +112,14 @@ def judge_ended(trial: Trial, objective: str) -> Judged:
     return judge(replace(trial, state="stopped") if trial.state == "failed" else trial, objective)
 
 
-def _epoch(trial: Trial, record: dict[str, Any], objective: str) -> Judged:
+def _epoch(trial: Trial, record: Mapping[str, Any], objective: str) -> Judged:
     return Judged(record["epoch"], _number(record, objective), trial.workload.verdict(record),
                   total_violation(trial.limits, record), _number(record, trial.workload.error),
                   {key: _number(record, key) for key in MEANS}, trial.label,
                   trial.config.get("seed"), record)
 
 
-def _number(record: dict[str, Any], key: str) -> float:
+def _number(record: Mapping[str, Any], key: str) -> float:
     value = finite(record.get(key))
     return math.nan if value is None else value
 
@@ -143,7 +136,7 @@ def _status(trial: Trial, judged: str, last: str) -> str:
     return standing.verdict_at_end(judged, last) if trial.state in FINISHED else "unfinished"
 
 
-def broken(trial: Trial, record: dict[str, Any]) -> tuple[str, ...]:
+def broken(trial: Trial, record: Mapping[str, Any]) -> tuple[str, ...]:
     """A sentence for each of the trial's constraints that an epoch record breaks."""
     return tuple(_sentence(key, bound, finite(record.get(key))) for key, bound in trial.limits.items()
                  if total_violation({key: bound}, record) > 0)

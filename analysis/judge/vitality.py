@@ -116,7 +116,7 @@ def on_the_same_data(one: Trial, other: Trial) -> bool:
 def judged(trial: Trial) -> Judgement:
     """What the trial's profile says of the whole of it."""
     known, facts = _rules_and_facts(trial)
-    return health.judge_records(list(trial.records), known, facts)
+    return health.judge(trial.epochs.table(facts), known)
 
 
 def course_of(trial: Trial, key: str, better: str = "none") -> Trend:

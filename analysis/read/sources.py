@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,14 +53,14 @@ def record_folder(path: str | Path) -> Path:
     raise BadInput("is neither a sweep (no sweep.json) nor a run (no run.json)", source=folder, remedy=remedy)
 
 
-def journal(folder: Path) -> list[JournalEvent]:
+def journal(folder: Path) -> Iterator[JournalEvent]:
     """Every event of a sweep in order of its sequence number.
 
     Raises:
         Damaged: before its last line, or an event is missing.
         EnvironmentFailed: it is kept on a store that does not answer.
     """
-    return list(journals.read(folder))
+    return journals.read(folder)
 
 
 def epoch_records(run: RunFolder, trained: Workload) -> tuple[dict[str, Any], ...]:

@@ -6,8 +6,9 @@ import base64
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +16,20 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from analysis.judge.ranking import Standing, state_word
-from analysis.read.sources import save
 from analysis.read.study import Study
 from analysis.report import charts
+from analysis.report.delivery.targets import PARQUET, save_texts
 from analysis.report.drawing import draw
 from analysis.report.graphs import codes, coordinates, fronts, rungs
 from analysis.report.panels import panel_chart
 from analysis.report.pictures import PANELS
 from analysis.report.report import Report
-from record.errors import BadInput
 from record.files import jsonable
 from record.text import MISSING, interval, number, share, value_text, words
 
 TEMPLATES = Path(__file__).parent / "templates"
 MOST_ROWS = 200  # of a table as markup; what lies beyond is made by the page's script when it is asked for
+_PLAIN = frozenset({str, int, bool, type(None)})
 _ARROWS = {"up": "higher is better", "down": "lower is better", "none": ""}
 
 
@@ -89,7 +90,6 @@ def render_json(report: Report) -> str:
 
 
 FORMATS: dict[str, Callable[[Report], str]] = {".html": render_html, ".md": render_markdown, ".json": render_json}
-PARQUET = ".parquet"
 
 
 def report_dict(report: Report) -> dict[str, Any]:
@@ -103,47 +103,46 @@ def report_dict(report: Report) -> dict[str, Any]:
 
 def plain_fields(value: Any) -> Any:
     """Frozen classes as mappings, tuples as lists, what is not finite as null."""
+    kind = type(value)
+    if kind is float:
+        return value if isfinite(value) else None
+    if kind in _PLAIN:
+        return value
+    if kind is tuple or kind is list:
+        return [plain_fields(item) for item in value]
+    if kind is dict:
+        return {str(key): plain_fields(item) for key, item in value.items()}
     if dataclasses.is_dataclass(value):
         return {name: plain_fields(getattr(value, name)) for name in value.__dataclass_fields__}
-    if isinstance(value, (list, tuple)):
-        return [plain_fields(item) for item in value]
-    if isinstance(value, dict):
-        return {str(key): plain_fields(item) for key, item in value.items()}
-    return value if type(value) in (str, int, bool, type(None)) else jsonable(value)
+    return plain_fields(list(value)) if isinstance(value, (list, tuple)) else jsonable(value)
 
 
-def check_target(path: Path) -> Path:
-    """The path itself, when a report can be written there.
-
-    Raises:
-        BadInput: its suffix names no format, or it is a folder.
-    """
-    known = (*FORMATS, PARQUET)
-    if path.suffix.lower() not in known:
-        raise BadInput(f"got {str(path)!r}, expected a name that ends in {', '.join(known)}", source="-o",
-                       remedy=f"for example -o {path.with_suffix('.html').name or 'report.html'}")
-    if path.is_dir():
-        raise BadInput(f"got {str(path)!r}, which is a folder", source="-o", remedy=f"name a file, {path}/report.html")
-    return path
+def rendered(report: Report, targets: Sequence[Path]) -> dict[str, str]:
+    """The report's text for each suffix that a target has, tables apart."""
+    asked = dict.fromkeys(target.suffix.lower() for target in targets)
+    return {suffix: FORMATS[suffix](report) for suffix in asked if suffix != PARQUET}
 
 
-def write(report: Report, targets: list[Path], study: Study | None = None) -> None:
+def write(report: Report, targets: Sequence[Path], study: Study | None = None) -> dict[str, str]:
     """Write the report in each target's format; all are rendered before the first is written.
 
     Args:
         study: what the report was made from; needed for its records as Parquet.
 
+    Returns:
+        its texts by suffix.
+
     Raises:
-        BadInput, EnvironmentFailed: a target cannot be written; see `analysis.read.sources.save`.
+        BadInput, EnvironmentFailed: a target cannot be written; see `save_texts`.
     """
-    texts = [(target, FORMATS[target.suffix.lower()](report)) for target in targets if target.suffix.lower() != PARQUET]
-    for target, text in texts:
-        save(target, text)
+    texts = rendered(report, targets)
+    save_texts(texts, targets)
     for target in targets:
         if target.suffix.lower() == PARQUET and study is not None:
             from analysis.report.delivery.tables import write_tables  # pyarrow, for those who ask for it
 
             write_tables(study, target)
+    return texts
 
 
 def markdown_text(value: object) -> str:

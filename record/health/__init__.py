@@ -16,9 +16,9 @@
 No torch, no pandas. Sources: docs/decisions/0002-objective.md, docs/decisions/0004-collapse-grace.md.
 """
 
-from record.health.engine import judge_records
+from record.health.engine import judge, judge_records
 from record.health.facts import COLLAPSE_RULE, COLLAPSE_RULES, collapse, collapse_grace, of_config, steps_per_epoch
 from record.health.profile import load
 
-__all__ = ["COLLAPSE_RULE", "COLLAPSE_RULES", "collapse", "collapse_grace", "judge_records", "load", "of_config",
-           "steps_per_epoch"]
+__all__ = ["COLLAPSE_RULE", "COLLAPSE_RULES", "collapse", "collapse_grace", "judge", "judge_records", "load",
+           "of_config", "steps_per_epoch"]

@@ -84,22 +84,30 @@ def of_records(records: Sequence[Mapping[str, Any]], facts: Facts | None = None)
     """Columns of epoch records; lists (a histogram) are left out."""
     keys = dict.fromkeys(key for record in records for key, value in record.items()
                          if key != "epoch" and not isinstance(value, (list, dict)))
-    columns: dict[str, Array] = {}
-    nonfinite: dict[str, NDArray[np.bool_]] = {}
-    for key in keys:
-        values = [record.get(key, _ABSENT) for record in records]
-        if any(isinstance(value, str) for value in values):
-            columns[key] = np.array([None if value is _ABSENT else value for value in values], dtype=object)
-            continue
-        columns[key] = np.array([as_number(value) for value in values], dtype=np.float64)
-        flags = ~np.isfinite(columns[key]) & np.array([value is not _ABSENT for value in values], dtype=bool)
-        if flags.any():
-            nonfinite[key] = flags
     epoch = np.array([as_number(record.get("epoch")) for record in records], dtype=np.float64)
+    return of_columns(epoch, ((key, column_of([record.get(key, ABSENT) for record in records])) for key in keys), facts)
+
+
+def of_columns(epoch: NDArray[np.float64], found: Iterable[tuple[str, tuple[Array, NDArray[np.bool_] | None]]],
+               facts: Facts | None = None) -> Table:
+    """A table of columns, each with where it is present and no finite number; None of words."""
+    columns, nonfinite = dict[str, Array](), dict[str, NDArray[np.bool_]]()
+    for key, (column, flags) in found:
+        columns[key] = column
+        if flags is not None and flags.any():
+            nonfinite[key] = flags
     return Table(epoch, columns, nonfinite, dict(facts or {}))
 
 
-_ABSENT: Any = object()
+def column_of(values: Sequence[Any]) -> tuple[Array, NDArray[np.bool_] | None]:
+    """The values of a key as a column, `ABSENT` where a record lacks it, and where it is present and not finite."""
+    if any(isinstance(value, str) for value in values):
+        return np.array([None if value is ABSENT else value for value in values], dtype=object), None
+    column = np.array([as_number(value) for value in values], dtype=np.float64)
+    return column, ~np.isfinite(column) & np.array([value is not ABSENT for value in values], dtype=bool)
+
+
+ABSENT: Any = object()
 
 
 def series(records: Iterable[Mapping[str, Any]], key: str) -> tuple[list[float], list[float]]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
 import orjson
 
-from analysis.read.epochs import kept
+from analysis.read.epochs import ahead, kept
 from analysis.read.epochs.columns import Block, Epochs, Record, apart
 from analysis.read.sources import epoch_records
 from record import files
@@ -29,9 +30,14 @@ def read_epochs(runs: Sequence[RunFolder], trained: Workload) -> Iterator[Epochs
     Raises:
         BadInput: a line before the last is damaged, or a value is not of its metric's kind.
     """
-    for start in range(0, len(runs), TOGETHER):
-        part = runs[start:start + TOGETHER]
-        yield from _kept(part, trained) if len(runs) >= KEPT_FROM else _together(part, trained)
+    parts = [runs[start:start + TOGETHER] for start in range(0, len(runs), TOGETHER)]
+    if len(runs) < KEPT_FROM:
+        yield from (epochs for part in parts for epochs in _together(part, trained))
+        return
+    with ahead.keeping([part for part in parts if not kept.is_kept(part)], partial(_kept, trained=trained)) as read:
+        for part in parts:
+            read(part)
+            yield from _kept(part, trained)
 
 
 def _kept(runs: Sequence[RunFolder], trained: Workload) -> list[Epochs]:

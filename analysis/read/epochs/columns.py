@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import compress, pairwise
 from typing import Any, overload
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
+from analysis.read.epochs.packing import column_of_values, unpacked, whole_numbers
+from record.files import as_number
+from record.health.columns import ABSENT, Table, column_of, of_columns
 from record.text import finite
 
 Record = dict[str, Any]
 Numbers = NDArray[np.float64]
-EXACT = 2**53  # beyond it a float holds no integer exactly
 _NONE = type(None)
 
 
@@ -33,8 +35,9 @@ class Block:
         shape: int32 [N], which of them each record has.
         numbers: key -> float64 [N], NaN where it is null or absent.
         kinds: key of `numbers` -> float, int or bool: what it was written as.
-        others: key -> object [N]: words, mixed values, and lists as JSON in bytes.
+        others: key -> object [N]: words and mixed values, lists as JSON in bytes; or bytes [N]: lists alone.
         types: key -> every type that its values had.
+        whole: key of `numbers` that holds both kinds -> bool [N]: where it was written as a whole number.
     """
 
     shapes: tuple[tuple[str, ...], ...]
@@ -43,6 +46,7 @@ class Block:
     kinds: Mapping[str, type]
     others: Mapping[str, NDArray[Any]]
     types: Mapping[str, frozenset[type]]
+    whole: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, records: Sequence[Mapping[str, Any]]) -> Block:
@@ -59,36 +63,49 @@ class Block:
                 parts.setdefault(key, []).append((at, values))
         types = {key: frozenset(kind for _, values in found for kind in set(map(type, values)))
                  for key, found in parts.items()}
-        made = {key: _column(len(records), found, types[key]) for key, found in parts.items()}
-        numbers = {key: column for key, column in made.items() if column.dtype != object}
+        made = {key: column_of_values(len(records), found, types[key]) for key, found in parts.items()}
+        numbers = {key: column for key, column in made.items() if column.dtype == np.float64}
+        mixed = [key for key in numbers if types[key] - {_NONE} == {int, float}]
         return cls(tuple(places), shape, numbers, {key: _kind(types[key]) for key in numbers},
-                   {key: column for key, column in made.items() if column.dtype == object}, types)
+                   {key: column for key, column in made.items() if key not in numbers}, types,
+                   {key: whole_numbers(len(records), parts[key]) for key in mixed})
 
     def record(self, row: int) -> Record:
         """One record as it was written."""
         return {key: self.value(key, row) for key in self.shapes[self.shape.item(row)]}
 
+    @cached_property
+    def keys_of(self) -> tuple[frozenset[str], ...]:
+        """The shapes as sets."""
+        return tuple(map(frozenset, self.shapes))
+
     def value(self, key: str, row: int) -> Any:
         """What a record has under one of its keys."""
         if key not in self.numbers:
-            found = self.others[key][row]
-            return orjson.loads(found) if type(found) is bytes else found
-        value = self.numbers[key].item(row)
-        return None if value != value else value if self.kinds[key] is float else self.kinds[key](value)
+            return unpacked(self.others[key].item(row))
+        value: float = self.numbers[key].item(row)
+        return None if value != value else self._kind_at(key, row)(value)
+
+    def _kind_at(self, key: str, row: int) -> type:
+        kind = self.kinds[key]
+        return int if kind is float and key in self.whole and self.whole[key].item(row) else kind
 
     def values(self, key: str, rows: NDArray[np.int64]) -> list[Any]:
         """What records that have a key have under it."""
         if key not in self.numbers:
-            return [orjson.loads(value) if type(value) is bytes else value for value in self.others[key][rows].tolist()]
-        make = self.kinds[key]
+            return list(map(unpacked, self.others[key][rows].tolist()))
         values = self.numbers[key][rows].tolist()
+        if key in self.whole:
+            return [None if value != value else int(value) if whole else value
+                    for value, whole in zip(values, self.whole[key][rows].tolist(), strict=True)]
+        make = self.kinds[key]
         return [None if value != value else value for value in values] if make is float else \
             [None if value != value else make(value) for value in values]
 
     def column(self, key: str, rows: NDArray[np.int64]) -> Numbers:
         """The finite values of a key at some rows, NaN where it has none: null, absent, a word, true or false."""
         if key in self.others:
-            values = (finite(value) for value in self.others[key][rows])
+            values = (finite(unpacked(value)) for value in self.others[key][rows].tolist())
             return np.array([math.nan if value is None else value for value in values], dtype=np.float64)
         if key not in self.numbers or self.kinds[key] is bool:
             return np.full(len(rows), math.nan)
@@ -96,38 +113,35 @@ class Block:
         return np.where(np.isinf(found), math.nan, found)
 
 
-def _column(size: int, parts: Sequence[tuple[list[int], tuple[Any, ...]]], types: frozenset[type]) -> NDArray[Any]:
-    """float64 [size] where all values are numbers, else object [size]."""
-    plain = types - {_NONE}
-    if plain <= {float, int} or plain == {bool}:
-        column = np.full(size, math.nan)
-        try:
-            for at, values in parts:
-                column[at] = np.array(values, dtype=np.float64)
-            if int not in plain or not (np.abs(column) >= EXACT).any():
-                return column
-        except OverflowError:  # an integer that no float holds
-            pass
-    objects = np.full(size, None, dtype=object)
-    for at, values in parts:
-        for place, value in zip(at, map(_packed, values) if list in plain else values, strict=True):
-            objects[place] = value
-    return objects
-
-
-def _packed(value: Any) -> Any:
-    """A list of plain numbers as JSON: a histogram takes a tenth of the memory."""
-    if type(value) is list and set(map(type, value)) <= {int, float, _NONE}:
-        try:
-            return orjson.dumps(value)
-        except orjson.JSONEncodeError:  # an integer beyond 64 bits
-            return value
-    return value
-
-
 def _kind(types: frozenset[type]) -> type:
     plain = types - {_NONE}
     return next(iter(plain)) if len(plain) == 1 else float
+
+
+class Row(Mapping[str, Any]):
+    """One record, whose values are looked up as they are asked for: judging ten thousand trainings asks for few."""
+
+    __slots__ = ("_block", "_keys", "_row")
+
+    def __init__(self, block: Block, row: int) -> None:
+        self._block, self._row, self._keys = block, row, block.keys_of[block.shape.item(row)]
+
+    def __getitem__(self, key: str) -> Any:
+        if key not in self._keys:
+            raise KeyError(key)
+        return self._block.value(key, self._row)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return self._block.value(key, self._row) if key in self._keys else default
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._keys
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._block.shapes[self._block.shape.item(self._row)])
+
+    def __len__(self) -> int:
+        return len(self._keys)
 
 
 class Epochs(Sequence[Record]):
@@ -153,6 +167,10 @@ class Epochs(Sequence[Record]):
     def __getitem__(self, place: int | slice) -> Record | Epochs:
         return Epochs(self.block, self.rows[place]) if isinstance(place, slice) else \
             self.block.record(int(self.rows[place]))
+
+    def row(self, place: int) -> Row:
+        """One record without making all of its values."""
+        return Row(self.block, int(self.rows[place]))
 
     def __iter__(self) -> Iterator[Record]:
         shapes = self.block.shape[self.rows]
@@ -211,6 +229,31 @@ class Epochs(Sequence[Record]):
             return np.array([bool(value) for value in self.values(key)], dtype=bool)
         found = self.block.numbers.get(key)
         return np.zeros(len(self), dtype=bool) if found is None else np.nan_to_num(found[self.rows]) != 0
+
+    def has(self, key: str) -> NDArray[np.bool_]:
+        """Which records have a key, bool [N]."""
+        return np.array([key in keys for keys in self.block.keys_of], dtype=bool)[self.block.shape[self.rows]]
+
+    def table(self, facts: Mapping[str, float | str]) -> Table:
+        """The records as the health engine reads them."""
+        epoch = self.block.numbers["epoch"][self.rows] if "epoch" in self.block.numbers else \
+            np.array(list(map(as_number, self.values("epoch"))), dtype=np.float64)
+        keys = (key for key in self.names() if key != "epoch" and self._is_judged(key))
+        return of_columns(epoch, ((key, self._judged(key)) for key in keys), facts)
+
+    def _is_judged(self, key: str) -> bool:
+        """Whether a value of it is no list or mapping."""
+        if key in self.block.numbers:
+            return True
+        return self.block.others[key].dtype == object and any(
+            not isinstance(value, (list, dict)) for value in compress(self.values(key), self.has(key)))
+
+    def _judged(self, key: str) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+        if key not in self.block.numbers:
+            has = self.has(key).tolist()
+            return column_of([value if known else ABSENT for value, known in zip(self.values(key), has, strict=True)])
+        column = self.block.numbers[key][self.rows]
+        return column, ~np.isfinite(column) & self.has(key)
 
     def __hash__(self) -> int:
         return id(self)

@@ -24,7 +24,7 @@ from analysis.read.epochs.columns import Block, Epochs, apart
 from record import files, provenance
 from record.run import RunFolder
 
-VERSION = 1
+VERSION = 2
 MOST_SWEEPS = 20
 _KINDS: dict[str, type] = {"float": float, "int": int, "bool": bool}
 # What a reader of npz meets in a damaged one, and what says that there is no home to keep it in.
@@ -38,7 +38,7 @@ def _version() -> list[Any]:
 
 
 def stamps(runs: Sequence[RunFolder]) -> list[list[int]]:
-    """Size, time of change and inode of each run's epoch records; empty where there are none."""
+    """Size, times and inode of each run's epoch records; empty where there are none."""
     return [_stamp(run.metrics_file) for run in runs]
 
 
@@ -47,7 +47,7 @@ def _stamp(path: Path) -> list[int]:
         found = os.stat(path)
     except OSError:
         return []
-    return [found.st_size, found.st_mtime_ns, found.st_ino]
+    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
 
 
 def place(runs: Sequence[RunFolder]) -> Path:
@@ -58,20 +58,37 @@ def place(runs: Sequence[RunFolder]) -> Path:
     return home / sweep / f"{hashlib.sha256(os.fsencode(first)).hexdigest()[:16]}.npz"
 
 
+def is_kept(runs: Sequence[RunFolder]) -> bool:
+    """Whether the records of the runs are kept as they are now."""
+    try:
+        with open(place(runs), "rb") as file, np.load(file, allow_pickle=False) as kept:
+            return _head(kept, runs) is not None
+    except _DAMAGED:
+        return False
+
+
+def _head(kept: Any, runs: Sequence[RunFolder]) -> dict[str, Any] | None:
+    """What is said of the kept arrays; None where they are of other records."""
+    head: dict[str, Any] = orjson.loads(kept["head"].tobytes())
+    said = head["version"], head["runs"], head["stamps"]
+    return head if said == (_version(), [str(run.path) for run in runs], stamps(runs)) else None
+
+
 def load(runs: Sequence[RunFolder]) -> list[Epochs] | None:
     """The records of the runs; None where they are not kept, or have changed."""
     try:
         with open(place(runs), "rb") as file, np.load(file, allow_pickle=False) as kept:
-            head = orjson.loads(kept["head"].tobytes())
-            if head["version"] != _version() or head["runs"] != [str(run.path) for run in runs] or \
-                    head["stamps"] != stamps(runs):
+            head = _head(kept, runs)
+            if head is None:
                 return None
             numbers, words = kept["numbers"], kept["words"]
             others = zip(head["others"].items(), words, strict=True)
+            lists = {key: kept[f"lists{place}"] for place, key in enumerate(head["lists"])}
             block = Block(
                 tuple(map(tuple, head["shapes"])), kept["shape"], dict(zip(head["numbers"], numbers, strict=True)),
                 {key: _KINDS[kind] for key, kind in head["numbers"].items()},
-                {key: _objects(texts, row) for (key, texts), row in others}, {})
+                {key: _objects(texts, row) for (key, texts), row in others} | lists, {},
+                dict(zip(head["whole"], kept["whole"], strict=True)))
             return apart(block, head["lengths"]) if _fits(block, head["lengths"]) else None
     except _DAMAGED:
         return None
@@ -97,15 +114,20 @@ def keep(runs: Sequence[RunFolder], found: Sequence[Epochs], before: Sequence[li
     if any(epochs.block is not block for epochs in found):
         return
     try:
-        tables = [_table(block.others[key]) for key in block.others]
+        lists = {key: column for key, column in block.others.items() if column.dtype != object}
+        words = [key for key in block.others if key not in lists]
+        tables = [_table(block.others[key]) for key in words]
         head = orjson.dumps({
             "version": _version(), "runs": [str(run.path) for run in runs], "stamps": before, "shapes": block.shapes,
             "lengths": [len(epochs) for epochs in found],
             "numbers": {key: block.kinds[key].__name__ for key in block.numbers},
-            "others": dict(zip(block.others, (texts for texts, _ in tables), strict=True))})
+            "others": dict(zip(words, (texts for texts, _ in tables), strict=True)),
+            "lists": list(lists), "whole": list(block.whole)})
         arrays: dict[str, Any] = {"head": np.frombuffer(head, dtype=np.uint8), "shape": block.shape,
                   "numbers": np.array(list(block.numbers.values())),
-                  "words": np.array([row for _, row in tables], dtype=np.int32).reshape(len(tables), -1)}
+                  "whole": np.array(list(block.whole.values()), dtype=np.bool_),
+                  **{f"lists{place}": column for place, column in enumerate(lists.values())},
+                  "words": np.array([row for _, row in tables], dtype=np.int32).reshape(len(tables), len(block.shape))}
         path = place(runs)
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         files.write_atomic(path, lambda file: np.savez(file, **arrays))

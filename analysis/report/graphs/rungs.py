@@ -69,7 +69,8 @@ def _rung(at: float, trials: Sequence[Trial], extents: Mapping[str, float]) -> R
     """A trial that trained further went on, and so did one whose budget ends there; the others ended, by whatever."""
     reached = [trial for trial in trials if extents[trial.label] >= at]
     went = [trial for trial in reached if extents[trial.label] > at or trial.state == "completed"]
-    waiting = [trial for trial in reached if trial not in went and trial.state not in ("stopped", "failed")]
+    known = {trial.label for trial in went}
+    waiting = [trial for trial in reached if trial.label not in known and trial.state not in ("stopped", "failed")]
     return Rung(at, len(reached), len(went), len(waiting))
 
 
