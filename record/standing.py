@@ -16,8 +16,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from record import intervals
+
+Numbers = Sequence[float] | NDArray[np.float64]
 
 _DEAD = ("collapsed", "nonfinite")
 
@@ -69,8 +72,7 @@ def judged(epochs: Sequence[O], maximise: bool) -> O | None:
     return None if place is None else epochs[place]
 
 
-def judged_place(objectives: Sequence[float], violations: Sequence[float], sound: Callable[[int], bool],
-                 maximise: bool) -> int | None:
+def judged_place(objectives: Numbers, violations: Numbers, sound: Callable[[int], bool], maximise: bool) -> int | None:
     """Which of a training's epochs it is ranked by, as an index; see `judged`.
 
     Args:

@@ -222,7 +222,7 @@ def _rank_correlation(pairs: np.ndarray) -> float | None:
         if len(counts) < 2:
             return None
         ranks.append((np.cumsum(counts) - (counts - 1) / 2)[place])
-    return finite(float(np.corrcoef(ranks)[0, 1]))
+    return finite(float(np.atleast_2d(np.corrcoef(ranks))[0, 1]))
 
 
 def _number(value: Any) -> float | None:
