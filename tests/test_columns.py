@@ -8,6 +8,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,6 +19,7 @@ from analysis.read.ours import Configs
 from lam.workload import LAM
 from record import yamlio
 from record.errors import BadInput
+from record.health.columns import of_records
 from record.run import RunFolder
 
 VALUES = st.one_of(st.none(), st.booleans(), st.integers(-10, 10), st.integers(), st.floats(allow_nan=False),
@@ -43,6 +45,32 @@ def test_a_column_is_what_a_loop_over_the_records_finds(records: list[dict[str, 
     assert epochs.values(key) == [record.get(key) for record in records]
     assert epochs.true(key).tolist() == [bool(record.get(key)) for record in records]
     assert epochs.last(key) == next((record[key] for record in reversed(records) if key in record), None)
+
+
+@given(RECORDS)
+def test_the_table_that_rules_read_is_that_of_the_records(records: list[dict[str, Any]]) -> None:
+    epochs = Epochs.of([{"epoch": place, **record} for place, record in enumerate(records)])
+    found, expected = epochs.table({"steps_per_epoch": 3.0}), of_records(list(epochs), {"steps_per_epoch": 3.0})
+    np.testing.assert_equal(found.epoch, expected.epoch)
+    np.testing.assert_equal(dict(found.columns), dict(expected.columns))
+    np.testing.assert_equal(dict(found.nonfinite), dict(expected.nonfinite))
+    assert found.facts == expected.facts
+
+
+@given(RECORDS)
+def test_one_record_is_looked_up_as_the_whole_one_says(records: list[dict[str, Any]]) -> None:
+    epochs = Epochs.of(records)
+    assert [dict(epochs.row(place)) for place in range(len(records))] == records
+    assert all(epochs.row(place).get("e", 7) == record.get("e", 7) for place, record in enumerate(records))
+
+
+def test_a_whole_number_stays_whole_where_a_key_holds_both_kinds(tmp_path: Path) -> None:
+    run = _run(tmp_path / "run", '{"epoch":1,"x":1}\n{"epoch":2,"x":0.5}\n{"epoch":3,"x":null}\n{"epoch":4,"x":2.0}\n')
+    (epochs,) = read_epochs([run], LAM)
+    assert [(type(value), value) for value in epochs.values("x")] == [
+        (int, 1), (float, 0.5), (type(None), None), (float, 2.0)]
+    assert [repr(record["x"]) for record in epochs] == ["1", "0.5", "None", "2.0"]
+    assert repr(epochs.row(0)["x"]) == "1"
 
 
 def test_kinds_are_kept_and_trainings_are_cut_apart() -> None:

@@ -31,6 +31,7 @@ MOST_REPORTS = 8
 OURS = ("analysis", "record")
 LIBRARIES = ("lamsweep", "numpy", "scipy", "scikit-learn", "optuna", "orjson", "jinja2", "markupsafe", "pillow")
 RECORDS = ("sweep.json", "confirm.json", "journal-*.jsonl")  # of a sweep's folder, beside all below `trials`
+ASIDE = ("__pycache__", "checkpoints")  # weights are no record: no report reads them
 _UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, StopIteration)
 
 
@@ -115,7 +116,7 @@ def _stamps(folder: str) -> list[Any]:
             if entry.is_symlink():
                 raise ValueError(entry.path)
             if entry.is_dir():
-                found += [entry.name, _stamps(entry.path)] if entry.name != "__pycache__" else []
+                found += [entry.name, _stamps(entry.path)] if entry.name not in ASIDE else []
             else:
                 found.append([entry.name, *_of(entry.stat())])
     return found
