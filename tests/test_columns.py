@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from analysis.read.epochs import columns
 from analysis.read.epochs.bulk import read_epochs
 from analysis.read.epochs.columns import Block, Epochs, apart
 from analysis.read.ours import Configs
@@ -25,6 +27,14 @@ from record.run import RunFolder
 VALUES = st.one_of(st.none(), st.booleans(), st.integers(-10, 10), st.integers(), st.floats(allow_nan=False),
                    st.text(max_size=3), st.lists(st.integers(0, 300), max_size=3), st.lists(st.text(max_size=2)))
 RECORDS = st.lists(st.dictionaries(st.sampled_from("abcde"), VALUES), max_size=8)
+
+
+@pytest.fixture(autouse=True, scope="module", params=[2, 200])
+def at_once(request: pytest.FixtureRequest) -> Iterator[None]:
+    """All of it, and made of pieces that are joined."""
+    before, columns.AT_ONCE = columns.AT_ONCE, request.param
+    yield
+    columns.AT_ONCE = before
 
 
 @given(RECORDS)

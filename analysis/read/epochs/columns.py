@@ -16,13 +16,14 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.read.epochs.packing import column_of_values, unpacked, whole_numbers
+from analysis.read.epochs.packing import column_of_values, is_mixed, joined, unpacked, whole_numbers
 from record.files import as_number
 from record.health.columns import ABSENT, Table, column_of, of_columns
 from record.text import finite
 
 Record = dict[str, Any]
 Numbers = NDArray[np.float64]
+AT_ONCE = 200  # records made columns at a time: what was parsed together is still at hand
 _NONE = type(None)
 
 
@@ -51,24 +52,58 @@ class Block:
     @classmethod
     def of(cls, records: Sequence[Mapping[str, Any]]) -> Block:
         """The columns of records."""
+        parts = [cls._of(records[start:start + AT_ONCE]) for start in range(0, len(records), AT_ONCE)]
+        made = cls._joined(parts) if len(parts) > 1 else next(iter(parts), None)
+        return made or cls._of(records)
+
+    @classmethod
+    def _of(cls, records: Sequence[Mapping[str, Any]]) -> Block:
         places: dict[tuple[str, ...], list[int]] = {}
         for place, record in enumerate(records):
             places.setdefault(tuple(record), []).append(place)
         shape = np.zeros(len(records), dtype=np.int32)
-        parts: dict[str, list[tuple[list[int], tuple[Any, ...]]]] = {}
-        for number, (keys, at) in enumerate(places.items()):
+        parts: dict[str, list[tuple[NDArray[np.intp], tuple[Any, ...]]]] = {}
+        for number, (keys, found) in enumerate(places.items()):
+            columns, at = zip(*(records[place].values() for place in found), strict=True), np.array(found)
             shape[at] = number
-            columns = zip(*(records[place].values() for place in at), strict=True)
             for key, values in zip(keys, columns, strict=True):
                 parts.setdefault(key, []).append((at, values))
         types = {key: frozenset(kind for _, values in found for kind in set(map(type, values)))
                  for key, found in parts.items()}
         made = {key: column_of_values(len(records), found, types[key]) for key, found in parts.items()}
-        numbers = {key: column for key, column in made.items() if column.dtype == np.float64}
-        mixed = [key for key in numbers if types[key] - {_NONE} == {int, float}]
-        return cls(tuple(places), shape, numbers, {key: _kind(types[key]) for key in numbers},
-                   {key: column for key, column in made.items() if key not in numbers}, types,
-                   {key: whole_numbers(len(records), parts[key]) for key in mixed})
+        mixed = [key for key, column in made.items() if column.dtype == np.float64 and is_mixed(types[key])]
+        return cls._made(tuple(places), shape, made, types,
+                         {key: whole_numbers(len(records), parts[key]) for key in mixed})
+
+    @classmethod
+    def _made(cls, shapes: tuple[tuple[str, ...], ...], shape: NDArray[np.int32], columns: Mapping[str, NDArray[Any]],
+              types: Mapping[str, frozenset[type]], whole: Mapping[str, NDArray[np.bool_]]) -> Block:
+        numbers = {key: column for key, column in columns.items() if column.dtype == np.float64}
+        return cls(shapes, shape, numbers, {key: _kind(types[key]) for key in numbers},
+                   {key: column for key, column in columns.items() if key not in numbers}, types, whole)
+
+    @classmethod
+    def _joined(cls, parts: Sequence[Block]) -> Block | None:
+        """Several as one; None where a key's columns are of different kinds."""
+        shapes = list(dict.fromkeys(shape for part in parts for shape in part.shapes))
+        shape = np.concatenate([np.array([shapes.index(own) for own in part.shapes] or [0], dtype=np.int32)[part.shape]
+                                for part in parts])
+        types = {key: frozenset().union(*(part.types.get(key, ()) for part in parts))
+                 for key in dict.fromkeys(key for part in parts for key in part.types)}
+        columns = {key: joined([part._column(key) for part in parts], types[key]) for key in types}
+        made = {key: column for key, column in columns.items() if column is not None}
+        if len(made) < len(columns):
+            return None
+        mixed = [key for key, column in made.items() if column.dtype == np.float64 and is_mixed(types[key])]
+        return cls._made(tuple(shapes), shape, made, types,
+                         {key: np.concatenate([part._whole(key) for part in parts]) for key in mixed})
+
+    def _column(self, key: str) -> NDArray[Any] | int:
+        """The column of a key, or how long it would be."""
+        return self.numbers.get(key, self.others.get(key, len(self.shape)))
+
+    def _whole(self, key: str) -> NDArray[np.bool_]:
+        return self.whole.get(key, np.full(len(self.shape), self.kinds.get(key) is int))
 
     def record(self, row: int) -> Record:
         """One record as it was written."""

@@ -11,7 +11,7 @@ import orjson
 from numpy.typing import NDArray
 
 # What records of one shape have under a key: at which rows, and the values.
-Parts = Sequence[tuple[list[int], tuple[Any, ...]]]
+Parts = Sequence[tuple[NDArray[np.intp], tuple[Any, ...]]]
 EXACT = 2**53  # beyond it a float holds no integer exactly
 _NONE = type(None)
 
@@ -30,10 +30,38 @@ def column_of_values(size: int, parts: Parts, types: frozenset[type]) -> NDArray
             pass
     objects, known = np.full(size, None, dtype=object), dict[Any, Any]()
     for at, values in parts:
-        for place, value in zip(at, map(_packed, values) if list in plain else values, strict=True):
+        for place, value in zip(at.tolist(), map(_packed, values) if list in plain else values, strict=True):
             # a word once, however often it stands there: beside what is thrown away each would hold its memory
             objects[place] = known.setdefault(value, value) if type(value) is str else value
     return _in_one_piece(objects) if plain == {list} else objects
+
+
+def joined(parts: Sequence[NDArray[Any] | int], types: frozenset[type]) -> NDArray[Any] | None:
+    """Columns one after the other, undefined where a number says how long one would be; None where they differ in kind.
+
+    Args:
+        types: what is in all of them.
+    """
+    kinds = {part.dtype.kind for part in parts if not isinstance(part, int)}
+    plain = types - {_NONE}
+    if len(kinds) > 1 or (kinds == {"f"} and not (plain <= {float, int} or plain == {bool})):
+        return None
+    kind = next(iter(kinds))
+    whole = [np.full(part, _UNDEFINED[kind]) if isinstance(part, int) else part for part in parts]
+    if kind == "O":
+        known: dict[Any, Any] = {}
+        for part in whole:
+            for place, value in enumerate(part.tolist()):
+                part[place] = known.setdefault(value, value) if type(value) is str else value
+    return np.concatenate(whole)
+
+
+_UNDEFINED = {"f": np.float64(math.nan), "S": np.bytes_(b""), "O": None}
+
+
+def is_mixed(types: frozenset[type]) -> bool:
+    """Whether some of the values are whole numbers and some are not."""
+    return types - {_NONE} == {int, float}
 
 
 def _in_one_piece(objects: NDArray[Any]) -> NDArray[Any]:
