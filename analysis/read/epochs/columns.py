@@ -110,9 +110,9 @@ class Block:
         return {key: self.value(key, row) for key in self.shapes[self.shape.item(row)]}
 
     @cached_property
-    def keys_of(self) -> tuple[frozenset[str], ...]:
+    def keys_of(self) -> list[frozenset[str]]:
         """The shapes as sets."""
-        return tuple(map(frozenset, self.shapes))
+        return list(map(frozenset, self.shapes))
 
     def value(self, key: str, row: int) -> Any:
         """What a record has under one of its keys."""
@@ -122,8 +122,7 @@ class Block:
         return None if value != value else self._kind_at(key, row)(value)
 
     def _kind_at(self, key: str, row: int) -> type:
-        kind = self.kinds[key]
-        return int if kind is float and key in self.whole and self.whole[key].item(row) else kind
+        return int if key in self.whole and self.whole[key].item(row) else self.kinds[key]
 
     def values(self, key: str, rows: NDArray[np.int64]) -> list[Any]:
         """What records that have a key have under it."""
