@@ -67,7 +67,7 @@ def _report(paths: list[str], output: list[Path] | None, asked: dict[str, str | 
 
     default = (Path(paths[0]) if len(paths) == 1 and Path(paths[0]).is_dir() else Path()) / "report.html"
     targets = [check_target(target) for target in output or [default]]
-    known = again.digest(paths, asked)
+    known = again.made_of(paths, asked)
     said = again.find(known, {target.suffix.lower() for target in targets})
     if said is not None:
         places = _places(targets, [Path(path) for path in paths])
@@ -97,7 +97,7 @@ def _made(paths: list[str], targets: list[Path], asked: dict[str, str | None],
     decision = [f"{made.decision.headline}. {made.decision.readiness}"] if made.decision else []
     said = again.Said(write(made, targets, study), (made.verdict.sentence, *decision, *(
         f"Note: {caution}" for caution in made.verdict.cautions)), made.made_at)
-    again.keep(known, said, study)
+    again.keep_report(known, said, study)
     return said, places
 
 

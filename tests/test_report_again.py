@@ -84,11 +84,11 @@ def _append(path: Path) -> None:
     lambda sweep: (sweep / FIRST / "samples" / "epoch-2.npz").write_bytes(b""),
 ], ids=str)
 def test_every_record_counts(sweep: Path, change: Callable[[Path], object]) -> None:
-    before = again.digest([str(sweep)], ASKED)
+    before = again.made_of([str(sweep)], ASKED)
     assert before is not None
-    assert again.digest([str(sweep)], ASKED) == before
+    assert again.made_of([str(sweep)], ASKED) == before
     change(sweep)
-    assert again.digest([str(sweep)], ASKED) not in (before, None)
+    assert again.made_of([str(sweep)], ASKED) not in (before, None)
 
 
 def _hear(event: str, given: tuple[Any, ...]) -> None:
@@ -106,9 +106,9 @@ def test_what_a_report_opens_is_what_counts(sweep: Path, tmp_path: Path) -> None
     own = [path for path in opened if path.startswith(str(sweep))]
     assert {Path(path).suffix for path in own} == {".json", ".jsonl", ".yaml", ".npz"}
     for path in own:
-        before = again.digest([str(sweep)], ASKED)
+        before = again.made_of([str(sweep)], ASKED)
         os.utime(path)
-        assert again.digest([str(sweep)], ASKED) != before, path
+        assert again.made_of([str(sweep)], ASKED) != before, path
     code = Path(str(analysis.__file__)).parent.parent
     python = [place for prefix in (sys.prefix, sys.base_prefix) for place in (prefix, str(Path(prefix).resolve()))]
     known = (str(sweep), str(code), *python, "/proc", "/dev", "/usr", "/etc")
@@ -116,32 +116,32 @@ def test_what_a_report_opens_is_what_counts(sweep: Path, tmp_path: Path) -> None
 
 
 def test_what_lies_elsewhere_is_never_kept(sweep: Path, tmp_path: Path) -> None:
-    assert again.digest([str(sweep)], {**ASKED, "baseline": str(sweep / FIRST)}) is None
-    assert again.digest([str(sweep)], {**ASKED, "baseline": "t0001"}) is not None
-    assert again.digest([str(sweep)], {**ASKED, "profile": "lam"}) is None
-    assert again.digest([str(sweep / FIRST)], ASKED) is None, "no sweep"
-    assert again.digest([str(sweep)], ASKED) != again.digest([str(sweep)], {**ASKED, "objective": "val/control"})
+    assert again.made_of([str(sweep)], {**ASKED, "baseline": str(sweep / FIRST)}) is None
+    assert again.made_of([str(sweep)], {**ASKED, "baseline": "t0001"}) is not None
+    assert again.made_of([str(sweep)], {**ASKED, "profile": "lam"}) is None
+    assert again.made_of([str(sweep / FIRST)], ASKED) is None, "no sweep"
+    assert again.made_of([str(sweep)], ASKED) != again.made_of([str(sweep)], {**ASKED, "objective": "val/control"})
     elsewhere = tmp_path / "elsewhere.jsonl"
     elsewhere.write_text("")
     (sweep / FIRST / "steps.jsonl").symlink_to(elsewhere)
-    assert again.digest([str(sweep)], ASKED) is None, "a link's target may change unseen"
+    assert again.made_of([str(sweep)], ASKED) is None, "a link's target may change unseen"
 
 
 def test_a_profile_of_ones_own_and_a_journal_elsewhere_are_not_kept(sweep: Path, tmp_path: Path) -> None:
-    known, study = again.digest([str(sweep)], ASKED), read_study(sweep)
+    known, study = again.made_of([str(sweep)], ASKED), read_study(sweep)
     study.trials[0].config["health.profile"] = str(tmp_path / "mine.yaml")
-    again.keep(known, again.Said({".html": "x"}, (), "then"), study)
+    again.keep_report(known, again.Said({".html": "x"}, (), "then"), study)
     assert again.find(known, [".html"]) is None
     document = json.loads((sweep / "sweep.json").read_text())
     document["spec"]["journal"] = (tmp_path / "journals").as_uri()
     (sweep / "sweep.json").write_text(json.dumps(document))
-    assert again.digest([str(sweep)], ASKED) is None
+    assert again.made_of([str(sweep)], ASKED) is None
 
 
 @pytest.mark.parametrize("damage", ["said.json", "report.html"])
 def test_what_is_kept_and_damaged_is_as_if_it_were_not_there(sweep: Path, damage: str) -> None:
-    known, study = again.digest([str(sweep)], ASKED), read_study(sweep)
-    again.keep(known, again.Said({".html": "page"}, ("line",), "then"), study)
+    known, study = again.made_of([str(sweep)], ASKED), read_study(sweep)
+    again.keep_report(known, again.Said({".html": "page"}, ("line",), "then"), study)
     assert again.find(known, [".html"]) == again.Said({".html": "page"}, ("line",), "then")
     assert again.find(known, [".md"]) is None
     (file,) = Path(os.environ["XDG_CACHE_HOME"]).rglob(damage)
@@ -153,7 +153,7 @@ def test_a_few_reports_are_kept_and_the_oldest_forgotten(sweep: Path, monkeypatc
     monkeypatch.setattr(again, "MOST_REPORTS", 2)
     study = read_study(sweep)
     for place, name in enumerate("abc"):
-        again.keep(name * 32, again.Said({".html": name}, (), "then"), study)
+        again.keep_report(name * 32, again.Said({".html": name}, (), "then"), study)
         folder = again._home() / (name * 32)
         if folder.exists():
             os.utime(folder, (place, place))

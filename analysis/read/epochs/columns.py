@@ -16,7 +16,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.read.epochs.packing import column_of_values, is_mixed, joined, unpacked, whole_numbers
+from analysis.read.epochs.packing import column_of_values, end_to_end, is_mixed, unpacked, whole_numbers
 from record.files import as_number
 from record.health.columns import ABSENT, Table, column_of, of_columns
 from record.text import finite
@@ -90,7 +90,7 @@ class Block:
                                 for part in parts])
         types = {key: frozenset().union(*(part.types.get(key, ()) for part in parts))
                  for key in dict.fromkeys(key for part in parts for key in part.types)}
-        columns = {key: joined([part._column(key) for part in parts], types[key]) for key in types}
+        columns = {key: end_to_end([part._column(key) for part in parts], types[key]) for key in types}
         made = {key: column for key, column in columns.items() if column is not None}
         if len(made) < len(columns):
             return None
@@ -152,7 +152,7 @@ def _kind(types: frozenset[type]) -> type:
     return next(iter(plain)) if len(plain) == 1 else float
 
 
-class Row(Mapping[str, Any]):
+class Lookup(Mapping[str, Any]):
     """One record, whose values are looked up as they are asked for: judging ten thousand trainings asks for few."""
 
     __slots__ = ("_block", "_keys", "_row")
@@ -202,9 +202,9 @@ class Epochs(Sequence[Record]):
         return Epochs(self.block, self.rows[place]) if isinstance(place, slice) else \
             self.block.record(int(self.rows[place]))
 
-    def row(self, place: int) -> Row:
+    def row(self, place: int) -> Lookup:
         """One record without making all of its values."""
-        return Row(self.block, int(self.rows[place]))
+        return Lookup(self.block, int(self.rows[place]))
 
     def __iter__(self) -> Iterator[Record]:
         shapes = self.block.shape[self.rows]

@@ -36,7 +36,7 @@ def column_of_values(size: int, parts: Parts, types: frozenset[type]) -> NDArray
     return _in_one_piece(objects) if plain == {list} else objects
 
 
-def joined(parts: Sequence[NDArray[Any] | int], types: frozenset[type]) -> NDArray[Any] | None:
+def end_to_end(parts: Sequence[NDArray[Any] | int], types: frozenset[type]) -> NDArray[Any] | None:
     """Columns one after the other, undefined where a number says how long one would be; None where they differ in kind.
 
     Args:

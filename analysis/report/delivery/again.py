@@ -48,7 +48,7 @@ class Said:
     made_at: str
 
 
-def digest(paths: Sequence[str], asked: Mapping[str, str | None]) -> str | None:
+def made_of(paths: Sequence[str], asked: Mapping[str, str | None]) -> str | None:
     """What a report is made from; None where that is more than files of our own sweeps' folders.
 
     Two calls with the same digest make the same report, but for its time.
@@ -156,7 +156,7 @@ def find(known: str | None, suffixes: Collection[str]) -> Said | None:
         return None
 
 
-def keep(known: str | None, said: Said, study: Study) -> None:
+def keep_report(known: str | None, said: Said, study: Study) -> None:
     """Keep a report of a large study for the next call; it says what it is when all of it is there."""
     if known is None or len(study.trials) < KEPT_FROM or any(_has_own_profile(trial) for trial in study.trials):
         return
