@@ -145,7 +145,7 @@ def replay(home: Path) -> None:
     from sweeps.journal.journal import read
     from sweeps.scheduling.replaying import replay_policy
 
-    replay_policy(folders.open_sweep(home)[0], read(home), "asha:reduction_factor=3")
+    replay_policy(folders.sweep_in(home), read(home), "asha:reduction_factor=3")
 
 
 READERS = {"status": status, "explain": explain, "replay": replay}

@@ -84,7 +84,7 @@ class Session(JournalEvent):
     name: str = Field(description="the sweep's")
     pid: Int = Field(description="the driver's process")
     host: str = Field(description="its machine")
-    budget: dict[str, Int | float] = Field({}, description="limits of the sweep from here on")
+    budget: dict[str, Int | float] = Field(default_factory=dict, description="limits of the sweep from here on")
 
 
 class SweepStarted(Session):
@@ -181,11 +181,12 @@ class Measured(JournalEvent):
     verdict: str = Field(description="live, collapsed, actions_ignored, nonfinite or no_codes")
     error: float | None = Field(None, description="the workload's error, which decides between equals; in older "
                                 "journals it stands among the metrics")
-    metrics: dict[str, float | None] = Field({}, description="a few val/* keys")
+    metrics: dict[str, float | None] = Field(default_factory=dict, description="a few val/* keys")
     tflops: float | None = Field(description="operations since the trial began")
     seconds: float | None = Field(0.0, description="training time since the trial began")
     step: Int = Field(0, description="optimizer steps since the trial began")
-    values: dict[str, float | None] = Field({}, description="with further objectives or constraints: their metrics")
+    values: dict[str, float | None] = Field(default_factory=dict, description="with further objectives or constraints: "
+                                            "their metrics")
     violation: float | None = Field(0.0, description="with constraints: 0 inside, null = not measured")
 
 
@@ -216,7 +217,7 @@ class Suggested(Change):
     event: Literal["suggested"] = "suggested"
     params: dict[str, Knob] = Field(description="{knob: value}, what the sampler chose; inactive conditional knobs "
                                    "are absent")
-    attrs: dict[str, Any] = Field({}, description="where the sampler keeps something")
+    attrs: dict[str, Any] = Field(default_factory=dict, description="where the sampler keeps something")
     seed: Int | None = Field(None, description="where a config is trained several times")
     repeats: TrialId | None = Field(None, description="id of the first training of its config, on all but that one")
     reason: Reason | None = Field(None, description="where a person asked for it: rule person; or what is in "

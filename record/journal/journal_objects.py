@@ -121,7 +121,8 @@ def read_objects(filesystem: FileSystem, root: str, where: str) -> list[events.J
     for attempt in range(ATTEMPTS):
         time.sleep(PAUSE_SECONDS if attempt else 0)
         try:
-            counted, beyond = accepted(load_parts(filesystem, root, parts(filesystem, root)))
+            with parsing.uncollected():
+                counted, beyond = accepted(load_parts(filesystem, root, parts(filesystem, root)))
         except FileNotFoundError:
             continue
         except ValueError as error:

@@ -61,12 +61,14 @@ def coherent(found: Iterable[events.JournalEvent], where: Path | str) -> Iterato
         Damaged: the first one that is not.
     """
     trials: set[str] = set()
-    for event in found:
-        if isinstance(event, events.TrialEvent):
-            if wrong := _stranger(event, trials):
-                raise Damaged(f"{where}: event {event.seq}: {event.event}: {wrong}; restore the journal from a copy")
-            trials.add(event.trial)
-        yield event
+    with parsing.uncollected():
+        for event in found:
+            if isinstance(event, events.TrialEvent):
+                if wrong := _stranger(event, trials):
+                    raise Damaged(f"{where}: event {event.seq}: {event.event}: {wrong}; restore the journal from a "
+                                  "copy")
+                trials.add(event.trial)
+            yield event
 
 
 def _stranger(event: events.TrialEvent, trials: set[str]) -> str | None:

@@ -173,7 +173,7 @@ def replay(
     from sweeps.journal.journal import read
     from sweeps.scheduling.replaying import replay_policy as play
 
-    sweep, _ = folders.open_sweep(folder)
+    sweep = folders.sweep_in(folder)
     outcomes = [play(sweep, read(folder), text) for text in policy]
     if as_json:
         typer.echo(json.dumps(files.jsonable([asdict(outcome) for outcome in outcomes]), indent=2))

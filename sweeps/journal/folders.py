@@ -242,7 +242,12 @@ def begun_in(folder: str | Path) -> Path:
 
 
 def open_sweep(folder: str | Path) -> tuple[Sweep, SweepState]:
-    """The sweep that a folder holds, and its state.
+    """The sweep that a folder holds, and its state; raises as `sweep_in`."""
+    return sweep_in(folder), replay(journals.read(folder))
+
+
+def sweep_in(folder: str | Path) -> Sweep:
+    """The sweep that a folder holds.
 
     Raises:
         BadInput: the folder holds no sweep, or a damaged one.
@@ -251,5 +256,4 @@ def open_sweep(folder: str | Path) -> tuple[Sweep, SweepState]:
     found = known(Path(folder))
     # The space is rebuilt from what was asked, since the plain dump also writes the kinds that are null.
     spec = build(SweepSpec, {**found.spec, "space": found.asked.get("space")}, file)
-    sweep = Sweep(spec, workload.find(spec.workload).read(found.base, file), str(file), "")
-    return sweep, replay(journals.read(folder))
+    return Sweep(spec, workload.find(spec.workload).read(found.base, file), str(file), "")

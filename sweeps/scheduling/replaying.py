@@ -7,8 +7,9 @@ let go on, nobody knows the rest: such trials are counted and said, never made u
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from record import yamlio
@@ -16,10 +17,14 @@ from record.errors import BadInput
 from record.journal import events
 from record.schema import build
 from record.text import share, short
-from sweeps.journal.state import SweepState, ranking
+from record.workload.settings import Settings
+from sweeps.journal.state import SweepState, TrialState, ranking
 from sweeps.scheduling import scheduler
 from sweeps.spec.sections import Scheduler
 from sweeps.spec.spec import Sweep, SweepSpec
+
+CONFIGS = 1024  # of the trials that were at work last; to make one takes longer than to judge
+Configs = Callable[[str], Settings]
 
 
 @dataclass(frozen=True)
@@ -109,9 +114,10 @@ def replay_policy(sweep: Sweep, journal: Iterable[events.JournalEvent], policy: 
     spec = sweep.spec.model_copy(update={"scheduler": rule, "budget": _unlimited(sweep.spec)})
     whole, state = SweepState(), SweepState()
     ended: dict[str, int] = {}
+    config = lru_cache(CONFIGS)(lambda trial: _config(sweep, state.trials[trial]))
     for event in journal:
         whole.apply(event)
-        _feed(spec, sweep, state, event, ended)
+        _feed(spec, config, state, event, ended)
     return _outcome(name, sweep, whole, state, ended)
 
 
@@ -119,7 +125,12 @@ def _unlimited(spec: SweepSpec) -> Any:
     return spec.budget.model_copy(update=dict.fromkeys(type(spec.budget).model_fields))
 
 
-def _feed(spec: SweepSpec, sweep: Sweep, state: SweepState, event: events.JournalEvent, ended: dict[str, int]) -> None:
+def _config(sweep: Sweep, trial: TrialState) -> Settings:
+    return sweep.config(trial.params if trial.seed is None else {**trial.params, "seed": trial.seed})
+
+
+def _feed(spec: SweepSpec, config: Configs, state: SweepState, event: events.JournalEvent,
+          ended: dict[str, int]) -> None:
     """Give the policy one event, and its verdict to the state."""
     if isinstance(event, events.Suggested):
         if event.repeats not in ended:  # what a rung ends gets no further seed
@@ -131,14 +142,13 @@ def _feed(spec: SweepSpec, sweep: Sweep, state: SweepState, event: events.Journa
         state.apply(event)
     else:
         state.apply(event)
-        _judge(spec, sweep, state, event, ended)
+        _judge(spec, config, state, event, ended)
 
 
-def _judge(spec: SweepSpec, sweep: Sweep, state: SweepState, event: events.Result, ended: dict[str, int]) -> None:
+def _judge(spec: SweepSpec, config: Configs, state: SweepState, event: events.Result, ended: dict[str, int]) -> None:
     """End the trial of a result where the policy would."""
     known = state.trials[event.trial]
-    params = known.params if known.seed is None else {**known.params, "seed": known.seed}
-    ending = scheduler.judge(spec, state, known, sweep.config(params))
+    ending = scheduler.judge(spec, state, known, config(known.id))
     if ending is not None:
         ended_so = ending.of(known, spec.maximise)
         state.apply(ended_so.model_copy(update={"seq": event.seq, "time": event.time}))

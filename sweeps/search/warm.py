@@ -15,6 +15,7 @@ from typing import Any
 
 from record.errors import BadInput
 from record.journal.events import WarmStarted
+from record.storage import copies
 from sweeps.journal import folders
 from sweeps.journal.journal import Journal
 from sweeps.journal.state import SweepState, TrialState, as_learned
@@ -64,6 +65,7 @@ def matches(sweep: Sweep, other_folder: str | Path) -> Matches:
     if sweep.spec.search.name not in LEARNING:
         raise BadInput(f"search {sweep.spec.search.name} starts from no results", source="--warm-start",
                        remedy=f"leave it out, or search with {', '.join(LEARNING[:-1])} or {LEARNING[-1]}")
+    other_folder = copies.at_hand(other_folder, deep=False)
     other, state = folders.open_sweep(other_folder)
     _check_comparable(sweep, other, other_folder)
     taken, left = [], []

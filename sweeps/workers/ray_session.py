@@ -101,7 +101,8 @@ def send_token() -> None:
 def without_secrets(place: tuple[str, str] = COPIED) -> Iterator[None]:
     """Keep credentials out of the workers' runtime environments, which Ray writes into its logs in clear.
 
-    Tune copies AWS_* there for workers that save to S3; ours do not, and those of an embedded Ray inherit them anyway.
+    Tune copies AWS_* there for workers that save to S3; ours use their machine's own, and those of an embedded Ray
+    inherit them anyway.
 
     Raises:
         EnvironmentFailed: this Ray keeps the list elsewhere.
