@@ -79,19 +79,18 @@ def at_hand(where: str | Path, deep: bool = True) -> Path:
     folder = local("readers", uri)
     with told(uri):
         store = Store(uri)
+        if not store.has("sweep.json", "run.json"):
+            raise _nothing(store)
         found = store.listed(deep=deep)
-        if not any(name in found for name in ("sweep.json", "run.json")):
-            raise _nothing(uri, store)
         _mark(folder, uri)
         _bring(store, folder, {name: info for name, info in found.items() if _is_record(name)})
         _forget(folder, found, deep)
     return folder
 
 
-def _nothing(uri: str, store: Store) -> BadInput:
-    inside = sorted(PurePosixPath(name).parent.name for name in store.listed() if name.count("/") == 1
-                    and name.endswith(("/sweep.json", "/run.json")))
-    return BadInput("holds neither a sweep (no sweep.json) nor a run (no run.json)", source=uri,
+def _nothing(store: Store) -> BadInput:
+    inside = [name for name in store.folders()[:20] if store.has(f"{name}/sweep.json", f"{name}/run.json")]
+    return BadInput("holds neither a sweep (no sweep.json) nor a run (no run.json)", source=store.uri,
                     remedy=f"name one of those inside it: {', '.join(inside[:5])}" if inside else "check the address")
 
 

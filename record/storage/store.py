@@ -159,6 +159,22 @@ class Store:
         found = self._patiently(lambda: self._filesystem.get_file_info(select))
         return {info.path[len(self._root.rstrip("/")) + 1:]: info for info in found if info.type == fs.FileType.File}
 
+    def has(self, *names: str) -> bool:
+        """Whether one of these is there."""
+        from pyarrow import fs
+
+        asked = [self._path(name) for name in names]
+        found = self._patiently(lambda: self._filesystem.get_file_info(asked))
+        return any(info.type == fs.FileType.File for info in found)
+
+    def folders(self) -> list[str]:
+        """The names of the folders directly below, in order."""
+        from pyarrow import fs
+
+        select = fs.FileSelector(self._path(""), allow_not_found=True)
+        found = self._patiently(lambda: self._filesystem.get_file_info(select))
+        return sorted(info.base_name for info in found if info.type == fs.FileType.Directory)
+
     def read(self, name: str) -> bytes | None:
         """A small object; None where there is none."""
         def ask() -> bytes | None:

@@ -84,8 +84,8 @@ def confirm(folder: str | Path, top: int, seeds: int, options: launching.Options
     sweep, state = folders.open_sweep(folder)
     reruns = plan(sweep, state, top, seeds, [*trials, *_known(folder)] if trials else ())
     if not reruns:
-        raise AnswerIsNo(f"{folder}: no trial has a result to confirm; "
-                         f"'lam sweep explain {folder}' tells each one's story")
+        raise AnswerIsNo(f"{copies.where(folder)}: no trial has a result to confirm; "
+                         f"'lam sweep explain {copies.where(folder)}' tells each one's story")
     with stores.hold(folder, sweep.home(folder)):
         options = replace(options, fingerprint=launching.prepared(sweep, options))
         folders.check_data(folder, options.fingerprint)

@@ -76,7 +76,7 @@ def check_same(sweep: Sweep, folder: Path) -> None:
         here = {**sweep.asked(), "budget": there.asked.get("budget")}
         lines = "\n".join(f"  {text}" for text in difference(there.asked, here))
         raise BadInput(f"holds another sweep named {sweep.spec.name!r}; what differs (there -> here):\n{lines}\n",
-                       source=folder, remedy=_remedy(folder))
+                       source=copies.where(folder), remedy=_remedy(folder))
 
 
 def known(folder: Path) -> documents.Sweep:
@@ -97,7 +97,7 @@ def shrunk(sweep: Sweep, folder: Path) -> list[str]:
     if not less:
         return []
     lines = difference({name: there[name] for name in less if name in there}, less)
-    return [f"{folder}: its budget is lowered ({', '.join(lines)}); 'lam sweep extend' raises it again"]
+    return [f"{copies.where(folder)}: its budget is lowered ({', '.join(lines)}); 'lam sweep extend' raises it again"]
 
 
 def kept_to_itself(sweep: Sweep) -> list[str]:
@@ -118,8 +118,8 @@ def another_optuna(folder: Path, here: str | None = None) -> list[str]:
     here = here or version("optuna")
     if began in (None, here):
         return []
-    return [f"{folder}: was begun with optuna {began}, here is {here}; it may suggest other configs than it would "
-            f"have: install optuna {began} to go on as it began"]
+    return [f"{copies.where(folder)}: was begun with optuna {began}, here is {here}; it may suggest other configs "
+            f"than it would have: install optuna {began} to go on as it began"]
 
 
 def check_journal(folder: Path, store: Store) -> None:
@@ -205,7 +205,7 @@ def check_data(folder: Path, data_fingerprint: str) -> None:
     began_with = known(folder).data_fingerprint
     if began_with != data_fingerprint:
         raise BadInput(f"was begun with data {began_with}, the data is now {data_fingerprint}",
-                       source=folder, remedy="restore the data, or give this sweep another name")
+                       source=copies.where(folder), remedy="restore the data, or give this sweep another name")
 
 
 def _content(sweep: Sweep) -> dict[str, Any]:
