@@ -53,7 +53,7 @@ def test_nodes_that_share_no_file_die_and_a_new_cluster_goes_on_from_the_store(t
         with cluster(tmp_path / "one") as nodes:
             for name in ("first", "second"):
                 nodes.add(name, **own(name))
-            launched(nodes, path, caches / "driver")
+            driver = launched(nodes, path, caches / "driver")
             wait_until(lambda: results(uri) >= 4, 200, "four results")
             nodes.kill("first")
             nodes.add("third", **own("third"))
@@ -65,6 +65,8 @@ def test_nodes_that_share_no_file_die_and_a_new_cluster_goes_on_from_the_store(t
             drain(nodes, next(node for node in joined if node not in lost))
             before = results(uri)
             wait_until(lambda: results(uri) >= before + 2, 200, "two more results")
+            driver.kill()
+            driver.communicate()
         assert {name.name for name in caches.iterdir()} >= {"driver", "first", "second", "third"}
         shutil.rmtree(caches)  # the head with its driver, and every other machine
         (tmp_path / "two").mkdir()
