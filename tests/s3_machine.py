@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,12 +31,57 @@ except LamError as error:
 """
 
 
+class Wire:
+    """A port of this machine that leads to another one, and can be cut: connections are reset, new ones refused."""
+
+    def __init__(self, to: int) -> None:
+        self.port, self._to = free_port(), to
+        self._open: set[socket.socket] = set()
+        self.join()
+
+    def join(self) -> None:
+        """Lead there (again)."""
+        self._listening = socket.create_server(("127.0.0.1", self.port))
+        threading.Thread(target=self._take, args=(self._listening,), daemon=True).start()
+
+    def cut(self) -> None:
+        """Lead nowhere."""
+        self._listening.shutdown(socket.SHUT_RDWR)
+        self._listening.close()
+        for each in list(self._open):
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
+    def _take(self, listening: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                here, _ = listening.accept()
+                try:
+                    there = socket.create_connection(("127.0.0.1", self._to))
+                except OSError:  # it has not started
+                    here.close()
+                    continue
+                for pair in ((here, there), (there, here)):
+                    self._open.add(pair[0])
+                    threading.Thread(target=self._carry, args=pair, daemon=True).start()
+
+    def _carry(self, source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 16):
+                sink.sendall(data)
+        with contextlib.suppress(OSError):
+            sink.shutdown(socket.SHUT_RDWR)
+        self._open.discard(source)
+        source.close()
+
+
 class Server:
-    """A real S3 server with an empty bucket; `process` may be stopped and continued."""
+    """A real S3 server with an empty bucket, behind a `wire`."""
 
     def __init__(self, folder: Path) -> None:
         port = free_port()
-        self.env = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", "AWS_ACCESS_KEY_ID": "testing",
+        self.wire = Wire(port)
+        self.env = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.wire.port}", "AWS_ACCESS_KEY_ID": "testing",
                     "AWS_SECRET_ACCESS_KEY": "testing", "AWS_DEFAULT_REGION": "us-east-1",
                     "AWS_EC2_METADATA_DISABLED": "true"}
         with open(folder / "server.log", "wb") as log:
@@ -65,6 +112,7 @@ def server(folder: Path) -> Iterator[Server]:
             found.make_bucket()
             yield found
     finally:
+        found.wire.cut()
         found.process.kill()
         found.process.wait()
 

@@ -56,7 +56,8 @@ def connect(uri: str, key: str = "journal") -> tuple[FileSystem, str]:
                        remedy="write a URI that pyarrow knows, such as s3://bucket/prefix") from None
     except OSError as error:
         if is_passing(error):
-            raise EnvironmentFailed(f"{uri}: the {key}'s store cannot be reached ({first_line(error)}); check the "
+            what = "the store" if key == "storage" else f"the {key}'s store"
+            raise EnvironmentFailed(f"{uri}: {what} cannot be reached ({first_line(error)}); check the "
                                     "address, the network and the credentials in the environment") from error
         raise BadInput(f"refuses ({first_line(error)})", source=uri, key=key, remedy=(
             "check the address, its region (AWS_DEFAULT_REGION) and the credentials in the environment, which must "
