@@ -133,6 +133,12 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return result
 
 
+def plain(path: str | Path) -> Path:
+    """The absolute path without the ".." that was typed on the way; with it where it leads through a link."""
+    there = os.path.abspath(path)
+    return Path(there) if os.path.realpath(there) == os.path.realpath(path) else Path(path).absolute()
+
+
 def stands(path: Path) -> bool:
     """Whether a record is there to be read; a link that leads nowhere is a damaged one, not a missing one."""
     return os.path.lexists(path)

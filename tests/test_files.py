@@ -54,3 +54,10 @@ def test_what_is_no_error_of_the_system_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"^torn$") as caught, files.naming(tmp_path):
         raise OSError("torn")
     assert caught.value.filename is None
+
+
+def test_a_path_is_told_without_the_way_that_was_typed(tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    assert files.plain(tmp_path / "a" / ".." / "a" / "new") == tmp_path / "a" / "new"
+    (tmp_path / "link").symlink_to(tmp_path / "a" / "b")
+    assert files.plain(tmp_path / "link" / ".." / "b") == tmp_path / "link" / ".." / "b"

@@ -83,7 +83,7 @@ class Ledger:
     """The ledger beside a production YAML; reading needs no lock, writing does (`held`)."""
 
     def __init__(self, target: str | Path) -> None:
-        self.target = Path(target).absolute()
+        self.target = files.plain(target)
         self.folder = self.target.with_suffix(".promotions")
         self.file = self.folder / "ledger.jsonl"
 

@@ -26,7 +26,7 @@ from record.errors import AnswerIsNo, BadInput
 from record.health import engine, production, profile
 from record.progress import Screen
 from record.run import RunFolder
-from record.text import printable, seen, share
+from record.text import count, printable, seen, share
 from record.tracking.notices import NOBODY, Notices, Receivers
 
 COLUMNS = (
@@ -211,6 +211,7 @@ def _print_evaluation(result: dict[str, Any], path: Path) -> None:
             f"probe: the codes tell the true action in {accuracy} of {found['transitions']} transitions; "
             f"always the commonest action: {majority}; shuffled labels: {shuffled}; "
             f"gain {found['gain']:+.3f} [{found['gain_low']:+.3f}, {found['gain_high']:+.3f}] over "
-            f"{found['videos']} videos" + f"; {found['unlabelled']} have no true action" * (found["unlabelled"] > 0)
+            f"{count(found['videos'], 'video')}"
+            + f"; {found['unlabelled']} have no true action" * (found["unlabelled"] > 0)
         )
     console.print(f"wrote {path}")

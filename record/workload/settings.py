@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
@@ -12,6 +11,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from record import files
 from record.schema import Strict, build
 
 # Sections of a production YAML that describe where a config came from; they configure nothing.
@@ -141,6 +141,4 @@ def absolute_profile(config: Settings, folder: Path) -> dict[str, Any]:
 def resolve(path: str, folder: Path) -> Path:
     """The absolute path of one that a file in `folder` states: relative to it, or else to the current folder."""
     beside = folder / path
-    found = (beside if beside.exists() else Path(path)).absolute()
-    plain = os.path.normpath(found)  # without "..", which behind a link leads elsewhere
-    return Path(plain) if os.path.realpath(plain) == os.path.realpath(found) else found
+    return files.plain(beside if beside.exists() else path)

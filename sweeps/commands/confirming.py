@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from rich.console import Console
 
-from record import documents, standing
+from record import documents, files, standing
 from record.errors import AnswerIsNo, BadInput
 from record.progress import Screen
 from record.run import RunFolder
@@ -79,7 +79,7 @@ def confirm(folder: str | Path, top: int, seeds: int, options: launching.Options
     for name, count, least in (("--top", top, 0 if trials else 1), ("--seeds", seeds, 1)):
         if count < least:
             raise BadInput(f"got {count}, expected {least} or more", source=name)
-    folder = Path(folder).absolute()
+    folder = files.plain(folder)
     copies.bring(folder, "confirm")
     sweep, state = folders.open_sweep(folder)
     reruns = plan(sweep, state, top, seeds, [*trials, *_known(folder)] if trials else ())

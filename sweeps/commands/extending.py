@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from record import yamlio
+from record import files, yamlio
 from record.errors import BadInput, EnvironmentFailed
 from record.progress import Screen
 from record.schema import build
@@ -35,7 +35,7 @@ def extend(folder: str | Path, more: Mapping[str, float], space_file: str | Path
             missing or another; the sweep then stays as it is.
         EnvironmentFailed: disk or Ray failed; the message names the command that goes on.
     """
-    folder = Path(folder).absolute()
+    folder = files.plain(folder)
     options, console = options or launching.Options(), console or Screen(file=sys.stdout)
     sweep, state = folders.open_sweep(folder)
     if not more and space_file is None:

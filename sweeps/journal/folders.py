@@ -39,7 +39,7 @@ def sweep_folder(sweep: Sweep, storage: str | Path | None = None) -> Path:
     uri = storage_uri(sweep, storage)
     if uri is not None:
         return copies.begun(addresses.below(uri, sweep.spec.name))
-    return Path(sweep.spec.storage if storage is None else storage).absolute() / sweep.spec.name
+    return files.plain(sweep.spec.storage if storage is None else storage) / sweep.spec.name
 
 
 def storage_uri(sweep: Sweep, storage: str | Path | None = None) -> str | None:
