@@ -136,7 +136,11 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def plain(path: str | Path) -> Path:
     """The absolute path without the ".." that was typed on the way; with it where it leads through a link."""
     there = os.path.abspath(path)
-    return Path(there) if os.path.realpath(there) == os.path.realpath(path) else Path(path).absolute()
+    try:
+        same = os.path.realpath(there) == os.path.realpath(path)
+    except ValueError:  # no system has such a path
+        same = False
+    return Path(there) if same else Path(path).absolute()
 
 
 def stands(path: Path) -> bool:

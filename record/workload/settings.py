@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
@@ -12,6 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, Field, model_validator
 
 from record import files
+from record.errors import BadInput
 from record.schema import Strict, build
 
 # Sections of a production YAML that describe where a config came from; they configure nothing.
@@ -139,6 +141,16 @@ def absolute_profile(config: Settings, folder: Path) -> dict[str, Any]:
 
 
 def resolve(path: str, folder: Path) -> Path:
-    """The absolute path of one that a file in `folder` states: relative to it, or else to the current folder."""
+    """The absolute path of one that a file in `folder` states: relative to it, or else to the current folder.
+
+    Raises:
+        BadInput: it is longer than the system takes.
+    """
     beside = folder / path
-    return files.plain(beside if beside.exists() else path)
+    try:
+        return files.plain(beside if beside.exists() else path)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        raise BadInput(f"holds a path of {len(path):,} characters, {path[:40]!r}..., and the system takes no such name",
+                       source=folder, remedy="shorten it") from None
