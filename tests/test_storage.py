@@ -136,9 +136,11 @@ def test_a_copy_knows_where_it_comes_from(there: Path, tmp_path: Path) -> None:
     assert copies.address(copy) == there.as_uri()
     assert copies.where(copy / "confirm.json") == f"{there.as_uri()}/confirm.json"
     assert copies.where(tmp_path / "runs") == str(tmp_path / "runs")
-    (tmp_path / ".store").write_text("s3://b/p?endpoint_override=127.0.0.1:9&scheme=http\n")
+    (tmp_path / ".store").write_text("s3://b/p\n")
+    assert copies.address(tmp_path) is None, "nothing is sent where somebody's folder says so"
+    (copy / ".store").write_text("s3://b/p?endpoint_override=127.0.0.1:9&scheme=http\n")
     with pytest.raises(BadInput, match=r"\.store: got 's3://b/p.*names a server; name the bucket alone"):
-        copies.of(tmp_path)
+        copies.of(copy)
 
 
 @pytest.mark.parametrize(("uri", "message"), [

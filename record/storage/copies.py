@@ -40,9 +40,12 @@ _JOURNAL = ("journal-", "lease-", "probe-")
 
 def local(kind: Literal["readers", "drivers", "trials"], uri: str) -> Path:
     """The folder of this machine, readable by its user alone, for what lies at a URI."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lamsweep" / "stores"
-    home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return home / kind / hashlib.sha256(uri.encode()).hexdigest()[:16] / addresses.above(uri)[1]
+    _home().mkdir(mode=0o700, parents=True, exist_ok=True)
+    return _home() / kind / hashlib.sha256(uri.encode()).hexdigest()[:16] / addresses.above(uri)[1]
+
+
+def _home() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lamsweep" / "stores"
 
 
 def named(uri: str, source: str | Path, key: str | None = None) -> str:
@@ -115,11 +118,14 @@ def begun(uri: str) -> Path:
 def address(folder: str | Path) -> str | None:
     """The URI that a folder is a copy of; None for a folder that is none.
 
+    Only what lies in this user's own cache folder is one: elsewhere `.store` may be anybody's, and nothing is sent
+    where a folder alone says so.
+
     Raises:
         BadInput: `.store` names a server that this reader has not allowed.
     """
     file = Path(folder) / ORIGIN
-    if not files.stands(file):
+    if not (files.stands(file) and file.resolve().is_relative_to(_home().resolve())):
         return None
     return named(files.read_record(file, 10_000).decode(errors="replace").strip(), file)
 
@@ -164,7 +170,7 @@ def bring(folder: Path, room: str, suffixes: tuple[str, ...] = RECORDS) -> None:
 def bring_weights(run: Path) -> None:
     """Copy the weights of a run that is in a copy."""
     for folder in (run, *run.parents[:3]):
-        if (folder / ORIGIN).exists():
+        if address(folder) is not None:
             bring(folder, "" if run == folder else run.relative_to(folder).as_posix(), WEIGHTS)
             return
 
