@@ -92,7 +92,8 @@ def label(asked: Asked, done: Callable[[int], object] = lambda number: None) -> 
     parts.begin()
     missing = parts.missing()
     _ = model.naming  # learned once and not by every worker
-    for number in track(_portions_done(asked, model, plan, parts, missing), len(missing), f"labelling {asked.data}"):
+    what = f"labelling {asked.data}, in portions of {asked.portion:,} transitions"
+    for number in track(_portions_done(asked, model, plan, parts, missing), len(missing), what):
         done(number)
     provenance = _provenance(asked, model, plan)
     names = model.naming.names if model.naming else ()
