@@ -40,6 +40,16 @@ def test_a_head_that_takes_no_connections_is_noticed(listens: bool) -> None:
             assert gone.wait(0.3 if listens else 30) != listens
 
 
+def test_a_cluster_where_nobody_listens_is_said_before_ray_waits_for_it() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        place = f"127.0.0.1:{server.getsockname()[1]}"
+        ray_session.check_answers(place)
+    with pytest.raises(EnvironmentFailed, match=f"the Ray cluster at {place} does not answer: nobody listens there"):
+        ray_session.check_answers(place, patience=0)
+    for other in ("auto", "ray://127.0.0.1:1"):
+        ray_session.check_answers(other, patience=0)
+
+
 class LateRay:
     """A Ray whose node does not come up in its thirty seconds, which it says by a bare Exception."""
 

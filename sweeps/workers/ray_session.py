@@ -11,6 +11,7 @@ import stat
 import sys
 import sysconfig
 import tempfile
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,11 +20,12 @@ from typing import Any
 from record.errors import EnvironmentFailed
 from record.text import gist
 from sweeps.workers import reaper
-from sweeps.workers.signals import Signals, head_watched
+from sweeps.workers.signals import Signals, head_watched, takes_connections
 
 # A worker between two epochs stops in milliseconds; one inside an epoch is killed after this many
 # seconds, which loses nothing, since a trial goes on after its last checkpoint.
 STOP_SECONDS = 5
+JOIN_PATIENCE = 10.0  # seconds until a cluster where nobody listens is given up
 STORE_BYTES = 100 * 1024**2  # trials exchange messages of a few kB
 LONGEST_SOCKET_FOLDER = 28  # our folder takes 15 characters, Ray's below it 64; the kernel takes 107
 # Where Tune names the variables that it copies from the driver into the environment of its workers.
@@ -76,6 +78,7 @@ def session(address: str | None, log: Path, signals: Signals) -> Iterator[Path]:
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     if address:
+        check_answers(address)
         send_token()
     scratch = Path(tempfile.mkdtemp(prefix="lam-", dir=_short_folder()))  # 0700: Ray opens its own folder to everyone
     alone = contextlib.nullcontext() if address else on_loopback()
@@ -89,6 +92,23 @@ def session(address: str | None, log: Path, signals: Signals) -> Iterator[Path]:
                 yield scratch
         finally:
             ray.shutdown()
+
+
+def check_answers(address: str, patience: float = JOIN_PATIENCE) -> None:
+    """Ask a cluster's port before Ray does, which waits for many minutes where nobody listens.
+
+    Raises:
+        EnvironmentFailed: nobody has listened for so many seconds; an address that is no HOST:PORT is Ray's to judge.
+    """
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or "://" in address:
+        return
+    until = time.monotonic() + patience
+    while not takes_connections(address):
+        if time.monotonic() > until:
+            raise EnvironmentFailed(f"the Ray cluster at {address} does not answer: nobody listens there; check the "
+                                    "address and that Ray runs, the same command then resumes")
+        time.sleep(0.5)
 
 
 def send_token() -> None:

@@ -67,6 +67,16 @@ class Signals:
             signal.signal(number, handler)
 
 
+def takes_connections(place: str) -> bool:
+    """Whether somebody listens at HOST:PORT."""
+    host, _, port = place.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+    except (OSError, OverflowError):  # of a port above 65535
+        return False
+    return True
+
+
 @contextlib.contextmanager
 def head_watched(place: str, seconds: float, gone: Callable[[], object] | None = None, every: float = 1.0
                  ) -> Iterator[None]:
@@ -78,19 +88,12 @@ def head_watched(place: str, seconds: float, gone: Callable[[], object] | None =
         place: HOST:PORT, '' where there is none to watch.
         gone: default: say so and leave with exit code 3.
     """
-    over, (host, _, port) = threading.Event(), place.rpartition(":")
-
-    def answers() -> bool:
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
-        except OSError:
-            return False
-        return True
+    over = threading.Event()
 
     def watch() -> None:
         heard = time.monotonic()
         while not over.wait(every):
-            if answers():
+            if takes_connections(place):
                 heard = time.monotonic()
             elif time.monotonic() - heard > seconds:
                 (gone or _leave)()
