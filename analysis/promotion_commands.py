@@ -54,9 +54,11 @@ def promote_command(
     """Check the gates and write the best trial's config as a production YAML, its weights beside it."""
     import json
 
-    from record.errors import AnswerIsNo
+    from record.errors import AnswerIsNo, BadInput
     from record.text import shown
 
+    if diff and json_output:
+        raise BadInput("got both", key="--diff and --json", remedy="leave one out: a difference is text")
     promotion, mirrors = _promoting(paths), _mirrors(output, mlflow, (wandb, wandb_project), model, aliases)
     wish = promotion.Wish(trial, promotion.waivers(waive or [], because or []), production, baseline, diff)
     result = promotion.promote(list(paths), output, wish=wish)
@@ -68,7 +70,7 @@ def promote_command(
         raise AnswerIsNo(promotion.refusal(result))
     if not json_output:
         typer.echo(shown(result.summary()))
-    _mirror(output, mirrors, not json_output)
+    _mirror(output, mirrors, tell=not json_output)
 
 
 def _promoting(paths: list[str]) -> Any:
@@ -111,7 +113,8 @@ def show(file: Target = TARGET,
     from analysis.promote import history
 
     told, text = history.shown_at(file, at)
-    typer.echo(told, err=True)
+    for line in told:
+        typer.echo(line, err=True)
     typer.echo(text, nl=False)
 
 
@@ -159,8 +162,13 @@ def _mirrors(file: Path, uri: str | None, wandb: tuple[str | None, str], name: s
 
 
 def _mirror(file: Path, mirrors: list[Any], tell: bool = True) -> None:
-    """Mirror a promotion that is done; where nothing was named there is nothing to do."""
+    """Mirror a promotion that is done, and name the mirrors that were told before and not now."""
+    from analysis.promote.history import behind
+    from analysis.promote.ledger import Ledger
+
     for each in mirrors:
         told = each.mirror(file)
         if tell:
             typer.echo(told)
+    for line in behind(Ledger(file)) if tell else []:
+        typer.echo(line)

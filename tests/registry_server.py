@@ -63,4 +63,5 @@ def check_agree(target: Path, where: registry.Registry) -> None:
     if before is not None:
         assert client.get_model_version_by_alias(where.name, where.aliases[1]).tags["lam.sha256"] == before.begun.sha256
     assert str(model.status).endswith("READY")
-    assert now.mirrors["mlflow"] == {"uri": where.uri, "name": where.name, "version": str(champion.version)}
+    assert now.mirrors["mlflow"] == {"uri": where.uri, "name": where.name, "version": str(champion.version),
+                                     "aliases": list(where.aliases)}

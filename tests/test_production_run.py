@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import typed
 from build_records import Planted, config_of, confirmed, write_run, write_sweep
@@ -73,8 +74,37 @@ def test_a_curve_outside_its_range_is_told_after_two_validations_and_only_on_the
     rows = [{"epoch": epoch, "val/loss": 1.1} for epoch in range(1, 11)]
     assert watched.standing(rows) == [
         "val/loss 1.1 at epoch 10 is worse than [0.1, 0.3]; inside in 1 of 10 validations"]
-    assert production.verdict("warn", watched.standing(rows)) == "outside the expected ranges"
-    assert [production.verdict(word, []) for word in ("ok", "warn", "abort")] == ["healthy", "warning", "abort"]
+    further = watched.standing([*rows, {"epoch": 12, "val/loss": 0.2}])
+    assert further[-1] == "nothing was expected beyond epoch 10, and the run went on to 12"
+
+
+def _verdict(watched: production.Production, rows: list[dict[str, Any]]) -> str:
+    known = profile.load("lam").model_copy(update={"rules": watched.rules(), "diagnoses": []})
+    return production.verdict(engine.judge_records([watched.placed(row) for row in rows], known, {}))
+
+
+def test_each_verdict_is_reached() -> None:
+    limit = _alert("val/control", "below", 0.1)
+    watched = _watch(alerts=[limit], aborts=[_alert("val/loss", "is", "nonfinite")],
+                     expected={"coverage": 0.9, "trainings": 5, "ranges": {"val/loss": RANGE}})
+    ended = {"healthy": (0.2, 0.5), "warning": (0.2, 0.0), "outside the expected ranges": (0.5, 0.5),
+             "abort": (float("nan"), 0.5)}
+    for said, (loss, control) in ended.items():
+        assert _verdict(watched, [{"epoch": epoch, "val/loss": loss, "val/control": control} for epoch in (9, 10)]) \
+            == said
+    last = [{"epoch": 9, "val/loss": 0.2}, {"epoch": 10, "val/loss": 0.5}]
+    assert _verdict(watched, last) == "healthy", "one validation outside is by chance"
+
+
+def test_many_ranges_together_raise_no_more_false_alarms_than_one() -> None:
+    """Eight figures of a run that is as it should be: one in 20 is on the worse side, and of eight one in three."""
+    rng, eight = np.random.default_rng(0), [f"val/{letter}" for letter in "abcdefgh"]
+    course = {"better": "down", "epochs": [1, 2], "low": [-1.645] * 2, "expected": [0] * 2, "high": [1.645] * 2,
+              "basis": ["seeds"] * 2}
+    watched = _watch(expected={"coverage": 0.9, "trainings": 9, "ranges": dict.fromkeys(eight, course)})
+    runs = [{key: rng.normal() for key in eight} for _ in range(400)]
+    said = [_verdict(watched, [{"epoch": epoch, **run} for epoch in (1, 2)]) for run in runs]
+    assert 4 <= said.count("outside the expected ranges") <= 30, "asked is 1 in 20"
 
 
 def _promoted(tmp_path: Path) -> Path:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,11 @@ def test_each_version_is_logged_once_and_aliases_follow_the_champions_last(targe
         [("version-1", 1), ("candidate", 1), ("champion", 1)],
         [("version-2", 2), ("candidate", 2), ("previous", 1), ("champion", 2)],
         [("candidate", 2), ("previous", 2), ("champion", 1)]]
+    artifacts.log(target, replace(WANTED, aliases=("live", "old", "new")))
+    assert [alias for alias, _, _ in _logged(target)[-1]] == ["new", "old", "live"], "a renamed alias is set"
+    again = artifacts.wandb_of(target, WANTED.mode, WANTED.project, None, None)
+    assert again is not None
+    assert again.aliases == ("live", "old", "new")
     assert all("production.yaml" in files for run in _logged(target) for _, _, files in run)
     assert Ledger(target).changes()[-1].mirrors["wandb"]["champion"] == 1
 

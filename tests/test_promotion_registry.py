@@ -16,7 +16,7 @@ from build_records import confirmed, write_sweep
 from registry_server import check_agree, serving
 
 from analysis.promote import promote, registry
-from analysis.promote.history import roll_back
+from analysis.promote.history import as_text, roll_back, served
 from analysis.promote.ledger import Ledger
 from record.errors import BadInput, EnvironmentFailed
 from record.tracking.mlflow_client import client_of
@@ -33,8 +33,9 @@ def sweep(tmp_path: Path) -> Path:
 def test_a_database_holds_versions_tags_and_aliases(
         sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     target = tmp_path / "p.yaml"
-    where = registry.Registry(f"sqlite:///{tmp_path}/mlflow.db", "p", ("live", "old", "new"))
+    where = registry.Registry(f"sqlite:///{tmp_path}/apart.db", "p", ("live", "old", "new"))
     promote(sweep, target)
     assert registry.sync(target, where).startswith("MLflow has p version 1 as live (sqlite:///")
     check_agree(target, where)
@@ -48,6 +49,17 @@ def test_a_database_holds_versions_tags_and_aliases(
     lines = Ledger(target).file.read_text()
     registry.sync(target, where)
     assert Ledger(target).file.read_text() == lines, "again changes nothing"
+    assert "MLFLOW_TRACKING_URI" not in os.environ, "a training would log there"
+    assert registry.chosen(target, where.uri, None, None) == where, "as it was told last"
+    renamed = registry.chosen(target, where.uri, None, "champion,old,new")
+    assert renamed is not None
+    registry.sync(target, renamed)
+    check_agree(target, renamed)
+    assert set(client_of(where.uri).get_registered_model("p").aliases) == {"champion", "old", "new"}
+    promote(sweep, target)
+    [behind] = as_text(target, served(target))[-1:]
+    assert behind.endswith(f"does not know of the last change; tell it with: lam promotions sync {target} --mlflow "
+                           f"{where.uri}")
 
 
 def test_out_of_reach_leaves_the_promotion_done_and_says_how_to_finish(sweep: Path, tmp_path: Path) -> None:

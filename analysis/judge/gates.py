@@ -175,7 +175,7 @@ def _seeds_remedy(case: Case) -> str:
     """The command that trains the config again with fresh seeds."""
     if case.trial.place is not None:
         which = "--top 1" if case.standing.rank == 1 else f"--top 0 --trial {case.study.first(case.trial).id}"
-        return f"run 'lam sweep confirm {case.study.sources[0]} {which} --seeds {case.limits.seeds}'"
+        return f"run 'lam sweep confirm {case.study.source_of(case.trial)} {which} --seeds {case.limits.seeds}'"
     if case.trial.workload.judged_by_rules:
         return f"train it with {case.limits.seeds} further seeds by its own trainer and name those runs as well"
     again = f"lam train {case.trial.path / 'config.yaml'} --set seed=101 --run-dir {case.trial.path}-101"

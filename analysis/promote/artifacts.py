@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from analysis.promote.ledger import Ledger, Served
+from analysis.promote.ledger import Ledger, Served, ledger_of
 from analysis.promote.registry import ALIASES, aliases_of, gathered, roles, tags
 from record.errors import BadInput, EnvironmentFailed
 from record.text import gist
@@ -45,6 +45,8 @@ class Artifacts:
 def wandb_of(file: Path, mode: str | None, project: str, name: str | None, aliases: str | None) -> Artifacts | None:
     """What was asked for on the command line; None where nothing was, whatever the environment says.
 
+    The artifact's name and the aliases are those that this project was told last, where none are given.
+
     Raises:
         BadInput: no such mode, no key for W&B online, or wrong aliases.
     """
@@ -55,7 +57,9 @@ def wandb_of(file: Path, mode: str | None, project: str, name: str | None, alias
     if mode == "online" and not wandb_client.has_key():
         raise BadInput("got online, and there is no API key", source="--wandb", remedy="run 'wandb login', or take "
                        "--wandb offline and send the files later with 'wandb sync'")
-    return Artifacts(mode, project, name or file.stem, aliases_of(aliases))
+    told = Ledger(file).mirrored("wandb")
+    known = told if (told.get("wandb"), told.get("project")) == (mode, project) else {}
+    return Artifacts(mode, project, name or known.get("name") or file.stem, aliases_of(aliases, known.get("aliases")))
 
 
 def log(file: Path, wanted: Artifacts) -> str:
@@ -65,18 +69,18 @@ def log(file: Path, wanted: Artifacts) -> str:
         BadInput: nothing was promoted.
         EnvironmentFailed: W&B did not take it; the file in production and the ledger are as they should be.
     """
-    with Ledger(file).held() as ledger:
+    with ledger_of(file).held() as ledger:
         changes = ledger.changes()
-        if not changes:
-            raise BadInput("nothing was promoted to it", source=file, remedy="promote first: lam promote SWEEP -o FILE")
-        told = {"wandb": wanted.mode, "project": wanted.project, "name": wanted.name,
+        told = {"wandb": wanted.mode, "project": wanted.project, "name": wanted.name, "aliases": list(wanted.aliases),
                 "versions": sorted({change.version for change in changes}), "champion": changes[-1].version}
-        before = next((change.mirrors["wandb"] for change in reversed(changes) if "wandb" in change.mirrors), {})
+        before = ledger.mirrored("wandb")
         here = before if before.get("name") == wanted.name and before.get("project") == wanted.project \
             and before.get("wandb") == wanted.mode else {}
         if {key: here.get(key) for key in told} != told:
             try:
                 place = _logged(ledger, changes, wanted, set(here.get("versions") or ()))
+            except BadInput:
+                raise
             except Exception as error:
                 raise EnvironmentFailed(
                     f"W&B did not take it ({type(error).__name__}: {gist(error)}); {file} and its ledger are done; "

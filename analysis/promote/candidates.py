@@ -14,10 +14,12 @@ from analysis.judge.vitality import has_no_codes, on_the_same_data
 from analysis.read.merging import seeds_as_arms
 from analysis.read.reading import Study, Trial, read_study
 from analysis.read.sources import is_run, is_sweep, record_folder
+from record import documents
 from record.errors import AnswerIsNo, BadInput
 from record.run import RunFolder
 from record.schema import suggest
 from record.storage import copies
+from record.text import printable
 
 NO_CONFIG = ("num_epochs",)  # in which a training that confirms another one may differ from it, beside its seed
 
@@ -27,11 +29,10 @@ class Candidate:
     """What is to be promoted.
 
     Attributes:
-        folder: what relative paths of the config may be relative to.
+        folder: the sweep of the trial, or the run's own; relative paths of the config may be relative to it.
         again: further trainings of configs of the study that are no trials of it, those of one config together.
-        production: the sweep's section of production overrides.
+        sweep: sweep.json of the trial's sweep; empty for a run of its own.
         baseline: the arm without codes that was named.
-        sweep_folders: where promotion.json belongs.
     """
 
     study: Study
@@ -40,9 +41,18 @@ class Candidate:
     reason: str
     folder: Path
     again: list[list[Trial]] = field(default_factory=list)
-    production: Mapping[str, Any] = field(default_factory=dict)
+    sweep: Mapping[str, Any] = field(default_factory=dict)
     baseline: Trial | None = None
-    sweep_folders: tuple[Path, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The sweep's, or what is read together."""
+        return printable(str(self.sweep.get("name", self.study.name)))
+
+    @property
+    def production(self) -> Mapping[str, Any]:
+        """The sweep's section of production overrides."""
+        return (self.sweep.get("spec") or {}).get("production") or {}
 
 
 def choose(paths: str | Path | Sequence[str | Path], name: str | None, baseline: Path | None) -> Candidate:
@@ -58,10 +68,10 @@ def choose(paths: str | Path | Sequence[str | Path], name: str | None, baseline:
     study = study if study.sweep else _confirmed_by_hand(study)
     chosen, standing, reason = _named(study, name or trial)
     arm = _baseline(baseline, chosen) if baseline else None
-    sweeps = tuple(folder for folder in folders if is_sweep(folder))
+    sweeps, home = [folder for folder in folders if is_sweep(folder)], study.source_of(chosen)
     copies.bring_weights(chosen.path)
-    production = (study.sweep.get("spec") or {}).get("production") or {}
-    return Candidate(study, chosen, standing, reason, folders[0], _fresh(sweeps, chosen), production, arm, sweeps)
+    sweep = documents.load_document(documents.Sweep, home / "sweep.json").as_written() if home in sweeps else {}
+    return Candidate(study, chosen, standing, reason, home, _fresh(sweeps, chosen), sweep, arm)
 
 
 def _baseline(path: Path, trial: Trial) -> Trial:
@@ -100,7 +110,7 @@ def _fresh(sweeps: Sequence[Path], trial: Trial) -> list[list[Trial]]:
         for config in sorted((sweep / "confirm").glob("*")):
             runs = [path for path in sorted(config.glob("seed-*")) if RunFolder(path).exists()]
             read = [replace(next(iter(read_study(path).trials)), place=None) for path in runs]
-            found.append([*([trial] if config.name == trial.id else []), *read])
+            found.append([*([trial] if trial.path == sweep / "trials" / config.name else []), *read])
     return [group for group in found if group]
 
 
@@ -131,10 +141,14 @@ def _named(study: Study, name: str | None) -> tuple[Trial, Standing, str]:
     wanted = name or verdict.winner
     if wanted is None:
         raise AnswerIsNo(f"{verdict.sentence} Nothing is promoted; widen the space, or name a trial with --trial.")
-    trial = study.trial(wanted)
+    named = study.named(wanted)
+    if len(named) > 1:
+        raise BadInput(f"got {wanted!r}, which is in more than one of them", source="--trial",
+                       remedy=f"name {' or '.join(each.label for each in named)}")
+    trial = next(iter(named), None)
     if trial is None:
-        raise BadInput(f"got {wanted!r}, no such trial in {study.sources[0]}", source="--trial",
-                       remedy=suggest(wanted, [item.id for item in study.trials]))
+        raise BadInput(f"got {wanted!r}, no such trial in {study.name}", source="--trial",
+                       remedy=suggest(wanted, [item.label for item in study.trials]))
     if not trial.validated:
         raise BadInput(f"got {wanted!r}, which has no validation to judge it by", source="--trial",
                        remedy="name a trial that has trained")

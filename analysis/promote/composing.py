@@ -55,7 +55,7 @@ def composed(path: Path, found: Candidate, gates: tuple[Gate, ...], staged: Stag
     moment = (now or datetime.now(UTC)).isoformat(timespec="seconds")
     came_from = _provenance(found, config, moment, staged)
     sections = _sections(found, config, gates, came_from)
-    sections |= {kind: [*sections[kind], *text_of.watched(kind, *asked)] for kind in text_of.WATCHED}
+    sections |= {kind: [*sections[kind], *text_of.watched(kind, trained.metrics, *asked)] for kind in text_of.WATCHED}
     return _text(path, found, config, sections, wanted), came_from
 
 
@@ -73,7 +73,7 @@ def _provenance(found: Candidate, config: Settings, moment: str, staged: Staged)
     named = {} if study.workload.name == workload.DEFAULT else {"workload": study.workload.name}
     return documents.Provenance(
         **named,
-        sweep=study.name, sweep_folder=str(study.sources[0]), trial=trial.id, reason=found.reason, promoted_at=moment,
+        sweep=found.name, sweep_folder=str(found.folder), trial=trial.id, reason=found.reason, promoted_at=moment,
         config_fingerprint=config.fingerprint(), comparable_fingerprint=config.comparable(study.workload.resumable),
         trial_config_fingerprint=known.get("config_fingerprint"),
         trial_threads=trial.config.get("threads"), data_fingerprint=known.get("data_fingerprint"),
@@ -105,7 +105,7 @@ def _sections(found: Candidate, config: Settings, gates: tuple[Gate, ...],
 def _text(path: Path, found: Candidate, config: Settings, sections: dict[str, Any],
           wanted: Sequence[text_of.Override]) -> str:
     waived = [gate["name"] for gate in sections["gates"] if gate["waived"]]
-    where = f"trial {found.trial.id} of the sweep {found.study.name}" if found.trial.place is not None else \
+    where = f"trial {found.trial.id} of the sweep {found.name}" if found.trial.place is not None else \
         f"the run {found.trial.id}"
     passed = sum(gate["passed"] for gate in sections["gates"])
     header = [
@@ -129,7 +129,7 @@ def _text(path: Path, found: Candidate, config: Settings, sections: dict[str, An
 
 def _reasons(path: Path, found: Candidate, values: dict[str, Any], wanted: list[text_of.Override]) -> dict[str, str]:
     """Why each value differs from the sweep's base, from the trial, and from the file in production."""
-    base = files.flat(found.study.sweep.get("base") or {})
+    base = files.flat(found.sweep.get("base") or {})
     knobs = {key: value for key, value in base.items() if key in found.study.knobs}
     in_production = yamlio.load_mapping(path) if path.exists() else {}
     before = files.flat({key: value for key, value in in_production.items() if key in values})

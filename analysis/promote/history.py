@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import shlex
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from analysis.promote.ledger import Ledger, Served
+from analysis.promote.ledger import Ledger, Served, ledger_of
 from record.errors import BadInput
 from record.text import printable
 
@@ -21,28 +22,18 @@ def served(file: Path) -> list[Served]:
     Raises:
         BadInput: nothing was ever promoted to this file.
     """
-    ledger = _ledger(file)
+    ledger = ledger_of(file)
     if ledger.pending():
         with ledger.held():
             pass
-    return ledger.changes() or _refuse(file)
-
-
-def _ledger(file: Path) -> Ledger:
-    ledger = Ledger(file)
-    return ledger if ledger.file.exists() else _refuse(file)
-
-
-def _refuse(file: Path) -> NoReturn:
-    raise BadInput("nothing was promoted to it", source=file,
-                   remedy="name the YAML that 'lam promote' wrote: lam promotions list production.yaml")
+    return ledger.changes()
 
 
 def as_text(file: Path, found: Sequence[Served]) -> list[str]:
     """The history as text, the newest last, and whether the file is as it was written."""
     ledger = Ledger(file)
     told = [_line(change, is_last=change is found[-1]) for change in found]
-    return [*told, *edits(ledger)]
+    return [*told, *edits(ledger), *behind(ledger)]
 
 
 def _line(change: Served, is_last: bool) -> str:
@@ -54,10 +45,31 @@ def _line(change: Served, is_last: bool) -> str:
                      + ("  <- in production" if is_last else ""))
 
 
+def behind(ledger: Ledger) -> list[str]:
+    """The mirrors that were told of an earlier promotion and not of the last one, with the command that tells them."""
+    now, sync = ledger.changes()[-1], ["lam", "promotions", "sync", str(ledger.target)]
+    found = []
+    if "mlflow" not in now.mirrors and (told := ledger.mirrored("mlflow")):
+        found.append((f"MLflow at {told['uri']}", ["--mlflow", told["uri"]]))
+    if "wandb" not in now.mirrors and (told := ledger.mirrored("wandb")):
+        found.append(("W&B", ["--wandb", told["wandb"], "--wandb-project", told["project"]]))
+    return [f"{name} does not know of the last change; tell it with: {shlex.join([*sync, *asked])}"
+            for name, asked in found]
+
+
 def edits(ledger: Ledger) -> list[str]:
-    """What somebody changed by hand since the last promotion; empty where the file is as it was written."""
+    """What somebody changed by hand since the last promotion; empty where file and weights are as they were written."""
     change = ledger.current()
-    if change is None or not ledger.is_edited():
+    if change is None:
+        return []
+    names = ledger.altered(change.begun)
+    weights = [f"{ledger.model_folder(change.version)}: {', '.join(names)}: gone or not what was promoted"] if names \
+        else []
+    return [*weights, *_edits_of_file(ledger, change)]
+
+
+def _edits_of_file(ledger: Ledger, change: Served) -> list[str]:
+    if not ledger.is_edited():
         return []
     if not ledger.target.exists():
         again = f"lam promotions rollback {ledger.target} --to {change.version}"
@@ -81,7 +93,7 @@ def as_json(found: Sequence[Served]) -> list[dict[str, Any]]:
             for change in found]
 
 
-def shown_at(file: Path, at: str | None) -> tuple[str, str]:
+def shown_at(file: Path, at: str | None) -> tuple[list[str], str]:
     """What to say of the version that was in production, and its text.
 
     Raises:
@@ -93,7 +105,8 @@ def shown_at(file: Path, at: str | None) -> tuple[str, str]:
         raise BadInput(f"got {at!r}, and the first promotion was done at {found[0].done_at[:19]}", source="--at",
                        remedy="name a later moment")
     text = Ledger(file).checked(change.begun)
-    return f"# version {change.version}, in production since {change.done_at[:19]} UTC ({change.begun.kind})", text
+    told = f"# version {change.version}, in production since {change.done_at[:19]} UTC ({change.begun.kind})"
+    return [told, *([] if at else edits(Ledger(file)))], text
 
 
 def _moment(text: str) -> datetime:
@@ -110,7 +123,7 @@ def roll_back(file: Path, to: int | None, because: str) -> str:
     Raises:
         BadInput: there is no such version or none before, or somebody edited the file.
     """
-    with _ledger(file).held() as ledger:
+    with ledger_of(file).held() as ledger:
         now = ledger.current()
         known = list(dict.fromkeys(change.version for change in ledger.changes()))
         gone = not ledger.target.exists()

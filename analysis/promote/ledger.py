@@ -14,6 +14,7 @@ never done is finished by the next command, unless somebody edited the YAML in b
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ from record.documents import Section
 from record.errors import BadInput
 from record.storage import copies
 
+SUFFIX = ".yaml"  # of a file that is promoted to: production.yml beside it would share its ledger
 WAIT_SECONDS = 10.0
 Event = Literal["begun", "done", "abandoned", "tested", "mirrored", "looked", "kept"]
 
@@ -79,6 +81,19 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def ledger_of(file: str | Path) -> Ledger:
+    """The ledger of a file that something was promoted to.
+
+    Raises:
+        BadInput: nothing ever was.
+    """
+    ledger = Ledger(file)
+    if ledger.target.suffix != SUFFIX or not any(entry.event == "begun" for entry in ledger.entries()):
+        raise BadInput("nothing was promoted to it", source=file,
+                       remedy="name the YAML that 'lam promote' wrote: lam promotions list production.yaml")
+    return ledger
+
+
 class Ledger:
     """The ledger beside a production YAML; reading needs no lock, writing does (`held`)."""
 
@@ -112,6 +127,25 @@ class Ledger:
             raise BadInput("is not what was served" if file.exists() else "is gone", source=file, remedy="restore it "
                            f"from a copy (sha256 {entry.sha256}), name another version with --to, or promote again")
         return text
+
+    def altered(self, entry: Entry) -> list[str]:
+        """The files of a version's weights that are gone or are not what was promoted."""
+        folder = self.model_folder(entry.version or 0)
+        files_there = {name: folder / name for name in (entry.weights or {}).get("sha256") or {}}
+        return [name for name, file in files_there.items()
+                if not file.exists() or digest(file.read_bytes()) != (entry.weights or {})["sha256"][name]]
+
+    def check_weights(self, entry: Entry) -> None:
+        """Refuse a version whose weights are no more what was promoted.
+
+        Raises:
+            BadInput: naming the files.
+        """
+        names = self.altered(entry)
+        if names:
+            raise BadInput(f"{', '.join(names)}: gone or not what was promoted",
+                           source=self.model_folder(entry.version or 0),
+                           remedy="restore it from a copy, or name another version")
 
     @contextmanager
     def held(self, wait: float = WAIT_SECONDS) -> Iterator[Ledger]:
@@ -163,6 +197,10 @@ class Ledger:
         return [Served(number, begun[entry.of or 0], entry.time, mirrors.get(entry.of or 0, {}))
                 for number, entry in enumerate(done, 1)]
 
+    def mirrored(self, kind: Literal["mlflow", "wandb"]) -> dict[str, Any]:
+        """What a mirror was told last; empty where there is none."""
+        return next((change.mirrors[kind] for change in reversed(self.changes()) if kind in change.mirrors), {})
+
     def current(self) -> Served | None:
         """What is served."""
         return next(reversed(self.changes()), None)
@@ -183,8 +221,9 @@ class Ledger:
         return change is not None and self.pending() is None and now != change.begun.sha256
 
     def at(self, moment: datetime) -> Served | None:
-        """What was served at a moment; a moment without a time zone is in UTC."""
+        """What was served at a moment; one without a time zone is in UTC, one without a fraction the whole second."""
         when = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        when = when if when.microsecond else when.replace(microsecond=999_999)
         return next((change for change in reversed(self.changes()) if datetime.fromisoformat(change.done_at) <= when),
                     None)
 
@@ -210,10 +249,11 @@ class Ledger:
         """Begin a change, replace the YAML by its staged version, and end it.
 
         Raises:
-            BadInput: the version's copy is gone or is not what is to be served; nothing was begun.
+            BadInput: the version's copy, or its weights, are gone or not what is to be served; nothing was begun.
         """
-        before = self.current()
-        self.checked(Entry(seq=1, time="", event="begun", **fields))
+        before, wanted = self.current(), Entry(seq=1, time="", event="begun", **fields)
+        self.checked(wanted)
+        self.check_weights(wanted)
         self._finish(self.append("begun", **fields, before=before.version if before else None,
                                  before_sha256=self.hash_on_disk()))
         return self.changes()[-1]
@@ -225,7 +265,7 @@ class Ledger:
             return
         if self.hash_on_disk() not in (entry.before_sha256, entry.sha256):
             self.append("abandoned", of=entry.seq, because="the YAML was edited before it could be replaced")
-        elif self.text_of(entry) is None:
+        elif self.text_of(entry) is None or self.altered(entry):
             self.append("abandoned", of=entry.seq, because=f"the copy of version {entry.version} is gone or altered")
         else:
             self._finish(entry)
@@ -233,8 +273,6 @@ class Ledger:
     def _finish(self, entry: Entry) -> None:
         save(self.target, self.checked(entry))
         if entry.record:
-            import json
-
             place = Path(entry.record["folder"])
             if place.is_dir() and os.access(place, os.W_OK):
                 save(place / "promotion.json", json.dumps(entry.record["document"], indent=2, allow_nan=False) + "\n")

@@ -14,7 +14,7 @@ from typing import Any
 
 from analysis.drift.twosample import ALPHA
 from analysis.drift.verdict import Drift, judge_drift
-from analysis.promote.ledger import Entry, Ledger, Served, digest
+from analysis.promote.ledger import SUFFIX, Entry, Ledger, Served, digest, ledger_of
 from analysis.promote.snapshots import kept, model_of
 from record import files
 from record.errors import BadInput
@@ -45,7 +45,7 @@ def look(what: Path, data: Path) -> Looked:
         BadInput: nothing was promoted, no snapshot was kept, or the videos are too few to tell.
     """
     target, version = _named(what)
-    ledger = Ledger(target)
+    ledger = ledger_of(target)
     change = _change(ledger, version)
     before = kept(ledger, change)
     trained, model = model_of(ledger, change)
@@ -73,8 +73,8 @@ def _named(what: Path) -> tuple[Path, int | None]:
     """The production YAML, and the version where a folder of weights was named."""
     path = what.absolute()
     if path.parent.name == "models" and path.parents[1].suffix == ".promotions" and path.name.isdigit():
-        return path.parents[1].with_suffix(".yaml"), int(path.name)
-    if what.is_dir() or what.suffix.lower() not in (".yaml", ".yml"):
+        return path.parents[1].with_suffix(SUFFIX), int(path.name)
+    if what.is_dir() or what.suffix != SUFFIX:
         raise BadInput("is no production YAML, and only a promoted model has videos kept to hold new data to",
                        source=what, remedy="name the file that 'lam promote' wrote, for example production.yaml")
     return what, None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,9 @@ from typing import Any
 from record import files, yamlio
 from record.errors import BadInput
 from record.health.production import Alert
-from record.schema import build
+from record.schema import build, suggest
 from record.text import printable
+from record.workload.settings import PRODUCTION_SECTIONS
 
 DEFAULTS = {"health.abort": ("true", "an abort ends the run and keeps its checkpoint")}
 _LINE = re.compile(r"^(?P<indent> *)(?P<key>[A-Za-z_][\w.]*):(?P<rest>.*)$")
@@ -31,14 +32,27 @@ class Override:
 WATCHED = ("alerts", "aborts")
 
 
-def watched(kind: str, *sections: tuple[Mapping[str, Any], str]) -> list[dict[str, Any]]:
+def watched(kind: str, known: Collection[str], *sections: tuple[Mapping[str, Any], str]) -> list[dict[str, Any]]:
     """What sections of overrides watch for beside what promotion does: their own `alerts` or `aborts`.
+
+    Args:
+        known: the metrics there are; a line about another one would be silent for ever.
 
     Raises:
         BadInput: one of them is wrong.
     """
-    return [build(Alert, line, f"{source}: {kind}").model_dump(mode="json", exclude_unset=True)
-            for values, source in sections for line in (values.get(kind) or ())]
+    found = []
+    for values, source in sections:
+        asked, where = values.get(kind) or [], f"{source}: {kind}"
+        if not isinstance(asked, list):
+            raise BadInput(f"got {asked!r:.80}, expected a list", source=where, remedy="begin each line with a dash")
+        for line in asked:
+            alert = build(Alert, line, where)
+            if alert.metric not in known:
+                raise BadInput(f"got {alert.metric!r}, no such metric", source=where,
+                               remedy=suggest(alert.metric, list(known)))
+            found.append(alert.model_dump(mode="json", exclude_unset=True))
+    return found
 
 
 def overrides(*sections: tuple[Mapping[str, Any], str]) -> list[Override]:
@@ -47,13 +61,17 @@ def overrides(*sections: tuple[Mapping[str, Any], str]) -> list[Override]:
     Each value stands plain, or as `{value: ..., because: ...}`; keys may be nested or dotted.
 
     Raises:
-        BadInput: a section is no mapping.
+        BadInput: a section is no mapping, or holds what promotion itself writes.
     """
     found = {"health.abort": Override("health.abort", True, DEFAULTS["health.abort"][1], "promotion")}
     for values, source in sections:
         if not isinstance(values, Mapping):
             raise BadInput(f"got {values!r:.80}, expected a mapping of config keys", source=source,
                            remedy="for example num_epochs: 80")
+        own = [key for key in values if key in PRODUCTION_SECTIONS and key not in WATCHED]
+        if own:
+            raise BadInput(f"got {', '.join(own)}, which promotion writes", source=source,
+                           remedy="leave it out: here stand keys of the config, alerts and aborts")
         found |= {item.key: item for item in _items(values, source) if item.key not in WATCHED}
     return list(found.values())
 

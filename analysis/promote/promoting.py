@@ -100,8 +100,8 @@ def promote(paths: str | Path | Sequence[str | Path], target: str | Path, trial:
     asked, path = wish or Wish(trial, waivers or {}, now=now), Path(target)
     check_replaceable(path)
     found = choose(paths, asked.trial, asked.baseline)
-    for folder in found.sweep_folders:
-        check_writable(folder)
+    if found.sweep and not asked.only_show:
+        check_writable(found.folder)
     gates = try_gates(found.study, found.trial, found.standing, dict(asked.waivers), found.baseline)
     if asked.only_show:
         text, _ = composed(path, found, gates, Staged(), asked.overrides, asked.now)
@@ -132,7 +132,7 @@ def _serve(ledger: Ledger, found: Candidate, gates: tuple[Gate, ...], path: Path
     ledger.serve(kind="promotion", version=version, sha256=digest(text.encode()), trial=found.trial.label,
                  source=copies.where(found.trial.path), because=found.reason, weights=weights,
                  data_fingerprint=came_from.data_fingerprint,
-                 record={"folder": str(found.sweep_folders[0]), "document": record} if found.sweep_folders else None)
+                 record={"folder": str(found.folder), "document": record} if found.sweep else None)
     return result
 
 

@@ -6,14 +6,16 @@ model whose upload was cut off is uploaded again, and the aliases are set last, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import urlsplit
 
-from analysis.promote.ledger import Ledger, Served
+from analysis.promote.ledger import Ledger, Served, ledger_of
 from record import files
 from record.errors import BadInput, EnvironmentFailed
 from record.text import gist
@@ -45,6 +47,8 @@ class Registry:
 def chosen(file: Path, uri: str | None, name: str | None, aliases: str | None) -> Registry | None:
     """The registry that was named on the command line; None where none was, whatever the environment says.
 
+    The model's name and the aliases are those that this address was told last, where none are given.
+
     Raises:
         BadInput: the address holds a password or is a folder's, or there are not three aliases.
     """
@@ -56,16 +60,21 @@ def chosen(file: Path, uri: str | None, name: str | None, aliases: str | None) -
     if urlsplit(uri).scheme in ("", "file"):
         raise BadInput(f"got {uri!r}, a folder, which newer versions of MLflow refuse", source="--mlflow",
                        remedy="name a server, or a database such as sqlite:///mlflow.db")
-    return Registry(uri, name or file.stem, aliases_of(aliases))
+    told = Ledger(file).mirrored("mlflow")
+    known = told if told.get("uri") == uri else {}
+    return Registry(uri, name or known.get("name") or file.stem, aliases_of(aliases, known.get("aliases")))
 
 
-def aliases_of(text: str | None) -> tuple[str, str, str]:
+def aliases_of(text: str | None, before: Sequence[str] | None = None) -> tuple[str, str, str]:
     """The names of what is in production, of what was before it, and of the newest version.
+
+    Args:
+        text: as a person gave them; None takes those from `before`, or `ALIASES`.
 
     Raises:
         BadInput: there are not three different ones.
     """
-    names = tuple(part.strip() for part in (text or ",".join(ALIASES)).split(","))
+    names = tuple(part.strip() for part in text.split(",")) if text is not None else tuple(before or ALIASES)
     if len(names) != 3 or len(set(names)) != 3 or not all(names):
         raise BadInput(f"got {text!r}, expected three different names", source="--aliases",
                        remedy=f"for example --aliases {','.join(ALIASES)}")
@@ -79,21 +88,36 @@ def sync(file: Path, registry: Registry) -> str:
         BadInput: nothing was promoted.
         EnvironmentFailed: the server did not take it; the file in production and the ledger are as they should be.
     """
-    with Ledger(file).held() as ledger:
+    with ledger_of(file).held() as ledger:
         changes = ledger.changes()
-        if not changes:
-            raise BadInput("nothing was promoted to it", source=file, remedy="promote first: lam promote SWEEP -o FILE")
         try:
-            versions = _mirrored(ledger, changes, registry)
+            with _named_to_mlflow(registry.uri):
+                versions = _mirrored(ledger, changes, registry)
+        except BadInput:
+            raise
         except Exception as error:
             raise EnvironmentFailed(
                 f"MLflow at {registry.uri} did not take it ({type(error).__name__}: {gist(error)}); {file} and its "
                 f"ledger are done; finish with: lam promotions sync {file} --mlflow {registry.uri}") from None
         now = changes[-1]
-        told = {"uri": registry.uri, "name": registry.name, "version": versions[now.version]}
+        told = {"uri": registry.uri, "name": registry.name, "version": versions[now.version],
+                "aliases": list(registry.aliases)}
         if now.mirrors.get("mlflow") != told:
             ledger.append("mirrored", of=now.begun.seq, mirror=told)
     return f"MLflow has {registry.name} version {versions[now.version]} as {registry.aliases[0]} ({registry.uri})"
+
+
+@contextmanager
+def _named_to_mlflow(uri: str) -> Iterator[None]:
+    """A registry in a database asks the tracking store that MLflow was told of last, not the one beside it."""
+    import mlflow
+
+    before: Any = os.environ.get("MLFLOW_TRACKING_URI")  # which MLflow sets as well, and a training logs to
+    mlflow.set_tracking_uri(uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(before)
 
 
 def _mirrored(ledger: Ledger, changes: list[Served], registry: Registry) -> dict[int, str]:
@@ -106,8 +130,18 @@ def _mirrored(ledger: Ledger, changes: list[Served], registry: Registry) -> dict
     for version, change in sorted(by_version.items()):
         key = _key(change)
         found[version] = str(there.get(key) or _register(client, ledger, change, registry, key))
-    _set_aliases(client, registry, changes, found)
+    for alias, version in roles(registry.aliases, changes):
+        client.set_registered_model_alias(registry.name, alias, found[version])
+    for alias in _renamed(ledger, registry):
+        client.delete_registered_model_alias(registry.name, alias)
     return found
+
+
+def _renamed(ledger: Ledger, registry: Registry) -> set[str]:
+    """Aliases that were set before and have another name now: left there, they would name an old version for ever."""
+    told = ledger.mirrored("mlflow")
+    same = (told.get("uri"), told.get("name")) == (registry.uri, registry.name)
+    return set(told.get("aliases", ())) - set(registry.aliases) if same else set()
 
 
 def _key(change: Served) -> str:
@@ -143,8 +177,13 @@ def _register(client: Any, ledger: Ledger, change: Served, registry: Registry, k
 
 
 def gathered(ledger: Ledger, change: Served, room: Path) -> Path:
-    """Everything of a version in one folder."""
+    """Everything of a version in one folder.
+
+    Raises:
+        BadInput: a part of it is gone or not what was promoted.
+    """
     (room / "production.yaml").write_text(ledger.checked(change.begun), encoding="utf-8")
+    ledger.check_weights(change.begun)
     weights = ledger.model_folder(change.version)
     for file in sorted(weights.rglob("*")) if weights.exists() else []:
         if file.is_file():
@@ -162,11 +201,6 @@ def tags(change: Served, key: str) -> dict[str, str]:
         "lam.data_fingerprint": begun.data_fingerprint, "lam.kind": begun.kind,
         "lam.weights": files.json_line((begun.weights or {}).get("sha256") or {}).strip()}
     return {name: str(value)[:5000] for name, value in found.items() if value is not None}
-
-
-def _set_aliases(client: Any, registry: Registry, changes: list[Served], found: dict[int, str]) -> None:
-    for alias, version in roles(registry.aliases, changes):
-        client.set_registered_model_alias(registry.name, alias, found[version])
 
 
 def roles(aliases: tuple[str, str, str], changes: list[Served]) -> list[tuple[str, int]]:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from analysis.promote.ledger import Ledger, Served, digest
+from analysis.promote.ledger import Ledger, Served, digest, ledger_of
 from analysis.read.sources import save
 from analysis.read.study import Trial
 from record import files, yamlio
@@ -46,12 +46,13 @@ def model_of(ledger: Ledger, change: Served) -> tuple[Workload, Path]:
     """What a version is a model of, and where its weights are.
 
     Raises:
-        BadInput: no weights went along.
+        BadInput: no weights went along, or they are no more what was promoted.
     """
     folder = ledger.model_folder(change.version)
     if not folder.is_dir():
         raise BadInput(f"version {change.version} was promoted without weights, so nothing can be looked at with it",
                        source=ledger.target, remedy="promote a run that keeps its weights")
+    ledger.check_weights(change.begun)
     return workload.find(_provenance(ledger, change).get("workload", workload.DEFAULT)), folder
 
 
@@ -89,10 +90,8 @@ def take_again(file: Path, data: Path | None) -> str:
     Raises:
         BadInput: nothing was promoted, the run is gone, or nothing can be read.
     """
-    with Ledger(file).held() as ledger:
-        change = ledger.current()
-        if change is None:
-            raise BadInput("nothing was promoted to it", source=file, remedy="promote first: lam promote SWEEP -o FILE")
+    with ledger_of(file).held() as ledger:
+        change = ledger.changes()[-1]
         trained, model = model_of(ledger, change)
         found = trained.observe(model, data) if data else _of_its_run(trained, change, model)
         if found is None or not found.videos:

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from analysis.promote.ledger import SUFFIX
 from record import yamlio
 from record.errors import BadInput
 from record.workload import workload
@@ -32,8 +33,8 @@ def check_replaceable(path: Path) -> None:
         raise BadInput("is a link, expected a plain file or none", source=path, remedy=remedy)
     if path.is_dir():
         raise BadInput("is a folder, expected a file", source=path, remedy=f"for example -o {path / 'production.yaml'}")
-    if path.suffix.lower() not in (".yaml", ".yml"):
-        raise BadInput(f"ends in {path.suffix!r}, expected .yaml", source=path, remedy=remedy)
+    if path.suffix != SUFFIX:
+        raise BadInput(f"ends in {path.suffix!r}, expected {SUFFIX}", source=path, remedy=remedy)
     if not path.exists():
         return
     try:

@@ -192,6 +192,11 @@ class Study:
         labelled = self._by_label.get(name)
         return (labelled,) if labelled else tuple(trial for trial in self.trials if trial.id == name)
 
+    def source_of(self, trial: Trial) -> Path:
+        """The folder among the sources that a trial lies in: its sweep's, or its own."""
+        folders = [Path(source) for source in self.sources]
+        return next((folder for folder in folders if trial.path.is_relative_to(folder)), trial.path)
+
     def trial(self, name: str) -> Trial | None:
         """The trial with this label or id, the first one where several have the id; None where there is none."""
         return next(iter(self.named(name)), None)

@@ -100,7 +100,7 @@ def _tell_verdict(folder: RunFolder, notices: Notices) -> None:
     known = profile.load(config_of_run(folder).health.profile).model_copy(
         update={"rules": watched.rules(), "diagnoses": []})
     judged, states = engine.judge_records(rows, known, {}), watched.standing(rows)
-    verdict = production.verdict(judged.severity, states)
+    verdict = production.verdict(judged)
     notices.send("verdict", folder=str(folder.path.absolute()), verdict=verdict, expected=states)
     print(f"verdict: {verdict}")
     for text in [*(f"{item.severity}: {item.sentence}" for item in judged.findings), *states]:

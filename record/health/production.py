@@ -10,6 +10,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -18,10 +19,11 @@ from record import yamlio
 from record.documents import PRODUCTION_FILE
 from record.errors import BadInput
 from record.files import as_number
+from record.health.findings import Judgement
 from record.health.profile import Profile, Rule
 from record.schema import Strict, build
 
-BAND = "band/"
+BAND, OUTSIDE_RULE = "band/", "outside_"
 OUTSIDE = 2  # validations in a row outside a range before it is told: of 20 one is by chance
 REMEDY = "The promoted trial did better: look at what differs from it (data, config, seed) before this run is used."
 STOP = "Stop, keep the checkpoint, and look at what differs from the promoted trial (data, config, seed)."
@@ -40,6 +42,12 @@ class Alert(Strict):
     after_epoch: float = 0
     window: int = Field(1, ge=1)
     better: Literal["up", "down"] = "down"
+
+    @model_validator(mode="after")
+    def _compares_numbers(self) -> Alert:
+        if isinstance(self.threshold, str) and self.comparison not in ("is", "is_not"):
+            raise ValueError(f"threshold: {self.threshold!r} is no number, which {self.comparison} asks for")
+        return self
 
 
 class Course(Strict):
@@ -101,7 +109,9 @@ class Production(Strict):
         """Every alert, abort and range as a rule."""
         made = [_rule(f"alert_{number}", alert, "warn") for number, alert in enumerate(self.alerts, 1)]
         made += [_rule(f"abort_{number}", alert, "abort") for number, alert in enumerate(self.aborts, 1)]
-        made += [_range_rule(key, self.expected.coverage) for key in self.expected.ranges] if self.expected else []
+        if self.expected:
+            slack = _slack(self.expected.coverage, len(self.expected.ranges))
+            made += [_range_rule(key, self.expected.coverage, slack) for key in self.expected.ranges]
         return [build(Rule, rule, "production YAML") for rule in made]
 
     def added(self, profile: Profile) -> Profile:
@@ -129,7 +139,13 @@ class Production(Strict):
                     "worse than" if course.outside(epoch, value) > 0 else "better than"
                 found.append(f"{key} {value:.4g} at epoch {epoch} is {word} [{low:.4g}, {high:.4g}]; inside in "
                              f"{inside} of {len(told)} validations")
-        return found
+        return found + self._untold(rows)
+
+    def _untold(self, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Up to where a run was held against the ranges, where it went further."""
+        told = max((course.epochs[-1] for course in self.expected.ranges.values()), default=0) if self.expected else 0
+        last = max((as_number(row["epoch"]) for row in rows if "epoch" in row), default=0)
+        return [f"nothing was expected beyond epoch {told}, and the run went on to {last:g}"] if 0 < told < last else []
 
 
 def of_yaml(path: str | Path) -> Production:
@@ -157,13 +173,20 @@ def beside(folder: Path) -> Production | None:
     return of_yaml(file) if file.exists() else None
 
 
-def verdict(severity: str, states: Sequence[str]) -> str:
-    """One word for a production run: healthy, warning, abort or outside the expected ranges."""
-    if severity == "abort":
+def verdict(judged: Judgement) -> str:
+    """One word for a production run that was judged by its rules: healthy, warning, abort or outside its ranges."""
+    if judged.severity == "abort":
         return "abort"
-    if any(" worse than " in state for state in states):
+    if any(item.rule.startswith(OUTSIDE_RULE) for item in judged.findings):
         return "outside the expected ranges"
-    return "warning" if severity == "warn" else "healthy"
+    return "warning" if judged.severity == "warn" else "healthy"
+
+
+def _slack(coverage: float, ranges: int) -> float:
+    """How many half-widths beyond its range a metric may lie, so that so many of them together raise no more false
+    alarms than one alone: by Bonferroni's bound, the errors taken as normal."""
+    normal, tail = NormalDist(), (1 - coverage) / 2
+    return normal.inv_cdf(1 - tail / max(1, ranges)) / normal.inv_cdf(1 - tail) - 1
 
 
 def _rule(name: str, alert: Alert, severity: str) -> dict[str, Any]:
@@ -181,8 +204,8 @@ def _rule(name: str, alert: Alert, severity: str) -> dict[str, Any]:
     return rule
 
 
-def _range_rule(key: str, coverage: float) -> dict[str, Any]:
+def _range_rule(key: str, coverage: float, slack: float) -> dict[str, Any]:
     name = "".join(letter if letter.isalnum() else "_" for letter in key)
-    return {"name": f"outside_{name}", "metric": BAND + key, "comparison": "above", "threshold": 0.0,
+    return {"name": OUTSIDE_RULE + name, "metric": BAND + key, "comparison": "above", "threshold": round(slack, 3),
             "patience": OUTSIDE, "severity": "warn", "remedy": REMEDY,
             "meaning": f"{key} is on the worse side of the range in which {coverage:.0%} of such runs were expected."}
