@@ -6,17 +6,24 @@ Living configs with all their epochs, split into halves at random: fitted on one
 after half of its epochs. `curves`: the first half was recorded to the end. `extrapolated`: it, too, ends where the
 others are cut. `seeds`: another seed of the same config, the ranges from the other configs' seeds. Widths are relative
 to ranges around the last value alone (`flat`), which the same method gives without any slope.
+
+Then the verdict over all these metrics together: how often another seed of a config is called outside, and how often a
+config whose objective ends lower by .1 or more is.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
+from typing import Any
 
 import numpy as np
 from tables import Table
 
 from analysis.judge import bands
 from analysis.judge.bands import Curve, Range, expect
+from record.health import engine, profile
+from record.health.production import Production, of_mapping, verdict
 
 KEYS = {"val/mse_loss": True, "train/loss": True, "val/objective": False, "val/control": False,
         "val/perplexity_slot": False}
@@ -58,6 +65,43 @@ def seeds(found: list[Group], epochs: int, log: bool) -> list[tuple[bool, float]
             for each in expect(a, [other for other in several if other is not group], range(1, epochs + 1, 3), log=log)]
 
 
+def verdicts(table: Table) -> tuple[list[bool], list[bool]]:
+    """Whether runs are called outside the ranges of a training: other seeds of its config, and worse configs."""
+    whole = [curves for curves in table.repeats if all(
+        len(curve) == table.epochs and not curve[-1][table.columns.index("val/collapsed")] for curve in curves)]
+    same, worse = [], []
+    for group in (each for each in whole if len(each) > 1):
+        pool = [other for other in whole if other is not group]
+        for first in group:
+            watched, end = _watched(table, first, pool), _values(table, first)[-1]["val/objective"]
+            same += [_outside(watched, _values(table, other)) for other in group if other is not first]
+            lower = [rows for others in pool if (rows := _values(table, others[0]))[-1]["val/objective"] < end - 0.1]
+            worse += [_outside(watched, rows) for rows in lower[::max(1, len(lower) // 5)]]
+    return same, worse
+
+
+def _values(table: Table, curve: list[list[Any]]) -> list[dict[str, Any]]:
+    known = [{key: row[table.columns.index(key)] for key in KEYS} for row in curve]
+    return [{"epoch": epoch, **{key: math.nan if value is None else value for key, value in row.items()}}
+            for epoch, row in enumerate(known, 1)]
+
+
+def _watched(table: Table, first: list[list[Any]], pool: list[list[list[list[Any]]]]) -> Production:
+    ranges = {}
+    for key, log in KEYS.items():
+        curve = {row["epoch"]: row[key] for row in _values(table, first)}
+        known = [[{row["epoch"]: row[key] for row in _values(table, each)} for each in group] for group in pool]
+        told = expect(curve, known, range(1, table.epochs + 1, 3), log=log)
+        ranges[key] = {"better": "down" if log else "up", "epochs": [each.epoch for each in told], **{
+            side: [getattr(each, side) for each in told] for side in ("low", "expected", "high", "basis")}}
+    return of_mapping({"expected": {"coverage": bands.COVERAGE, "trainings": len(pool), "ranges": ranges}}, table.name)
+
+
+def _outside(watched: Production, rows: list[dict[str, Any]]) -> bool:
+    known = profile.load("lam").model_copy(update={"rules": watched.rules(), "diagnoses": []})
+    return verdict(engine.judge_records([watched.placed(row) for row in rows], known, {})) != "healthy"
+
+
 def _said(found: Range, curve: Curve, log: bool) -> tuple[bool, float]:
     width = np.log(found.high / found.low) if log else found.high - found.low
     return found.holds(curve[found.epoch]), float(width)
@@ -65,10 +109,10 @@ def _said(found: Range, curve: Curve, log: bool) -> tuple[bool, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--splits", type=int, default=4)
+    parser.add_argument("--splits", type=int, default=4, help="0: the verdicts alone")
     asked = parser.parse_args()
     print("| table | metric | configs | curves | extrapolated | seeds | width, flat = 1 |\n" + "|---" * 7 + "|")
-    for name in ("pong", "breakout", "deception"):
+    for name in ("pong", "breakout", "deception") if asked.splits else ():
         table = Table(name)
         for key, log in KEYS.items():
             found = groups(table, key)
@@ -79,6 +123,10 @@ def main() -> None:
             held = " | ".join(f"{np.mean([hit for hit, _ in rows]):.3f}" if rows else "–" for rows in said.values())
             ratio = np.mean([width for _, width in said["curves"]]) / np.mean([width for _, width in flat])
             print(f"| {name} | {key} | {len(found)} | {held} | {ratio:.2f} |", flush=True)
+    print("\n| table | other seeds called outside | worse configs called outside |\n|---|---|---|")
+    for name in ("pong", "breakout"):
+        shares = (f"{np.mean(rows):.3f} of {len(rows)}" for rows in verdicts(Table(name)))
+        print(f"| {name} | {' | '.join(shares)} |", flush=True)
 
 
 if __name__ == "__main__":

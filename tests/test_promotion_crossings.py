@@ -38,6 +38,7 @@ def test_a_trial_of_the_second_of_two_sweeps_is_promoted_as_that_sweeps(tmp_path
     values = yamlio.load_mapping(tmp_path / "p.yaml")
     assert values["provenance"]["sweep_folder"] == str(second.resolve())
     assert values["num_epochs"] == 80
+    assert values["expected"]["trainings"] == 10, "four living trials of each and a fresh seed of each, none twice"
     assert "# base: " in (tmp_path / "p.yaml").read_text()
     assert ((first / "promotion.json").exists(), (second / "promotion.json").exists()) == (False, True)
 

@@ -106,7 +106,7 @@ def expected(study: Study, trial: Trial, again: list[list[Trial]], epochs: int) 
     """
     recorded = _groups(study)
     recorded = recorded[::math.ceil(len(recorded) / MOST_CURVES) or 1]
-    groups = [[each for each in group if each.records] for group in (recorded + again)]
+    groups = [[each for each in group if each.records] for group in _joined(recorded, again)]
     keys = dict.fromkeys((trial.workload.error, trial.workload.objective, *FURTHER))
     ranges: dict[str, Any] = {}
     for key in keys:
@@ -151,6 +151,17 @@ def _living(study: Study) -> list[Trial]:
 def _groups(study: Study) -> list[list[Trial]]:
     """The living trainings of a study, those of one config together."""
     return [group for first in study.configs if (group := list(filter(_lives, study.trainings(first))))]
+
+
+def _joined(recorded: list[list[Trial]], again: list[list[Trial]]) -> list[list[Trial]]:
+    """Both, each training once: what trains a recorded config again stands with it."""
+    found = [{each.path: each for each in group} for group in recorded]
+    for group in again:
+        own = next((known for known in found if any(each.path in known for each in group)), None)
+        if own is None:
+            found.append(own := {})
+        own.update({each.path: each for each in group})
+    return [list(known.values()) for known in found]
 
 
 def _curve(trial: Trial, key: str) -> Curve:

@@ -234,7 +234,7 @@ class Ledger:
         entries = self.entries()
         entry = Entry(seq=len(entries) + 1, time=datetime.now(UTC).isoformat(timespec="microseconds"), event=event,
                       **fields)
-        with open(self.file, "ab") as file:
+        with files.naming(self.file), open(self.file, "ab") as file:
             file.write(files.json_line(entry.as_written()).encode())
             file.flush()
             os.fsync(file.fileno())

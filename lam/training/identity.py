@@ -51,8 +51,9 @@ def unlike_promoted(promoted: Mapping[str, Any], config: RunConfig, written: Run
     """
     found, data_now = [], data.data_fingerprint(config)
     if promoted.get("data_fingerprint") not in (None, data_now):
+        folders = ", ".join(part.dir for part in config.data) or config.data_dir
         found.append(f"the data are not those of the promotion (fingerprint {promoted['data_fingerprint']}, now "
-                     f"{data_now}): {config.data_dir}")
+                     f"{data_now}): {folders}")
     values = promoted.get("comparable_fingerprint")
     if values not in (None, written.comparable(RESUMABLE)):
         found.append(f"a value is not as it was promoted (fingerprint {values}, now {written.comparable(RESUMABLE)}); "
