@@ -17,6 +17,7 @@ from analysis.promote.target import sealed
 from analysis.read.study import SET_BY_SWEEP
 from record import documents, files, provenance, yamlio
 from record.run import RunFolder
+from record.storage import copies
 from record.workload import workload
 from record.workload.settings import Settings
 from record.workload.workload import Workload
@@ -73,7 +74,8 @@ def _provenance(found: Candidate, config: Settings, moment: str, staged: Staged)
     named = {} if study.workload.name == workload.DEFAULT else {"workload": study.workload.name}
     return documents.Provenance(
         **named,
-        sweep=found.name, sweep_folder=str(found.folder), trial=trial.id, reason=found.reason, promoted_at=moment,
+        sweep=found.name, sweep_folder=copies.where(found.folder), trial=trial.id, reason=found.reason,
+        promoted_at=moment,
         config_fingerprint=config.fingerprint(), comparable_fingerprint=config.comparable(study.workload.resumable),
         trial_config_fingerprint=known.get("config_fingerprint"),
         trial_threads=trial.config.get("threads"), data_fingerprint=known.get("data_fingerprint"),
