@@ -121,3 +121,18 @@ def test_a_wish_that_would_be_silent_is_refused(sweep: Path, tmp_path: Path, wis
     code, _, err = typed.lam(tmp_path, "promote", "pong", "-o", "p.yaml", "--production", "w.yaml")
     assert (code, message in err) == (2, True), err
     assert not (tmp_path / "p.yaml").exists()
+
+
+def test_show_says_that_the_file_is_no_more_that_version(sweep: Path, tmp_path: Path) -> None:
+    promote(sweep, tmp_path / "production.yaml")
+    served_text = (tmp_path / "production.yaml").read_text()
+    (tmp_path / "production.yaml").write_text(served_text.replace("num_epochs: 10", "num_epochs: 11"))
+    code, out, err = typed.lam(tmp_path, "promotions", "show")
+    assert (code, out) == (0, served_text)
+    assert "production.yaml was edited by hand since version 1" in err
+    assert "+num_epochs: 11" in err
+
+
+def test_a_difference_is_text(sweep: Path, tmp_path: Path) -> None:
+    code, _, err = typed.lam(tmp_path, "promote", "pong", "-o", "p.yaml", "--diff", "--json")
+    assert (code, "--diff and --json: got both" in err) == (2, True), err
