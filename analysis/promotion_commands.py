@@ -54,11 +54,10 @@ def promote_command(
     """Check the gates and write the best trial's config as a production YAML, its weights beside it."""
     import json
 
-    from record.errors import AnswerIsNo, BadInput
+    from record.errors import AnswerIsNo
     from record.text import shown
 
-    if diff and json_output:
-        raise BadInput("got both", key="--diff and --json", remedy="leave one out: a difference is text")
+    _check_asked(diff, json_output)
     promotion, mirrors = _promoting(paths), _mirrors(output, mlflow, (wandb, wandb_project), model, aliases)
     wish = promotion.Wish(trial, promotion.waivers(waive or [], because or []), production, baseline, diff)
     result = promotion.promote(list(paths), output, wish=wish)
@@ -71,6 +70,13 @@ def promote_command(
     if not json_output:
         typer.echo(shown(result.summary()))
     _mirror(output, mirrors, tell=not json_output)
+
+
+def _check_asked(diff: bool, json_output: bool) -> None:
+    from record.errors import BadInput
+
+    if diff and json_output:
+        raise BadInput("got both", key="--diff and --json", remedy="leave one out: a difference is text")
 
 
 def _promoting(paths: list[str]) -> Any:
