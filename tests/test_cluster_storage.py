@@ -31,6 +31,10 @@ def results(uri: str) -> int:
     return sum(event.event == "result" for event in told(uri))
 
 
+def joined(uri: str) -> list[str]:
+    return [event.node for event in told(uri) if isinstance(event, events.MachineJoined)]
+
+
 def drain(nodes: Cluster, node: str) -> None:
     done = nodes.ray("drain-node", "--address", nodes.address, "--node-id", node, "--reason",
                      "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "the spot price rose",
@@ -54,15 +58,14 @@ def test_nodes_that_share_no_file_die_and_a_new_cluster_goes_on_from_the_store(t
             for name in ("first", "second"):
                 nodes.add(name, **own(name))
             driver = launched(nodes, path, caches / "driver")
-            wait_until(lambda: results(uri) >= 4, 200, "four results")
+            wait_until(lambda: len(joined(uri)) == 2 and results(uri) >= 4, 300, "two machines and four results")
             nodes.kill("first")
             nodes.add("third", **own("third"))
             wait_until(lambda: any(event.event == "machine_lost" for event in told(uri)), 60, "the loss of a machine")
             before = results(uri)
             wait_until(lambda: results(uri) >= before + 4, 200, "four more results")
             lost = {event.node for event in told(uri) if isinstance(event, events.MachineLost)}
-            joined = [event.node for event in told(uri) if isinstance(event, events.MachineJoined)]
-            drain(nodes, next(node for node in joined if node not in lost))
+            drain(nodes, next(node for node in joined(uri) if node not in lost))
             before = results(uri)
             wait_until(lambda: results(uri) >= before + 2, 200, "two more results")
             driver.kill()
