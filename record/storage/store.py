@@ -10,7 +10,6 @@ import contextlib
 import os
 import re
 import secrets
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -93,7 +92,7 @@ class Patience:
     def __init__(self, where: str, seconds: float = 0.0, say: Callable[[str], object] | None = None,
                  clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep) -> None:
         self._where, self._seconds, self._clock, self._sleep = where, seconds, clock, sleep
-        self._say = say or (lambda text: print(text, file=sys.stderr, flush=True))
+        self._say = say or (lambda text: os.write(2, f"{text}\n".encode()))  # what Python prints, Ray's log takes
 
     def __call__(self, act: Callable[[], T]) -> T:
         """What `act` returns; it must do no harm to do it twice.
