@@ -82,7 +82,8 @@ def _append(path: Path) -> None:
     lambda sweep: (sweep / "trials" / "t0009").mkdir(),
     lambda sweep: (sweep / FIRST / "metrics.jsonl").unlink(),
     lambda sweep: (sweep / FIRST / "samples" / "epoch-2.npz").write_bytes(b""),
-], ids=str)
+], ids=["run.json", "config.yaml", "sweep.json", "confirm.json", "no confirm.json", "the journal", "a further journal",
+        "a further trial", "no metrics", "a sample"])
 def test_every_record_counts(sweep: Path, change: Callable[[Path], object]) -> None:
     before = again.made_of([str(sweep)], ASKED)
     assert before is not None
