@@ -76,6 +76,18 @@ def test_a_store_that_is_cut_off_is_asked_again_and_that_is_said_once() -> None:
     assert flaky.said[1].endswith("answers again after 26 seconds")
 
 
+def test_who_does_not_ask_again_takes_no_words_from_who_does() -> None:
+    flaky = Flaky(3)
+    with pytest.raises(OSError, match="NETWORK_CONNECTION"):
+        flaky.patience(0)(flaky)
+    patient = flaky.patience(120)
+    patient.trouble(flaky.error)
+    flaky.patience(0).over()
+    patient.over()
+    assert [re.search("does not answer|answers again", text)[0] for text in flaky.said] == [  # type: ignore[index]
+        "does not answer", "answers again"]
+
+
 def test_a_store_that_stays_away_ends_the_wait() -> None:
     flaky = Flaky(1000)
     with pytest.raises(OSError, match="NETWORK_CONNECTION"):

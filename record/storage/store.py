@@ -115,19 +115,23 @@ class Patience:
                 return found
 
     def trouble(self, error: BaseException) -> None:
-        """The store does not answer; said once."""
+        """The store does not answer; said once, by who asks again: others, who do not, hear it as an error."""
+        if not self._seconds:
+            return
         with _guard:
             said = self._where in _silent
             _silent.setdefault(self._where, self._clock())
-        if self._seconds and not said:
+        if not said:
             self._say(f"{self._where} does not answer ({first_line(error)}); nothing is lost, it is asked again for "
                       f"{self._seconds:g} seconds")
 
     def over(self) -> None:
         """It has answered."""
+        if not self._seconds:
+            return
         with _guard:
             since = _silent.pop(self._where, None)
-        if self._seconds and since is not None:
+        if since is not None:
             self._say(f"{self._where} answers again after {self._clock() - since:.0f} seconds")
 
 
