@@ -48,7 +48,7 @@ def _verdict(watched: Production, planted: Planted, **last: Any) -> str:
     rows[-1] |= last
     placed = [watched.placed(row) for row in rows]
     known = profile.load("lam").model_copy(update={"rules": watched.rules(), "diagnoses": []})
-    return production.verdict(engine.judge_records(placed, known, {}).severity, watched.standing(placed))
+    return production.verdict(engine.judge_records(placed, known, {}))
 
 
 def test_ten_healthy_runs_are_healthy(watched: Production) -> None:
