@@ -209,12 +209,14 @@ def ray_asks_for_its_token(live: Live) -> None:
     """A driver without the token, or with another, is not let in."""
     words = [word for process in family(live.driver.pid) for word in process.cmdline()]
     address = next(word.partition("=")[2] for word in words if word.startswith("--gcs-address="))
-    code = f"import ray; ray.init({address!r}, log_to_driver=False); print(ray.nodes())"
+    code = f"from ray._raylet import GcsClient; print(GcsClient(address={address!r}).get_all_node_info(timeout=60))"
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", *CANARIES))}
     seen = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False,
                           env={**clean, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "f" * 64})
     if seen.returncode == 0:
-        raise Dangerous(f"a stranger joined: {seen.stdout}")
+        raise Dangerous(f"a stranger is answered: {seen.stdout}")
+    if "token" not in seen.stderr:
+        raise Wrong(f"refused for something else: {seen.stderr}")
 
 
 def the_yaml_is_changed(live: Live) -> None:
