@@ -33,6 +33,7 @@ def results(uri: str) -> dict[str, list[int]]:
     return found
 
 
+@pytest.mark.nightly
 def test_a_sweep_on_s3_outlives_its_machine_and_equals_a_local_one(tmp_path: Path, tiny_data: Path) -> None:
     """The driver is killed and everything on its machine deleted; other machines go on, read, confirm and promote."""
     settings: dict[str, Any] = {"base": {"data_dir": str(tiny_data), **TINY}, "search": "random", "concurrency": 1,
