@@ -94,7 +94,8 @@ def _watched(table: Table, first: list[list[Any]], pool: list[list[list[list[Any
         told = expect(curve, known, range(1, table.epochs + 1, 3), log=log)
         ranges[key] = {"better": "down" if log else "up", "epochs": [each.epoch for each in told], **{
             side: [getattr(each, side) for each in told] for side in ("low", "expected", "high", "basis")}}
-    return of_mapping({"expected": {"coverage": bands.COVERAGE, "trainings": len(pool), "ranges": ranges}}, table.name)
+    expected = {"coverage": bands.COVERAGE, "trainings": len(pool), "ranges": ranges}
+    return of_mapping({"expected": expected}, "recorded curves")
 
 
 def _outside(watched: Production, rows: list[dict[str, Any]]) -> bool:

@@ -34,7 +34,7 @@ TINY = {"embed_dim": 32, "encoder_depth": 1, "decoder_depth": 1, "head_dim": 16,
         "reconstruction_weight": 0.7, "rollout_weight": 0.3, "commitment_weight": 0.4}
 
 
-@pytest.fixture(scope="module", params=["residual", pytest.param("parallel", marks=pytest.mark.long)])
+@pytest.fixture(scope="module", params=["residual", "parallel"])
 def measured(
     request: pytest.FixtureRequest, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[RunConfig, LatentActionModel, Windows]:
