@@ -93,6 +93,7 @@ def evaluate(
 
 
 def label(
+    given: typer.Context,
     run: Annotated[str, typer.Argument(help="A run folder; with DATA also an export, or the URI of either.")],
     data: Annotated[Path | None, typer.Argument(metavar="DATA", help="A folder of videos to give codes to; it "
                                                 "needs neither a manifest nor actions.")] = None,
@@ -123,15 +124,28 @@ def label(
     Answers of --ask go to labels.csv beside the run's data; 300 of validation
     make val/action_skill reliable.
     """
-    from record.errors import BadInput
-
-    if not ask:
+    _fits(given, ask)
+    if ask:
+        _ask(Path(run), split, count, port, browser)
+    else:
         _give_codes(run, data, output, checkpoint=checkpoint, embedding=embedding, batch_size=batch_size,
                     workers=workers, device=device, latents=latents, address=address)
-    elif data or output:
-        raise BadInput("got both", key="--ask and DATA", remedy="--ask asks about the run's own data; leave DATA out")
-    else:
-        _ask(Path(run), split, count, port, browser)
+
+
+def _fits(given: typer.Context, ask: bool) -> None:
+    """Refuse what was typed and would do nothing: options of giving codes with --ask, and those of --ask without."""
+    from record.errors import BadInput
+
+    for option in given.command.params:
+        name = max(option.opts, key=len)
+        source = given.get_parameter_source(option.name or "")
+        if source is None or source.name != "COMMANDLINE" or name in ("run", "--ask"):
+            continue
+        if ask and getattr(option, "rich_help_panel", None) != ASKING:
+            raise BadInput("got both", key=f"--ask and {name if name[0] == '-' else name.upper()}",
+                           remedy="--ask shows transitions of the run's own data and gives no codes; leave one out")
+        if not ask and getattr(option, "rich_help_panel", None) == ASKING:
+            raise BadInput("got it without --ask", key=name, remedy="add --ask, or leave it out")
 
 
 def _ask(run: Path, split: str, count: int, port: int, browser: bool) -> None:

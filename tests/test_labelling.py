@@ -15,8 +15,10 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+import typer
 from PIL import Image
 
+from lam import cli
 from lam.config import RunConfig
 from lam.data import windows
 from lam.labelling import questions
@@ -142,3 +144,14 @@ def test_the_page_is_for_this_machine_and_whoever_knows_its_address(page: Page) 
     assert fetch(page.url, Host="evil.example")[0] == 404
     assert fetch(page.url + "answer", {"number": 0, "action": "L" * 2000})[0] == 404
     assert fetch(page.url + "answer", ["LEFT"])[0] == 400
+
+
+@pytest.mark.parametrize(("given", "said"), [
+    (["--ask", "data"], "--ask and DATA: got both; --ask shows transitions of the run's own data and gives no"),
+    (["--ask", "--workers", "4"], "--ask and --workers: got both"),
+    (["data", "-o", "codes.npz", "--count", "5"], "--count: got it without --ask; add --ask, or leave it out"),
+])
+def test_an_option_that_would_do_nothing_is_refused(given: list[str], said: str) -> None:
+    with pytest.raises(BadInput) as refused:
+        typer.main.get_command(cli.build()).main(["label", "run", *given], standalone_mode=False)
+    assert said in str(refused.value)
