@@ -51,7 +51,7 @@ def test_whatever_the_model_reads_is_counted_or_known_to_cost_nothing(changes: d
 def test_the_count_is_a_straight_line_in_the_anchor(changes: dict[str, Any]) -> None:
     config = SMALL.replace(**changes)
     for anchor in range(config.sequence_length - config.rollout_horizon):
-        assert flops.training_flops(config, SHAPE, anchor) == flops._counted(config, SHAPE, anchor)
+        assert flops.training_flops(config, SHAPE, anchor) == flops._counted(config, SHAPE, anchor, "cpu")
 
 
 def test_configs_that_differ_in_other_keys_are_counted_once() -> None:
@@ -59,3 +59,11 @@ def test_configs_that_differ_in_other_keys_are_counted_once() -> None:
     before = flops._counted.cache_info().misses
     assert flops.training_flops(SMALL.replace(seed=5, learning_rate=0.5, data_dir="x"), SHAPE, 2) > 0
     assert flops._counted.cache_info().misses == before
+
+
+@pytest.mark.parametrize("quantizer", ["ema", "simvq", "none"])
+def test_what_is_computed_and_what_is_not_count_the_same(quantizer: str) -> None:
+    config, before = SMALL.replace(quantizer=quantizer), torch.random.get_rng_state()
+    for anchor in (None, 0):
+        assert flops._counted(config, SHAPE, anchor, "cpu") == flops._counted(config, SHAPE, anchor, "meta") > 0
+    assert torch.equal(torch.random.get_rng_state(), before), "and no draw of a training is another for it"
