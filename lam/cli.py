@@ -20,6 +20,7 @@ import typer
 from record.errors import MEMORY_REMEDY, EnvironmentFailed, LamError, is_out_of_memory
 from record.text import shown
 
+PACKAGES = ("record", "lam", "sweeps", "analysis")  # one of these missing is a bug; another package, an environment
 app = typer.Typer(
     name="lam",
     help="Train, sweep, compare and promote latent action models.",
@@ -68,10 +69,15 @@ def main(arguments: list[str] | None = None) -> None:
     except (KeyboardInterrupt, SystemExit) as ending:
         if isinstance(ending, SystemExit) and ending.code != 130:  # which is what Typer makes of a KeyboardInterrupt
             raise
-        _fail("interrupted; the same command resumes where this one stopped", code[0])
+        _fail("interrupted; give the same command again to go on", code[0])
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
+    except ModuleNotFoundError as error:
+        if (module := (error.name or "lam").partition(".")[0]) in PACKAGES:
+            raise
+        _fail(f"this needs the package {module}, which is not installed; install lamsweep with all that it requires "
+              "(pip install lamsweep)", EnvironmentFailed.exit_code)
     except OSError as error:
         from record import files
 

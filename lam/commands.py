@@ -29,7 +29,10 @@ def init(
     data_dir: Annotated[str, typer.Option("--data", help="Folder of videos of latents.")] = "data",
     preset: Annotated[str, typer.Option(help="full, the guide's model for a GPU, or laptop, a small one.")] = "full",
 ) -> None:
-    """Write a commented run.yaml and sweep.yaml, with JSON schemas for editors."""
+    """Write a commented run.yaml and sweep.yaml, with JSON schemas for editors.
+
+    The same command again changes nothing, or finishes what was interrupted.
+    """
     from lam import scaffold
 
     for path in scaffold.write(folder, data_dir, preset):

@@ -37,10 +37,10 @@ SHOWN = (
 
 
 def write(folder: Path, data_dir: str, preset: str) -> list[Path]:
-    """Write the configs and schemas; nothing that is there is overwritten.
+    """Write the configs and schemas; nothing that is there is overwritten, so that an interrupted command goes on.
 
     Raises:
-        BadInput: no such preset, or one of the files exists already.
+        BadInput: no such preset, or one of the files exists already with another content.
     """
     if preset not in PRESETS:
         raise BadInput(f"got {preset!r}", source="--preset", remedy=suggest(preset, list(PRESETS)))
@@ -50,10 +50,14 @@ def write(folder: Path, data_dir: str, preset: str) -> list[Path]:
     contents = {"run.yaml": run_yaml(stated, preset, swept), "sweep.yaml": sweep}
     for point in entry_points(group="lam.schemas"):
         contents[f"{point.name}.schema.json"] = json.dumps(point.load().model_json_schema(), indent=2) + "\n"
-    for name in contents:
-        if (folder / name).exists():
+    for name, text in contents.items():
+        if (folder / name).exists() and not _holds(folder / name, text):
             raise BadInput("exists already", source=folder / name, remedy="name another folder, or move the file away")
     return [files.write_text(folder / name, text) for name, text in contents.items()]
+
+
+def _holds(path: Path, text: str) -> bool:
+    return path.is_file() and path.stat().st_size == len(text.encode()) and path.read_bytes() == text.encode()
 
 
 def run_yaml(data_dir: str, preset: str, swept: set[str]) -> str:

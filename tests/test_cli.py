@@ -177,6 +177,9 @@ def test_init_writes_configs_that_fit_each_other_and_overwrites_nothing(home: Pa
     code, told = answer(home, "init", "laptop")
     assert code == 2
     assert "laptop/run.yaml: exists already" in told
+    (home / "laptop" / "sweep.yaml").unlink()  # as after Ctrl-C
+    assert answer(home, "init", "laptop", "--data", "data", "--preset", "laptop")[0] == 0
+    assert (home / "laptop" / "sweep.yaml").exists()
 
 
 def test_unknown_preset_is_suggested(tmp_path: Path) -> None:
@@ -196,8 +199,15 @@ def test_sigterm_ends_a_command_as_ctrl_c_does(tmp_path: Path) -> None:
         process.send_signal(number)
         _, err = process.communicate(timeout=180)
         assert process.returncode == code
-        assert err.endswith("lam: interrupted; the same command resumes where this one stopped\n")
+        assert err.endswith("lam: interrupted; give the same command again to go on\n")
         assert "Traceback" not in err
+
+
+def test_a_package_that_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    assert answer(tmp_path, "play", "s3://bucket/model") == (3, (
+        "lam: this needs the package pyarrow, which is not installed; install lamsweep with all that it requires "
+        "(pip install lamsweep)\n"))
 
 
 def test_memory_that_runs_out_is_one_message_with_the_remedies_and_exit_3(home: Path) -> None:

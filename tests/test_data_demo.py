@@ -160,6 +160,10 @@ def test_a_clip_never_loses_a_life() -> None:
     assert jumps.max() < 40  # a screen that is cut away changes by far more
 
 
+def test_a_long_clip_is_played_on_from_where_it_got() -> None:
+    assert len(atari.play("breakout", 400, 32, (0, 0)).actions) == 400
+
+
 def test_a_game_without_a_table_uses_its_minimal_actions() -> None:
     assert atari.game_actions("kaboom") == ["NOOP", "FIRE", "RIGHT", "LEFT"]
 

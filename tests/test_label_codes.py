@@ -28,7 +28,7 @@ from lam.data.sources import Direct
 from lam.data.windows import open_split
 from lam.evaluation import passes
 from lam.inference.model import ActionModel
-from lam.labelling import coding, labelling, plan
+from lam.labelling import coding, labelling, plan, tables
 from lam.labelling.labelling import Asked
 from record.errors import BadInput
 
@@ -287,6 +287,13 @@ def test_no_name_stays_of_a_result_that_cannot_be_written(asked: Asked) -> None:
     with pytest.raises(BadInput, match=r"--output: got 'codes\.csv'; end it in \.h5, \.parquet, \.npz"):
         labelling.label(replace(asked, out=asked.out.with_name("codes.csv")))
     assert not any(asked.out.parent.iterdir())
+
+
+def test_parquet_without_pyarrow_is_refused_before_hours_of_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(BadInput, match=r"--output: got 'codes\.parquet', and pyarrow, which writes Parquet, is not "
+                                       r"installed; pip install pyarrow, or end it in \.h5 or \.npz"):
+        tables.form_of(Path("codes.parquet"))
 
 
 def test_a_copy_of_the_data_gives_the_same_content(asked: Asked, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ column for each slot. Each says inside which weights and data it came from.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -54,11 +55,14 @@ def form_of(path: Path) -> Callable[[IO[bytes], Table], None]:
     """How a file of this name is written.
 
     Raises:
-        BadInput: its ending names no format.
+        BadInput: its ending names no format, or one that cannot be written here.
     """
     forms = {".h5": _h5, ".parquet": _parquet, ".npz": _npz}
     if path.suffix not in forms:
         raise BadInput(f"got {path.name!r}", key="--output", remedy=f"end it in {', '.join(forms)}")
+    if path.suffix == ".parquet" and importlib.util.find_spec("pyarrow") is None:
+        raise BadInput(f"got {path.name!r}, and pyarrow, which writes Parquet, is not installed", key="--output",
+                       remedy="pip install pyarrow, or end it in .h5 or .npz")
     return forms[path.suffix]
 
 

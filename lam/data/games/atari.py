@@ -36,6 +36,8 @@ ACTIONS: dict[str, tuple[str, ...]] = {
 STARTUP_FRAMES = (60, 120)  # emulated frames of NOOP before a clip begins, drawn uniformly
 REWIND_FRAMES = (8, 24)  # latent frames that play goes back after a loss, drawn uniformly
 MOST_LOSSES = 200
+LONG = 200  # latent frames; in a longer clip only losses since play last got further count
+MOST_STUCK = 100  # such losses
 
 
 @dataclass(frozen=True)
@@ -101,14 +103,16 @@ def _survived(emulator: ALEInterface, codes: list[Action], latent_frames: int,
     """
     states = [emulator.cloneState()]  # states[t]: before latent frame t
     actions = np.zeros(latent_frames, np.int64)
-    losses = 0
+    losses, furthest, most = 0, 0, MOST_STUCK if latent_frames > LONG else MOST_LOSSES
     while (now := len(states) - 1) < latent_frames:
+        if latent_frames > LONG and now > furthest:
+            losses, furthest = 0, now
         actions[now] = random.integers(len(codes))
         if _hold(emulator, codes[actions[now]]):
             states.append(emulator.cloneState())
             continue
         losses += 1
-        if losses > MOST_LOSSES:
+        if losses > most:
             return None
         del states[max(1, len(states) - int(random.integers(*REWIND_FRAMES)) * (1 + losses // 10)):]
         emulator.restoreState(states[-1])
