@@ -1,8 +1,9 @@
 """Put each fault of `tests/fault_matrix.py` to the product, a few to stock Ray Tune; writes docs/reliability.md.
 
-    python benchmarks/bench_faults.py [--rounds 8] [--only F1 F5] [--no-stock]
+    python benchmarks/bench_faults.py [--rounds 8] [--only F1 F5 [--tests killed]] [--no-stock]
 
-What was run before stays in docs/reliability.json, so that rows may be run one at a time.
+What was run before stays in docs/reliability.json, so that rows may be run one at a time: `--only F26 --tests whatever`
+are the rounds of kills alone, `--only --faults hang disk` two faults of stock Ray Tune.
 """
 
 from __future__ import annotations
@@ -23,11 +24,12 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 KEPT, PAGE = ROOT / "docs" / "reliability.json", ROOT / "docs" / "reliability.md"
 
 
-def tested(names: list[str], rounds: int, figures: Path) -> dict[str, dict[str, float]]:
-    """Test -> passed, failed, skipped, seconds."""
+def tested(names: list[str], words: list[str], rounds: int, figures: Path) -> dict[str, dict[str, float]]:
+    """Test -> passed, failed, skipped, seconds; of the rows named, the tests with one of these words in their names."""
     from fault_matrix import FAULTS
 
-    nodes = sorted({f"tests/{node}" for name in names for node in FAULTS[name].tests})
+    nodes = sorted({f"tests/{node}" for name in names for node in FAULTS[name].tests
+                    if not words or any(word in node for word in words)})
     with tempfile.TemporaryDirectory() as folder:
         told = Path(folder) / "told.xml"
         subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={told}",
@@ -110,6 +112,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--only", nargs="*", default=list(FAULTS), choices=[*FAULTS])
+    parser.add_argument("--tests", nargs="*", default=[], help="of the rows, only tests with these words in their name")
     parser.add_argument("--no-stock", action="store_true")
     parser.add_argument("--faults", nargs="*", help="only these of beside_stock.py")
     asked = parser.parse_args()
@@ -117,7 +120,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         figures = Path(folder) / "rounds.json"
         if asked.only:
-            kept["tests"] |= tested(asked.only, asked.rounds, figures)
+            kept["tests"] |= tested(asked.only, asked.tests, asked.rounds, figures)
         if figures.exists():
             kept["rounds"] = json.loads(figures.read_text())
     if not asked.no_stock:

@@ -36,8 +36,8 @@ ACTIONS: dict[str, tuple[str, ...]] = {
 STARTUP_FRAMES = (60, 120)  # emulated frames of NOOP before a clip begins, drawn uniformly
 REWIND_FRAMES = (8, 24)  # latent frames that play goes back after a loss, drawn uniformly
 MOST_LOSSES = 200
-LONG = 200  # latent frames; in a longer clip only losses since play last got further count
-MOST_STUCK = 100  # such losses
+LONG = 200  # latent frames; in a longer clip only losses since play last got further count, and it goes back less far
+ATTEMPTS = 3  # at a longer clip, from its start
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,11 @@ def play(game: str, latent_frames: int, size: int, seed: tuple[int, ...]) -> Cli
     for _ in range(int(random.integers(*STARTUP_FRAMES))):
         emulator.act(Action.NOOP)
     start = emulator.cloneState()
-    actions = _survived(emulator, codes, latent_frames, random)
-    if actions is None:
+    for _ in range(ATTEMPTS if latent_frames > LONG else 1):
+        emulator.restoreState(start)
+        if (actions := _survived(emulator, codes, latent_frames, random)) is not None:
+            break
+    else:
         raise BadInput(f"got {latent_frames}, and random play of {game} does not last that long", key="--length",
                        remedy="take a smaller --length or another --game")
     emulator.restoreState(start)
@@ -103,7 +106,7 @@ def _survived(emulator: ALEInterface, codes: list[Action], latent_frames: int,
     """
     states = [emulator.cloneState()]  # states[t]: before latent frame t
     actions = np.zeros(latent_frames, np.int64)
-    losses, furthest, most = 0, 0, MOST_STUCK if latent_frames > LONG else MOST_LOSSES
+    losses, furthest, patience = 0, 0, 40 if latent_frames > LONG else 10
     while (now := len(states) - 1) < latent_frames:
         if latent_frames > LONG and now > furthest:
             losses, furthest = 0, now
@@ -112,9 +115,9 @@ def _survived(emulator: ALEInterface, codes: list[Action], latent_frames: int,
             states.append(emulator.cloneState())
             continue
         losses += 1
-        if losses > most:
+        if losses > MOST_LOSSES:
             return None
-        del states[max(1, len(states) - int(random.integers(*REWIND_FRAMES)) * (1 + losses // 10)):]
+        del states[max(1, len(states) - int(random.integers(*REWIND_FRAMES)) * (1 + losses // patience)):]
         emulator.restoreState(states[-1])
     return actions
 
