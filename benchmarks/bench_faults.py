@@ -116,19 +116,19 @@ def main() -> None:
     parser.add_argument("--no-stock", action="store_true")
     parser.add_argument("--faults", nargs="*", help="only these of beside_stock.py")
     asked = parser.parse_args()
-    kept = json.loads(KEPT.read_text()) if KEPT.exists() else {"tests": {}}
+    beside: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         figures = Path(folder) / "rounds.json"
-        if asked.only:
-            kept["tests"] |= tested(asked.only, asked.tests, asked.rounds, figures)
-        if figures.exists():
-            kept["rounds"] = json.loads(figures.read_text())
+        tests = tested(asked.only, asked.tests, asked.rounds, figures) if asked.only else {}
+        rounds = {"rounds": json.loads(figures.read_text())} if figures.exists() else {}
     if not asked.no_stock:
         from beside_stock import FAULTS as PUT
         from beside_stock import both
 
-        kept["beside"] = kept.get("beside", {}) | both(asked.faults or [*PUT])
-    kept["when"] = datetime.now(UTC).date().isoformat()
+        beside = both(asked.faults or [*PUT])
+    kept = json.loads(KEPT.read_text()) if KEPT.exists() else {}  # only now: two parts may run at a time
+    kept |= {"tests": kept.get("tests", {}) | tests, "beside": kept.get("beside", {}) | beside, **rounds,
+             "when": datetime.now(UTC).date().isoformat()}
     KEPT.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
     PAGE.write_text(page(kept))
     print(f"wrote {PAGE}")
