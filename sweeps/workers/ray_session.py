@@ -54,7 +54,7 @@ _ENVIRONMENT = {
     # Tune gives its workers an environment of their own, so those that Ray starts ahead, one a CPU, are never used.
     "RAY_enable_worker_prestart": "0",
     "RAY_prestart_worker_first_driver": "0",
-    # Every call of a worker stays in the memory of Ray's head, up to 100,000 of them, for a dashboard that is not there.
+    # Each call of a worker stays in the memory of Ray's head, up to 100,000, for a dashboard that is not there.
     "RAY_task_events_report_interval_ms": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DEDUP_LOGS": "0",
