@@ -56,7 +56,10 @@ def report(
     asked = {"baseline": baseline, "objective": objective, "profile": profile}
     if serve and output:
         raise BadInput("is for a page that is written", source="-o", remedy="leave it out, or leave --serve out")
-    return _serve(list(paths), every, port, asked) if serve else _report(list(paths), output, asked)
+    if serve:
+        return _serve(list(paths), every, port, asked)
+    with _keeping_all():
+        return _report(list(paths), output, asked)
 
 
 def _report(paths: list[str], output: list[Path] | None, asked: dict[str, str | None]) -> None:
@@ -86,13 +89,12 @@ def _made(paths: list[str], targets: list[Path], asked: dict[str, str | None],
     """Make and write the report; returns what to say of it, and where things are."""
     from analysis.read.reading import read_study
     from analysis.report.delivery import again
-    from analysis.report.render import write
+    from analysis.report.render import get_ready, write
     from analysis.report.report import build_report
 
-    with _keeping_all():
-        study = read_study(list(paths), asked["objective"], asked["profile"])
-        made = build_report(list(paths), asked["baseline"], objective=asked["objective"], profile=asked["profile"],
-                            study=study)
+    study = read_study(list(paths), asked["objective"], asked["profile"])
+    made = build_report(list(paths), asked["baseline"], objective=asked["objective"], profile=asked["profile"],
+                        study=study, meanwhile=get_ready)
     places = _places(targets, [Path(path) for path in paths if Path(path).is_dir()])
     decision = [f"{made.decision.headline}. {made.decision.readiness}"] if made.decision else []
     said = again.Said(write(made, targets, study), (made.verdict.sentence, *decision, *(

@@ -108,6 +108,8 @@ def mean_of_seeds(trainings: Sequence[O], maximise: bool) -> O | None:
     known = [training for training in trainings if math.isfinite(training.objective)]
     if not known:
         return None
+    if len(trainings) == 1:
+        return trainings[0]
     return replace(
         min(trainings, key=lambda training: worth(training, maximise)),
         objective=_mean([one.objective for one in known]), mse=_mean([one.mse for one in known]),
@@ -126,7 +128,7 @@ def t_interval(values: Sequence[float]) -> tuple[float, float, float]:
     return found.value, found.low, found.high
 
 
-def kept(objectives: Sequence[float], keep: str, maximise: bool = True) -> int:
+def kept(objectives: Numbers, keep: str, maximise: bool = True) -> int:
     """Which validation a finished run's checkpoint is of, as an index.
 
     The best checkpoint follows the workload's objective, whatever a sweep ranks by; `keep` all keeps it beside the
@@ -136,9 +138,11 @@ def kept(objectives: Sequence[float], keep: str, maximise: bool = True) -> int:
         objectives: the workload's objective at each validation, at least one.
         maximise: whether higher is better.
     """
-    finite = [index for index, value in enumerate(objectives) if math.isfinite(value)]
-    return len(objectives) - 1 if keep == "last" or not finite else max(
-        finite, key=lambda index: objectives[index] if maximise else -objectives[index])
+    values = np.asarray(objectives, dtype=float)
+    finite = np.isfinite(values)
+    if keep == "last" or not finite.any():
+        return len(values) - 1
+    return int(np.where(finite, values if maximise else -values, -math.inf).argmax())
 
 
 def is_trained(epoch: int, full: int, stops_early: bool) -> bool:

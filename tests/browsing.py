@@ -96,7 +96,9 @@ class Tab:
         box = f"document.querySelector({json.dumps(selector)}).getBoundingClientRect()"
         width, top = self.value(f"[innerWidth, {box}.top + scrollY]")
         clip = {"x": 0, "y": top, "width": width, "height": height, "scale": 1}
-        return base64.b64decode(self.send("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)["data"])
+        taken = [base64.b64decode(self.send("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)["data"])
+                 for _ in range(2)]  # of a long page the first has holes where nothing was drawn yet
+        return taken[-1]
 
 
 @contextmanager

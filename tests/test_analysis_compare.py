@@ -133,7 +133,7 @@ def test_a_baseline_is_shown_last_and_wins_the_rows_in_which_it_is_best(study: S
     assert (rows["Control, kept"], rows["Validation MSE, kept"]) == (("t0007", "seed"), ("t0007",))
     assert made.may_win == ("t0005", "t0001", "t0003")
     assert made.against_baseline == ("t0005 against the baseline seed (live): val/objective 0.470 against 0.900; "
-                                     "validation MSE 0.0130 against 0.0260 (-50 %).")
+                                     "validation MSE of the ranked epoch 0.0130 against 0.0260 (-50 %).")
 
 
 def test_every_stop_is_an_entry_with_its_sentence(study: Study) -> None:

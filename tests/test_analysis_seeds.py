@@ -91,7 +91,7 @@ def test_the_report_lists_the_seeds(seeds: Path) -> None:
     assert row in render_markdown(report)
     assert '<section id="repeated">' in render_html(report)
     facts = next(item for item in report.assessments if item.label == "t0004").facts
-    assert ("The sweep trained it with 3 seeds: t0004 (seed 0) 0.400, t0005 (seed 1) 0.450, t0006 (seed 2) 0.350; mean "
+    assert ("It was trained with 3 seeds: t0004 (seed 0) 0.400, t0005 (seed 1) 0.450, t0006 (seed 2) 0.350; mean "
             "0.400 [0.276, 0.524], 3 live.") in facts
     assert {series.label for series in report.curves[0].courses} == {f"t{number:04d}" for number in range(1, 7)}
 

@@ -30,6 +30,12 @@ def test_words(word: str, better: str, values: np.ndarray) -> None:
     assert trend(X.tolist(), values.tolist(), better).word == word
 
 
+def test_a_word_of_the_last_half_says_so_where_the_ends_disagree() -> None:
+    back = trend(X.tolist(), np.where(X < 10, 20 - 0.8 * X, 12 + 0.4 * (X - 10)).tolist(), "up")
+    assert (back.word, back.told, back.change) == ("growing", "growing lately", "fell")
+    assert trend(X.tolist(), (1 + 0.2 * X).tolist(), "up").told == "growing"
+
+
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 4])
 def test_few_points_are_no_trajectory(count: int) -> None:
     found = trend(list(range(count)), [2.3, 7.5, 8, 9][:count], "up")

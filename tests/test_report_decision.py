@@ -91,7 +91,7 @@ def test_the_checklist_counts_close_as_close(four: Report) -> None:
 
 def test_one_seed_is_no_go_by_the_gates_of_promotion(four: Report) -> None:
     made = decision(four)
-    assert (made.go, made.headline) == (False, "NO-GO for vq_gentle: confirmed")
+    assert (made.go, made.headline) == (False, "NO-GO for vq_gentle: 1 gate not passed (confirmed)")
     assert [(gate.name, gate.passed) for gate in made.gates] == [
         ("finished", True), ("live", True), ("near_no_codes", True), ("confirmed", False)]
     assert "1 of 1 training of it ended sound" in made.readiness
@@ -164,6 +164,43 @@ def test_three_seeds_of_each_arm_are_four_columns(tmp_path: Path) -> None:
     assert "3 of 3 trainings of it ended sound" in decision(report).readiness
 
 
+def test_what_a_report_asks_for_is_what_lets_it_pass(tmp_path: Path) -> None:
+    """Two further seeds ask for one more; with three of them another trainer's config is GO."""
+    paths = [write_arm(tmp_path / f"gentle-{seed}", "vq_gentle", seed, shift)
+             for seed, shift in ((1, 0.0), (2, 0.02), (3, -0.02), (4, 0.01))]
+    short = decision(build_report([str(path) for path in paths[:3]]))
+    assert short.headline == "NO-GO for gentle-1: 1 gate not passed (confirmed)"
+    assert short.gates[-1].evidence.endswith(", asked are 3")
+    assert short.gates[-1].remedy == "train it with 1 further seed by its own trainer and name those runs as well"
+    assert decision(build_report([str(path) for path in paths])).headline == "GO for gentle-1"
+
+
+def test_the_next_commands_of_runs_by_hand_lead_to_promotion(tmp_path: Path) -> None:
+    for seed in (0, 101):
+        write_run(tmp_path / f"run-{seed}", Planted(seed=seed), f"run-{seed}")
+    first, second = (str(tmp_path / f"run-{seed}") for seed in (0, 101))
+    made = decision(build_report([first, second]))
+    assert made.headline == "NO-GO for run-0: 1 gate not passed (confirmed)"
+    assert made.plan is not None
+    again = [f"lam train {first}/config.yaml --set seed={seed} --run-dir {first}-{seed}" for seed in (102, 103)]
+    assert made.plan.commands == (
+        *again, f"lam promote {first} {second} {first}-102 {first}-103 -o production.yaml", "lam train production.yaml",
+        "# meanwhile, in another terminal", "lam monitor runs/production --follow --alerts production.yaml")
+    for seed in (102, 103):
+        write_run(tmp_path / f"run-0-{seed}", Planted(seed=seed), f"run-0-{seed}")
+    named = [first, second, f"{first}-102", f"{first}-103"]
+    assert promote(named, tmp_path / "production.yaml").promoted
+    assert decision(build_report(named)).headline == "GO for run-0"
+
+
+def test_what_no_seed_mends_is_said_before_any_command(tmp_path: Path) -> None:
+    plan = decision(build_report(write_sweep(tmp_path / "s", {
+        "t0001": Planted(control=0.0, perplexity=1.0, mse=0.05)}))).plan
+    assert plan is not None
+    assert plan.commands[0] == "# live: choose a live trial with --trial, or sweep a space where codebooks stay alive"
+    assert plan.commands[-1] == f"lam report {tmp_path / 's'}"
+
+
 def test_the_same_seed_twice_is_no_second_seed(tmp_path: Path) -> None:
     paths = [write_arm(tmp_path / name, "vq_gentle", seed) for name, seed in (("a", 1), ("b", 1), ("c", 2))]
     report = build_report([str(path) for path in paths])
@@ -185,7 +222,7 @@ def test_no_winner_is_no_go_and_says_so(tmp_path: Path) -> None:
     sweep = write_sweep(tmp_path / "s", {"t0001": Planted(control=0.0, perplexity=1.0, mse=0.05)})
     made = decision(build_report(sweep))
     assert not made.go
-    assert made.headline == "NO-GO for t0001: live, codebook, confirmed"
+    assert made.headline == "NO-GO for t0001: 3 gates not passed (live, codebook, confirmed)"
 
 
 def test_a_baseline_from_outside_is_an_arm_with_its_config(tmp_path: Path) -> None:
@@ -206,7 +243,7 @@ def test_a_baseline_named_by_its_path_is_no_second_arm(tmp_path: Path) -> None:
 
 def test_the_decision_is_in_every_format(four: Report) -> None:
     page, text, data = render_html(four), render_markdown(four), json.loads(render_json(four))
-    for part in ("NO-GO for vq_gentle: confirmed", "5 of 6 requirements met, 1 close"):
+    for part in ("NO-GO for vq_gentle: 1 gate not passed (confirmed)", "5 of 6 requirements met, 1 close"):
         assert part in page
         assert part.replace("_", "\\_") in text
     assert data["decision"]["requirements"][5]["status"] == "close"

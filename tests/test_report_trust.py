@@ -70,6 +70,16 @@ def test_fresh_seeds_answer_the_question_of_seeds_and_ties(tmp_path: Path) -> No
         "Is it told apart from the next?", "warning", "1 config within its interval over seeds: t0001")
 
 
+def test_one_training_inside_the_winners_interval_is_a_tie(tmp_path: Path) -> None:
+    """Of others that were trained once there is no interval: they tie where their value lies in the winner's."""
+    title = "Is it told apart from the next?"
+    for seeds, answer, told in (([0.39, 0.47, 0.47], "warning", "1 config within its interval over seeds: t0001"),
+                                ([0.45, 0.451, 0.452], "ok", "0.449 to 0.453 over seeds, and none of ")):
+        found = answers(write_sweep(tmp_path / answer, confirm=[confirmed("t0005", seeds)]))[title]
+        assert found.answer == answer, found
+        assert found.evidence.startswith(told), found
+
+
 def test_a_late_bloomer_would_have_been_cut(tmp_path: Path) -> None:
     study = read_study(write_sweep(tmp_path / "s", many()))
     late = study.trials[-1]

@@ -114,6 +114,8 @@ def test_the_objective_is_the_mean_of_three_readings_of_a_live_run_that_beats_co
     assert codebook.objective(live(), "action") == pytest.approx(0.5)
     assert codebook.objective(live(**{"val/action_nmi": math.nan}), "action") == pytest.approx(1 / 3)
     assert codebook.objective(live(**{"val/action_nmi": 0.8}), "action") == pytest.approx(0.6)
+    undefined, weak = (codebook.objective(live(**{"val/action_nmi": nmi}), "action") for nmi in (math.nan, 0.05))
+    assert undefined < weak  # what is not defined never wins
     assert codebook.objective(live(**{"val/action_skill": -0.4, "val/action_log_skill": -0.3}), "action") == 0
     assert codebook.objective(live(**{"val/action_log_skill": math.nan}), "action") < 0
     for dead in ({"val/collapsed": 1}, {"val/control_low": -0.1}, {"val/mse_loss": 0.3}):

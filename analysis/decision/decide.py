@@ -6,8 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scipy.special import betaincinv
-
 from analysis.decision.arms import Arm, review
 from analysis.decision.checklist import Requirement, checklist, counted
 from analysis.decision.plan import Plan, make_plan
@@ -16,6 +14,7 @@ from analysis.judge.gates import Gate, try_gates
 from analysis.judge.ranking import Standing
 from analysis.judge.verdict import Verdict
 from analysis.read.study import Study, Trial
+from record.intervals import share_interval
 from record.standing import is_sound
 from record.text import count
 
@@ -53,7 +52,8 @@ def conclude(study: Study, standings: tuple[Standing, ...], verdict: Verdict, sh
     gates = try_gates(study, trial, standing, {}, baseline)
     failed = [gate.name for gate in gates if not gate.lets_pass]
     go = verdict.winner is not None and not failed
-    why = "" if go else f": {', '.join(failed)}" if failed else ": no arm may win"
+    why = "" if go else f": {count(len(failed), 'gate')} not passed ({', '.join(failed)})" if failed else \
+        ": no arm may win"
     production = plan_production(study, trial, standings)
     met = counted(requirements)
     return Decision(
@@ -72,20 +72,13 @@ def _seeds(study: Study, trial: Trial, standing: Standing) -> str:
     total = len(trained)
     if standing.confirmed:
         sound, total = sound + standing.confirmed.live, total + len(standing.confirmed.seeds)
-    low, high = clopper_pearson(sound, total)
+    low, high = share_interval(sound, total)
     return f"{sound} of {count(total, 'training')} of it ended sound, so of further ones {_percent(low)} to " \
            f"{_percent(high)} % will (95 %)"
 
 
 def _percent(share: float) -> int:
     return math.floor(100 * share + 0.5)
-
-
-def clopper_pearson(successes: int, of: int) -> tuple[float, float]:
-    """The exact 95 % interval of a share (Clopper and Pearson 1934, Biometrika 26)."""
-    low = betaincinv(successes, of - successes + 1, 0.025) if successes else 0.0
-    high = betaincinv(successes + 1, of - successes, 0.975) if successes < of else 1.0
-    return float(low), float(high)
 
 
 def _criteria(production: Production) -> list[str]:

@@ -5,17 +5,26 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count as count_from
 from itertools import pairwise
 
 from analysis.decision.speech import axis, text_of, title
-from analysis.judge.gates import Gate
+from analysis.judge.gates import Gate, missing_seeds
 from analysis.judge.outlook import alerts
 from analysis.judge.ranking import Standing
-from analysis.judge.vitality import facts_of, findings, gravest, judged, profile_for
+from analysis.judge.vitality import (
+    best_without_codes,
+    facts_of,
+    findings,
+    gravest,
+    judged,
+    on_the_same_data,
+    profile_for,
+)
 from analysis.read.study import Study, Trial, points_of
 from record.health import columns, expressions
 from record.health.profile import Rule
-from record.text import number, value_text, words
+from record.text import count, number, value_text, words
 
 TIGHT = 0.25  # a limit that the run came nearer to than this, relative to the limit, is a risk
 
@@ -64,7 +73,7 @@ def make_plan(study: Study, trial: Trial, standing: Standing, gates: Sequence[Ga
     """The plan for a run of the trial's config."""
     watched = tuple(_watches(study, trial, standing))
     return Plan(_risk(trial, watched), watched, _spike(trial), tuple(_issues(study, trial)),
-                tuple(_next(study, trial, importance)), tuple(commands(study, trial, gates)), tuple(criteria))
+                tuple(_next(study, trial, importance)), tuple(commands(study, trial, standing, gates)), tuple(criteria))
 
 
 # ---- limits
@@ -103,6 +112,8 @@ def _nearest(trial: Trial, rule: Rule, key: str) -> str:
     if margin is None:
         return ""
     value, distance = margin
+    if distance > 0 and {each for _, each in points_of(trial, key)} == {value}:
+        return f"{text_of(trial, key, value)} throughout"
     if distance < 0:
         return f"{text_of(trial, key, value)} here: beyond it"
     away = f"{100 * distance:.0f} % away" if distance < 10 else "far from it"
@@ -185,18 +196,48 @@ def _next(study: Study, trial: Trial, importance: Sequence[tuple[str, float]]) -
     return steps[:6] or ["Nothing here asks for a change; a longer run or fresh seeds say more than another search."]
 
 
-def commands(study: Study, trial: Trial, gates: Sequence[Gate]) -> list[str]:
-    """What to type next, in order."""
-    sources = [str(source) for source in study.sources] or ["."]
-    source = sources[0]
-    failed = [gate.name for gate in gates if not gate.lets_pass]
-    if study.sweep:
-        steps = [shlex.join(["lam", "sweep", "confirm", source, "--top", "1", "--seeds", "3"])] \
-            if "confirmed" in failed else []
-        steps.append(shlex.join(["lam", "promote", source, "-o", "production.yaml"]))
-        return [*steps, "lam train production.yaml", "lam monitor runs/production --follow --alerts production.yaml"]
+def commands(study: Study, trial: Trial, standing: Standing, gates: Sequence[Gate]) -> list[str]:
+    """What to type next, in order; a line with # in front is for the reader."""
+    failed = {gate.name: gate for gate in gates if not gate.lets_pass}
+    first = [f"# {gate.name}: {gate.remedy}" for gate in failed.values() if gate.name != "confirmed" and gate.remedy]
     if trial.workload.judged_by_rules:
-        return ["# train the chosen config with two more seeds, then", shlex.join(["lam", "report", *sources]),
-                shlex.join(["lam", "monitor", str(trial.path), "--follow", "--profile", trial.workload.profile])]
-    config = str(trial.path / "config.yaml")
-    return [shlex.join(["lam", "train", config]), "lam monitor RUN --follow"]
+        return first + _of_others(study, trial, standing, "confirmed" in failed)
+    if first:
+        return [*first, "# then compare again", shlex.join(["lam", "report", *map(str, study.sources)])]
+    steps = _promoting(study, trial, "confirmed" in failed) if trial.place is not None else \
+        _promoting_by_hand(study, trial, standing, "confirmed" in failed)
+    return [*steps, "lam train production.yaml", "# meanwhile, in another terminal",
+            "lam monitor runs/production --follow --alerts production.yaml"]
+
+
+def _promoting(study: Study, trial: Trial, unconfirmed: bool) -> list[str]:
+    """Fresh seeds and promotion of the leading config of a sweep."""
+    source = str(study.source_of(trial))
+    promote = shlex.join(["lam", "promote", source, "-o", "production.yaml"])
+    seeds = str(profile_for(trial).gates.seeds)
+    return [shlex.join(["lam", "sweep", "confirm", source, "--top", "1", "--seeds", seeds]), promote] \
+        if unconfirmed else [promote]
+
+
+def _promoting_by_hand(study: Study, trial: Trial, standing: Standing, unconfirmed: bool) -> list[str]:
+    """Further seeds of a config that no sweep trained, and its promotion with all of them."""
+    trained = study.trainings(trial)
+    used = {other.config.get("seed") for other in trained}
+    free = (seed for seed in count_from(101) if seed not in used)
+    again = [(seed, f"{trial.path}-{seed}") for seed, _ in zip(
+        free, range(missing_seeds(trial, standing)), strict=False)] if unconfirmed else []
+    steps = [shlex.join(["lam", "train", str(trial.path / "config.yaml"), "--set", f"seed={seed}", "--run-dir", run])
+             for seed, run in again]
+    arm = best_without_codes([other for other in study.trials if on_the_same_data(other, trial)], trial.workload.error)
+    beside = ["--baseline", str(arm.path)] if arm is not None else []
+    runs = [*(str(other.path) for other in trained), *(run for _, run in again)]
+    return [*steps, shlex.join(["lam", "promote", *runs, *beside, "-o", "production.yaml"])]
+
+
+def _of_others(study: Study, trial: Trial, standing: Standing, unconfirmed: bool) -> list[str]:
+    """Of another trainer's run: its own program trains, ours compares and watches."""
+    seeds = count(missing_seeds(trial, standing), "further seed")
+    more = [f"# train the chosen config with {seeds} by its own trainer, add those runs, then",
+            shlex.join(["lam", "report", *map(str, study.sources)])] if unconfirmed else []
+    return [*more, "# while the production run trains: its folder instead of this one",
+            shlex.join(["lam", "monitor", str(trial.path), "--follow", "--profile", trial.workload.profile])]

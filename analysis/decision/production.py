@@ -18,6 +18,7 @@ from analysis.read.study import Study, Trial, last_value, points_of
 from record.text import count, duration, number, value_text
 
 LONGER = 2  # how many times the epochs a run that still improves is given
+LEAST_PATIENCE = 5
 LEAST_POINTS = 5  # of a curve before a range is told
 BUDGET = ("epochs", "num_epochs")
 STILL = 0.02  # expected gain over that, relative to the value, below which it is not
@@ -101,13 +102,19 @@ def _run(trial: Trial, epochs: int, why: str) -> list[Setting]:
     if not epochs:
         return []
     stretch, settings = _longest_wait(trial), [Setting("epochs", str(epochs), why)]
-    patience = max(5, min(round(1.5 * stretch), epochs // 2))
-    settings.append(Setting("early stopping, patience", str(patience), f"half as long again as the longest wait for a "
-                                                                     f"new best here ({count(stretch, 'epoch')})"))
+    patience = max(LEAST_PATIENCE, min(round(1.5 * stretch), epochs // 2))
+    settings.append(Setting("early stopping, patience", str(patience), _why_patience(patience, stretch, epochs)))
     settings.append(Setting("checkpoint every", count(max(1, epochs // 16), "epoch"), "a sixteenth of the run at most "
                                                                                       "is lost"))
     settings.append(Setting("health metrics", "every validation", "a rule can only fire where something was measured"))
     return settings
+
+
+def _why_patience(patience: int, stretch: int, epochs: int) -> str:
+    waited = f"the longest wait for a new best here ({count(stretch, 'epoch')})"
+    if round(1.5 * stretch) < LEAST_PATIENCE:
+        return f"the least that is advised; {waited} is shorter"
+    return f"half as long again as {waited}" + (", but at most half of the run" if patience == epochs // 2 else "")
 
 
 def _longest_wait(trial: Trial) -> int:

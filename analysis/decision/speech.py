@@ -36,7 +36,7 @@ def course(trial: Trial, key: str, better: str = "none") -> Trend:
 
 def word(found: Trend) -> str:
     """The trajectory's word; what the ends alone say where there are too few points for one."""
-    return f"{found.change} (two ends are no trajectory)" if found.word == NOT_DETERMINED else found.word
+    return f"{found.change} (two ends are no trajectory)" if found.word == NOT_DETERMINED else found.told
 
 
 def from_to(trial: Trial, key: str) -> str:

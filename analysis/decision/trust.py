@@ -117,14 +117,17 @@ def _tie(study: Study, standings: Sequence[Standing], winner: Standing, baseline
     others = [item for item in standings if item.eligible and item.label != winner.label]
     if not others:
         return "not checked", "no other config may win"
-    bounds = [(item, span) for item in (winner, *others) if (span := _span(item)) is not None]
-    if not bounds or bounds[0][0] != winner:
+    own = _span(winner)
+    if own is None:
         return "not checked", "no interval of the winner: one training of it"
-    low, high = bounds[0][1]
-    close = [item.label for item, (least, most) in bounds[1:] if least <= high and low <= most]
+    low, high = own
+    spans = [(item, _span(item) or (item.score, item.score)) for item in others]  # a single training is a point
+    close = [item.label for item, (least, most) in spans if least is not None and most is not None
+             and least <= high and low <= most]
     if close:
-        return "warning", f"{count(len(close), 'config')} within its interval over seeds: {', '.join(close[:4])}"
-    return "ok", f"no interval of {count(len(bounds) - 1, 'other')} reaches the winner's"
+        more = f" and {len(close) - 4} more" if len(close) > 4 else ""
+        return "warning", f"{count(len(close), 'config')} within its interval over seeds: {', '.join(close[:4])}{more}"
+    return "ok", f"{number(low)} to {number(high)} over seeds, and none of {count(len(others), 'other')} reaches it"
 
 
 def _span(item: Standing) -> tuple[float, float] | None:

@@ -18,7 +18,8 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
+
+from record.intervals import student
 
 Curve = Mapping[int, float]
 """Epoch -> value, for the validated epochs."""
@@ -168,7 +169,7 @@ def _margin(errors: Array, coverage: float) -> tuple[float, float] | None:
         ordered = np.sort(errors)
         low, high = np.interp((place, count - 1 - place), np.arange(count), ordered)
         return float(low), float(high)
-    half = stdtrit(count - 1, 1 - tail) * errors.std(ddof=1) * math.sqrt(1 + 1 / count)
+    half = student(count - 1, 1 - tail) * errors.std(ddof=1) * math.sqrt(1 + 1 / count)
     return float(errors.mean() - half), float(errors.mean() + half)
 
 

@@ -9,7 +9,7 @@ from math import nan
 from typing import Any
 
 from analysis.judge.judging import LIVE, broken, judge, kept_record
-from analysis.judge.ranking import Standing
+from analysis.judge.ranking import Confirmed, Standing, bounds
 from analysis.judge.vitality import best_without_codes, course_of, has_no_codes, on_the_same_data, profile_for
 from analysis.read.reading import Study, Trial
 from analysis.read.study import last_value, series
@@ -148,11 +148,12 @@ def _beats_copy(case: Case) -> Gate:
 def _confirmed(case: Case) -> Gate:
     study, trial, standing = case.study, case.trial, case.standing
     remedy = _seeds_remedy(case)
-    fresh = standing.confirmed
+    fresh = standing.confirmed or _further(case)
     if fresh is None:
         known = f"chosen by {count(len(standing.seeds.seeds), 'seed')} of the sweep" if standing.seeds else \
             "trained with one seed only"
-        return Gate("confirmed", False, f"{known}, no fresh seeds in confirm.json", remedy)
+        where = "" if trial.place is None else " in confirm.json"
+        return Gate("confirmed", False, f"{known}, no fresh seeds{where}", remedy)
     used = study.confirm.get(standing.label, {}).get("config_fingerprint")
     asked = study.first(trial).identity.get("config_fingerprint")
     if asked and used and asked != used:
@@ -162,8 +163,9 @@ def _confirmed(case: Case) -> Gate:
     beats = beats_copying(study, standing.preset, copy, low, high)
     passed = len(fresh.seeds) >= case.limits.seeds and fresh.all_live and beats
     outside = f", {fresh.outside} of them outside the constraints" if fresh.outside else ""
-    evidence = (f"{count(len(fresh.seeds), 'fresh seed')}, {fresh.live} live{outside}, mean {number(fresh.mean)} "
-                f"{interval(fresh.low, fresh.high)}").strip() 
+    seeds = count(len(fresh.seeds), "fresh seed" if standing.confirmed else "further seed")
+    spread = interval(fresh.low, fresh.high)
+    evidence = f"{seeds}, {fresh.live} live{outside}, mean {number(fresh.mean)} {spread}".strip()
     if len(fresh.seeds) < case.limits.seeds:
         evidence += f", asked are {case.limits.seeds}"
     if not beats and fresh.low is not None:
@@ -171,15 +173,32 @@ def _confirmed(case: Case) -> Gate:
     return Gate("confirmed", passed, evidence, "" if passed else remedy)
 
 
+def _further(case: Case) -> Confirmed | None:
+    """Trainings by hand of one config beside the first confirm it, as where `lam promote` is given them."""
+    seeds = case.standing.seeds
+    if seeds is None or case.trial.place is not None:
+        return None
+    values = seeds.values[1:]
+    known, (low, high) = [value for value in values if value is not None], bounds(values)
+    return Confirmed(seeds.seeds[1:], values, sum(known) / len(known) if len(known) == len(values) else None, low, high,
+                     seeds.statuses[1:].count(LIVE))
+
+
+def missing_seeds(trial: Trial, standing: Standing) -> int:
+    """How many further trainings a config still needs that no sweep confirms."""
+    return max(1, profile_for(trial).gates.seeds + 1 - (len(standing.seeds.seeds) if standing.seeds else 1))
+
+
 def _seeds_remedy(case: Case) -> str:
     """The command that trains the config again with fresh seeds."""
     if case.trial.place is not None:
         which = "--top 1" if case.standing.rank == 1 else f"--top 0 --trial {case.study.first(case.trial).id}"
         return f"run 'lam sweep confirm {case.study.source_of(case.trial)} {which} --seeds {case.limits.seeds}'"
+    more = count(missing_seeds(case.trial, case.standing), "further seed")
     if case.trial.workload.judged_by_rules:
-        return f"train it with {case.limits.seeds} further seeds by its own trainer and name those runs as well"
+        return f"train it with {more} by its own trainer and name those runs as well"
     again = f"lam train {case.trial.path / 'config.yaml'} --set seed=101 --run-dir {case.trial.path}-101"
-    return f"train it with {case.limits.seeds} further seeds ('{again}', ...) and name those runs as well"
+    return f"train it with {more} ('{again}', ...) and name those runs as well"
 
 
 def _dsnr_valid(case: Case) -> Gate:

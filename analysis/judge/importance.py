@@ -17,18 +17,17 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import optuna
 from numpy.typing import NDArray
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.trial import FrozenTrial, TrialState
 
 from analysis.judge.ranking import Standing
 from analysis.read.reading import Study
 from record.journal.events import FINISHED
 from record.text import finite
 
-if TYPE_CHECKING:
-    from optuna.importance import BaseImportanceEvaluator
+if TYPE_CHECKING:  # loaded once there is something to compute: a quarter of a second
+    from optuna import Study as OptunaStudy
+    from optuna.distributions import BaseDistribution
+    from optuna.trial import FrozenTrial
 
 MIN_TRIALS = 8
 RESAMPLES = 20
@@ -76,15 +75,6 @@ def importance(study: Study, standings: tuple[Standing, ...]) -> Importance:
                                          f"sweep, not what causes what.{note}")
 
 
-class _Given(optuna.Study):
-    """A study whose trials are given: one of Optuna's own stores each by several deep copies."""
-
-    given: Sequence[FrozenTrial] = ()
-
-    def get_trials(self, deepcopy: bool = True, states: Container[TrialState] | None = None) -> list[FrozenTrial]:
-        return list(self.given)
-
-
 @contextlib.contextmanager
 def _forests_later() -> Iterator[None]:
     """Let Optuna's importance load without scikit-learn, of which its other evaluators want the forests.
@@ -111,18 +101,32 @@ def _forests_later() -> Iterator[None]:
 
 
 @cache
-def _loaded() -> tuple[Callable[..., dict[str, float]], type[BaseImportanceEvaluator]]:
+def _evaluate() -> Callable[[OptunaStudy], dict[str, float]]:
     with _forests_later():
         from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
-    return get_param_importances, PedAnovaImportanceEvaluator
+    return lambda study: get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(), normalize=False)
 
 
-def _ped_anova(study: _Given, knobs: Iterable[str]) -> list[float]:
+def _study_of(direction: str) -> Any:
+    """A study whose trials are `given`: one of Optuna's own stores each by several deep copies."""
+    import optuna
+
+    class Given(optuna.Study):
+        given: Sequence[FrozenTrial] = ()
+
+        def get_trials(self, deepcopy: bool = True, states: Container[Any] | None = None) -> list[FrozenTrial]:
+            return list(self.given)
+
+    storage = optuna.storages.InMemoryStorage()
+    optuna.create_study(storage=storage, study_name="given", direction="maximize" if direction == "up" else "minimize")
+    return Given("given", storage)
+
+
+def _ped_anova(study: OptunaStudy, knobs: Iterable[str]) -> list[float]:
     """The share of each knob, in the order of `knobs`."""
-    evaluate, evaluator = _loaded()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        shares = evaluate(study, evaluator=evaluator(), normalize=False)
+        shares = _evaluate()(study)
     total = sum(shares.values())
     return [shares[knob] / total if total > 0 else math.nan for knob in knobs]
 
@@ -130,16 +134,15 @@ def _ped_anova(study: _Given, knobs: Iterable[str]) -> list[float]:
 def _bootstrapped(knobs: dict[str, BaseDistribution], rows: list[tuple[dict[str, Any], float]],
                   direction: str) -> tuple[Share, ...]:
     """Shares over all trials with the 90 % range over resamples of them."""
+    import optuna
+
     chance, size = np.random.default_rng(0), min(len(rows), MOST_RESAMPLED)
     trials = [_complete(number, {knob: params[knob] for knob in knobs}, knobs, value)
               for number, (params, value) in enumerate(rows)]
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
-        storage = optuna.storages.InMemoryStorage()
-        optuna.create_study(storage=storage, study_name="given",
-                            direction="maximize" if direction == "up" else "minimize")
-        study, again = _Given("given", storage), []
+        study, again = _study_of(direction), []
         study.given = trials
         whole = _ped_anova(study, knobs)
         for _ in range(RESAMPLES):
@@ -160,6 +163,8 @@ def _shares(knobs: Iterable[str], whole: list[float], again: NDArray[np.float64]
 
 
 def _complete(number: int, params: dict[str, Any], knobs: dict[str, BaseDistribution], value: float) -> FrozenTrial:
+    from optuna.trial import FrozenTrial, TrialState
+
     return FrozenTrial(number, TrialState.COMPLETE, value, None, None, params, knobs, {}, {}, {}, number)
 
 
@@ -171,6 +176,8 @@ def _comparable(value: Any) -> float | str | None:
 
 def _distribution(values: list[Any]) -> BaseDistribution | None:
     """The smallest distribution that holds the values; None where a trial lacks one or all are equal."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
     if any(value is None for value in values) or len(set(values)) < 2:
         return None
     if all(isinstance(value, int) for value in values):

@@ -64,7 +64,7 @@ def kept_record(trial: Trial) -> Mapping[str, Any] | None:
 
 
 def _kept(trial: Trial) -> int:
-    objectives = trial.validated.column(trial.workload.objective).tolist()
+    objectives = trial.validated.column(trial.workload.objective)
     return standing.kept(objectives, trial.config.get("keep", "best"),
                          trial.workload.maximises(trial.workload.objective))
 

@@ -139,7 +139,7 @@ def seeds_sentence(seeds: Seeds) -> str:
     """What a sweep's several trainings of a config came to."""
     each = ", ".join(f"{label} (seed {seed}) {number(value)}" for label, seed, value in
                      zip(seeds.labels, seeds.seeds, seeds.values, strict=True))
-    return (f"The sweep trained it with {count(len(seeds.seeds), 'seed')}: {each}; mean {number(seeds.mean)} "
+    return (f"It was trained with {count(len(seeds.seeds), 'seed')}: {each}; mean {number(seeds.mean)} "
             f"{interval(seeds.low, seeds.high)}, {seeds.live} live.").replace("  ", " ")
 
 

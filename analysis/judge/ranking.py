@@ -38,7 +38,7 @@ OUTSIDE = 3  # the tier of sound configs outside the constraints
 class Confirmed:
     """A config trained again with fresh seeds."""
 
-    seeds: tuple[int, ...]
+    seeds: tuple[int | None, ...]
     values: tuple[float | None, ...]
     mean: float | None
     low: float | None
@@ -143,23 +143,24 @@ def _standing(trial: Trial, study: Study) -> Standing:
     counted = _counted(study, trial, first)
     joined = rules.mean_of_seeds(counted, study.maximise) or first
     preset = str(joined.record.get("val/objective_preset") or trial.config.get("objective_preset", "control_health"))
-    raw = trial.validated.column("val/dsnr")[trial.validated.true("val/collapsed")]
+    dead = trial.validated.true("val/collapsed")
+    raw = trial.validated.column("val/dsnr")[dead] if dead.any() else np.zeros(0)
+    confirmed, codes = _confirmed(study.confirm.get(trial.label)), study.workload.needs_codes(
+        study.objective, trial.config)
     low, high = _bounds_of(counted, "val/control")
     skill_low, skill_high = _bounds_of(counted, "val/action_skill")
     means = {name: finite(joined.values.get(key)) for name, key in (
         ("control", "val/control"), ("health", "val/codebook_health"), ("dsnr", "val/dsnr"),
         ("mse_copy", "val/mse_copy"), ("skill", "val/action_skill"), ("embedding", "val/action_skill_embedding"))}
-    standing = Standing(
-        rank=0, label=trial.label, tier=0, state=trial.state, status=joined.status,
-        value=joined.value, epoch=first.record.get("epoch"),
-        kept_epoch=(kept_record(trial) or {}).get("epoch"), last_epoch=trial.last_epoch,
-        num_epochs=trial.num_epochs, control_low=low, control_high=high,
+    return Standing(
+        rank=0, label=trial.label, tier=_tier(trial.state, joined, confirmed, codes), state=trial.state,
+        status=joined.status, value=joined.value, epoch=first.record.get("epoch"),
+        kept_epoch=(kept_record(trial) or {}).get("epoch"), last_epoch=trial.last_epoch, num_epochs=trial.num_epochs,
+        control_low=low, control_high=high,
         skill_low=skill_low, skill_high=skill_high, mse=finite(joined.mse),
         dsnr_status=joined.record.get("val/dsnr_status"), preset=preset,
-        confirmed=_confirmed(study.confirm.get(trial.label)),
-        raw_dsnr_max=max(raw[np.isfinite(raw)].tolist(), default=None), violation=joined.violation,
+        confirmed=confirmed, raw_dsnr_max=max(raw[np.isfinite(raw)].tolist(), default=None), violation=joined.violation,
         outside=_outside(counted), seeds=_seeds(counted, joined.value), params=trial.params, **means)
-    return replace(standing, tier=_tier(standing, study.workload.needs_codes(study.objective, trial.config)))
 
 
 def _counted(study: Study, trial: Trial, first: Judged) -> list[Judged]:
@@ -198,18 +199,18 @@ def _seeds(counted: Sequence[Judged], mean: float | None) -> Seeds | None:
                  tuple(item.status for item in counted), tuple(values), mean, low, high)
 
 
-def _tier(item: Standing, codes: bool) -> int:
-    if item.status == "unfinished":
+def _tier(state: str, joined: Judged, confirmed: Confirmed | None, codes: bool) -> int:
+    if joined.status == "unfinished":
         return 4
-    if item.state == "failed" or item.status in ("failed", "no_result"):
+    if state == "failed" or joined.status in ("failed", "no_result"):
         return 6
-    if not rules.is_sound(item.status, codes):
+    if not rules.is_sound(joined.status, codes):
         return 5
-    if item.violation > 0:
+    if joined.violation > 0:
         return OUTSIDE
-    if item.confirmed is None:
+    if confirmed is None:
         return 1
-    return 0 if item.confirmed.all_live and item.confirmed.mean is not None else 2
+    return 0 if confirmed.all_live and confirmed.mean is not None else 2
 
 
 def _confirmed(entry: dict[str, Any] | None) -> Confirmed | None:

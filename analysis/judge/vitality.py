@@ -20,7 +20,7 @@ TOLD = (("val/mse_loss", "validation MSE", "down"), ("val/control", "control", "
 def facts_of(trial: Trial) -> dict[str, float | str]:
     """What rules may read beside the records; collapse is judged after the grace that the trial's sweep gave it."""
     nested = {key: value for key, value in trial.config.items() if "." not in key}
-    return health.of_config({**nested, "health": _settings(trial)}, health.steps_per_epoch(trial.records),
+    return health.of_config({**nested, "health": _settings(trial)}, health.steps_per_epoch(trial.epochs.lookups()),
                             trial.workload.settling_steps(trial.config), int(trial.scheduler.get("grace_epochs") or 0)
                             ) | trial.facts
 
@@ -129,5 +129,5 @@ def trajectories(trial: Trial) -> str:
     """The trajectories that can be told, as a sentence; empty where none can."""
     found = [(name, course_of(trial, key, better)) for key, name, better in TOLD
              if key in trial.workload.metrics]
-    told = [f"{name} {trend.word}" for name, trend in found if trend.word != NOT_DETERMINED]
+    told = [f"{name} {trend.told}" for name, trend in found if trend.word != NOT_DETERMINED]
     return f"Trajectories: {', '.join(told)}." if told else ""

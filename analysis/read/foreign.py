@@ -20,12 +20,12 @@ from typing import Any
 from analysis.read import embeddings
 from analysis.read.families import guessed_direction
 from analysis.read.logs import Record, Recorded, csv_table, json_lines
-from analysis.read.sources import ENDED, is_run, is_sweep, journal
+from analysis.read.sources import ENDED, is_run, is_sweep
 from record import documents, files, yamlio
 from record.errors import BadInput, check_there
 from record.health import production
 from record.health.facts import of_config, steps_per_epoch
-from record.journal import events
+from record.journal import events, journals
 from record.run import RunFolder, check_epoch_record
 from record.storage import copies
 from record.text import printable
@@ -107,7 +107,7 @@ def _told_by_the_sweep(folder: Path) -> events.Change | None:
     trials = folder.resolve().parent
     if trials.name != "trials" or not is_sweep(trials.parent):
         return None
-    told = [event for event in journal(trials.parent)
+    told = [event for event in journals.changes(trials.parent)
             if isinstance(event, events.Change) and event.trial == folder.resolve().name]
     return told[-1] if told else None
 

@@ -33,7 +33,8 @@ def merge(parts: Sequence[Study], objective: str | None = None) -> Study:
     ranking = _objective(parts, objective, trained)
     knobs = _ordered([knob for part in parts for knob in part.knobs] + _differing(trials))
     return Study(
-        name=" and ".join(part.name for part in parts) if len(parts) < 4 else f"{len(parts)} runs and sweeps",
+        name=" and ".join(part.name for part in parts) if len(parts) < 4 else
+        f"{len(parts)} runs and sweeps" if any(part.sweep for part in parts) else f"{len(trials)} runs",
         objective=ranking, objectives=(ranking,), knobs=knobs, workload=trained,
         trials=tuple(_with_params(trial, knobs) for trial in trials),
         sources=tuple(source for part in parts for source in part.sources),

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from analysis.read.epochs.bulk import read_epochs
-from analysis.read.sources import STATUS_OF, is_sweep, journal
+from analysis.read.epochs.bulk import read_epochs, reading
+from analysis.read.sources import STATUS_OF, is_sweep
 from analysis.read.study import Study, Trial
 from record import documents, files, yamlio
 from record.bounds import Bound
 from record.errors import BadInput
-from record.journal import events
+from record.journal import events, journals
 from record.journal.events import FINISHED, STATUSES
 from record.run import RunFolder
 from record.schema import build
@@ -68,6 +70,7 @@ def _changed(line: bytes, first: bytes) -> tuple[str, Any]:
     return key, value
 
 
+@lru_cache(maxsize=4096)
 def _plain_line(line: bytes) -> tuple[str, Any]:
     """A top-level key with a number or a plain word: what stands on the line is all that it is.
 
@@ -121,16 +124,17 @@ def _workload(name: str, source: Path) -> Workload:
 def _read_sweep(folder: Path, prefix: str) -> Study:
     sweep = documents.load_document(documents.Sweep, folder / "sweep.json")
     trained = _workload(sweep.workload, folder / "sweep.json")
-    states, limits, scheduler = _trial_states(journal(folder)), _limits(sweep, folder), _scheduler(sweep)
-    configs = Configs()
-    epochs = read_epochs([RunFolder(folder / "trials" / name) for name in states], trained)
-    trials = tuple(
-        _read_trial(folder / "trials" / name, prefix + name, last.event, id=name, params=first.params,
-                    reason=last.reason.as_written() if isinstance(last, events.Cut) else {}, place=place,
-                    limits=limits, scheduler=scheduler, workload=trained, configs=configs, records=next(epochs),
-                    repeats=prefix + first.repeats if first.repeats else None)
-        for place, (name, (first, last)) in enumerate(states.items())
-    )
+    limits, scheduler, configs = _limits(sweep, folder), _scheduler(sweep), Configs()
+    with reading(_begun(folder), trained) as read:  # meanwhile the journal
+        states = _trial_states(journals.changes(folder))
+        epochs = read([RunFolder(folder / "trials" / name) for name in states])
+        trials = tuple(
+            _read_trial(folder / "trials" / name, prefix + name, last.event, id=name, params=first.params,
+                        reason=last.reason.as_written() if isinstance(last, events.Cut) else {}, place=place,
+                        limits=limits, scheduler=scheduler, workload=trained, configs=configs, records=next(epochs),
+                        repeats=prefix + first.repeats if first.repeats else None)
+            for place, (name, (first, last)) in enumerate(states.items())
+        )
     _need_a_finished_trial(folder, trials)
     objectives = _objectives(sweep, folder, trained)
     confirm, differences = _confirm(folder, prefix)
@@ -143,12 +147,19 @@ def _read_sweep(folder: Path, prefix: str) -> Study:
     )
 
 
-def _trial_states(journal: Iterable[events.JournalEvent]) -> dict[str, tuple[events.Suggested, events.Change]]:
+def _begun(folder: Path) -> list[RunFolder]:
+    """The trials that have a folder, as a sweep numbers them: mostly in the journal's order."""
+    try:
+        names = os.listdir(folder / "trials")
+    except OSError:
+        return []
+    return [RunFolder(folder / "trials" / name) for name in sorted(names, key=lambda name: (len(name), name))]
+
+
+def _trial_states(changes: Iterable[events.Change]) -> dict[str, tuple[events.Suggested, events.Change]]:
     """trial id -> the event that made it and the one that gave it its status, in order of suggestion."""
     states: dict[str, tuple[events.Suggested, events.Change]] = {}
-    for event in journal:
-        if not isinstance(event, events.Change):
-            continue
+    for event in changes:
         name = event.trial
         if isinstance(event, events.Suggested):
             states[name] = event, event

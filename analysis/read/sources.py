@@ -1,17 +1,16 @@
-"""Tells sweeps from runs, reads journals and epoch records, and writes analysis's own files whole (`save`)."""
+"""Tells sweeps from runs, reads epoch records, and writes analysis's own files whole (`save`)."""
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from record import files
 from record.documents import RunState
 from record.errors import BadInput, EnvironmentFailed
-from record.journal import journals
-from record.journal.events import FINAL, JournalEvent, Status
+from record.journal.events import FINAL, Status
 from record.run import RunFolder
 from record.storage import copies
 from record.workload.metric import check_values
@@ -51,16 +50,6 @@ def record_folder(path: str | Path) -> Path:
     inside = [child.name for child in sorted(folder.iterdir()) if child.is_dir() and (is_sweep(child) or is_run(child))]
     remedy = f"name one of those inside it: {', '.join(inside[:5])}" if inside else "check the path"
     raise BadInput("is neither a sweep (no sweep.json) nor a run (no run.json)", source=folder, remedy=remedy)
-
-
-def journal(folder: Path) -> Iterator[JournalEvent]:
-    """Every event of a sweep in order of its sequence number.
-
-    Raises:
-        Damaged: before its last line, or an event is missing.
-        EnvironmentFailed: it is kept on a store that does not answer.
-    """
-    return journals.read(folder)
 
 
 def epoch_records(run: RunFolder, trained: Workload) -> tuple[dict[str, Any], ...]:

@@ -72,7 +72,7 @@ class Trial:
     @cached_property
     def last_epoch(self) -> int:
         """Epochs trained so far."""
-        return int(np.nanmax(self.epochs.column("epoch"), initial=0)) if len(self.records) else 0
+        return int(np.fmax.reduce(self.epochs.column("epoch"), initial=0)) if len(self.records) else 0
 
     @property
     def stopped_early(self) -> str | None:

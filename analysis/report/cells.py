@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from analysis.read.study import Trial
-from record.text import number
+from record.health.trends import NOT_DETERMINED, Trend
+from record.text import MISSING, number
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,15 @@ class Measure:
     direction: str
     note: str = ""
     mark: Callable[[Trial], str] | None = None
+
+
+def course_cell(found: Trend) -> Cell:
+    """A trajectory in a word, and beside it what the ends say where there is no word, or another one."""
+    if not found.points:
+        return Cell(None, MISSING)
+    undetermined = found.word == NOT_DETERMINED
+    return Cell(None, found.word, found.change if undetermined else f"lately; {found.change} in all"
+                if found.told != found.word else "")
 
 
 def plain(value: float | None) -> Cell:

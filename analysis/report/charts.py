@@ -53,7 +53,9 @@ class Axis:
     log: bool = False
 
     def __call__(self, value: float) -> float:
-        low, high, value = (math.log10(v) if self.log else v for v in (self.low, self.high, value))
+        low, high = self.low, self.high
+        if self.log:
+            low, high, value = math.log10(low), math.log10(high), math.log10(value)
         return self.start + (self.end - self.start) * ((value - low) / (high - low) if high > low else 0.5)
 
     def ticks(self) -> list[float]:

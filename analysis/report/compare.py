@@ -140,7 +140,7 @@ def _against(study: Study, standings: tuple[Standing, ...], baseline: Trial) -> 
     if winner.value is not None and base.value is not None:
         parts.append(f"{study.objective} {number(winner.value)} against {number(base.value)}")
     if winner.mse is not None and base.mse:
-        parts.append(f"validation MSE {number(winner.mse)} against {number(base.mse)} "
+        parts.append(f"validation MSE of the ranked epoch {number(winner.mse)} against {number(base.mse)} "
                      f"({100 * (winner.mse / base.mse - 1):+.0f} %)")
     return f"{winner.label} against the baseline {baseline.label} ({words(base.status)}): {'; '.join(parts)}." \
         if parts else f"The baseline {baseline.label} has no number to compare with."

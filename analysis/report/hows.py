@@ -10,7 +10,7 @@ import numpy as np
 
 from analysis.judge.vitality import best_without_codes, judged, rules_reading
 from analysis.read.study import Study, Trial, last_value, points_of, series
-from analysis.report.cells import Cell, Measure, plain
+from analysis.report.cells import Cell, Measure, course_cell, plain
 from record.health.profile import load
 from record.health.reporting import Row
 from record.health.trends import MIN_POINTS, NOT_DETERMINED, slope, trend
@@ -96,10 +96,7 @@ def _rise(points: Points, text: Text, better: str) -> Cell:
 
 
 def _trajectory(points: Points, text: Text, better: str) -> Cell:
-    found = trend([x for x, _ in points], [y for _, y in points], better)
-    if not found.points:
-        return MISSING_CELL
-    return Cell(None, found.word, found.change if found.word == NOT_DETERMINED else "")
+    return course_cell(trend([x for x, _ in points], [y for _, y in points], better))
 
 
 def _lately(points: Points, text: Text, better: str) -> Cell:

@@ -14,9 +14,8 @@ from analysis.judge.judging import LIVE, kept_record
 from analysis.judge.ranking import state_word
 from analysis.judge.vitality import collapse_unjudged, course_of, findings, told_by_rules
 from analysis.read.study import Study, Trial, last_value, series
-from analysis.report.cells import Cell, Measure, plain
+from analysis.report.cells import Cell, Measure, course_cell, plain
 from analysis.report.hows import measure_of
-from record.health.trends import NOT_DETERMINED
 from record.text import MISSING, duration, finite, interval, number, share, words
 from record.workload.metric import Metric
 
@@ -151,10 +150,7 @@ def _trajectory(title: str, key: str) -> Measure:
     """A word by the rules of `record.health.trends`; what too few points say is in brackets."""
 
     def cell(trial: Trial) -> Cell:
-        found = course_of(trial, key, _direction(trial, key))
-        if not found.points:
-            return Cell(None, MISSING)
-        return Cell(None, found.word, found.change if found.word == NOT_DETERMINED else "")
+        return course_cell(course_of(trial, key, _direction(trial, key)))
 
     return Measure(title, key, cell, "none")
 

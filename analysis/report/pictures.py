@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from analysis.read.reading import Trial
 from record import files
@@ -122,6 +121,8 @@ def heat(amounts: NDArray[np.integer], largest: int | None = None) -> NDArray[np
 
 def data_uri(picture: NDArray[np.uint8]) -> str:
     """[H, W, 3] as a PNG data URI, enlarged by a whole factor without smoothing."""
+    from PIL import Image  # for runs that kept pictures
+
     image = Image.fromarray(np.ascontiguousarray(picture), mode=None)
     factor = max(1, -(-MIN_SIDE // max(image.size)))
     image = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from analysis.judge.importance import Importance, importance
 from analysis.judge.outcomes import Assessment, Compute, Stop, assess, compute_ledger, stop_ledger
 from analysis.judge.ranking import Standing, rank
 from analysis.judge.verdict import Difference, Verdict, decide, differences
+from analysis.read.epochs.ahead import begun
 from analysis.read.reading import Paths, Study, Trial, read_study
 from analysis.report.compare import Comparison, choose_columns, compare
 from analysis.report.graphs.codes import CodeUse, Histogram, histograms_of, uses_of
@@ -34,6 +35,7 @@ PICTURED = 2
 PANELLED = 6
 MOST_DOTS = 600
 ASSESSED = 12
+MEANWHILE = 50  # trials from which a second processor is worth a process
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,8 @@ class Report:
 
 
 def build_report(paths: Paths, baseline: str | None = None, now: datetime | None = None, *,
-                 objective: str | None = None, profile: str | None = None, study: Study | None = None) -> Report:
+                 objective: str | None = None, profile: str | None = None, study: Study | None = None,
+                 meanwhile: Callable[[], object] = bool) -> Report:
     """Read, rank and compare.
 
     Args:
@@ -109,12 +112,13 @@ def build_report(paths: Paths, baseline: str | None = None, now: datetime | None
         now: the time the report carries.
         objective, profile: see `read_study`.
         study: what was read already.
+        meanwhile: what this process may do before it waits for another one, which decides.
 
     Raises:
         BadInput: see `read_study`; or no such baseline.
     """
     study = study or read_study(paths, objective, profile)
-    made = report_of(study, baseline, now)
+    made = report_of(study, baseline, now, meanwhile)
     if baseline and not study.named(baseline):
         baseline = str(Path(baseline).resolve())
     named = [paths] if isinstance(paths, (str, Path)) else paths
@@ -122,7 +126,8 @@ def build_report(paths: Paths, baseline: str | None = None, now: datetime | None
     return replace(made, sources=sources, asked={"baseline": baseline, "objective": objective, "profile": profile})
 
 
-def report_of(study: Study, baseline: str | None = None, now: datetime | None = None) -> Report:
+def report_of(study: Study, baseline: str | None = None, now: datetime | None = None,
+              meanwhile: Callable[[], object] = bool) -> Report:
     """As `build_report`, of what was read."""
     against = _baseline(study, baseline) if baseline else study.trial(study.baseline or "")
     standings = rank(study)
@@ -132,16 +137,17 @@ def report_of(study: Study, baseline: str | None = None, now: datetime | None = 
     ordered = [training for item in standings for training in study.trainings(trials[item.label])]
     places = {item.label: item for item in standings}
     ordered += [against] if against is not None and against not in ordered else []
-    shares = importance(study, standings)
+    work = partial(_decided, study, standings, verdict, shown, against)
+    decided = begun(work) if len(study.trials) >= MEANWHILE else work
     assessed = [label for label in dict.fromkeys([*shown, *places]) if trials[label].records][:ASSESSED]
-    return Report(
+    made = Report(
         title=study.name, made_at=(now or datetime.now(UTC)).strftime("%Y-%m-%d %H:%M UTC"),
         version=provenance.lamsweep(), objective=study.objective, knobs=study.knobs, verdict=verdict,
         standings=standings, comparison=compare(study, standings, against),
         curves=curves_of(ordered, study),
         panels=tuple(panel for label in shown[:PANELLED] for panel in panels_of(trials[label])),
         slices=tuple(_slice(knob, standings) for knob in study.knobs),
-        importance=shares,
+        importance=Importance((), 0, ""),
         strips=tuple(strips_of(trials[label], places[label].epoch)
                      for label in _pictured(trials, standings, verdict.winner)),
         histograms=histograms_of([trials[label] for label in shown], study.objective),
@@ -150,13 +156,21 @@ def report_of(study: Study, baseline: str | None = None, now: datetime | None = 
         provenance=tuple(_provenance(study)), glossary=tuple(study.workload.metrics.values()),
         constraints=tuple(dict.fromkeys(f"{key} {bound.text}" for trial in study.trials
                                         for key, bound in trial.limits.items())),
-        decision=conclude(study, standings, verdict, shown,
-                          [(item.knob, item.share) for item in shares.shares], against),
-        notes=study.notes,
-        trust=examine_search(study, standings, against),
-        rungs=rungs_of(study, standings), fronts=fronts_of(study, standings), regret=regret_of(study, standings),
-        maximise=study.maximise, code_use=uses_of([trials[label] for label in shown], study.objective),
+        notes=study.notes, rungs=rungs_of(study, standings), fronts=fronts_of(study, standings),
+        regret=regret_of(study, standings), maximise=study.maximise,
+        code_use=uses_of([trials[label] for label in shown], study.objective),
     )
+    meanwhile()
+    return replace(made, **decided())
+
+
+def _decided(study: Study, standings: tuple[Standing, ...], verdict: Verdict, shown: Sequence[str],
+             against: Trial | None) -> dict[str, Any]:
+    """What follows from a comparison, as fields of the report; of many trials another process works it out."""
+    shares = importance(study, standings)
+    told = [(item.knob, item.share) for item in shares.shares]
+    return {"importance": shares, "decision": conclude(study, standings, verdict, shown, told, against),
+            "trust": examine_search(study, standings, against)}
 
 
 def _at(study: Study, path: str) -> tuple[Trial, ...]:

@@ -56,7 +56,7 @@ class Table:
     def values(self, expression: Expression) -> Array:
         """An expression at every record: [N]."""
         found = expressions.evaluate(expression, self.lookup, self.matching)
-        return np.broadcast_to(found, (len(self),))
+        return found if found.shape == self.epoch.shape else np.broadcast_to(found, self.epoch.shape)
 
     def numbers(self, expression: Expression) -> NDArray[np.float64]:
         """An expression at every record, [N]; NaN throughout where a record holds a word."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -59,11 +60,12 @@ def parse(value: Any) -> Expression:
     return Operation(name, tuple(parse(operand) for operand in operands))
 
 
-def names(expression: Expression) -> list[str]:
+@lru_cache(maxsize=4096)
+def names(expression: Expression) -> tuple[str, ...]:
     """The keys and patterns that an expression reads, in order."""
     if isinstance(expression, Operation):
-        return list(dict.fromkeys(name for operand in expression.operands for name in names(operand)))
-    return [expression] if isinstance(expression, str) else []
+        return tuple(dict.fromkeys(name for operand in expression.operands for name in names(operand)))
+    return (expression,) if isinstance(expression, str) else ()
 
 
 def evaluate(expression: Expression, lookup: Callable[[str], Array], matching: Callable[[str], Iterable[str]]) -> Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -50,7 +50,7 @@ def of_config(config: Mapping[str, Any], steps_per_epoch: int, settling_steps: i
             "collapse_patience": float(health.get("patience") or 2)}
 
 
-def steps_per_epoch(records: Sequence[Mapping[str, Any]]) -> int:
+def steps_per_epoch(records: Iterable[Mapping[str, Any]]) -> int:
     """Optimizer steps of one epoch, from the first record that tells; 1 where none does."""
     for record in records:
         if record.get("step") and record.get("epoch"):

@@ -289,4 +289,4 @@ def load(name: str | Path) -> Profile:
 def _load_shipped(name: str) -> Profile:
     """Read once a process: a report asks some twenty times. One's own file may change meanwhile."""
     source = resources.files("record.health").joinpath("profiles", f"{name}.yaml")
-    return build(Profile, yamlio.parse_mapping(source.read_text(encoding="utf-8"), f"profile {name}"), name)
+    return build(Profile, yamlio.parse_own(source.read_text(encoding="utf-8"), f"profile {name}"), name)

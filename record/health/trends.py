@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from record import intervals
 from record.health.columns import series
 
 Array = NDArray[np.float64]
@@ -58,6 +59,13 @@ class Trend:
     least: float
     most: float
     slope: Slope | None = None
+
+    @property
+    def told(self) -> str:
+        """The word, with `lately` where it says one direction, of the last half, and the ends the other."""
+        up, down = self.word in ("growing", "rising"), self.word in ("slow decline", "decreasing")
+        turned = (up and self.last < self.first) or (down and self.last > self.first)
+        return f"{self.word} lately" if turned else self.word
 
     @property
     def change(self) -> str:
@@ -92,9 +100,7 @@ def slope(x: Array, y: Array) -> Slope:
     value = float((centred * y).sum() / spread)
     residual = y - y.mean() - value * centred
     degrees = len(x) - 2
-    from scipy.special import stdtrit  # here: a third of a second that most commands need not wait for
-
-    reach = float(stdtrit(degrees, 0.975)) * math.sqrt(float((residual**2).sum()) / degrees / spread)
+    reach = intervals.student(degrees) * math.sqrt(float((residual**2).sum()) / degrees / spread)
     return Slope(value, value - reach, value + reach)
 
 

@@ -7,13 +7,16 @@ sweep is, in its folder or on its store. Its events are the same in both: number
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from record import documents, files
 from record.errors import BadInput, Damaged
 from record.journal import events, journal_objects, parsing
 from record.storage import addresses, copies, store, trust
+
+E = TypeVar("E", bound=events.JournalEvent | parsing.Skimmed)
 
 
 def home(folder: str | Path) -> Path | str:
@@ -46,15 +49,26 @@ def read(folder: str | Path) -> Iterator[events.JournalEvent]:
     return read_at(home(folder))
 
 
+def changes(folder: str | Path) -> Iterator[events.Change]:
+    """Those events that give trials their status; for whom results stand in the runs' own records.
+
+    Raises:
+        BadInput, Damaged, EnvironmentFailed: as `read`, but of a result only number and trial are looked at.
+    """
+    where = home(folder)
+    found = coherent(_in_folder(where, parsing.skim_lines), where) if isinstance(where, Path) else read_at(where)
+    return (event for event in found if isinstance(event, events.Change))
+
+
 def read_at(where: Path | str) -> Iterator[events.JournalEvent]:
     """The events kept at a `place`; see `read`."""
     if isinstance(where, Path):
-        return coherent(_in_folder(where), where)
+        return coherent(_in_folder(where, parsing.read_lines), where)
     filesystem, root = store.connect(where)
     return coherent(journal_objects.read_objects(filesystem, root, where), where)
 
 
-def coherent(found: Iterable[events.JournalEvent], where: Path | str) -> Iterator[events.JournalEvent]:
+def coherent(found: Iterable[E], where: Path | str) -> Iterator[E]:
     """The same events, as long as each is about a trial that an earlier one suggested, and none is suggested twice.
 
     Raises:
@@ -63,7 +77,7 @@ def coherent(found: Iterable[events.JournalEvent], where: Path | str) -> Iterato
     trials: set[str] = set()
     with parsing.uncollected():
         for event in found:
-            if isinstance(event, events.TrialEvent):
+            if isinstance(event, (parsing.Skimmed, events.TrialEvent)):
                 if wrong := _stranger(event, trials):
                     raise Damaged(f"{where}: event {event.seq}: {event.event}: {wrong}; restore the journal from a "
                                   "copy")
@@ -71,7 +85,7 @@ def coherent(found: Iterable[events.JournalEvent], where: Path | str) -> Iterato
             yield event
 
 
-def _stranger(event: events.TrialEvent, trials: set[str]) -> str | None:
+def _stranger(event: events.TrialEvent | parsing.Skimmed, trials: set[str]) -> str | None:
     """What is wrong with the trials that an event names, given those suggested before."""
     if not isinstance(event, events.Suggested):
         return None if event.trial in trials else f"trial {event.trial!r} was never suggested"
@@ -86,11 +100,11 @@ def segments(folder: str | Path) -> list[Path]:
     return sorted(Path(folder).glob("journal-[0-9]*.jsonl"))
 
 
-def _in_folder(folder: Path) -> Iterator[events.JournalEvent]:
+def _in_folder(folder: Path, parse: Callable[[bytes, Path], Iterator[E]]) -> Iterator[E]:
     expected = 1
     for segment in segments(folder):
         try:
-            for event in parsing.read_lines(files.read_record(segment), segment):
+            for event in parse(files.read_record(segment), segment):
                 if event.seq != expected:
                     raise Damaged(f"{segment}: the event after number {expected - 1} has number {event.seq}; "
                                   "restore the journal from a copy of the sweep folder")

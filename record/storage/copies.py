@@ -22,7 +22,6 @@ from urllib.parse import urlsplit
 
 from record import files
 from record.errors import BadInput, EnvironmentFailed
-from record.progress import track
 from record.storage import addresses, trust
 from record.storage.store import PATIENCE_SECONDS, Store, first_line
 
@@ -216,6 +215,8 @@ def _is_record(name: str) -> bool:
 
 def _bring(store: Store, folder: Path, found: dict[str, FileInfo], again: bool = False) -> None:
     """Fetch what is not here as it is there."""
+    from record.progress import track  # rich, which no reader of a folder needs
+
     stale = {name: info for name, info in found.items() if again or not _is_current(inside(folder, name), info)}
     with ThreadPoolExecutor(WORKERS) as pool:
         fetched = pool.map(partial(_fetch, store, folder), stale, (info.mtime_ns or 0 for info in stale.values()))

@@ -1,4 +1,4 @@
-"""Other processes that read what is not kept yet, and keep it, while this one goes on: a portion of runs at a time."""
+"""Other processes that work while this one goes on: they read what is not kept yet, a portion of runs at a time."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, suppress
+from typing import Any, TypeVar
 
 from record.run import RunFolder
 
 FROM = 4  # portions; fewer are read before a process has begun
 Portion = Sequence[RunFolder]
+T = TypeVar("T")
 _read: Callable[[Portion], object] = len
 
 
@@ -27,8 +28,8 @@ def keeping(portions: Sequence[Portion], read: Callable[[Portion], object]) -> I
     A portion that cannot be read there is read here, which says what is wrong with it. Where no process can be forked,
     or one would inherit locks of other threads, nothing is read ahead.
     """
-    workers = min(len(os.sched_getaffinity(0)), len(portions)) if hasattr(os, "sched_getaffinity") else 1
-    if workers < 2 or len(portions) < FROM or sys.platform != "linux" or threading.active_count() > 1:
+    workers = min(_processors(), len(portions))
+    if workers < 2 or len(portions) < FROM:
         yield lambda portion: None
         return
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), _begin, (read,))
@@ -37,6 +38,44 @@ def keeping(portions: Sequence[Portion], read: Callable[[Portion], object]) -> I
         yield lambda portion: _wait(waiting.pop(portion[0].path, None))
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def begun(work: Callable[[], T]) -> Callable[[], T]:
+    """Begin some work in a process of its own; what is returned waits for its result, which is handed over as a pickle.
+
+    Where no process can be forked, or the one that was ends without a result, the work is done when it is asked for.
+    """
+    if _processors() < 2:
+        return work
+    fork = multiprocessing.get_context("fork")
+    result, answer = fork.Pipe(duplex=False)
+    worker = fork.Process(target=_answer, args=(work, answer), daemon=True)
+    worker.start()
+    answer.close()
+
+    def wait() -> T:
+        try:
+            found: list[T] = result.recv()
+        except (EOFError, OSError):
+            found = []
+        worker.join()
+        return found[0] if found else work()
+
+    return wait
+
+
+def _answer(work: Callable[[], object], answer: Any) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    with suppress(Exception):  # who asked does the work again, and hears what is wrong
+        answer.send([work()])
+
+
+def _processors() -> int:
+    """How many can be used; one where no process can be forked, or would inherit locks of other threads."""
+    if sys.platform != "linux" or threading.active_count() > 1:
+        return 1
+    return len(os.sched_getaffinity(0))
 
 
 def _begin(read: Callable[[Portion], object]) -> None:

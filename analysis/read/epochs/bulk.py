@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 
@@ -30,14 +30,28 @@ def read_epochs(runs: Sequence[RunFolder], trained: Workload) -> Iterator[Epochs
     Raises:
         BadInput: a line before the last is damaged, or a value is not of its metric's kind.
     """
-    parts = [runs[start:start + TOGETHER] for start in range(0, len(runs), TOGETHER)]
-    if len(runs) < KEPT_FROM:
-        yield from (epochs for part in parts for epochs in _together(part, trained))
-        return
-    with ahead.keeping([part for part in parts if not kept.is_kept(part)], partial(_kept, trained=trained)) as read:
-        for part in parts:
-            read(part)
-            yield from _kept(part, trained)
+    with reading(runs, trained) as read:
+        yield from read(runs)
+
+
+@contextlib.contextmanager
+def reading(likely: Sequence[RunFolder], trained: Workload) -> Iterator[Callable[[Sequence[RunFolder]],
+                                                                                Iterator[Epochs]]]:
+    """Begin to read the runs that will be asked for, as far as that is known; what is yielded is `read_epochs`."""
+    parts = _portions(likely) if len(likely) >= KEPT_FROM else []
+    with ahead.keeping([part for part in parts if not kept.is_kept(part)], partial(_kept, trained=trained)) as wait:
+        yield lambda runs: _asked(runs, trained, wait)
+
+
+def _portions(runs: Sequence[RunFolder]) -> list[Sequence[RunFolder]]:
+    return [runs[start:start + TOGETHER] for start in range(0, len(runs), TOGETHER)]
+
+
+def _asked(runs: Sequence[RunFolder], trained: Workload, wait: Callable[[ahead.Portion], None]) -> Iterator[Epochs]:
+    read = _kept if len(runs) >= KEPT_FROM else _together
+    for part in _portions(runs):
+        wait(part)
+        yield from read(part, trained)
 
 
 def _kept(runs: Sequence[RunFolder], trained: Workload) -> list[Epochs]:

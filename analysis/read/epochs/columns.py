@@ -206,6 +206,10 @@ class Epochs(Sequence[Record]):
         """One record without making all of its values."""
         return Lookup(self.block, int(self.rows[place]))
 
+    def lookups(self) -> Iterator[Lookup]:
+        """The records one by one, without making their values."""
+        return map(self.row, range(len(self)))
+
     def __iter__(self) -> Iterator[Record]:
         shapes = self.block.shape[self.rows]
         found: list[Record] = [{} for _ in self.rows]
@@ -262,7 +266,10 @@ class Epochs(Sequence[Record]):
         if key in self.block.others:
             return np.array([bool(value) for value in self.values(key)], dtype=bool)
         found = self.block.numbers.get(key)
-        return np.zeros(len(self), dtype=bool) if found is None else np.nan_to_num(found[self.rows]) != 0
+        if found is None:
+            return np.zeros(len(self), dtype=bool)
+        values = found[self.rows]
+        return (values != 0) & ~np.isnan(values)
 
     def has(self, key: str) -> NDArray[np.bool_]:
         """Which records have a key, bool [N]."""
