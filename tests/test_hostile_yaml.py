@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from lam import config, scaffold
 from record import yamlio
 from record.errors import BadInput
+from record.health import profile
 from record.schema import build
 from record.workload.settings import resolve
 from sweeps.spec.load import load
@@ -28,6 +29,12 @@ from sweeps.spec.spec import SweepSpec
     ("'010'", "010"), ("1" * 41, "1" * 41), ("9" * 20000 + ":30", "9" * 20000 + ":30")])
 def test_a_scalar_is_what_yaml_1_2_says(text: str, value: Any) -> None:
     assert yamlio.parse_mapping(f"v: {text}") == {"v": value}
+
+
+@pytest.mark.parametrize("name", profile.shipped())
+def test_what_comes_with_the_package_reads_alike_by_either_parser(name: str) -> None:
+    text = (Path(profile.__file__).parent / "profiles" / f"{name}.yaml").read_text(encoding="utf-8")
+    assert repr(yamlio.parse_own(text, name)) == repr(yamlio.parse_mapping(text))
 
 
 @pytest.mark.parametrize(("text", "message"), [

@@ -12,7 +12,8 @@ import pytest
 
 from analysis.read.epochs import ahead, bulk, kept
 from lam.workload import LAM
-from record.errors import BadInput
+from record.errors import BadInput, Damaged
+from record.journal import journals
 from record.run import RunFolder
 
 LINES = '{"epoch":1,"train/loss":0.5,"val/dsnr_status":"ok"}\n' \
@@ -100,6 +101,53 @@ def test_a_portion_is_read_ahead_elsewhere_and_one_that_cannot_be_is_left(tmp_pa
     alone = threading.active_count() > 1 or len(os.sched_getaffinity(0)) < 2 or sys.platform != "linux"
     told = [path.read_text() for path in sorted(tmp_path.iterdir())]
     assert told == [] if alone else len(told) == 3 and str(os.getpid()) not in told
+
+
+def test_what_was_begun_for_other_runs_than_are_asked_for_is_read_again(
+        runs: list[RunFolder], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that is no trial, and a trial that has no folder yet."""
+    monkeypatch.setattr(bulk, "TOGETHER", 2)
+    stranger = RunFolder(runs[0].path.parent / "0")
+    stranger.path.mkdir()
+    stranger.metrics_file.write_text("no JSON\nat all\n")
+    with bulk.reading([stranger, *runs[:2]], LAM) as read:
+        assert [list(epochs) for epochs in read(runs)] == [run.metrics() for run in runs]
+
+
+def test_work_begun_elsewhere_is_done_here_where_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if sys.platform != "linux":
+        pytest.skip("nothing is forked here")
+    monkeypatch.setattr(ahead, "_processors", lambda: 2)
+    here = os.getpid()
+    assert ahead.begun(lambda: os.getpid() != here)()
+    assert ahead.begun(lambda: lambda: 1)()() == 1  # what cannot be handed over
+    with pytest.raises(ZeroDivisionError):
+        ahead.begun(lambda: 1 // 0)()
+    monkeypatch.setattr(ahead, "_processors", lambda: 1)
+    assert ahead.begun(os.getpid)() == here
+
+
+@pytest.mark.parametrize(("last", "message"), [
+    ('{"seq":5,"time":"2030-01-01T00:00:00+00:00","event":"result","trial":"t0009"}', "event 5: result: trial 't0009' "
+                                                                                    "was never suggested"),
+    ('{"seq":6,"time":"2030-01-01T00:00:00+00:00","event":"result","trial":"t0001"}', "has number 6"),
+    ('{"seq":"5","time":"2030-01-01T00:00:00+00:00","event":"result","trial":"t0001"}', "journal-000001.jsonl:5"),
+    ('{"seq":5,"time":"2030-01-01T00:00:00+00:00","event":"result","tri', "journal-000001.jsonl:5: not JSON")])
+def test_of_results_in_a_journal_a_report_looks_at_number_and_trial(tmp_path: Path, last: str, message: str) -> None:
+    head = '"time":"2030-01-01T00:00:00+00:00","event"'
+    lines = [f'{{"seq":1,{head}:"sweep_started","name":"s","pid":1,"host":"h"}}',
+             f'{{"seq":2,{head}:"suggested","trial":"t0001","params":{{}}}}',
+             f'{{"seq":3,{head}:"result","trial":"t0001","epoch":"of another kind"}}',
+             f'{{"seq":4,{head}:"started","trial":"t0001"}}', last,
+             f'{{"seq":6,{head}:"completed","trial":"t0001","epoch":1,"objective":0.1}}']
+    journal = tmp_path / "journal-000001.jsonl"
+    journal.write_text("\n".join(lines[:4] + [lines[5].replace('"seq":6', '"seq":5')]) + "\n")
+    assert [event.event for event in journals.changes(tmp_path)] == ["suggested", "started", "completed"]
+    with pytest.raises(Damaged, match="epoch"):
+        list(journals.read(tmp_path))
+    journal.write_text("\n".join(lines) + "\n")
+    with pytest.raises(Damaged, match=message):
+        list(journals.changes(tmp_path))
 
 
 @pytest.mark.parametrize("damage", [b"", b"PK\x03\x04", b"no archive", None])
