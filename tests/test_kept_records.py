@@ -141,7 +141,7 @@ def test_of_results_in_a_journal_a_report_looks_at_number_and_trial(tmp_path: Pa
              f'{{"seq":4,{head}:"started","trial":"t0001"}}', last,
              f'{{"seq":6,{head}:"completed","trial":"t0001","epoch":1,"objective":0.1}}']
     journal = tmp_path / "journal-000001.jsonl"
-    journal.write_text("\n".join(lines[:4] + [lines[5].replace('"seq":6', '"seq":5')]) + "\n")
+    journal.write_text("\n".join([*lines[:4], lines[5].replace('"seq":6', '"seq":5')]) + "\n")
     assert [event.event for event in journals.changes(tmp_path)] == ["suggested", "started", "completed"]
     with pytest.raises(Damaged, match="epoch"):
         list(journals.read(tmp_path))
