@@ -25,6 +25,7 @@ LOST = 0.2  # share of trials that failed or never finished
 PREDICTED = 0.1  # leave-one-out R² below which knobs tell next to nothing
 NEIGHBOURS = 5
 REPLAYED = 2000  # trials that stopping rules are replayed over
+CHOICES = 2  # between the ends of a range of whole numbers that is rather a choice
 RANGES = ("uniform", "loguniform", "int", "integer", "logint")
 
 
@@ -78,6 +79,8 @@ def _ends(study: Study, knob: str, standings: Sequence[Standing]) -> tuple[float
         ends = domain.get(kind) if isinstance(domain, dict) else None
         if isinstance(ends, (list, tuple)) and len(ends) == 2:
             low, high = map(_number, ends)
+            if low is not None and high is not None and "int" in kind and high - low <= CHOICES:
+                return None  # two or three whole numbers: each is an end, or between two
             return (low, high, "its range", kind.startswith("log") and low > 0) \
                 if low is not None and high is not None and low < high else None
     tried = {known for item in standings if (known := _number(item.params.get(knob))) is not None}
