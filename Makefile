@@ -36,13 +36,13 @@ demo: $(READY) ## The main job on real video: data, sweep, confirmation, promoti
 	$(BIN)/lam promote $(DEMO)/runs/demo -o $(DEMO)/production.yaml
 	$(BIN)/lam report $(DEMO)/runs/demo -o $(DEMO)/report.html -o $(DEMO)/report.md
 
-test: $(READY) ## The tests, a few minutes; those that start much or train long are in test-long and test-nightly
+test: $(READY) ## The tests, six minutes; those that start much or train long are in test-long and test-nightly
 	$(BIN)/python -m pytest -m 'not long and not nightly and not cluster' -n 3 --dist worksteal --durations=10
 
-test-long: $(READY) ## Whole sweeps, servers and faults in real processes, each within a minute or two; part of CI
+test-long: $(READY) ## What takes long for what it asks, a few minutes more: a whole sweep killed, resumed and promoted; part of CI
 	$(BIN)/python -m pytest -m 'long and not nightly and not cluster' $(PARALLEL) --durations=10
 
-test-nightly: $(READY) ## The tests of many minutes: README's commands, kills at random, healthy runs, a full memory
+test-nightly: $(READY) ## More sweeps, servers and faults in real processes, README's commands, kills at random; most of an hour
 	$(BIN)/python -m pytest -m 'nightly and not cluster' $(PARALLEL) --durations=10
 
 test-cluster: $(READY) ## The tests on several Ray nodes of this machine: nodes that die, drain, join, or lack something

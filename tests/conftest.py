@@ -21,7 +21,7 @@ from object_disk import Disk
 from lam.data import demo
 
 # The same cases in each run: what a draw by chance finds belongs to `make test-fuzz`, not to somebody's commit.
-settings.register_profile("same", derandomize=True, deadline=None, max_examples=50, database=None)
+settings.register_profile("same", derandomize=True, deadline=None, max_examples=25, database=None)
 settings.register_profile("fuzz", deadline=None, max_examples=int(os.environ.get("FUZZ_CASES", "5000")))
 settings.load_profile("same")
 

@@ -168,6 +168,7 @@ def test_sweep_name_in_use_by_a_different_sweep(home: Path) -> None:
     assert "--storage" in told
 
 
+@pytest.mark.long
 def test_init_writes_configs_that_fit_each_other_and_overwrites_nothing(home: Path) -> None:
     for preset in ("full", "laptop"):
         assert answer(home, "init", preset, "--data", "data", "--preset", preset)[0] == 0

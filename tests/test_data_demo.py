@@ -99,6 +99,7 @@ def test_the_codec_is_fitted_on_training_clips_only(tiny: Path) -> None:
             assert np.allclose(codec.mean, demo._fit(pool, TINY, list(numbers)).mean, atol=1e-4) is same
 
 
+@pytest.mark.long
 def test_same_arguments_same_bytes_other_seed_other_bytes(tiny: Path, tmp_path: Path) -> None:
     for name, recipe in (("b", TINY), ("c", TINY._replace(seed=4))):
         make(tmp_path / name, recipe)

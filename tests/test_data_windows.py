@@ -136,7 +136,7 @@ def _checksum(windows: Any, queue: Any) -> None:
 
 
 @pytest.mark.parametrize(("method", "cache"), [
-    ("fork", True), ("fork", False), pytest.param("spawn", False, marks=pytest.mark.long)])
+    ("fork", True), ("fork", False), pytest.param("spawn", False, marks=pytest.mark.nightly)])
 def test_windows_go_to_other_processes(tiny_data: Path, cache: bool, method: str) -> None:
     windows = open_split(config(tiny_data, cache=cache), "train")
     expected = float(windows.batch(np.arange(20)).latents.numpy().sum(dtype=np.float64))  # the parent has files open

@@ -118,7 +118,7 @@ def test_weights_that_multiply_decay_and_nothing_else(quantizer: str) -> None:
     assert {name for name in kept | decayed if name.startswith("quantizer.")} <= kept
 
 
-@pytest.mark.long
+@pytest.mark.nightly
 def test_a_sweep_of_before_is_extended_with_trials_like_its_own(tmp_path: Path, ray_address: str) -> None:
     folder = Path(shutil.copytree(OLD / "before", tmp_path / "before"))
     fingerprint = json.loads((folder / "sweep.json").read_text())["fingerprint"]

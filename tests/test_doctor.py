@@ -83,7 +83,7 @@ def test_a_check_that_fails_itself_is_an_answer() -> None:
     assert "the check itself failed (division by zero" in check.found
 
 
-@pytest.mark.long
+@pytest.mark.nightly
 def test_the_command_starts_ray_prints_no_secret_and_says_no_by_its_exit_code(tmp_path: Path) -> None:
     command = [str(Path(sys.executable).with_name("lam")), "doctor", str(tmp_path / "run.yaml"), "--storage",
                str(tmp_path / "runs"), "--json"]

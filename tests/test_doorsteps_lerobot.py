@@ -79,7 +79,7 @@ def test_a_set_of_lerobot_is_trained_on_labelled_reported_and_promoted(room: Pat
     assert codes.shape == (5, 1)
 
 
-@pytest.mark.long
+@pytest.mark.nightly
 def test_a_sweep_over_a_mixture_is_planned_launched_reported_and_promoted(room: Path, ray_address: str) -> None:
     assert "every corner is a valid run" in _typed(room, "sweep", "plan", "sweep.yaml")
     _typed(room, "sweep", "launch", "sweep.yaml", "--address", ray_address)

@@ -98,12 +98,12 @@ FAULTS: dict[str, tuple[dict[str, Any], Plant | None, str, int]] = {
     "dead EMA codes": ({"codebook_init": "uniform", "batch_size": 8, "vq_refresh_interval": 0, "num_embeddings": 32},
                        None, "dead_codes", 4),
 }
-QUICK = ("frozen encoder", "NaN in one batch")
+WHEN = {"frozen encoder": "long", "NaN in one batch": "slow"}
 NEEDS_ALL_CELLS = ("learning rate x100", "commitment kills the codebook")
 
 
 @pytest.mark.parametrize("name", [
-    name if name in QUICK else pytest.param(name, marks=pytest.mark.long) for name in FAULTS])
+    pytest.param(name, marks=getattr(pytest.mark, WHEN.get(name, "nightly"))) for name in FAULTS])
 def test_a_planted_fault_is_named(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     changes, plant, rule, within = FAULTS[name]
     data = request.getfixturevalue("data" if name in NEEDS_ALL_CELLS else "coarse")

@@ -87,6 +87,7 @@ def test_a_resumed_run_tells_the_same_story(tiny_data: Path, profile: Path, tmp_
     assert halved.health() == whole.health()
 
 
+@pytest.mark.long
 def test_a_finished_run_keeps_its_weights_when_asked_for_again(
     tiny_data: Path, profile: Path, tmp_path: Path
 ) -> None:

@@ -67,7 +67,7 @@ class OneJob:
         return False
 
 
-@pytest.mark.long
+@pytest.mark.nightly
 def test_rays_folder_is_the_owners_alone_and_holds_no_credential(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):

@@ -212,6 +212,7 @@ def exported(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return exporting.export(run, tmp_path_factory.mktemp("exports") / "small", programs=True)
 
 
+@pytest.mark.long
 def test_an_export_is_the_model(exported: Path, model: ActionModel, windows: Windows) -> None:
     taken = lam.load(exported, device="cpu")
     one, other = model.encode(video(windows)), taken.encode(video(windows))

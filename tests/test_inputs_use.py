@@ -259,7 +259,7 @@ LIVE: dict[str, Callable[[Live], None]] = {
 }
 
 
-@pytest.mark.long
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", LIVE)
 def test_a_sweep_that_runs_is_read_and_kept(name: str, live: Live) -> None:
     LIVE[name](live)

@@ -130,7 +130,7 @@ def test_several_workers_make_the_same_file(asked: Asked) -> None:
     assert same(asked.out, asked.out.with_name("other.npz"))
 
 
-@pytest.mark.long
+@pytest.mark.nightly
 def test_a_cluster_makes_the_same_file(asked: Asked, ray_address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     labelling.label(asked)
     monkeypatch.setattr(labelling, "entry_points", lambda **which: [EntryPoint("ray", "sweeps.pool:over_cluster", "")])

@@ -28,7 +28,7 @@ def run(*arguments: str) -> int:
     return int(end.value.code or 0)
 
 
-@pytest.mark.long
+@pytest.mark.nightly
 def test_one_batch_of_real_latents_is_learned_by_heart_within_a_minute(tiny_data: Path) -> None:
     found = overfit.overfit(RunConfig(data_dir=str(tiny_data), **SMALL))
     assert found.passed

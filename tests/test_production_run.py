@@ -141,6 +141,7 @@ TINY: dict[str, Any] = {
     "rollout_horizon": 1, "eval_sequences": 20, "sample_count": 0, "threads": 1, "device": "cpu"}
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_train_checks_the_promotion_and_the_first_epoch_is_the_trials_bit_for_bit(
         latents: Callable[[demo.Demo], Path], tmp_path: Path) -> None:

@@ -118,7 +118,8 @@ def _check_whole(target: Path) -> int:
     return change.version
 
 
-@pytest.mark.parametrize(("what", "begins", "versions"), [("promote", "first", {1, 2}), ("rollback", "second", {1, 2})])
+@pytest.mark.parametrize(("what", "begins", "versions"), [
+    pytest.param("promote", "first", {1, 2}, marks=pytest.mark.nightly), ("rollback", "second", {1, 2})])
 def test_a_kill_at_any_write_leaves_the_old_state_or_the_new(runs: Path, what: str, begins: str,
                                                              versions: set[int]) -> None:
     found, ended, at = [], -signal.SIGKILL, 0

@@ -30,6 +30,7 @@ def sweep(tmp_path: Path) -> Path:
     return write_sweep(tmp_path / "pong", confirm=[confirmed("t0005", [0.40, 0.45, 0.44])])
 
 
+@pytest.mark.long
 def test_a_database_holds_versions_tags_and_aliases(
         sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -31,6 +31,7 @@ def test_figures_that_need_no_library_are_the_librarys() -> None:
     np.testing.assert_array_equal(np.sort(trust._nearest(columns)), np.sort(near))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_report_loads_neither_and_optunas_forests_still_grow(tmp_path: Path) -> None:
     folder = write_sweep(tmp_path / "s", {f"t{n:04d}": Planted(epochs=2, control=n / 20, params={"embed_dim": 64 * n})

@@ -184,7 +184,7 @@ def test_mlflow_runs_whose_seeds_are_one_arm(tmp_path: Path) -> None:
     assert only.value == pytest.approx((0.1 + 0.2) / 2 + 1 / 3)
 
 
-@pytest.mark.long
+@pytest.mark.nightly
 def test_every_tracker_beside_one_of_our_sweeps(tmp_path: Path) -> None:
     sweep = write_sweep(tmp_path / "pong")
     paths = [sweep, optuna_file(tmp_path / "study.db"), tensorboard_folder(tmp_path / "tb"),

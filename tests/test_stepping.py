@@ -80,8 +80,9 @@ def kill_after(run: loop.Run, last: int) -> None:
 
 @pytest.mark.parametrize(("changes", "steps"), [
     ({}, (2, 3, 5)), ({"checkpoint_steps": 1}, range(1, 7)),
-    ({"checkpoint_steps": 2, "average_weights": 0.9, "quantizer": "vq"}, (1, 2, 5)),
-    ({"checkpoint_steps": 1, "accumulate_parts": 3, "early_stopping": ENDLESS, "quantizer": "rotation"}, (2, 4)),
+    pytest.param({"checkpoint_steps": 2, "average_weights": 0.9, "quantizer": "vq"}, (1, 2, 5), marks=pytest.mark.long),
+    pytest.param({"checkpoint_steps": 1, "accumulate_parts": 3, "early_stopping": ENDLESS, "quantizer": "rotation"},
+                 (2, 4), marks=pytest.mark.long),
 ], ids=["epochs", "every step", "averaged, vq", "accumulated, patient"])
 def test_killed_at_any_step_and_started_again_is_bit_equal(
     changes: dict[str, Any], steps: Iterable[int], tiny_data: Path, tmp_path: Path
@@ -111,7 +112,7 @@ def test_killed_between_record_and_state_writes_no_epoch_twice(
     assert_same(finish(config, tmp_path / "killed"), whole)
 
 
-@pytest.mark.long
+@pytest.mark.nightly
 def test_sigkill_in_an_epoch_and_the_same_call_again_is_bit_equal(tiny_data: Path, tmp_path: Path) -> None:
     config = small(tiny_data, checkpoint_steps=1)
     program = f"""

@@ -21,7 +21,7 @@ from sweeps.commands.launching import Options, launch
 from sweeps.journal import folders
 from sweeps.journal.state import replay
 
-pytestmark = pytest.mark.long
+pytestmark = pytest.mark.nightly
 
 
 def results(uri: str) -> dict[str, list[int]]:
@@ -33,7 +33,6 @@ def results(uri: str) -> dict[str, list[int]]:
     return found
 
 
-@pytest.mark.nightly
 def test_a_sweep_on_s3_outlives_its_machine_and_equals_a_local_one(tmp_path: Path, tiny_data: Path) -> None:
     """The driver is killed and everything on its machine deleted; other machines go on, read, confirm and promote."""
     settings: dict[str, Any] = {"base": {"data_dir": str(tiny_data), **TINY}, "search": "random", "concurrency": 1,

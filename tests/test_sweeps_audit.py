@@ -96,7 +96,7 @@ def test_the_two_runs_differ_in_the_knob_alone(tmp_path: Path) -> None:
     assert (first.steps_per_epoch, first.warmup_steps) == (audit.STEPS, 0)
 
 
-@pytest.mark.long
+@pytest.mark.nightly
 def test_probes_that_train(tiny_data: Path, tmp_path: Path) -> None:
     space = {
         "learning_rate": {"loguniform": [1e-4, 1e-2]}, "commitment_weight": {"loguniform": [0.02, 2.0]},

@@ -72,7 +72,7 @@ def test_a_sweep_that_has_begun_without_it_is_refused_and_one_that_began_so_goes
         found.check_begun(other)
 
 
-@pytest.mark.long
+@pytest.mark.nightly
 def test_it_is_trained_first_and_again_by_the_same_command(tmp_path: Path, ray_address: str,
                                                            capsys: pytest.CaptureFixture[str]) -> None:
     path = spec(tmp_path, space={"weight_decay": {"uniform": [0.0, 0.8]}}, budget={"trials": 3}, search="random",

@@ -108,9 +108,9 @@ MODES: dict[str, dict[str, Any]] = {
     "brackets": {"scheduler": {"asha": {**ASHA, "brackets": 2}}},
     "median": {"scheduler": {"median": {"max_epochs": 9, "grace_epochs": 2, "min_trials": 3}}},
     "tflops": {"scheduler": {"asha": {"max_epochs": 20, "max_tflops": 4, "reduction_factor": 3}}},
-    "epochs": {"budget": {"epochs": 40}},
+    "epochs": {"budget": {"epochs": 28}},
     "seeds": {"seeds": 3, "budget": {"trials": 4}, "space": {"weight_decay": {"uniform": [0.0, 0.8]}}},
-    "tpe": {"search": {"tpe": {"n_startup_trials": 3}}},
+    "tpe": {"search": {"tpe": {"n_startup_trials": 2}}, "budget": {"trials": 5}},
 }
 
 

@@ -59,7 +59,7 @@ def test_each_fault_ends_as_what_it_is_and_the_study_has_none_running(tmp_path: 
     assert Counter(trial.state.name for trial in study.trials) == {"COMPLETE": 1, "FAIL": 5}
 
 
-@pytest.mark.long
+@pytest.mark.nightly
 def test_a_process_whose_training_failed_is_not_used_again(tmp_path: Path, ray_address: str) -> None:
     """As on a GPU, whose memory may stay taken: the next trial gets a fresh one, and no trial is lost."""
     path = spec(tmp_path, search="grid", scheduler="none", base={"data_dir": "nowhere", "num_epochs": 3},
@@ -78,7 +78,7 @@ def test_a_process_whose_training_failed_is_not_used_again(tmp_path: Path, ray_a
     assert len(set.union(*pids.values())) <= 3, "each failure costs a process, nothing else does"
 
 
-@pytest.mark.long
+@pytest.mark.nightly
 def test_data_that_a_worker_cannot_open_fails_no_trial(tmp_path: Path, tiny_data: Path, ray_address: str) -> None:
     """The driver has read it; then the disk it is on goes away, and comes back."""
     data = tmp_path / "mount"
@@ -176,7 +176,7 @@ def endings(state: SweepState) -> list[Any]:
              [(result.epoch, result.objective) for result in trial.results]) for trial in state.trials.values()]
 
 
-@pytest.mark.long
+@pytest.mark.nightly
 def test_a_full_disk_ends_the_sweep_resumably(tmp_path: Path, ray_address: str) -> None:
     """The journal's tenth write is refused as on a full disk."""
     path = spec(tmp_path, space=PLAIN, scheduler="none", base={"data_dir": "nowhere", "num_epochs": 5},
@@ -192,7 +192,7 @@ def test_a_full_disk_ends_the_sweep_resumably(tmp_path: Path, ray_address: str) 
     assert list(after.trials)[: len(before.trials)] == list(before.trials)
 
 
-@pytest.mark.long
+@pytest.mark.nightly
 def test_a_disk_that_is_full_for_a_worker_ends_the_sweep_resumably(tmp_path: Path, ray_address: str) -> None:
     path = spec(tmp_path, space={"seed": {"choice": [1, 12, 11]}}, search="grid", scheduler="none",
                 base={"data_dir": "nowhere", "num_epochs": 3}, budget={"trials": 6})
@@ -204,7 +204,7 @@ def test_a_disk_that_is_full_for_a_worker_ends_the_sweep_resumably(tmp_path: Pat
     assert len(state_of(tmp_path / "runs" / "demo").with_status("completed")) == 3
 
 
-@pytest.mark.long
+@pytest.mark.nightly
 def test_paused_trials_are_promoted_or_stopped(tmp_path: Path, ray_address: str) -> None:
     path = spec(tmp_path, space=PLAIN, search={"random": {}}, budget={"trials": 9}, concurrency=1,
                 scheduler={"asha": {"max_epochs": 9, "promote": True}}, seed=5)
@@ -252,7 +252,7 @@ def test_seeds_extend_and_warm_start(tmp_path: Path, ray_address: str) -> None:
     assert len(state_of(tmp_path / "runs" / "next").trials) == 2
 
 
-@pytest.mark.long
+@pytest.mark.nightly
 def test_a_trial_is_the_same_in_a_fresh_process_and_as_the_fifth_of_an_actor(
     tmp_path: Path, tiny_data: Path, ray_address: str
 ) -> None:

@@ -119,6 +119,7 @@ def test_a_second_session_is_refused_while_the_first_writes(sweep_folder: Path) 
     assert len(list(read(sweep_folder))) == 7
 
 
+@pytest.mark.long
 def test_a_hundred_events_are_merged_on_the_server(s3: str, tmp_path: Path) -> None:
     from record.journal import journal_objects
     from record.storage.store import connect

@@ -90,7 +90,7 @@ def check_best(out: str, state: SweepState) -> None:
     assert f"best: {best.id} with val/objective {best.best(True).objective:.4g}" in out
 
 
-@pytest.mark.long
+@pytest.mark.nightly
 def test_workers_start_together_and_are_used_again(tmp_path: Path, ray_address: str) -> None:
     """Tune alone would ask for a trial only when the one before has its worker."""
     path = spec(tmp_path, space={"weight_decay": {"uniform": [0.0, 0.8]}}, scheduler="none", concurrency=3,
@@ -104,7 +104,7 @@ def test_workers_start_together_and_are_used_again(tmp_path: Path, ray_address: 
     assert len(set(workers)) <= 3
 
 
-@pytest.mark.long
+@pytest.mark.nightly
 def test_a_killed_driver_loses_nothing_and_the_same_command_goes_on(tmp_path: Path, ray_address: str) -> None:
     path = spec(tmp_path, space={"weight_decay": {"uniform": [0.0, 0.8]}}, scheduler="none",
                 base={"data_dir": "nowhere", "num_epochs": 6}, budget={"trials": 6})
@@ -147,7 +147,7 @@ def test_ctrl_c_ends_the_sweep_resumably(tmp_path: Path) -> None:
     assert list(read(folder))[-1].event == "sweep_interrupted"
 
 
-@pytest.mark.long
+@pytest.mark.nightly
 @pytest.mark.parametrize("seconds", [pytest.param(0.6, marks=pytest.mark.nightly), 2.5])
 def test_sigterm_while_the_workers_start_ends_resumably(tmp_path: Path, seconds: float) -> None:
     """Ray answers it in its own way while it starts."""
@@ -162,7 +162,7 @@ def test_sigterm_while_the_workers_start_ends_resumably(tmp_path: Path, seconds:
     assert left_over(process.pid) == []
 
 
-@pytest.mark.long
+@pytest.mark.nightly
 @pytest.mark.parametrize("number", [pytest.param(signal.SIGTERM, marks=pytest.mark.nightly), signal.SIGINT])
 def test_a_signal_while_the_workers_are_sent_home_changes_nothing(tmp_path: Path, number: signal.Signals) -> None:
     path = spec(tmp_path, space={"weight_decay": {"uniform": [0.0, 0.8]}}, scheduler="none",
@@ -196,7 +196,7 @@ def finished_sweep(sweep: Sweep, folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.long
+@pytest.mark.nightly
 def test_confirm_trains_the_best_again_and_only_what_is_missing(tmp_path: Path, ray_address: str) -> None:
     path = spec(tmp_path, space={"weight_decay": {"uniform": [0.0, 0.8]}}, scheduler={"asha": {"max_epochs": 3}})
     folder = finished_sweep(load(path), tmp_path / "runs" / "demo")
@@ -214,7 +214,7 @@ def test_confirm_trains_the_best_again_and_only_what_is_missing(tmp_path: Path, 
     assert opened == [2, 2, 2], "each was opened and closed once"
 
 
-@pytest.mark.long
+@pytest.mark.nightly
 def test_a_run_that_never_ends_does_not_count_as_confirmed(tmp_path: Path, ray_address: str) -> None:
     """Seed 1003 kills its process at epoch 2, each time."""
     path = spec(tmp_path, space={"weight_decay": {"uniform": [0.0, 0.8]}}, scheduler={"asha": {"max_epochs": 3}})

@@ -159,7 +159,7 @@ def test_a_sweep_with_its_journal_on_a_server_is_killed_and_resumed(
     check_commands(folder)
 
 
-@pytest.mark.long
+@pytest.mark.nightly
 def test_a_sweep_that_loses_its_claim_ends_resumably(s3: str, tmp_path: Path) -> None:
     path = spec(tmp_path, journal=s3, **{**PLAIN, "base": {"data_dir": "nowhere", "num_epochs": 500}})
     folder = tmp_path / "runs" / "demo"

@@ -158,7 +158,7 @@ def server(tmp_path: Path) -> Iterator[str]:
         yield url
 
 
-@pytest.mark.long
+@pytest.mark.nightly
 def test_a_real_mlflow_server_holds_a_run_and_a_sweep(tiny_data: Path, tmp_path: Path, server: str) -> None:
     records = list(train(config(tiny_data, mlflow=server, mlflow_experiment="single"), tmp_path / "run"))
     [run] = runs(server, "single")

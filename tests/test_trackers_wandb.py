@@ -112,7 +112,7 @@ def own_service() -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if key != "WANDB_SERVICE"}
 
 
-@pytest.mark.long
+@pytest.mark.nightly
 def test_no_secret_reaches_a_file(tiny_data: Path, tmp_path: Path, secrets: None) -> None:
     yaml = files.write_text(tmp_path / "run.yaml", yamlio.dump_mapping(
         config(tiny_data, wandb="offline", mlflow=f"sqlite:///{tmp_path}/mlflow.db").mapping()))
@@ -185,7 +185,7 @@ for record in train(load(sys.argv[1]), sys.argv[2]):
 """
 
 
-@pytest.mark.long
+@pytest.mark.nightly
 @pytest.mark.parametrize("seconds", [0, 1.5])  # while it starts, while it works
 def test_a_wandb_that_hangs_does_not_keep_the_process(tiny_data: Path, tmp_path: Path, seconds: float) -> None:
     yaml = files.write_text(tmp_path / "run.yaml", yamlio.dump_mapping(config(tiny_data, wandb="offline").mapping()))

@@ -119,7 +119,7 @@ def _look(served: tuple[Path, list[Path]], data: Path, room: Path) -> tuple[int,
     return code, json.loads(out)
 
 
-@pytest.mark.long
+@pytest.mark.nightly
 def test_ten_healthy_samples_of_the_same_data_do_not_drift(served: tuple[Path, list[Path]], tmp_path: Path) -> None:
     for number in range(10):
         chosen = np.random.default_rng(number).permutation(len(served[1]))[:SAMPLE]
@@ -136,7 +136,7 @@ def _half_still(chunks: Array) -> Array:
     return chunks
 
 
-@pytest.mark.long
+@pytest.mark.nightly
 @pytest.mark.parametrize(("name", "change", "aspect"), [
     ("darker", lambda chunks: chunks * 0.6, "latents"), ("brighter", lambda chunks: chunks + 1.0, "latents"),
     ("half still", _half_still, "loss")])
@@ -148,7 +148,7 @@ def test_changed_data_drift_with_a_remedy(served: tuple[Path, list[Path]], tmp_p
     assert said["remedy"][0].startswith("label a little")
 
 
-@pytest.mark.long
+@pytest.mark.nightly
 def test_another_game_drifts(served: tuple[Path, list[Path]], latents: Callable[[demo.Demo], Path],
                              tmp_path: Path) -> None:
     pong = latents(demo.Demo(game="pong", episodes=10, length=20, size=32, seed=0))
