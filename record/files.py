@@ -148,8 +148,11 @@ def stands(path: Path) -> bool:
     return os.path.lexists(path)
 
 
-def read_record(path: str | Path, most: int = MOST_BYTES) -> bytes:
+def read_record(path: str | Path, most: int = MOST_BYTES, start: int = 0) -> bytes:
     """The bytes of a record: of a regular file that is no larger than one can be. Never waits, as a pipe would.
+
+    Args:
+        start: how many bytes are left out at its begin.
 
     Raises:
         BadInput: it is something else, or larger.
@@ -165,6 +168,8 @@ def read_record(path: str | Path, most: int = MOST_BYTES) -> bytes:
         if state.st_size > most:
             raise BadInput(f"has {state.st_size:,} bytes, at most {most:,} are read", source=path,
                            remedy="is this the right file?")
+        if start:
+            os.lseek(handle, start, os.SEEK_SET)
         parts = []  # without Python's own buffers: a report reads thirty thousand small files
         while most > 0 and (part := os.read(handle, min(most, max(4096, state.st_size + 1)))):
             parts.append(part)

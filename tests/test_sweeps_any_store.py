@@ -45,7 +45,7 @@ class InObjects:
         return journal_on(self._disk, self.folder)
 
     def events(self) -> list[JournalEvent]:
-        return journal_objects.read_objects(self._disk, self._disk.root, "mem://x")
+        return list(journal_objects.read_objects(self._disk, self._disk.root, "mem://x"))
 
 
 Kept = InFolder | InObjects

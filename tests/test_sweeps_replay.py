@@ -43,7 +43,7 @@ LATE = {**STEADY, 0.05: [0.01] * 5 + [2.0] * 4}
 def test_a_policy_that_keeps_the_winner_says_what_it_saves(tmp_path: Path) -> None:
     sweep = make_sweep(tmp_path / "yaml")
     folder = recorded(tmp_path / "runs", sweep, STEADY)
-    outcome = replaying.replay_policy(sweep, read(folder), "asha:grace_epochs=1,reduction_factor=3")
+    outcome = replaying.replay_policy(sweep, replaying.recorded(read(folder)), "asha:grace_epochs=1,reduction_factor=3")
     assert (outcome.winner, outcome.winner_kept, outcome.unknown) == ("t0001", True, 0)
     assert (outcome.recorded_epochs, outcome.epochs, outcome.stopped) == (54, 14, 5)
     assert outcome.tflops == 2.0 * outcome.epochs
@@ -53,7 +53,7 @@ def test_a_policy_that_keeps_the_winner_says_what_it_saves(tmp_path: Path) -> No
 def test_a_policy_that_ends_the_winner_says_what_it_loses(tmp_path: Path) -> None:
     sweep = make_sweep(tmp_path / "yaml")
     folder = recorded(tmp_path / "runs", sweep, LATE)
-    outcome = replaying.replay_policy(sweep, read(folder), "asha:grace_epochs=1,reduction_factor=3")
+    outcome = replaying.replay_policy(sweep, replaying.recorded(read(folder)), "asha:grace_epochs=1,reduction_factor=3")
     assert (outcome.winner, outcome.winner_kept, outcome.winner_epoch, outcome.best) == ("t0007", False, 1, "t0001")
     assert outcome.regret == pytest.approx(2.0 - 0.9)
     assert "it ends the winner t0007 at epoch 1 and names t0001 instead (worse by 1.1)" in outcome.sentence()
@@ -62,9 +62,9 @@ def test_a_policy_that_ends_the_winner_says_what_it_loses(tmp_path: Path) -> Non
 def test_no_policy_saves_nothing(tmp_path: Path) -> None:
     sweep = make_sweep(tmp_path / "yaml")
     folder = recorded(tmp_path / "runs", sweep, STEADY)
-    outcome = replaying.replay_policy(sweep, read(folder), "none")
+    outcome = replaying.replay_policy(sweep, replaying.recorded(read(folder)), "none")
     assert (outcome.epochs, outcome.stopped, outcome.winner_kept) == (54, 0, True)
-    assert replaying.replay_policy(sweep, read(folder), "median:min_trials=3").stopped >= 2
+    assert replaying.replay_policy(sweep, replaying.recorded(read(folder)), "median:min_trials=3").stopped >= 2
 
 
 def test_what_a_policy_stops_gets_no_further_seeds(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_what_a_policy_stops_gets_no_further_seeds(tmp_path: Path) -> None:
                 journal.append(Result(trial=f"t{number:04d}", epoch=epoch, objective=0.1 * epoch, verdict="live",
                                metrics={}, tflops=2.0 * epoch, seconds=epoch, step=10 * epoch))
             journal.append(Completed(trial=f"t{number:04d}", epoch=9, objective=0.9))
-    outcome = replaying.replay_policy(sweep, read(folder), "asha:grace_epochs=1,reduction_factor=3")
+    outcome = replaying.replay_policy(sweep, replaying.recorded(read(folder)), "asha:grace_epochs=1,reduction_factor=3")
     assert (outcome.recorded_epochs, outcome.epochs) == (72, 14 + 9)
     assert (outcome.stopped, outcome.skipped, outcome.unknown) == (5, 1, 0)
     assert "5 of 8 trials ended earlier, further seeds of them not begun: 1" in outcome.sentence()

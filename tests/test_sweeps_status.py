@@ -35,7 +35,7 @@ from sweeps.journal.state import SweepState
 from sweeps.scheduling import scheduler
 from sweeps.spec.load import load
 from sweeps.spec.spec import Sweep
-from sweeps.views import display, outlook, summary
+from sweeps.views import display, looking, outlook, summary
 from sweeps.workers.signals import STOPPING, Signals
 
 
@@ -192,12 +192,12 @@ def launched(tmp_path: Path, **changes: Any) -> tuple[Sweep, Path]:
 
 def test_a_dead_driver_is_named_and_a_live_one_is_not_disturbed(tmp_path: Path) -> None:
     _, folder = launched(tmp_path)
-    assert display.look(folder).at_work is False, "there has been no lock"
+    assert looking.look(folder).at_work is False, "there has been no lock"
     with Lock(folder):
-        seen = display.look(folder)
+        seen = looking.look(folder)
         assert (seen.at_work, seen.notes) == (True, [])
         assert json.loads((folder / "driver.lock").read_text())["pid"]
-    seen = display.look(folder)
+    seen = looking.look(folder)
     assert seen.notes == [f"no driver is at work; resume with: lam sweep launch {folder}/sweep.yaml "
                           f"--storage {folder.parent}"]
     assert outlook.sentence(seen.sweep, seen.state, seen.at_work) == "budget left: 3 trials"
@@ -209,7 +209,7 @@ def test_a_resume_is_named_only_where_the_folder_holds_the_whole_sweep(tmp_path:
     (tmp_path / "demo").mkdir()
     (tmp_path / "demo" / "base.yaml").write_text("data_dir: /nowhere\n")
     _, folder = launched(tmp_path, base="base.yaml")
-    assert display.look(folder).notes == ["no driver is at work; the command that launched it resumes it"]
+    assert looking.look(folder).notes == ["no driver is at work; the command that launched it resumes it"]
 
 
 def test_status_of_a_dead_driver(tmp_path: Path) -> None:
@@ -287,4 +287,4 @@ def test_a_state_read_at_another_time_is_a_copy(tmp_path: Path) -> None:
         assert copy.trials == {}
         earlier = journal.state.at(datetime.fromisoformat("2000-01-01T00:00:00+00:00"))
         assert earlier.seconds == journal.state.seconds, "a clock that goes back takes nothing away"
-        assert replace(journal.state, seconds=0.0).seq == journal.state.seq
+        assert replace(journal.state, waiting="").seq == journal.state.seq

@@ -30,7 +30,7 @@ MEANS = ("val/control", "val/codebook_health", "val/dsnr", "val/mse_copy", "val/
          "val/action_skill_embedding")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Judged(standing.Outcome):
     """One training at the epoch it is ranked by, with its status as its verdict.
 

@@ -27,7 +27,7 @@ FINISHED = ("completed", "stopped")  # ended by itself or by a rule: these are r
 FINAL = (*FINISHED, "failed")  # nothing more will happen to it
 
 UNWRITTEN = datetime.min.replace(tzinfo=UTC)
-_OLD_ERROR = "val/mse_loss"
+OLD_ERROR = "val/mse_loss"
 _HEAD = ("seq", "time", "event")
 
 
@@ -193,7 +193,7 @@ class Measured(JournalEvent):
     @property
     def decides_equals(self) -> float | None:
         """The error, where an older journal has it."""
-        return self.error if "error" in self.model_fields_set else self.metrics.get(_OLD_ERROR)
+        return self.error if "error" in self.model_fields_set else self.metrics.get(OLD_ERROR)
 
 
 class _Taken(JournalEvent):

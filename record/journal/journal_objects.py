@@ -11,15 +11,17 @@ since it had lost the lease. An object that a kill left half-written counts up t
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Generic, NamedTuple
 
 from record import files
 from record.errors import Damaged, EnvironmentFailed
 from record.journal import events, parsing
+from record.journal.parsing import E
 from record.storage.store import first_line
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 READERS = 16
 ATTEMPTS = 5
 PAUSE_SECONDS = 0.2
+PORTION = 10_000
 
 _NAME = re.compile(r"journal-(\d{12})-(\d{12})-(\d{6,})-([0-9a-f]{8})\.jsonl")
 
@@ -67,10 +70,12 @@ def parts(filesystem: FileSystem, root: str) -> list[ObjectPart]:
     return [ObjectPart(int(name[1]), int(name[2]), int(name[3]), name[4]) for name in names if name]
 
 
-def load_parts(
-    filesystem: FileSystem, root: str, wanted: Iterable[ObjectPart]
-) -> dict[int, tuple[Key, events.JournalEvent]]:
+def load_parts(filesystem: FileSystem, root: str, wanted: Iterable[ObjectPart],
+               lines: parsing.Lines[E]) -> dict[int, tuple[Key, E]]:
     """Sequence number -> (session, event): the latest session's, of the objects wanted.
+
+    Args:
+        lines: reads the events of an object.
 
     Raises:
         ValueError: an object is damaged before its last line.
@@ -80,9 +85,9 @@ def load_parts(
     ordered = sorted(wanted, key=lambda part: part.key)
     with ThreadPoolExecutor(READERS) as pool:
         texts = list(pool.map(lambda part: _read_object(filesystem, f"{root}/{part.name}"), ordered))
-    found: dict[int, tuple[Key, events.JournalEvent]] = {}
+    found: dict[int, tuple[Key, E]] = {}
     for part, text in zip(ordered, texts, strict=True):
-        for seq, event in enumerate(parsing.read_lines(text, part.name), part.first):
+        for seq, event in enumerate(lines(text, part.name), part.first):
             if event.seq != seq:
                 raise ValueError(f"{part.name}: expected the event with number {seq}, found number {event.seq}")
             found[seq] = (part.key, event)
@@ -97,40 +102,99 @@ def _read_object(filesystem: FileSystem, path: str) -> bytes:
     return content
 
 
-def accepted(found: dict[int, tuple[Key, events.JournalEvent]]) -> tuple[list[events.JournalEvent], int | None]:
-    """(the events that count, the number of an event after a gap); see the module's rule on sessions."""
-    counted: list[events.JournalEvent] = []
-    latest: Key = (0, "")
-    while (entry := found.get(len(counted) + 1)) is not None and entry[0] >= latest:
+def accepted(found: dict[int, tuple[Key, E]], after: int = 0, latest: Key = (0, "")) -> tuple[list[E], Key]:
+    """(the events that count, the session of the last one); see the module's rule on sessions.
+
+    Args:
+        after, latest: the last event that counted before, and its session.
+    """
+    counted: list[E] = []
+    while (entry := found.get(after + len(counted) + 1)) is not None and entry[0] >= latest:
         latest = entry[0]
         counted.append(entry[1])
-    beyond = [seq for seq, (key, _) in found.items() if seq > len(counted) and key >= latest]
-    return counted, min(beyond, default=None)
+    return counted, latest
 
 
-def read_objects(filesystem: FileSystem, root: str, where: str) -> list[events.JournalEvent]:
-    """All events in order.
+def read_objects(filesystem: FileSystem, root: str, where: str) -> Iterator[events.JournalEvent]:
+    """All events in order; raises as `Reading.more`."""
+    return Reading(filesystem, root, where, parsing.read_lines).more()
 
-    A listing that was made while a writer merged objects can miss some; it is made again a few times.
 
-    Raises:
-        Damaged: an event is missing or no event.
-        EnvironmentFailed: the store does not answer.
+class Reading(Generic[E]):
+    """Reads a journal's objects in order, and later on from where it was.
+
+    Args:
+        lines: reads the events of an object.
+        portion: events that are in memory at a time.
     """
-    gap = "objects vanish while they are read"
-    for attempt in range(ATTEMPTS):
-        time.sleep(PAUSE_SECONDS if attempt else 0)
+
+    def __init__(self, filesystem: FileSystem, root: str, where: str, lines: parsing.Lines[E],
+                 portion: int = PORTION) -> None:
+        self._filesystem, self._root, self._where, self._lines = filesystem, root, where, lines
+        self._portion = portion
+        self._seq, self._latest = 0, (0, "")
+
+    def is_superseded(self) -> bool:
+        """Whether a later session may have written again what was read; then it must be read anew."""
+        with self._told():
+            return any(part.first <= self._seq and part.key > self._latest
+                       for part in parts(self._filesystem, self._root))
+
+    def more(self) -> Iterator[E]:
+        """The events since those read before.
+
+        A listing that was made while a writer merged objects can miss some; it is made again a few times.
+
+        Raises:
+            Damaged: an event is missing or no event.
+            EnvironmentFailed: the store does not answer.
+        """
+        gap = "objects vanish while they are read"
+        for attempt in range(ATTEMPTS):
+            time.sleep(PAUSE_SECONDS if attempt else 0)
+            found: dict[int, tuple[Key, E]] = {}
+            try:
+                with self._told(), parsing.uncollected():
+                    for portion in self._portions():
+                        found |= load_parts(self._filesystem, self._root, portion, self._lines)
+                        yield from self._counted(found)
+            except FileNotFoundError:
+                continue
+            beyond = [seq for seq, (key, _) in found.items() if key >= self._latest]
+            if not beyond:
+                return
+            gap = f"the event after number {self._seq} has number {min(beyond)}"
+        raise Damaged(f"{self._where}: {gap}; restore the journal from a copy")
+
+    def _counted(self, found: dict[int, tuple[Key, E]]) -> list[E]:
+        """Take what counts out of what was found."""
+        counted, self._latest = accepted(found, self._seq, self._latest)
+        self._seq += len(counted)
+        for seq in [seq for seq in found if seq <= self._seq]:
+            del found[seq]
+        return counted
+
+    def _portions(self) -> Iterator[list[ObjectPart]]:
+        """The objects with events that were not read, as many at a time as a portion holds, or a few more."""
+        portion: list[ObjectPart] = []
+        last = 0
+        for part in sorted(part for part in parts(self._filesystem, self._root) if part.last > self._seq):
+            if last - self._seq >= self._portion and part.first > last:
+                yield portion
+                portion = []
+            portion.append(part)
+            last = max(last, part.last)
+        yield portion
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """What a store refuses in the with-block as the error that commands end with."""
         try:
-            with parsing.uncollected():
-                counted, beyond = accepted(load_parts(filesystem, root, parts(filesystem, root)))
+            yield
         except FileNotFoundError:
-            continue
+            raise
         except ValueError as error:
-            raise Damaged(f"{where}: {error}; restore the journal from a copy") from None
+            raise Damaged(f"{self._where}: {error}; restore the journal from a copy") from None
         except OSError as error:
-            raise EnvironmentFailed(f"{where}: the journal cannot be read ({first_line(error)}); check the network and "
-                                    "the credentials in the environment") from error
-        if beyond is None:
-            return counted
-        gap = f"the event after number {len(counted)} has number {beyond}"
-    raise Damaged(f"{where}: {gap}; restore the journal from a copy")
+            raise EnvironmentFailed(f"{self._where}: the journal cannot be read ({first_line(error)}); check the "
+                                    "network and the credentials in the environment") from error

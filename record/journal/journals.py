@@ -7,16 +7,15 @@ sweep is, in its folder or on its store. Its events are the same in both: number
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TypeVar
 
 from record import documents, files
 from record.errors import BadInput, Damaged
 from record.journal import events, journal_objects, parsing
+from record.journal.parsing import E
+from record.journal.results import Event, Told
 from record.storage import addresses, copies, store, trust
-
-E = TypeVar("E", bound=events.JournalEvent | parsing.Skimmed)
 
 
 def home(folder: str | Path) -> Path | str:
@@ -68,24 +67,41 @@ def read_at(where: Path | str) -> Iterator[events.JournalEvent]:
     return coherent(journal_objects.read_objects(filesystem, root, where), where)
 
 
-def coherent(found: Iterable[E], where: Path | str) -> Iterator[E]:
+def told(folder: str | Path) -> Iterator[Event]:
+    """As `read`, for who wants to know what the sweep has come to: results are taken as decisions read them."""
+    where = home(folder)
+    if isinstance(where, Path):
+        return coherent(_in_folder(where, parsing.read_told), where)
+    filesystem, root = store.connect(where)
+    return coherent(journal_objects.Reading(filesystem, root, where, parsing.read_told).more(), where)
+
+
+def coherent(found: Iterable[E], where: Path | str, trials: set[str] | None = None) -> Iterator[E]:
     """The same events, as long as each is about a trial that an earlier one suggested, and none is suggested twice.
+
+    Args:
+        trials: those that were suggested before; it grows.
 
     Raises:
         Damaged: the first one that is not.
     """
-    trials: set[str] = set()
+    trials = set() if trials is None else trials
     with parsing.uncollected():
         for event in found:
-            if isinstance(event, (parsing.Skimmed, events.TrialEvent)):
-                if wrong := _stranger(event, trials):
-                    raise Damaged(f"{where}: event {event.seq}: {event.event}: {wrong}; restore the journal from a "
-                                  "copy")
-                trials.add(event.trial)
+            if not (isinstance(event, Told | parsing.Skimmed) and event.trial in trials):  # as almost all are
+                _check(event, where, trials)
             yield event
 
 
-def _stranger(event: events.TrialEvent | parsing.Skimmed, trials: set[str]) -> str | None:
+def _check(event: Event | parsing.Skimmed, where: Path | str, trials: set[str]) -> None:
+    if isinstance(event, events.TrialEvent | Told | parsing.Skimmed):
+        if wrong := _stranger(event, trials):
+            kind = "result" if isinstance(event, Told) else event.event
+            raise Damaged(f"{where}: event {event.seq}: {kind}: {wrong}; restore the journal from a copy")
+        trials.add(event.trial)
+
+
+def _stranger(event: events.TrialEvent | Told | parsing.Skimmed, trials: set[str]) -> str | None:
     """What is wrong with the trials that an event names, given those suggested before."""
     if not isinstance(event, events.Suggested):
         return None if event.trial in trials else f"trial {event.trial!r} was never suggested"
@@ -100,15 +116,26 @@ def segments(folder: str | Path) -> list[Path]:
     return sorted(Path(folder).glob("journal-[0-9]*.jsonl"))
 
 
-def _in_folder(folder: Path, parse: Callable[[bytes, Path], Iterator[E]]) -> Iterator[E]:
+def _in_folder(folder: Path, lines: parsing.Lines[E]) -> Iterator[E]:
     expected = 1
     for segment in segments(folder):
-        try:
-            for event in parse(files.read_record(segment), segment):
-                if event.seq != expected:
-                    raise Damaged(f"{segment}: the event after number {expected - 1} has number {event.seq}; "
-                                  "restore the journal from a copy of the sweep folder")
-                yield event
-                expected += 1
-        except ValueError as error:
-            raise Damaged(f"{error}; restore the journal from a copy of the sweep folder") from None
+        for event in numbered(lines, files.read_record(segment), segment, expected):
+            yield event
+            expected += 1
+
+
+def numbered(lines: parsing.Lines[E], data: bytes, source: str | Path, expected: int) -> Iterator[E]:
+    """The events of a segment, or of the rest of one, the first of which has the number `expected`.
+
+    Raises:
+        Damaged: one has another number, or is no event.
+    """
+    try:
+        for event in lines(data, source):
+            if event.seq != expected:
+                raise Damaged(f"{source}: the event after number {expected - 1} has number {event.seq}; "
+                              "restore the journal from a copy of the sweep folder")
+            yield event
+            expected += 1
+    except ValueError as error:
+        raise Damaged(f"{error}; restore the journal from a copy of the sweep folder") from None

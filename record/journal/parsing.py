@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import orjson
 from pydantic import ValidationError
 
 from record import files
 from record.errors import Damaged, EnvironmentFailed
-from record.journal import events
+from record.journal import events, results
 
 _RESULT = b'"event":"result"'
 _HEAD = 96  # bytes of a line in which its event is named
@@ -25,6 +25,10 @@ class Skimmed(NamedTuple):
     seq: int
     trial: str
     event: str = "result"
+
+
+E = TypeVar("E", bound=results.Event | Skimmed)
+Lines = Callable[[bytes, "str | Path"], Iterator[E]]
 
 
 def read_event(line: bytes, where: str = "the event") -> events.JournalEvent:
@@ -76,6 +80,18 @@ def _skimmed(line: bytes) -> Skimmed | None:
     return Skimmed(seq, trial) if type(seq) is int and type(trial) is str and event == "result" else None
 
 
+def read_told(data: bytes, source: str | Path) -> Iterator[results.Event]:
+    """The same, with results as decisions read them wherever nothing else is in their lines; raises as `read_lines`."""
+    return files.parse_lines(data, source,
+                             lambda line, number: results.take(line) or _learnt(line, f"{source}:{number}"))
+
+
+def _learnt(line: bytes, where: str) -> events.JournalEvent:
+    event = read_event(line, where)
+    results.learn(line, event)
+    return event
+
+
 @contextlib.contextmanager
 def uncollected() -> Iterator[None]:
     """Python's search for reference cycles rests for the length of a with-block.
@@ -93,7 +109,8 @@ def uncollected() -> Iterator[None]:
 
 def _otherwise(found: Any, where: str, error: ValidationError) -> events.JournalEvent:
     """What a line is that no class reads: an event of a newer version, or damage."""
-    if not isinstance(found, dict) or not isinstance(found.get("seq"), int) or not found.get("event"):
+    if not isinstance(found, dict) or not isinstance(found.get("seq"), int) or not (
+            isinstance(found.get("event"), str) and found["event"]):
         raise _lacks_its_head(where)
     if isinstance(found.get("version"), int) and found["version"] > events.VERSION:
         raise _newer(where, found["version"])

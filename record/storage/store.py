@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from record import files
 from record.errors import BadInput, EnvironmentFailed
+from record.storage import refusals
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileInfo, FileSystem
@@ -44,6 +45,7 @@ def connect(uri: str, key: str = "journal") -> tuple[FileSystem, str]:
     """
     from pyarrow import fs
 
+    filesystem, root = None, ""
     try:
         filesystem, root = fs.FileSystem.from_uri(_in_one_request(uri))
         bucket = root.split("/")[0]
@@ -58,9 +60,8 @@ def connect(uri: str, key: str = "journal") -> tuple[FileSystem, str]:
             what = "the store" if key == "storage" else f"the {key}'s store"
             raise EnvironmentFailed(f"{uri}: {what} cannot be reached ({first_line(error)}); check the "
                                     "address, the network and the credentials in the environment") from error
-        raise BadInput(f"refuses ({first_line(error)})", source=uri, key=key, remedy=(
-            "check the address, its region (AWS_DEFAULT_REGION) and the credentials in the environment, which must "
-            "be allowed to list, read, write and delete there")) from None
+        said = str(error) if filesystem is None else refusals.in_full(filesystem, root, error)
+        raise refusals.refusal(said, uri, key) from None
     return filesystem, root
 
 
@@ -234,7 +235,7 @@ class Store:
         self._patiently(gone)
 
     def check_writable(self) -> None:
-        """Write and delete a small object.
+        """Write, read and delete a small object.
 
         Raises:
             OSError: the store refuses.
@@ -244,6 +245,7 @@ class Store:
             self._filesystem.create_dir(self._root, recursive=True)
         with self._filesystem.open_output_stream(self._path(name)) as stream:
             stream.write(b"can this be written\n")
+        self.read(name)
         self.delete(name)
 
     def _path(self, name: str) -> str:

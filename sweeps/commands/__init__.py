@@ -105,12 +105,12 @@ def status(
 ) -> None:
     """Where a sweep stands; works while another terminal runs it."""
     from record import files
-    from sweeps.views import display, summary
+    from sweeps.views import display, looking, summary
 
     if follow and not as_json:
         display.follow(folder)
         return
-    seen = display.look(folder)
+    seen = looking.look(folder)
     if as_json:
         typer.echo(json.dumps(files.jsonable(summary.status(seen.sweep, seen.state, seen.at_work)), indent=2))
     else:
@@ -168,13 +168,16 @@ def replay(
     from dataclasses import asdict
 
     from record import files
+    from record.journal.journals import told
     from record.text import printable
     from sweeps.journal import folders
-    from sweeps.journal.journal import read
-    from sweeps.scheduling.replaying import replay_policy as play
+    from sweeps.scheduling.replaying import parse, recorded, replay_policy
 
     sweep = folders.sweep_in(folder)
-    outcomes = [play(sweep, read(folder), text) for text in policy]
+    for text in policy:
+        parse(text, sweep)  # a wrong one is said before a long journal is read
+    found = recorded(told(folder))
+    outcomes = [replay_policy(sweep, found, text) for text in policy]
     if as_json:
         typer.echo(json.dumps(files.jsonable([asdict(outcome) for outcome in outcomes]), indent=2))
         return
@@ -223,7 +226,8 @@ def confirm(
 def doctor(
     file: Annotated[Path | None, typer.Argument(metavar="CONFIG", help="A run's or a sweep's YAML whose data and "
                                                 "storage are looked at, too.")] = None,
-    storage: Annotated[Path, typer.Option(help="Folder of results, where the YAML does not say.")] = Path("runs"),
+    storage: Annotated[str, typer.Option(help="Folder of results, or s3://bucket/prefix, where the YAML does not "
+                                              "say.")] = "runs",
     address: Address = None,
     as_json: AsJson = False,
 ) -> None:

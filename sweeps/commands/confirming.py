@@ -20,6 +20,7 @@ from rich.console import Console
 
 from record import documents, files, standing
 from record.errors import AnswerIsNo, BadInput
+from record.journal.results import Result, result_of
 from record.progress import Screen
 from record.run import RunFolder
 from record.standing import t_interval
@@ -28,7 +29,7 @@ from record.workload.settings import Settings
 from record.workload.workload import Workload
 from sweeps.commands import launching
 from sweeps.journal import folders, stores
-from sweeps.journal.state import Result, SweepState, TrialState, ranking, result_of
+from sweeps.journal.state import SweepState, TrialState, ranking
 from sweeps.scheduling import scheduler
 from sweeps.spec.spec import Sweep
 from sweeps.views import display

@@ -20,8 +20,10 @@ from typing import Literal, NamedTuple
 import psutil
 from packaging.requirements import Requirement
 
-from record import provenance, yamlio
+from record import files, provenance, yamlio
 from record.errors import BadInput, LamError
+from record.storage import addresses, copies
+from record.storage.store import Store
 from record.text import gist
 from record.workload import workload
 from record.workload.settings import Settings
@@ -62,17 +64,17 @@ class Subject(NamedTuple):
 
     kind: workload.Workload
     configs: list[Settings]
-    storage: Path
+    storage: Path | str
     journal: Path | str | None
     resources: Resources | None
 
 
-def examine(file: Path | None, storage: Path, address: str | None) -> Iterator[Check]:
+def examine(file: Path | None, storage: str, address: str | None) -> Iterator[Check]:
     """The checks one by one, as they are answered; none of them raises.
 
     Args:
         file: a run's or a sweep's YAML; None: only what does not depend on one.
-        storage: where results go if the YAML does not say.
+        storage: where results go if the YAML does not say: a folder, or the URI of a store.
         address: a Ray cluster's address; None: a Ray of its own.
     """
     yield from _versions()
@@ -150,11 +152,13 @@ def _gpu() -> Check:
 # ---- what the YAML names
 
 
-def _read(file: Path, storage: Path, subject: list[Subject]) -> Check:
+def _read(file: Path, storage: str, subject: list[Subject]) -> Check:
     if yamlio.load_mapping(file).keys() & {"space", "budget"}:
         sweep = load(file)
-        folder = folders.sweep_folder(sweep, None)
-        subject.append(Subject(sweep.workload, data_configs(sweep), folder.parent, sweep.home(folder),
+        folder = files.plain(sweep.spec.storage) / sweep.spec.name
+        uri = folders.storage_uri(sweep)
+        journal = sweep.home(folder) if sweep.spec.journal or not uri else None
+        subject.append(Subject(sweep.workload, data_configs(sweep), uri or folder.parent, journal,
                                sweep.spec.resources))
         return Check("config", "ok", f"{file}, a sweep of {len(sweep.spec.space)} knobs")
     trained = workload.default()
@@ -175,7 +179,13 @@ def _journal(home: str) -> Check:
     return Check("journal", "ok", f"{home} can be written")
 
 
-def _storage(folder: Path) -> Check:
+def _storage(place: Path | str) -> Check:
+    if addresses.is_one(place):
+        uri = copies.named(str(place), "--storage")
+        with copies.told(uri):
+            Store(uri).check_writable()
+        return Check("storage", "ok", f"{uri} can be written, read and deleted from")
+    folder = Path(place)
     there = next(place for place in [folder.absolute(), *folder.absolute().parents] if place.exists())
     if not there.is_dir():
         raise BadInput("is no folder", source=there, remedy="name another storage")

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from record.errors import Damaged, EnvironmentFailed
-from record.journal import events, journal_objects, journals
+from record.journal import events, journal_objects, journals, parsing
 from record.journal.journal_objects import READERS, ObjectPart
 from record.storage.store import Patience
 from sweeps.journal.lease import Lease, refused
@@ -101,7 +101,7 @@ class ObjectStore:
         """Write the block's events as one object named by the session of the last one; a block not full stays."""
         if len(parts) < 2 or max(part.last for part in parts) < last:
             return
-        found = journal_objects.load_parts(self._filesystem, self._root, parts)
+        found = journal_objects.load_parts(self._filesystem, self._root, parts, parsing.read_lines)
         missing = next((seq for seq in range(first, last + 1) if seq not in found), None)
         if missing == last:  # a kill left it half-written: it does not count, and the block is not full yet
             return

@@ -15,19 +15,9 @@ from typing import Any
 from record import standing
 from record.journal import events
 from record.journal.events import FINAL, FINISHED, Reason, Status
+from record.journal.results import Event, Result, Told, result_of
 
-
-@dataclass(frozen=True)
-class Result(standing.Outcome):
-    """One validated epoch of a trial; `values` are the other metrics that the searcher is told.
-
-    Attributes:
-        tflops, seconds, step: operations, training time and optimizer steps since the trial began.
-    """
-
-    tflops: float = math.nan
-    seconds: float = 0.0
-    step: int = 0
+_NOTHING = Result(0, math.nan, "", tflops=0.0)  # what a trial has before its first result
 
 
 @dataclass
@@ -41,6 +31,7 @@ class TrialState:
         attrs: what the sampler wants to find again, see `sweeps.search.searcher`.
         changed: number of the event that gave it its status, 0 before the first.
         asked: the rule by which somebody asked for it (person, baseline); '' where the searcher did.
+        collapsed_once: whether any of its results was.
     """
 
     id: str
@@ -55,6 +46,7 @@ class TrialState:
     objective: float = math.nan
     changed: int = 0
     asked: str = ""
+    collapsed_once: bool = False
 
     @property
     def rule(self) -> str:
@@ -79,8 +71,7 @@ class TrialState:
     @property
     def tflops(self) -> float:
         """Operations so far, NaN counted as 0."""
-        last = self.results[-1].tflops if self.results else 0.0
-        return last if math.isfinite(last) else 0.0
+        return _finite(self.results[-1].tflops) if self.results else 0.0
 
     @property
     def seconds(self) -> float:
@@ -114,7 +105,6 @@ class SweepState:
         touched: id of the trial of each event that was about one, in their order.
         epochs, tflops, trial_seconds: of all trials: epochs, operations and training time so far.
         config_count: how many configs were suggested.
-        seconds: wall clock spent by all sessions, each from its first event to its last.
         machines: of the session: id of a machine that takes no trial -> why not, in words.
         waiting: what trials have been waiting for since when, '' while none does.
         halted: why the last session ended although there was work left.
@@ -124,7 +114,6 @@ class SweepState:
     trials: dict[str, TrialState] = field(default_factory=dict)
     prior: list[TrialState] = field(default_factory=list)
     seq: int = 0
-    seconds: float = 0.0
     finished: str | None = None
     session_began: datetime | None = None
     machines: dict[str, str] = field(default_factory=dict)
@@ -139,15 +128,31 @@ class SweepState:
     trial_seconds: float = 0.0
     config_count: int = 0
     _earlier_seconds: float = 0.0
+    _latest: datetime = events.UNWRITTEN
     _repeats: dict[str, list[str]] = field(default_factory=dict, repr=False)
+    _ranked: dict[tuple[Any, ...], list[tuple[TrialState, Result]]] = field(
+        default_factory=dict, init=False, repr=False, compare=False)
 
-    def apply(self, event: events.JournalEvent) -> None:
+    def apply(self, event: Event) -> None:
         """Take one event in."""
         self.seq = event.seq
+        if isinstance(event, Told):  # as almost all are, where many are read
+            self.measure(self.trials[event.trial], event.result)
+        else:
+            self._happen(event)
+        self._latest = event.time
+
+    @property
+    def seconds(self) -> float:
+        """Wall clock spent by all sessions, each from its first event to its last."""
+        if self.session_began is None:
+            return self._earlier_seconds
+        return self._earlier_seconds + max(0.0, (self._latest - self.session_began).total_seconds())
+
+    def _happen(self, event: events.JournalEvent) -> None:
         match event:
             case events.Result():
-                self._measure(self.trials[event.trial], result_of(event))
-                self.unjudged = event.trial
+                self.measure(self.trials[event.trial], result_of(event))
             case events.Change():
                 if event.event != "interrupted":
                     self.unjudged = None
@@ -166,15 +171,18 @@ class SweepState:
                 self._machine(event)
             case events.SweepFinished():
                 self.finished = event.reason
-        if self.session_began is not None:
-            self.seconds = self._earlier_seconds + max(0.0, (event.time - self.session_began).total_seconds())
 
-    def _measure(self, trial: TrialState, result: Result) -> None:
-        epoch, tflops, seconds = trial.epoch, trial.tflops, trial.seconds
+    def measure(self, trial: TrialState, result: Result) -> None:
+        """Take a trial's next result in."""
+        last = trial.results[-1] if trial.results else _NOTHING
         trial.results.append(result)
-        self.epochs += trial.epoch - epoch
-        self.tflops += trial.tflops - tflops
-        self.trial_seconds += trial.seconds - seconds
+        self.epochs += result.epoch - last.epoch
+        self.trial_seconds += result.seconds - last.seconds
+        if result.tflops != last.tflops:
+            self.tflops += _finite(result.tflops) - _finite(last.tflops)
+        if result.verdict == "collapsed":
+            trial.collapsed_once = True
+        self.unjudged = trial.id
         self.touched.append(trial.id)
 
     def _suggest(self, event: events.Suggested) -> None:
@@ -212,8 +220,7 @@ class SweepState:
         """A copy for display while a driver is at work: the clock of its session goes on between two events."""
         if self.session_began is None or self.finished is not None:
             return replace(self, trials=dict(self.trials))
-        running = self._earlier_seconds + (now - self.session_began).total_seconds()
-        return replace(self, trials=dict(self.trials), seconds=max(self.seconds, running))
+        return replace(self, trials=dict(self.trials), _latest=max(now, self._latest))
 
     def abandoned(self) -> SweepState:
         """A copy for display when no driver is at work: nothing runs, and what did will go on."""
@@ -249,7 +256,7 @@ def machine_words(event: events.MachineEvent) -> str:
     return ""
 
 
-def replay(journal: Iterable[events.JournalEvent]) -> SweepState:
+def replay(journal: Iterable[Event]) -> SweepState:
     """The state after these events."""
     state = SweepState()
     for event in journal:
@@ -267,6 +274,14 @@ def ranking(state: SweepState, maximise: bool, so_far: bool = False,
         so_far: for display: also configs that have not ended, each by its results up to now.
         codes: whether a model without codes is out of the contest.
     """
+    asked = (state.seq, maximise, so_far, codes)
+    if asked not in state._ranked:
+        state._ranked = {key: rows for key, rows in state._ranked.items() if key[0] == state.seq}
+        state._ranked[asked] = _ranking(state, maximise, so_far, codes)
+    return list(state._ranked[asked])
+
+
+def _ranking(state: SweepState, maximise: bool, so_far: bool, codes: bool) -> list[tuple[TrialState, Result]]:
     rows = [(trial, mean_result(state.repeats_of(trial), maximise)) for trial in state.configs
             if trial.status in FINISHED]
     if so_far:
@@ -304,13 +319,8 @@ def _dominates(a: list[float], b: list[float]) -> bool:
     return all(x >= y for x, y in zip(a, b, strict=True)) and any(x > y for x, y in zip(a, b, strict=True))
 
 
-def result_of(event: events.Measured) -> Result:
-    """A result from its event."""
-    return Result(
-        event.epoch, _number(event.objective), event.verdict,
-        math.inf if event.violation is None else event.violation, _number(event.decides_equals),
-        {name: _number(value) for name, value in event.values.items()},
-        _number(event.tflops), _number(event.seconds), event.step)
+def _finite(value: float) -> float:
+    return value if math.isfinite(value) else 0.0
 
 
 def _number(value: float | None) -> float:

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from record import health
-from sweeps.journal.state import Result, SweepState, TrialState
+from record.journal.results import Result
+from sweeps.journal.state import SweepState, TrialState
 from sweeps.spec import rungs
 from sweeps.spec.sections import Asha
 
@@ -69,9 +70,10 @@ class Ladder(_Index):
         for (bracket, rung), resting in self._paused.items():
             if resting:
                 value, number, trial = resting[-1]
-                yield self._ladder(bracket)[rung], value, -number, trial, self._arrived[bracket, rung]
+                yield self.levels(bracket)[rung], value, -number, trial, self._arrived[bracket, rung]
 
-    def _ladder(self, bracket: int) -> list[float]:
+    def levels(self, bracket: int) -> list[float]:
+        """Its rungs (`Asha.ladder`)."""
         if bracket not in self._levels:
             self._levels[bracket] = self._asha.ladder(bracket)
         return self._levels[bracket]
@@ -79,8 +81,8 @@ class Ladder(_Index):
     def _take(self, state: SweepState, trial: TrialState) -> None:
         if trial.repeats is None:
             bracket = self._asha.bracket(trial.number)
-            self._climb(trial, bracket, self._ladder(bracket))
-            self._rest(trial, bracket, self._ladder(bracket))
+            self._climb(trial, bracket, self.levels(bracket))
+            self._rest(trial, bracket, self.levels(bracket))
 
     def _climb(self, trial: TrialState, bracket: int, levels: list[float]) -> None:
         read, rung = self._climbed.get(trial.id, (0, 0))
@@ -113,6 +115,7 @@ class Means(_Index):
         self._maximise = maximise
         self._at: dict[int, list[float]] = defaultdict(list)
         self._sums: dict[str, tuple[int, float, int]] = {}  # results read, their sum, the last epoch
+        self._best: dict[str, tuple[float, Result]] = {}
 
     @staticmethod
     def of(state: SweepState, maximise: bool) -> Means:
@@ -126,6 +129,10 @@ class Means(_Index):
         count, total, _ = self._sums[trial.id]
         return _Without(means, bisect.bisect_left(means, total / count))
 
+    def best(self, trial: TrialState) -> Result:
+        """The trial's best result, the first of equal ones."""
+        return self._best[trial.id][1]
+
     def _take(self, state: SweepState, trial: TrialState) -> None:
         if trial.repeats is not None:
             return
@@ -133,8 +140,11 @@ class Means(_Index):
         for result in trial.results[count:]:
             for passed in range(epoch + 1, result.epoch) if count else ():
                 bisect.insort(self._at[passed], total / count)
-            count, total, epoch = count + 1, total + rated(result, self._maximise), result.epoch
+            value = rated(result, self._maximise)
+            count, total, epoch = count + 1, total + value, result.epoch
             bisect.insort(self._at[epoch], total / count)
+            if trial.id not in self._best or value > self._best[trial.id][0]:
+                self._best[trial.id] = value, result
         self._sums[trial.id] = count, total, epoch
 
 

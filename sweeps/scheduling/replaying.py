@@ -7,24 +7,22 @@ let go on, nobody knows the rest: such trials are counted and said, never made u
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 from record import yamlio
 from record.errors import BadInput
 from record.journal import events
+from record.journal.results import Event, Told
 from record.schema import build
 from record.text import share, short
-from record.workload.settings import Settings
+from record.workload.settings import HealthConfig, Settings
 from sweeps.journal.state import SweepState, TrialState, ranking
 from sweeps.scheduling import scheduler
 from sweeps.spec.sections import Scheduler
 from sweeps.spec.spec import Sweep, SweepSpec
-
-CONFIGS = 1024  # of the trials that were at work last; to make one takes longer than to judge
-Configs = Callable[[str], Settings]
 
 
 @dataclass(frozen=True)
@@ -108,50 +106,86 @@ def _plain(text: str) -> Any:
     return yamlio.parse_mapping(f"v: {text}", source="--policy")["v"]
 
 
-def replay_policy(sweep: Sweep, journal: Iterable[events.JournalEvent], policy: str) -> Outcome:
+class Recorded(NamedTuple):
+    """A journal as any number of policies play it.
+
+    Attributes:
+        whole: all that happened.
+        order: what a policy is told, as it came; of a result, which is in `whole`, the trial's id.
+    """
+
+    whole: SweepState
+    order: list[str | events.Suggested | events.Failed]
+
+
+def recorded(journal: Iterable[Event]) -> Recorded:
+    """Read a journal once (`journals.told`)."""
+    whole, order = SweepState(), list[str | events.Suggested | events.Failed]()
+    for event in journal:
+        whole.apply(event)
+        if isinstance(event, Told | events.Result):
+            order.append(event.trial)
+        elif isinstance(event, events.Suggested | events.Failed):
+            order.append(event)
+    return Recorded(whole, order)
+
+
+def replay_policy(sweep: Sweep, found: Recorded, policy: str) -> Outcome:
     """Play a sweep's journal with another policy."""
     name, rule = parse(policy, sweep)
     spec = sweep.spec.model_copy(update={"scheduler": rule, "budget": _unlimited(sweep.spec)})
-    whole, state = SweepState(), SweepState()
-    ended: dict[str, int] = {}
-    config = lru_cache(CONFIGS)(lambda trial: _config(sweep, state.trials[trial]))
-    for event in journal:
-        whole.apply(event)
-        _feed(spec, config, state, event, ended)
-    return _outcome(name, sweep, whole, state, ended)
+    state, ended = SweepState(), dict[str, int]()
+    quiet = scheduler.Quiet(spec)
+    for what in found.order:
+        if isinstance(what, str):
+            if what not in ended and (trial := state.trials.get(what)) is not None:
+                state.measure(trial, found.whole.trials[what].results[len(trial.results)])
+                config = _Config(sweep, trial)
+                if not quiet.at(trial, config):
+                    _judge(spec, state, trial, config, ended)
+        elif isinstance(what, events.Suggested):
+            if what.repeats not in ended:  # what a rung ends gets no further seed
+                state.apply(what)
+        elif what.trial in state.trials and what.trial not in ended:
+            state.apply(what)
+    return _outcome(name, sweep, found.whole, state, ended)
 
 
 def _unlimited(spec: SweepSpec) -> Any:
     return spec.budget.model_copy(update=dict.fromkeys(type(spec.budget).model_fields))
 
 
-def _config(sweep: Sweep, trial: TrialState) -> Settings:
-    return sweep.config(trial.params if trial.seed is None else {**trial.params, "seed": trial.seed})
+class _Config:
+    """A trial's config; to make the whole of one takes longer than to judge its trial, and few judgements need it."""
+
+    def __init__(self, sweep: Sweep, trial: TrialState) -> None:
+        self._sweep, self._trial = sweep, trial
+
+    @property
+    def num_epochs(self) -> int:
+        """Its epochs: the base's, where they are no knob."""
+        return int(self._trial.params.get("num_epochs", self._sweep.base.num_epochs))
+
+    @property
+    def health(self) -> HealthConfig:
+        """By which rules it is judged."""
+        return self._whole.health
+
+    def mapping(self) -> dict[str, Any]:
+        """All of it."""
+        return self._whole.mapping()
+
+    @cached_property
+    def _whole(self) -> Settings:
+        seed = {} if self._trial.seed is None else {"seed": self._trial.seed}
+        return self._sweep.config({**self._trial.params, **seed})
 
 
-def _feed(spec: SweepSpec, config: Configs, state: SweepState, event: events.JournalEvent,
-          ended: dict[str, int]) -> None:
-    """Give the policy one event, and its verdict to the state."""
-    if isinstance(event, events.Suggested):
-        if event.repeats not in ended:  # what a rung ends gets no further seed
-            state.apply(event)
-    elif not isinstance(event, events.Result | events.Failed) or event.trial not in state.trials or \
-            event.trial in ended:
-        return
-    elif isinstance(event, events.Failed):
-        state.apply(event)
-    else:
-        state.apply(event)
-        _judge(spec, config, state, event, ended)
-
-
-def _judge(spec: SweepSpec, config: Configs, state: SweepState, event: events.Result, ended: dict[str, int]) -> None:
-    """End the trial of a result where the policy would."""
-    known = state.trials[event.trial]
-    ending = scheduler.judge(spec, state, known, config(known.id))
+def _judge(spec: SweepSpec, state: SweepState, known: TrialState, config: _Config, ended: dict[str, int]) -> None:
+    """End the trial where the policy would."""
+    ending = scheduler.judge(spec, state, known, config)
     if ending is not None:
-        ended_so = ending.of(known, spec.maximise)
-        state.apply(ended_so.model_copy(update={"seq": event.seq, "time": event.time}))
+        state.apply(ending.of(known, spec.maximise))
         if ending.event != "completed":
             ended[known.id] = known.epoch
 

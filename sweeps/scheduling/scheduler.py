@@ -16,17 +16,20 @@ one of the config was.
 
 from __future__ import annotations
 
+import bisect
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 from record import health
 from record.journal.events import Change, Completed, Failed, Paused, Reason, Stopped
+from record.journal.results import Result
 from record.standing import is_sound
 from record.text import short, words
 from record.workload import workload
-from record.workload.settings import Settings
-from sweeps.journal.state import Result, SweepState, TrialState
+from record.workload.settings import HealthConfig
+from sweeps.journal.state import SweepState, TrialState
 from sweeps.scheduling.arrivals import Ladder, Means, Unrepeated, before, rated
 from sweeps.spec import rungs
 from sweeps.spec.sections import Asha, Budget, Median
@@ -65,7 +68,22 @@ def completed(trial: TrialState, maximise: bool) -> Completed:
     return Completed(trial=trial.id, epoch=trial.epoch, objective=best.objective if best else None)
 
 
-def judge(spec: SweepSpec, state: SweepState, trial: TrialState, config: Settings) -> Ending | None:
+class Judged(Protocol):
+    """What a judgement reads of a trial's config."""
+
+    @property
+    def num_epochs(self) -> int:
+        """Epochs of its full training."""
+
+    @property
+    def health(self) -> HealthConfig:
+        """By which rules it is judged."""
+
+    def mapping(self) -> dict[str, Any]:
+        """All of it."""
+
+
+def judge(spec: SweepSpec, state: SweepState, trial: TrialState, config: Judged) -> Ending | None:
     """Whether the trial ends with its latest result; None where it goes on.
 
     Args:
@@ -82,7 +100,30 @@ def judge(spec: SweepSpec, state: SweepState, trial: TrialState, config: Setting
             or _by_budget(spec, state, saved))
 
 
-def epochs_left(spec: SweepSpec, trial: TrialState, config: Settings) -> int:
+class Quiet:
+    """Says of almost all results that nothing can come of them, without asking what `judge` asks."""
+
+    def __init__(self, spec: SweepSpec) -> None:
+        self._asha, self._by_epochs = spec.asha, spec.scheduler is None or (spec.asha and not spec.asha.on_tflops)
+        self._limited = any(getattr(spec.budget, name) is not None for name in _USED if name != "trials")
+        self._rungs: dict[int, list[float]] = {}
+
+    def at(self, trial: TrialState, config: Judged) -> bool:
+        """Whether `judge` has nothing to say of the trial's latest result, as far as that can be told at once."""
+        latest = trial.results[-1]
+        if (not self._by_epochs or self._limited or trial.collapsed_once or latest.verdict == "nonfinite"
+                or latest.epoch >= config.num_epochs):
+            return False
+        if self._asha is None:
+            return True
+        bracket = self._asha.bracket(trial.number)
+        if bracket not in self._rungs:
+            self._rungs[bracket] = self._asha.ladder(bracket)
+        reached = bisect.bisect_right(self._rungs[bracket], latest.epoch)
+        return reached == 0 or self._rungs[bracket][reached - 1] <= before(self._asha, trial)
+
+
+def epochs_left(spec: SweepSpec, trial: TrialState, config: Judged) -> int:
     """Epochs until the trial has had its full budget, 0 or less where it has."""
     return full_epochs(spec, trial, config.num_epochs) - trial.epoch
 
@@ -101,7 +142,7 @@ def _epochs_until(tflops: float, trial: TrialState, unknown: int) -> int:
     return trial.epoch + math.ceil((tflops - trial.tflops) / (trial.tflops / trial.epoch))
 
 
-def collapse_grace(trial: TrialState, config: Settings, spec: SweepSpec) -> int:
+def collapse_grace(trial: TrialState, config: Judged, spec: SweepSpec) -> int:
     """Epochs before collapse is judged: of those that the trial can have, which its TFLOPs may make few."""
     if config.health.grace_epochs is not None:
         return config.health.grace_epochs
@@ -113,9 +154,9 @@ def collapse_grace(trial: TrialState, config: Settings, spec: SweepSpec) -> int:
                                  first_rung)
 
 
-def _collapse(trial: TrialState, config: Settings, saved: int, spec: SweepSpec) -> Ending | None:
+def _collapse(trial: TrialState, config: Judged, saved: int, spec: SweepSpec) -> Ending | None:
     latest = trial.results[-1]
-    if all(result.verdict != "collapsed" for result in trial.results):
+    if not trial.collapsed_once:
         return None  # as almost all are; the grace needs the whole config, which takes longer than all the rest
     grace = collapse_grace(trial, config, spec)
     epochs, flags = zip(*((result.epoch, result.verdict == "collapsed") for result in trial.results), strict=True)
@@ -138,11 +179,12 @@ def _by_rule(spec: SweepSpec, state: SweepState, trial: TrialState, saved: int) 
 def _asha(spec: SweepSpec, asha: Asha, state: SweepState, trial: TrialState, saved: int) -> Ending | None:
     latest = trial.results[-1]
     bracket = asha.bracket(trial.number)
-    levels = asha.ladder(bracket)
+    ladder = Ladder.of(state, asha, spec.maximise)
+    levels = ladder.levels(bracket)
     reached = rungs.rung_reached(levels, before(asha, trial), asha.place(latest))
     if reached is None:
         return None
-    arrivals = Ladder.of(state, asha, spec.maximise).arrivals(bracket, reached)
+    arrivals = ladder.arrivals(bracket, reached)
     decision = rungs.decide_among(rated(latest, spec.maximise), arrivals, asha.reduction_factor)
     if decision.goes_on:
         return None
@@ -184,8 +226,8 @@ def _median(spec: SweepSpec, median: Median, state: SweepState, trial: TrialStat
     latest = trial.results[-1]
     if latest.epoch < median.grace_epochs:
         return None
-    others = Means.of(state, spec.maximise).others(trial)
-    best = max(trial.results, key=lambda result: rated(result, spec.maximise))
+    means = Means.of(state, spec.maximise)
+    others, best = means.others(trial), means.best(trial)
     goes_on, middle = rungs.among_means(rated(best, spec.maximise), others, median.min_trials)
     if goes_on:
         return None
@@ -216,10 +258,15 @@ def out_of_budget(spent: str, saved: int) -> Ending:
     return Ending("stopped", "budget", f"the sweep's budget is spent: {spent}", saved)
 
 
+_USED: dict[str, Callable[[SweepSpec, SweepState], float]] = {
+    "trials": lambda spec, state: float(state.config_count), "epochs": lambda spec, state: float(state.epochs),
+    "hours": lambda spec, state: state.seconds / 3600, "tflops": lambda spec, state: state.tflops,
+    "gpu_hours": lambda spec, state: state.trial_seconds * spec.resources.gpus / 3600}
+
+
 def used(spec: SweepSpec, state: SweepState) -> dict[str, float]:
     """What each part of a budget counts, as far as it is spent; configs count as trials."""
-    return {"trials": float(state.config_count), "epochs": float(state.epochs), "hours": state.seconds / 3600,
-            "tflops": state.tflops, "gpu_hours": state.trial_seconds * spec.resources.gpus / 3600}
+    return {name: amount(spec, state) for name, amount in _USED.items()}
 
 
 def spent_budget(spec: SweepSpec, state: SweepState, trials: bool = True) -> str | None:
@@ -229,8 +276,8 @@ def spent_budget(spec: SweepSpec, state: SweepState, trials: bool = True) -> str
         trials: whether the number of trials counts; it ends suggestions, not running trials.
     """
     budget: Budget = spec.budget
-    for name, amount in used(spec, state).items():
+    for name, amount in _USED.items():
         limit = getattr(budget, name)
-        if limit is not None and amount >= limit and (trials or name != "trials"):
-            return f"{short(amount)} of {short(limit)} {name}"
+        if limit is not None and (trials or name != "trials") and (spent := amount(spec, state)) >= limit:
+            return f"{short(spent)} of {short(limit)} {name}"
     return None

@@ -32,8 +32,9 @@ from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from record.journal.results import Result
 from record.workload.workload import find
-from sweeps.journal.state import Result, SweepState, as_learned, mean_result
+from sweeps.journal.state import SweepState, as_learned, mean_result
 from sweeps.journal.state import TrialState as Trial
 from sweeps.search import points
 from sweeps.spec import grid

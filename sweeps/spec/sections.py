@@ -12,7 +12,7 @@ from record.text import short
 from sweeps.spec import rungs
 
 if TYPE_CHECKING:
-    from sweeps.journal.state import Result
+    from record.journal.results import Result
 
 Policy = Literal["complete", "pruned", "infeasible", "full_budget_only"]
 Number = Annotated[float, StrictType()]  # `true` and '2' are none

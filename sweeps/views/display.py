@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, ConsoleOptions, Group, RenderResult
@@ -17,13 +17,13 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from record.journal import events, journals
+from record.journal import events
 from record.progress import Screen
 from record.text import count, short, words
-from sweeps.journal import folders, stores
 from sweeps.journal.state import SweepState, TrialState, machine_words, ranking
 from sweeps.spec.spec import Sweep
 from sweeps.views import outlook, summary
+from sweeps.views.looking import Seen, Watch
 from sweeps.views.words import counts_text, params_text
 from sweeps.workers.signals import STOPPING, Signals
 
@@ -51,7 +51,7 @@ def display_for(console: Console, sweep: Sweep, state: SweepState, quiet: bool,
     """
     if quiet:
         return Silent()
-    return LiveTable(console, sweep, state, signals) if console.is_terminal else Lines(console, sweep, state)
+    return LiveTable(console, sweep, state, signals) if console.is_terminal else Lines(console, sweep)
 
 
 class Silent:
@@ -70,8 +70,8 @@ class Silent:
 class Lines(Silent):
     """One plain line an event."""
 
-    def __init__(self, console: Console, sweep: Sweep, state: SweepState) -> None:
-        self._console, self._sweep, self._state = console, sweep, state
+    def __init__(self, console: Console, sweep: Sweep) -> None:
+        self._console, self._sweep = console, sweep
 
     def event(self, event: events.JournalEvent) -> None:
         """Print the event's line, if it has one."""
@@ -174,27 +174,6 @@ def sentences(sweep: Sweep, state: SweepState, at_work: bool | None = True) -> l
     return [*lines, *([f"not beaten on every objective: {', '.join(front)}"] if front else [])]
 
 
-class Seen(NamedTuple):
-    """A sweep as a reader finds it: at this moment where a driver is at work, else as its last event left it."""
-
-    sweep: Sweep
-    state: SweepState
-    at_work: bool | None
-    notes: list[str]
-
-
-def look(folder: Path) -> Seen:
-    """Read a sweep, and whether a driver is at work on it."""
-    sweep, state = folders.open_sweep(folder)
-    at_work = stores.at_work(folder, sweep.home(folder))
-    if at_work:
-        state = state.at(datetime.now(UTC))
-    elif at_work is False:
-        state = state.abandoned()
-    idle = at_work is False and not state.finished
-    return Seen(sweep, state, at_work, [outlook.nobody_sentence(sweep, folder)] if idle else [])
-
-
 def show(seen: Seen) -> None:
     """Print the overview once, the sentences below the table."""
     lines = [*sentences(seen.sweep, seen.state, seen.at_work), *seen.notes]
@@ -211,8 +190,9 @@ def follow(folder: Path, seconds: float = 2.0, console: Console | None = None) -
         if not console.is_terminal:
             _follow_lines(folder, seconds, console)
             return
+        watch = Watch(folder)
         with Live(console=console, auto_refresh=False) as live:
-            while not (seen := look(folder)).state.finished:
+            while not (seen := watch.look()).state.finished:
                 live.update(_fitted(seen), refresh=True)
                 time.sleep(seconds)
             live.update(_fitted(seen), refresh=True)
@@ -224,16 +204,12 @@ def _fitted(seen: Seen) -> Fitted:
 
 def _follow_lines(folder: Path, seconds: float, console: Console) -> None:
     """Events as they come, then the sentences; once it is so, that no driver is at work."""
-    known, said = 0, False
+    watch, said = Watch(folder, lambda sweep, event: Lines(console, sweep).event(event)), False
     while True:
-        seen = look(folder)
-        lines = Lines(console, seen.sweep, seen.state)
-        for event in journals.read(folder):
-            if known < event.seq <= seen.state.seq:
-                lines.event(event)
+        seen = watch.look()
         for note in seen.notes if not said else ():
             console.print(note, highlight=False, markup=False, soft_wrap=True)
-        known, said = seen.state.seq, bool(seen.notes)
+        said = bool(seen.notes)
         if seen.state.finished:
             for text in sentences(seen.sweep, seen.state):
                 console.print(text, highlight=False, markup=False, soft_wrap=True)

@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from record.journal.events import BASELINE
+from record.journal.results import Result
 from record.standing import is_sound
 from record.text import count, share, short, words
-from sweeps.journal.state import Result, SweepState, TrialState, mean_result, pareto, ranking
+from sweeps.journal.state import SweepState, TrialState, mean_result, pareto, ranking
 from sweeps.spec.spec import Sweep
 from sweeps.views import outlook
 from sweeps.views.words import counts_text, params_text
