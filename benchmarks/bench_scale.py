@@ -199,11 +199,11 @@ def explain(home: Path) -> None:
 
 def replay(home: Path) -> None:
     """`lam sweep replay --policy asha`."""
-    from record.journal.journals import told
+    from record.journal.journals import history
     from sweeps.journal import folders
     from sweeps.scheduling.replaying import recorded, replay_policy
 
-    replay_policy(folders.sweep_in(home), recorded(told(home)), "asha:reduction_factor=3")
+    replay_policy(folders.sweep_in(home), recorded(history(home)), "asha:reduction_factor=3")
 
 
 READERS = {"status": status, "explain": explain, "replay": replay}

@@ -67,7 +67,7 @@ def read_at(where: Path | str) -> Iterator[events.JournalEvent]:
     return coherent(journal_objects.read_objects(filesystem, root, where), where)
 
 
-def told(folder: str | Path) -> Iterator[Event]:
+def history(folder: str | Path) -> Iterator[Event]:
     """As `read`, for who wants to know what the sweep has come to: results are taken as decisions read them."""
     where = home(folder)
     if isinstance(where, Path):

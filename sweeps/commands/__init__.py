@@ -168,7 +168,7 @@ def replay(
     from dataclasses import asdict
 
     from record import files
-    from record.journal.journals import told
+    from record.journal.journals import history
     from record.text import printable
     from sweeps.journal import folders
     from sweeps.scheduling.replaying import parse, recorded, replay_policy
@@ -176,7 +176,7 @@ def replay(
     sweep = folders.sweep_in(folder)
     for text in policy:
         parse(text, sweep)  # a wrong one is said before a long journal is read
-    found = recorded(told(folder))
+    found = recorded(history(folder))
     outcomes = [replay_policy(sweep, found, text) for text in policy]
     if as_json:
         typer.echo(json.dumps(files.jsonable([asdict(outcome) for outcome in outcomes]), indent=2))

@@ -243,7 +243,7 @@ def begun_in(folder: str | Path) -> Path:
 
 def open_sweep(folder: str | Path) -> tuple[Sweep, SweepState]:
     """The sweep that a folder holds, and its state; raises as `sweep_in`."""
-    return sweep_in(folder), replay(journals.told(folder))
+    return sweep_in(folder), replay(journals.history(folder))
 
 
 def sweep_in(folder: str | Path) -> Sweep:

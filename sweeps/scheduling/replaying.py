@@ -119,7 +119,7 @@ class Recorded(NamedTuple):
 
 
 def recorded(journal: Iterable[Event]) -> Recorded:
-    """Read a journal once (`journals.told`)."""
+    """Read a journal once (`journals.history`)."""
     whole, order = SweepState(), list[str | events.Suggested | events.Failed]()
     for event in journal:
         whole.apply(event)
