@@ -94,11 +94,11 @@ class Tab:
     def picture(self, height: int, selector: str = "html") -> bytes:
         """The page from such an element's top on, `height` pixels of it, as PNG."""
         box = f"document.querySelector({json.dumps(selector)}).getBoundingClientRect()"
-        width, top = self.value(f"[innerWidth, {box}.top + scrollY]")
-        clip = {"x": 0, "y": top, "width": width, "height": height, "scale": 1}
-        taken = [base64.b64decode(self.send("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)["data"])
-                 for _ in range(2)]  # of a long page the first has holes where nothing was drawn yet
-        return taken[-1]
+        for _ in range(2):  # of a long page the first has holes where nothing was drawn yet, and moves what is below
+            width, top = self.value(f"[innerWidth, {box}.top + scrollY]")
+            clip = {"x": 0, "y": top, "width": width, "height": height, "scale": 1}
+            taken = self.send("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)["data"]
+        return base64.b64decode(taken)
 
 
 @contextmanager

@@ -79,6 +79,8 @@ def test_where_the_published_winner_does_not_follow_from_its_own_figures(four: R
 def test_marks_say_what_the_rules_say(four: Report) -> None:
     assert row(four, "VQ usage, end").marks == ("watch", "", "bad", "bad")
     assert row(four, "Effective rank of the context, end").marks == ("good", "good", "bad", "bad")
+    gap = next(found for section in four.comparison.sections for found in section.rows if "+8 %" in found.cells[0].text)
+    assert gap.marks == ("watch", "", "bad", "bad")  # as the checklist calls 8 % close
 
 
 def test_the_checklist_counts_close_as_close(four: Report) -> None:

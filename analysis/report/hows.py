@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from analysis.judge.vitality import best_without_codes, judged, rules_reading
+from analysis.judge.vitality import best_without_codes, has_no_codes, judged, rules_reading
 from analysis.read.study import Study, Trial, last_value, points_of, series
 from analysis.report.cells import Cell, Measure, course_cell, plain
 from record.health.profile import load
@@ -42,6 +42,8 @@ def measure_of(row: Row, study: Study) -> Measure:
         return replace(found, detail=found.detail.replace("at ", f"at {axis} ")) if axis in AXES else found
 
     direction = "none" if row.how in ("start", "trajectory", "lately") else row.better
+    if row.how == "gap":
+        return Measure(row.title, row.key, cell, direction, noted, mark=lambda trial: _gap_mark(trial, row, reference))
     return Measure(row.title, row.key, cell, direction, noted, mark=lambda trial: mark(trial, row))
 
 
@@ -51,7 +53,7 @@ def mark(trial: Trial, row: Row) -> str:
         word = _CELLS[row.how](points_of(trial, row.key), number, row.better).text
         return _WORDS.get(word, "") if row.better != "none" else ""
     values = series(trial.records, row.key)
-    if row.how not in ("end", "least", "rise", "gap") or len(values) < 1 + (row.how == "rise"):
+    if row.how not in ("end", "least", "rise") or len(values) < 1 + (row.how == "rise"):
         return ""
     reading = {name: MARKS[severity] for name, severity in rules_reading(trial, row.key).items()}
     if not reading:
@@ -131,6 +133,15 @@ def _gap(trial: Trial, key: str, reference: Trial) -> Cell:
     if own is None or not other:
         return MISSING_CELL
     return Cell(own / other - 1, f"{100 * (own / other - 1):+.0f} %" if trial != reference else "the reference")
+
+
+def _gap_mark(trial: Trial, row: Row, reference: Trial | None) -> str:
+    """By the requirement that the checklist makes of the distance to the arm without codes."""
+    asked = trial.workload.reporting.competitive
+    if reference is None or trial == reference or asked is None or has_no_codes(trial):
+        return ""
+    gap = _gap(trial, row.key, reference).value
+    return "" if gap is None else "good" if gap <= asked.met else "watch" if gap <= asked.close else "bad"
 
 
 def _best(values: list[float], better: str) -> float:
