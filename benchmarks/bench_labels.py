@@ -52,16 +52,14 @@ def measured(recipe: tables.Recipe, params: dict[str, Any], data_dir: str) -> di
 
 def skill(run: dict[str, Any], known: Any) -> tuple[float, float, float, float]:
     """(objective, action skill, its bounds) from the labels `known`."""
-    from lam.evaluation import control
     from lam.evaluation import skill as module
 
     actions = np.where(known, np.array(run["actions"]), -1)
-    found = module.metrics(np.array(run["codes"]), np.array(run["z_e"]), actions, np.array(run["files"]),
+    found = module.metrics(module.Known(np.array(run["codes"]), np.array(run["z_e"]), actions, np.array(run["files"])),
                            run["num_embeddings"])
     accuracy = found["val/action_skill"]
-    nmi = control.action_information(np.array(run["codes"])[known], actions[known])
-    return ((accuracy + found["val/action_log_skill"] + float(np.nan_to_num(nmi))) / 3, accuracy,
-            found["val/action_skill_low"], found["val/action_skill_high"])
+    return ((accuracy + found["val/action_log_skill"] + float(np.nan_to_num(found["val/action_nmi"]))) / 3,
+            accuracy, found["val/action_skill_low"], found["val/action_skill_high"])
 
 
 def compare(runs: list[dict[str, Any]], draws: int) -> None:

@@ -204,8 +204,8 @@ _PROBE = [
     Metric("val/probe_shuffled", "the same of a probe fitted on shuffled actions", "none", "counts", bounds=(0, 1),
            needs=("labels",), evaluate_only=True),
     Metric("val/action_nmi", "information of the code tuple about the true action / entropy of the action, chance "
-           "(mean over relabellings) taken off; of the labelled transitions, absent where there are none", "up",
-           "counts", bounds=(0, 1), needs=("codes", "labels")),
+           "(mean over relabellings) taken off both and two of its sd added to the latter; of the labelled "
+           "transitions, absent where there are none", "up", "counts", bounds=(0, 1), needs=("codes", "labels")),
 ]
 
 # Measured where true actions are known, by `lam.evaluation.skill`.
@@ -218,7 +218,7 @@ SKILL = [
     Metric("val/action_skill_high", "upper 95 % bound", "up", "sums", bounds=(-INF, INF), needs=("labels",)),
     Metric("val/action_accuracy", "share of true actions that this probe tells", "up", "counts", bounds=(0, 1),
            needs=("labels",)),
-    Metric("val/action_majority", "the same of always naming the other videos' commonest action", "none", "counts",
+    Metric("val/action_majority", "the same of always naming the commonest action", "none", "counts",
            bounds=(0, 1), needs=("labels",)),
     Metric("val/action_log_skill", "1 - log loss of the probe / log loss of the actions' frequencies", "up", "sums",
            bounds=(-INF, 1), needs=("labels",)),

@@ -216,11 +216,12 @@ def rank(x: Array) -> float:
 def information(tuples: list[str], actions: Array) -> float:
     rng = np.random.default_rng(0)
     _, labels = np.unique(actions, return_inverse=True)
-    chance = np.mean([mutual_info_score(tuples, rng.permutation(labels)) for _ in range(20)])
+    drawn = [mutual_info_score(tuples, rng.permutation(labels)) for _ in range(20)]
+    chance = np.mean(drawn)
     whole = entropy(labels.tolist())
     if whole - chance < 1e-9:  # as many tuples as samples: chance tells every action
         return math.nan
-    return max(0.0, (mutual_info_score(tuples, labels) - chance) / (whole - chance))
+    return max(0.0, (mutual_info_score(tuples, labels) - chance) / (whole - chance + 2 * stats.tstd(drawn)))
 
 
 def generated(dump: Dump) -> dict[str, float]:

@@ -176,8 +176,17 @@ def test_few_videos_are_cut_into_blocks() -> None:
 def test_action_information_is_1_for_a_code_per_action_and_0_for_unrelated_codes() -> None:
     rng = np.random.default_rng(0)
     actions = rng.integers(4, size=400)
-    assert control.action_information(np.stack([actions, actions], 1), actions) == pytest.approx(1)
+    assert control.action_information(np.stack([actions, actions], 1), actions) == pytest.approx(1, abs=0.02)
     assert control.action_information(rng.integers(6, size=(400, 2)), actions) < 0.05
     assert math.isnan(control.action_information(np.zeros((5, 1), int), np.zeros(5, int)))
+
+
+def test_pairs_that_agree_by_chance_are_little_information() -> None:
+    """Without two sd of chance in the room, a share of 1 may be that of six pairs, and ranks first of all configs."""
+    actions = np.repeat(np.random.default_rng(0).integers(3, size=150), 2)
+    pairs = np.arange(300) // 2
+    six = np.where(np.arange(300) < 12, pairs, 1000 + np.arange(300))
+    few, all_of_them = (control.action_information(codes[:, None], actions) for codes in (six, pairs))
+    assert few < 0.7 < 0.85 < all_of_them
 
 

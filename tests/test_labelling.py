@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import browsing
 import h5py
 import numpy as np
 import pytest
@@ -136,6 +137,27 @@ def test_the_page_asks_and_takes_answers(page: Page) -> None:
     assert (status, json.loads(body)) == (400, {"error": "action: got 'JUMP'; one of NOOP, RIGHT, LEFT"})
     assert json.loads(fetch(page.url + "question/12")[1])["done"]
     assert (page.session.folder / "labels.csv").read_text().count("\n") == 2
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(browsing.CHROMIUM is None, reason="no chromium on this machine")
+def test_keys_pressed_in_a_browser_become_labels(page: Page, tmp_path: Path) -> None:
+    written = page.session.folder / "labels.csv"
+    with browsing.opened(page.url, tmp_path / "browser") as tab:
+        tab.wait_for("document.querySelectorAll('#actions button').length === 3")
+        for number, key in enumerate(("3", "s", "1"), 1):
+            tab.press(key)
+            tab.wait_for(f"document.querySelector('#count').textContent.includes('{number + 1} of 12')")
+        tab.press("9")  # there are three actions
+        assert tab.value("document.querySelector('#count').textContent") == "2 given · 4 of 12"
+        tab.press("u")
+        tab.wait_for("document.querySelector('#count').textContent.includes('3 of 12')")
+        tab.press("2")
+        tab.wait_for("document.querySelector('#count').textContent.includes('4 of 12')")
+        assert tab.complaints == []
+    places, answers = zip(*(line.rsplit(",", 1) for line in written.read_text().splitlines()[1:]), strict=True)
+    assert answers == ("LEFT", "NOOP", "RIGHT"), "what cannot be told is no label"
+    assert places[1] == places[2] != places[0], "another answer to the same transition, which then counts"
 
 
 def test_the_page_is_for_this_machine_and_whoever_knows_its_address(page: Page) -> None:

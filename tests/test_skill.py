@@ -42,6 +42,19 @@ def test_codes_that_are_the_action_tell_all_of_it() -> None:
     assert record["val/action_log_skill"] > 0.9
 
 
+def test_the_base_rate_is_that_of_all_labels_and_the_interval_no_narrower_than_independent_labels_allow() -> None:
+    """Of the other videos alone the commonest action is the rarer one here, which no codes have earned."""
+    even = np.where(FILES % 2, np.arange(N) % 5 < 3, np.arange(N) % 5 < 2).astype(int)  # 0 and 1 by turns commoner
+    record = found(np.ones((N, 2), dtype=int), actions=even)
+    assert record["val/action_majority"] == 0.5
+    assert record["val/action_accuracy"] <= 0.5
+    assert record["val/action_skill"] <= 0
+    alike = np.tile(ACTIONS[:40], VIDEOS)  # every video is the same: over videos nothing varies
+    noisy = found(slots(np.where(np.arange(N) % 40 < 20, alike, 0)), actions=alike)
+    wide = noisy["val/action_skill_high"] - noisy["val/action_skill_low"]
+    assert wide > 2 * 1.9 * math.sqrt(noisy["val/action_accuracy"] * (1 - noisy["val/action_accuracy"]) / N)
+
+
 def test_a_tuple_may_say_what_no_slot_says() -> None:
     """The action is the sum of two slots: each alone tells nothing."""
     a, b = RNG.integers(4, size=N), RNG.integers(4, size=N)
@@ -60,7 +73,7 @@ def test_codes_that_name_the_video_have_no_skill_where_actions_follow_the_video(
     by_video = RNG.permutation(np.arange(VIDEOS) % 4)[FILES]
     codes = slots(FILES % K, FILES // K)
     assert found(codes, actions=by_video)["val/action_skill"] < 0.3
-    _, right, _, _ = skill.cross_fitted(skill.code_features(codes, K), by_video, np.arange(N))
+    right, _, _ = skill.cross_fitted(skill.code_features(codes, K), by_video, np.arange(N))
     assert right.mean() == 1
 
 
@@ -68,7 +81,7 @@ def test_unknown_actions_are_left_out_and_no_known_one_is_no_skill() -> None:
     some = np.where(RNG.random(N) < 0.5, ACTIONS, -1)
     record = found(slots(ACTIONS), actions=some)
     assert record["val/action_skill"] == 1
-    assert record["val/action_nmi"] == pytest.approx(1)
+    assert record["val/action_nmi"] == pytest.approx(1, abs=0.03)
     assert record["val/labelled_transitions"] == (some >= 0).sum()
     assert found(slots(ACTIONS), actions=np.full(N, -1)) == {"val/labelled_transitions": 0}
     one = found(slots(ACTIONS), actions=np.where(np.arange(N) == 3, 1, -1))

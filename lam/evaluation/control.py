@@ -164,17 +164,20 @@ def _sides(values: Array, files: Array) -> tuple[bool, bool]:
 def action_information(codes: Array, actions: Array, permutations: int = 20) -> float:
     """Information of the code tuple about the true action, as a share of the action's entropy.
 
-    With few samples and many tuples the plain estimate is far above 0 for unrelated codes, so the
-    mean over random relabellings is taken off: (I - I0)/(H - I0), at least 0. NaN for one action.
+    With few samples and many tuples the plain estimate is far above 0 for unrelated codes, so the mean over random
+    relabellings is taken off. Where nearly every tuple is met once, that leaves next to no room and the share would be
+    what a few pairs happen to say: two sd of the relabellings are added to the room.
+    (I - I0)/(H - I0 + 2 sd0), at least 0; NaN for one action and where every tuple is met once.
     """
     _, tuples = np.unique(codes, axis=0, return_inverse=True)
     _, labels = np.unique(actions, return_inverse=True)
     entropy = _entropy(np.bincount(labels))
     rng = np.random.default_rng(0)
-    chance = float(np.mean([_mutual_information(tuples, rng.permutation(labels)) for _ in range(permutations)]))
+    drawn = [_mutual_information(tuples, rng.permutation(labels)) for _ in range(permutations)]
+    chance, spread = float(np.mean(drawn)), float(np.std(drawn, ddof=1))
     if entropy - chance <= 1e-9:
         return math.nan
-    return min(1.0, max(0.0, (_mutual_information(tuples, labels) - chance) / (entropy - chance)))
+    return max(0.0, (_mutual_information(tuples, labels) - chance) / (entropy - chance + 2 * spread))
 
 
 def _mutual_information(a: Array, b: Array) -> float:

@@ -60,17 +60,28 @@ def metrics(known: Known, num_embeddings: int) -> dict[str, float]:
     group = intervals.clusters(video)
     embedded = (flat - flat.mean(axis=0)) / (flat.std(axis=0) + 1e-8)
     coded = embedded if known.codes is None else code_features(known.codes, num_embeddings)
-    base, right, log_base, log_probe = cross_fitted(coded, y, group)
-    before, before_right, _, _ = cross_fitted(embedded, y, group)
-    skill = intervals.ratio(right - base, 1 - base, video)
+    base = np.where(np.unique(group).size > 1, y == np.bincount(y).argmax(), math.nan)
+    right, log_base, log_probe = cross_fitted(coded, y, group)
+    before_right, _, _ = cross_fitted(embedded, y, group)
+    skill = _skill(right, base, video)
     information = {} if known.codes is None else {"val/action_nmi": action_information(known.codes, y)}
     return information | {
         "val/labelled_transitions": len(y),
         "val/action_skill": skill.value, "val/action_skill_low": skill.low, "val/action_skill_high": skill.high,
         "val/action_accuracy": _mean(right), "val/action_majority": _mean(base),
         "val/action_log_skill": intervals.ratio(log_base - log_probe, log_base, video).value,
-        "val/action_skill_embedding": intervals.ratio(before_right - before, 1 - before, video).value,
+        "val/action_skill_embedding": _skill(before_right, base, video).value,
     }
+
+
+def _skill(right: Array, base: Array, video: Array) -> intervals.Estimate:
+    """The skill with the wider of two intervals: over videos, and over transitions as if they were independent.
+
+    The commonest action is that of all labels: of other videos alone it is rarer here than there, the more so the
+    fewer there are, and few videos may agree by luck.
+    """
+    ways = (intervals.ratio(right - base, 1 - base, unit) for unit in (video, np.arange(len(video))))
+    return max(ways, key=lambda each: 0.0 if math.isnan(each.high) else each.high - each.low)
 
 
 def code_features(codes_NS: Array, num_embeddings: int) -> NDArray[np.float64]:
@@ -81,12 +92,12 @@ def code_features(codes_NS: Array, num_embeddings: int) -> NDArray[np.float64]:
     return np.concatenate([*slots, (number.reshape(-1, 1) == common).astype(float)], axis=1)
 
 
-def cross_fitted(x: Array, y: Array, group: Array) -> tuple[Array, Array, Array, Array]:
-    """Per sample: whether the commonest action is right, whether the probe is, and the log loss of either.
+def cross_fitted(x: Array, y: Array, group: Array) -> tuple[Array, Array, Array]:
+    """Per sample: whether the probe is right, the log loss of the actions' frequencies and that of the probe.
 
     Each sample is answered by what was fitted on other groups; all NaN where there is one group.
     """
-    found = np.full((4, len(y)), math.nan)
+    found = np.full((3, len(y)), math.nan)
     for fitted, asked in _folds(group):
         frequencies = _frequencies(y[fitted], y.max() + 1)
         shares = np.tile(frequencies, (len(asked), 1))
@@ -95,9 +106,9 @@ def cross_fitted(x: Array, y: Array, group: Array) -> tuple[Array, Array, Array,
             shares = SMOOTHING * shares
             shares[:, probe.classes_] += (1 - SMOOTHING) * probe.predict_proba(x[asked])
         truth = y[asked]
-        found[:, asked] = (truth == frequencies.argmax(), truth == shares.argmax(axis=1), -np.log(frequencies[truth]),
+        found[:, asked] = (truth == shares.argmax(axis=1), -np.log(frequencies[truth]),
                            -np.log(shares[np.arange(len(asked)), truth]))
-    return found[0], found[1], found[2], found[3]
+    return found[0], found[1], found[2]
 
 
 def _folds(group: Array) -> Iterator[tuple[Array, Array]]:
