@@ -15,11 +15,12 @@ from sweep_driver import spec
 
 from lam import cli
 from lam.config import RunConfig
+from record.errors import EnvironmentFailed
 from record.journal.events import Completed, Started, Suggested, SweepStarted
 from record.run import RunFolder
-from record.storage import refusals
+from record.storage import copies, refusals
 from sweeps.commands import doctoring
-from sweeps.journal import folders, runs, stores
+from sweeps.journal import folders, lease, runs, stores
 from sweeps.journal.journal import Journal
 from sweeps.spec.load import load
 from sweeps.workers.entries import result_event
@@ -127,6 +128,14 @@ def test_missing_credentials_are_said(tmp_path: Path, monkeypatch: pytest.Monkey
     said = str(refusals.refusal("ACCESS_DENIED", "s3://x", "storage", {"HOME": str(tmp_path / "home")}))
     assert "the credentials may not use it" in said
     assert "may not use it" in str(refusals.refusal("HTTP status 403", "gs://x", "storage", {"HOME": "/nowhere"}))
+
+
+def test_credentials_that_expire_meanwhile_are_said_as_such() -> None:
+    error = OSError("AWS Error UNKNOWN (HTTP status 400): Unable to parse ExceptionName: ExpiredToken")
+    expected = r"^s3://b/p: the credentials have expired \(AWS .*; get new ones \('aws"
+    with pytest.raises(EnvironmentFailed, match=expected), copies.told("s3://b/p"):
+        raise error
+    assert lease.refused("s3://b/p", error).startswith("s3://b/p: the journal cannot be written: the credentials have")
 
 
 @pytest.mark.usefixtures("refusing")

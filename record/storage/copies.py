@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 from record import files
 from record.errors import BadInput, EnvironmentFailed
-from record.storage import addresses, trust
+from record.storage import addresses, refusals, trust
 from record.storage.store import PATIENCE_SECONDS, Store, first_line
 
 if TYPE_CHECKING:
@@ -195,8 +195,9 @@ def told(uri: str) -> Iterator[None]:
     except OSError as error:
         if error.filename is not None:  # a file of this machine
             raise
-        raise EnvironmentFailed(f"{uri}: the store refused ({first_line(error)}); check the network and what the "
-                                "credentials in the environment may do there") from error
+        what, remedy = refusals.meaning(str(error), uri) or (
+            "the store refused", "check the network and what the credentials in the environment may do there")
+        raise EnvironmentFailed(f"{uri}: {what} ({first_line(error)}); {remedy}") from error
 
 
 def _mark(folder: Path, uri: str) -> None:

@@ -46,17 +46,21 @@ def refusal(said: str, uri: str, key: str, environment: Mapping[str, str] = os.e
         key: what names the URI, for the message.
     """
     gist = said.strip().splitlines()[0][:300] if said.strip() else "it gives no reason"
+    what, remedy = meaning(said, uri, environment) or (
+        "refuses", "check the address, its region (AWS_DEFAULT_REGION) and the credentials in the environment, which "
+        "must be allowed to list, read, write and delete there")
+    return BadInput(f"{what} ({gist})", source=uri, key=key, remedy=remedy)
+
+
+def meaning(said: str, uri: str, environment: Mapping[str, str] = os.environ) -> tuple[str, str] | None:
+    """(what is wrong, the remedy) of a store's words; None where they say nothing that is known."""
     for pattern, what, remedy in MEANINGS:
         if found := re.search(pattern, said):
             names = found.groupdict()
-            return BadInput(f"{what.format(**names)} ({gist})", source=uri, key=key, remedy=remedy.format(**names))
+            return what.format(**names), remedy.format(**names)
     if re.search("ACCESS_DENIED|AccessDenied|HTTP status 40[13]", said):
-        nobody = uri.startswith("s3:") and not _has_credentials(environment)
-        what, remedy = NONE_FOUND if nobody else NOT_ALLOWED
-        return BadInput(f"{what} ({gist})", source=uri, key=key, remedy=remedy)
-    return BadInput(f"refuses ({gist})", source=uri, key=key, remedy="check the address, its region "
-                    "(AWS_DEFAULT_REGION) and the credentials in the environment, which must be allowed to list, read, "
-                    "write and delete there")
+        return NONE_FOUND if uri.startswith("s3:") and not _has_credentials(environment) else NOT_ALLOWED
+    return None
 
 
 def _has_credentials(environment: Mapping[str, str]) -> bool:

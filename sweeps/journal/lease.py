@@ -25,6 +25,7 @@ from typing import Any
 from record.errors import BadInput, EnvironmentFailed
 from record.journal import journal_objects
 from record.journal.journal_objects import Key
+from record.storage import refusals
 from record.storage.store import Patience, first_line
 
 LEASE_SECONDS = 60.0
@@ -244,5 +245,8 @@ def probe(filesystem: Any, root: str) -> float | None:
 
 def refused(where: str, error: OSError) -> str:
     """The message of a store that does not take what is written."""
+    why = refusals.meaning(str(error), where)
+    if why is not None:
+        return f"{where}: the journal cannot be written: {why[0]} ({first_line(error)}); {why[1]}"
     return (f"{where}: the journal cannot be written ({first_line(error)}); check the network and that "
             "the credentials may write and delete there, the same command then resumes")
