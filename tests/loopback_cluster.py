@@ -33,6 +33,7 @@ class Cluster:
                     "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]), "RAY_USAGE_STATS_ENABLED": "0",
                     "RAY_health_check_period_ms": "1000", "RAY_health_check_failure_threshold": "3"}
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._added: dict[str, tuple[str, dict[str, str]]] = {}
         self.address = ""
 
     def start_head(self, *words: str) -> str:
@@ -49,7 +50,14 @@ class Cluster:
         Args:
             mounted: shell commands that run in a mount namespace of the node's own before it starts.
         """
+        self._added[name] = mounted, env
         self._start(name, [f"--address={self.address}", "--num-cpus=1"], mounted, env)
+
+    def mend(self) -> None:
+        """Start nodes again that did not come up: on a busy machine Ray gives up after 30 s."""
+        for name, (mounted, env) in list(self._added.items()):
+            if name in self.processes and self.processes[name].poll() is not None:
+                self.add(name, mounted, **env)
 
     def _start(self, name: str, words: list[str], mounted: str = "", env: dict[str, str] | None = None) -> None:
         command = [RAY, "start", *words, "--block", "--disable-usage-stats", "--object-store-memory=100000000",

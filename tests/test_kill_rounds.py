@@ -63,12 +63,6 @@ class Stage:
         self.driver = self.nodes.driver(CODE.format(tests=str(ROOT / "tests"), root=str(ROOT), path=str(self.path),
                                                     address=self.nodes.address))
 
-    def mend(self) -> None:
-        """Start nodes again that did not come up: on a busy machine Ray gives up after 30 s."""
-        for name in self.names:
-            if self.nodes.processes[name].poll() is not None:
-                self.nodes.add(name)
-
     def start_tracker(self) -> None:
         words = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri",
                  f"sqlite:///{self.folder}/mlflow.db", "--port", str(self.port), "--workers", "1"]
@@ -116,7 +110,7 @@ def a_round(stage: Stage, what: str, generator: random.Random, kept: list[Any]) 
     before = len(stage.results())
     begin = time.monotonic()
     stage.kill(what, generator)
-    wait_until(lambda: stage.mend() or stage.driver.poll() is not None or len(stage.results()) > before, 400,
+    wait_until(lambda: stage.nodes.mend() or stage.driver.poll() is not None or len(stage.results()) > before, 400,
                f"a result after {what}")
     assert stage.driver.poll() is None, stage.driver.communicate()
     seconds = time.monotonic() - begin
@@ -130,7 +124,7 @@ def rounds(stage: Stage, order: list[str], generator: random.Random,
            kept: list[Any]) -> tuple[list[str], dict[str, list[float]]]:
     """Kill in this order; (what was killed, seconds to recover of each kind)."""
     seconds: dict[str, list[float]] = {}
-    wait_until(lambda: stage.mend() or len(stage.results()) > 2, 400, "the first results")
+    wait_until(lambda: stage.nodes.mend() or len(stage.results()) > 2, 400, "the first results")
     begin = time.monotonic()
     for number, what in enumerate(order, 1):
         if time.monotonic() - begin > MOST_SECONDS:
