@@ -53,8 +53,8 @@ def swapped(word: str) -> str:
 
 
 def dropped(word: str) -> str:
-    """A word whose second letter was not hit."""
-    return word[:1] + word[2:] if len(word) > 2 else f"{word}0"
+    """A word whose second letter was not hit; a number with a letter for its last digit."""
+    return word[:1] + word[2:] if len(word) > 2 else f"{word[:-1]}o"
 
 
 def makes_a_folder(words: list[str]) -> bool:
