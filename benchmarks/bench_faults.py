@@ -116,22 +116,26 @@ def main() -> None:
     parser.add_argument("--no-stock", action="store_true")
     parser.add_argument("--faults", nargs="*", help="only these of beside_stock.py")
     asked = parser.parse_args()
-    beside: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         figures = Path(folder) / "rounds.json"
         tests = tested(asked.only, asked.tests, asked.rounds, figures) if asked.only else {}
-        rounds = {"rounds": json.loads(figures.read_text())} if figures.exists() else {}
+        keep({}, tests, **({"rounds": json.loads(figures.read_text())} if figures.exists() else {}))
     if not asked.no_stock:
         from beside_stock import FAULTS as PUT
         from beside_stock import both
 
-        beside = both(asked.faults or [*PUT])
-    kept = json.loads(KEPT.read_text()) if KEPT.exists() else {}  # only now: two parts may run at a time
+        for fault in asked.faults or PUT:
+            keep(both([fault]), {})
+    print(f"wrote {PAGE}")
+
+
+def keep(beside: dict[str, Any], tests: dict[str, Any], **rounds: Any) -> None:
+    """Write what was found beside what was known; it is read only now, since two parts may run at a time."""
+    kept = json.loads(KEPT.read_text()) if KEPT.exists() else {}
     kept |= {"tests": kept.get("tests", {}) | tests, "beside": kept.get("beside", {}) | beside, **rounds,
              "when": datetime.now(UTC).date().isoformat()}
     KEPT.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
     PAGE.write_text(page(kept))
-    print(f"wrote {PAGE}")
 
 
 if __name__ == "__main__":

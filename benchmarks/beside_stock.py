@@ -68,7 +68,7 @@ def ours(folder: Path, disk: Path, fault: str) -> Side:
     spec = folder / "sweep.yaml"
     spec.write_text(yamlio.dump_mapping({
         "name": "demo", "base": base, "space": {"seed": {"choice": seeds}}, "search": "grid", "scheduler": "none",
-        "budget": {"trials": 99}, "storage": str(disk), "concurrency": 1, "hang_minutes": 0.1}))
+        "budget": {"trials": 99}, "storage": str(disk), "concurrency": 1, "hang_minutes": 5.0 if real else 0.1}))
     trials = disk / "demo" / "trials"
 
     def start(again: bool) -> subprocess.Popen[str]:
