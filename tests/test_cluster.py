@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,12 @@ def joined(folder: Path) -> int:
     return sum(isinstance(event, events.MachineJoined) for event in told(folder))
 
 
+def until(driver: subprocess.Popen[str], so: Callable[[], object], what: str) -> None:
+    """Wait while the driver is at work, on a busy machine for long."""
+    wait_until(lambda: driver.poll() is not None or so(), 300, what)
+    assert driver.poll() is None, driver.communicate()
+
+
 def numbers(folder: Path, trial: str) -> list[dict[str, Any]]:
     """Epoch records without what a clock says."""
     lines = [json.loads(line) for line in (folder / "trials" / trial / "metrics.jsonl").read_text().splitlines()]
@@ -89,11 +96,11 @@ def test_machines_die_drain_and_join_and_no_trial_pays(tmp_path: Path, tiny_data
         for name in ("first", "second"):
             nodes.add(name)
         driver = launched(nodes, path)
-        wait_until(lambda: nodes.mend() or (joined(folder) == 2 and results(folder) >= 3), 300, "three results")
+        until(driver, lambda: nodes.mend() or (joined(folder) >= 2 and results(folder) >= 3), "three results")
         nodes.kill("first")
         nodes.add("third")
-        wait_until(lambda: any(event.event == "machine_lost" for event in told(folder)), 120, "the loss of a machine")
-        wait_until(lambda: nodes.mend() or (joined(folder) == 3 and results(folder) >= 12), 300, "twelve results")
+        until(driver, lambda: any(event.event == "machine_lost" for event in told(folder)), "the loss of a machine")
+        until(driver, lambda: nodes.mend() or (joined(folder) >= 3 and results(folder) >= 12), "twelve results")
         second = [event for event in told(folder) if isinstance(event, events.MachineJoined)]
         alive = {event.node for event in second} - {event.node for event in told(folder)
                                                     if isinstance(event, events.MachineLost)}
