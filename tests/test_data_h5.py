@@ -188,7 +188,7 @@ def test_continuous_actions_are_left_out_with_one_warning_a_folder(
     with caplog.at_level(logging.WARNING):
         assert [scanned(tmp_path / name).info.actions for name in ("a.h5", "b.h5")] == [False, False]
     assert [record.getMessage() for record in caplog.records] == [
-        f"{tmp_path}: its actions are continuous, which no code can be compared with; they are left out"]
+        f"{tmp_path}: continuous actions, which no code can be compared with, are left out"]
 
 
 def test_statistics_are_those_of_the_latents(tmp_path: Path) -> None:

@@ -182,10 +182,22 @@ def test_shares_of_a_tuple_lean_on_those_of_its_first_codes() -> None:
      "from 0 to 11"),
     (lambda model: model.actions_of([0, 1]), r"codes: got \[\[0, 1\]\]; an action is 3 codes from 0 to 11"),
     (lambda model: model.imagine(np.zeros((3, 16, 8, 8)), np.zeros((2, 3), int)), "got 2 actions for 3 frames"),
+    (lambda model: model.imagine(np.zeros((16, 8, 8)), np.zeros((0, 3), int)), "got 0 actions for 1 frames"),
+    (lambda model: model.decode(np.zeros((9, 16, 8, 8)), np.zeros((8, 3), int)), "got 9 frames, the decoder sees at "
+     "most 3 at once"),
+    (lambda model: model.actions_of(12**3), "number: got 1728; an action's number is from 0 to 1727"),
+    (lambda model: model.tuple_of(-1), "number: got -1; an action's number is from 0 to 1727"),
 ])
 def test_what_does_not_fit_is_said_with_its_shape(model: ActionModel, call: object, message: str) -> None:
     with pytest.raises(BadInput, match=message):
         call(model)  # type: ignore[operator]
+
+
+def test_arrays_of_other_bytes_and_reversed_ones_are_read(model: ActionModel) -> None:
+    frames = np.random.default_rng(0).normal(size=(6, 16, 8, 8)).astype(np.float32)
+    expected = model.encode(frames).embedding
+    assert torch.equal(model.encode(frames.astype(">f4")).embedding, expected)
+    assert torch.equal(model.encode(frames[::-1].copy()[::-1]).embedding, expected)
 
 
 @pytest.mark.parametrize("changes", [{"quantizer": "none"}, {"quantizer": "fsq"}, {"slots": "parallel"},
@@ -234,6 +246,7 @@ def test_an_export_says_nothing_of_the_machine_and_has_a_card(exported: Path, ti
     assert "val/mse_loss" in card
     assert "NOOP" in card
     assert "actions of 3 codes from 12" in card
+    assert "`encode.pt2` (windows [B, T, C, H, W] -> codes" in card
 
 
 def test_the_programs_run_without_the_package(exported: Path, model: ActionModel, windows: Windows) -> None:
@@ -295,6 +308,10 @@ def test_an_export_replaces_itself_and_nothing_else(run: Path, exported: Path, t
     (other / "notes.txt").write_text("mine")
     with pytest.raises(BadInput, match="is there already and is no export"):
         exporting.export(run, other)
+    (tmp_path / "export" / "mine.txt").write_text("mine")
+    with pytest.raises(BadInput, match=r"export: holds 'mine\.txt', which no export wrote; move it elsewhere"):
+        exporting.export(run, tmp_path / "export")
+    (tmp_path / "export" / "mine.txt").unlink()
     document = json.loads((tmp_path / "export" / DOCUMENT).read_text()) | {"weights_sha256": "0" * 64}
     (tmp_path / "export" / DOCUMENT).write_text(json.dumps(document))
     with pytest.raises(BadInput, match="holds the export of another model"):

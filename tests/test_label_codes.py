@@ -176,8 +176,8 @@ def test_a_labelling_of_another_model_does_not_go_on(asked: Asked, tiny_data: Pa
     from lam.labelling.parts import Parts
 
     Parts(asked.out, 4, {"model": "another"}).begin()
-    with pytest.raises(BadInput, match="was begun with another model and data and columns and batch size and portion; "
-                                       "delete that folder to begin anew"):
+    with pytest.raises(BadInput, match="was begun with another model and data and columns and batch size and portion "
+                                       "and naming of codes; delete that folder to begin anew"):
         labelling.label(asked)
 
 
@@ -287,6 +287,38 @@ def test_no_name_stays_of_a_result_that_cannot_be_written(asked: Asked) -> None:
     with pytest.raises(BadInput, match=r"--output: got 'codes\.csv'; end it in \.h5, \.parquet, \.npz"):
         labelling.label(replace(asked, out=asked.out.with_name("codes.csv")))
     assert not any(asked.out.parent.iterdir())
+
+
+def test_a_folder_as_a_result_is_refused_before_hours_of_work(asked: Asked) -> None:
+    folder = asked.out.with_name("codes.h5")
+    folder.mkdir()
+    with pytest.raises(BadInput, match=r"--output: got '.*codes\.h5', which is a folder; name a file that ends"):
+        labelling.label(replace(asked, out=folder))
+    assert [path.name for path in asked.out.parent.iterdir()] == ["codes.h5"]
+
+
+def test_a_video_with_nan_gets_no_codes_but_is_named(asked: Asked, tmp_path: Path) -> None:
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    written(folder, 12, "v.h5")
+    with h5py.File(folder / "v.h5", "r+") as file:
+        file["embeddings"][7, 3] = np.nan
+    with pytest.raises(BadInput, match=r"v\.h5: holds NaN or infinite latents in frames 0 to 11; encode the video"):
+        labelling.label(replace(asked, data=folder))
+    assert not asked.out.exists()
+
+
+def test_a_labelling_whose_codes_have_other_names_by_now_does_not_go_on(asked: Asked,
+                                                                        monkeypatch: pytest.MonkeyPatch) -> None:
+    """True actions were given between a kill and the next start: a result has one naming."""
+    def killed(number: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        labelling.label(asked, done=killed)
+    monkeypatch.setattr(ActionModel, "naming", None)
+    with pytest.raises(BadInput, match="was begun with another naming of codes; delete that folder"):
+        labelling.label(asked)
 
 
 def test_parquet_without_pyarrow_is_refused_before_hours_of_work(monkeypatch: pytest.MonkeyPatch) -> None:

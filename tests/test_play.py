@@ -102,8 +102,13 @@ def test_without_a_codec_there_are_numbers(run: Path, tiny_data: Path, tmp_path:
 def test_videos_of_another_shape_cannot_be_played(run: Path, tmp_path: Path) -> None:
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["embeddings"] = np.zeros((4, 16, 1, 4, 4), np.float32)
-    with pytest.raises(BadInput, match=r"holds no video of latents \[16, 8, 8\]; name the folder"):
+    with pytest.raises(BadInput, match=r"holds no video of two or more frames of latents \[16, 8, 8\]; name"):
         Game(lam.load(run, device="cpu"), tmp_path)
+
+
+def test_a_port_that_is_taken_is_named(page: LocalPage, game: Game) -> None:
+    with pytest.raises(BadInput, match=f"--port: got {page.server_port}, which cannot be used .*; name another"):
+        LocalPage(TEMPLATE, game.answer, page.server_port)
 
 
 @pytest.mark.slow

@@ -237,7 +237,7 @@ def _check_embeddings(data: h5py.Dataset, path: str | Path, key: str) -> None:
 @functools.cache
 def _warn_of_continuous(folder: Path) -> None:
     """Said once for a folder, not once for each of its thousands of files."""
-    log.warning("%s: its actions are continuous, which no code can be compared with; they are left out", folder)
+    log.warning("%s: continuous actions, which no code can be compared with, are left out", folder)
 
 
 def usable_actions(data: Any, frames: int, path: str | Path) -> bool:

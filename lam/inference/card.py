@@ -25,6 +25,9 @@ frame, state = model.step(frames[0], found.codes[0])
 future = model.imagine(frames[0], found.codes)   # [T-1, C, H, W], each from the prediction before it
 ```"""
 
+PROGRAM_USE = {"encode.pt2": " (windows [B, T, C, H, W] -> codes [B, T-1, S], embedding; T = sequence_length)",
+               "step.pt2": " (the last T-1 frames [B, T-1, C, H, W], codes [B, T-1, S] -> the next frame [B, C, H, W])"}
+
 
 def text(known: Export, config: RunConfig) -> str:
     """The card as Markdown."""
@@ -42,6 +45,10 @@ def _what(known: Export, config: RunConfig) -> Iterator[str]:
     yield f"It reads {kind} between consecutive latent frames of a video, and predicts the next frame from an action."
     yield (f"Files: `{WEIGHTS}` (weights by name, float32), `{CONFIG}` (the complete config), `{DOCUMENT}` (shapes, "
            "codes' meanings, figures and provenance).")
+    made = [each["file"] for each in known.programs.values() if each.get("written")]
+    if made:
+        yield ("`torch.export.load(FILE).module()` runs without the package that wrote it: " + ", ".join(
+            f"`{file}`{PROGRAM_USE[file]}" for file in made) + ".")
 
 
 def _frames(known: Export, config: RunConfig) -> Iterator[str]:

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from lam.inference import card, opening
-from lam.inference.exported import CARD, CONFIG, DOCUMENT, WEIGHTS, Export
+from lam.inference.exported import CARD, CONFIG, DOCUMENT, PROGRAMS, WEIGHTS, Export
 from lam.inference.model import ActionModel
 from record import documents, files, yamlio
 from record.errors import BadInput
@@ -15,6 +15,8 @@ from record.run import RunFolder
 
 # Of the trainer's machine and of nobody else's interest; a path may say more than its owner meant to.
 LEFT_OUT = ("tracking", "threads", "manifest_path", "init_from")
+
+OWN = {WEIGHTS, CONFIG, DOCUMENT, CARD, *(f"{name}.pt2" for name in PROGRAMS)}
 
 
 def export(run: str | Path, to: str | Path, checkpoint: str | None = None, programs: bool = False) -> Path:
@@ -53,6 +55,10 @@ def _check_free(to: Path, weights: str) -> None:
         return
     if not (to / DOCUMENT).is_file():
         raise BadInput("is there already and is no export", source=to, remedy="name a new folder")
+    others = sorted({path.name for path in to.iterdir()} - OWN)
+    if others:
+        raise BadInput(f"holds {others[0]!r}, which no export wrote", source=to,
+                       remedy="move it elsewhere, since the folder is written anew, or name a new folder")
     if documents.load_document(Export, to / DOCUMENT).weights_sha256 != weights:
         raise BadInput("holds the export of another model", source=to, remedy="name a new folder, or delete it")
 

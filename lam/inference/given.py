@@ -32,11 +32,13 @@ class Actions(NamedTuple):
 
 
 def as_tensor(values: Any) -> Tensor:
-    """Of lists, arrays or tensors; what may not be written (a memory map) is copied, which torch asks for."""
+    """Of lists, arrays or tensors; copied where torch asks for it: a memory map, reversed axes, another byte order."""
     if isinstance(values, Tensor):
         return values
     array = np.asarray(values)
-    return torch.from_numpy(array if array.flags.writeable else array.copy())
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
+    as_it_is = array.flags.writeable and min(array.strides, default=0) >= 0
+    return torch.from_numpy(array if as_it_is else array.copy())
 
 
 def windows_of(video_TCHW: Tensor, most: int, batch_size: int) -> list[Tensor]:

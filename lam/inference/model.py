@@ -118,10 +118,10 @@ class ActionModel:
             actions: of each frame the one that follows it: codes [B, L, S], or vectors [B, L, S, Q].
         """
         latents, alone = self._batched(frames, 5, "frames")
-        vectors = self._vectors(actions, latents.shape[:2], alone)
         if latents.shape[1] >= self._most:
             raise BadInput(f"got {latents.shape[1]} frames, the decoder sees at most {self._most - 1} at once",
                            key="frames", remedy="go one by one with 'step', which forgets the oldest")
+        vectors = self._vectors(actions, latents.shape[:2], alone)
         predicted = self.module.decode(latents, vectors)
         return predicted[0] if alone else predicted
 
@@ -170,10 +170,10 @@ class ActionModel:
         alone = given.dim() == (3 if given.is_floating_point() else 2)
         latents = self._beginning(frames, alone)
         L, total = latents.shape[1], given.shape[0 if alone else 1]
-        vectors = self._vectors(given, (latents.shape[0], total), alone)
         if total < L:
             raise BadInput(f"got {total} actions for {L} frames, expected at least {L}", key="actions",
                            remedy="give the actions between the frames, then those to imagine")
+        vectors = self._vectors(given, (latents.shape[0], total), alone)
         state, found, frame = None, [], latents[:, 0]
         for place in range(total):
             frame, state = self.step(latents[:, place] if place < L else frame, vectors[:, place], state)
@@ -201,7 +201,14 @@ class ActionModel:
         return (as_tensor(codes).cpu().numpy() * self._powers).sum(-1)
 
     def tuple_of(self, number: int) -> tuple[int, ...]:
-        """The codes with this number; undoes `number`."""
+        """The codes with this number; undoes `number`.
+
+        Raises:
+            BadInput: there is no such number.
+        """
+        most = self.config.num_embeddings**self.config.num_codes
+        if not 0 <= number < most:
+            raise BadInput(f"got {number}", key="number", remedy=f"an action's number is from 0 to {most - 1}")
         return tuple(int(number) // int(power) % self.config.num_embeddings for power in self._powers)
 
     # ---- what is given and what is meant

@@ -46,7 +46,7 @@ class Game:
         known = {name: each for name, each in found.items()
                  if each.info.frame_shape == model.latent_shape and each.info.latent_frames > 1}
         if not known:
-            raise BadInput(f"holds no video of latents {list(model.latent_shape)}", source=folder,
+            raise BadInput(f"holds no video of two or more frames of latents {list(model.latent_shape)}", source=folder,
                            remedy="name the folder whose latents the model knows")
         self.names, self.frames = list(known), [each.info.latent_frames for each in known.values()]
         self._source = Direct(reader, self.names, list(known.values()))

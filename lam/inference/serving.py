@@ -30,7 +30,11 @@ class LocalPage(ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(self, template: str, answer: Answer, port: int = 0) -> None:
-        super().__init__((HOST, port), _Handler)
+        try:
+            super().__init__((HOST, port), _Handler)
+        except OSError as error:
+            raise BadInput(f"got {port}, which cannot be used ({error.strerror})", key="--port",
+                           remedy="name another, or leave it out for any that is free") from None
         self.template, self.answer, self.token = template, answer, secrets.token_urlsafe(16)
         self.url = f"http://{HOST}:{self.server_port}/{self.token}/"
 

@@ -22,6 +22,7 @@ from torch import Tensor
 from lam.data.sources import Source
 from lam.inference.model import ActionModel, Actions
 from lam.labelling.plan import Piece
+from record.errors import BadInput
 
 AHEAD = 4  # batches read before they are asked for
 Array = NDArray[Any]
@@ -50,12 +51,14 @@ class Coder:
     Attributes:
         embedding: whether the embedding before quantisation is kept.
         batch_size: windows that go through the model at a time.
+        names: of the videos, for who is told that one cannot be read.
     """
 
     model: ActionModel
     source: Source
     embedding: bool = False
     batch_size: int = 64
+    names: Sequence[str] = ()
 
     def portion(self, pieces: Sequence[Piece]) -> dict[str, Array]:
         """The columns of a portion's transitions, in order."""
@@ -93,6 +96,10 @@ class Coder:
             begin = max(0, target - T + 1)
             stop = min(end, begin + T + self.batch_size - 1)
             frames = torch.from_numpy(np.array(self.source.frames(piece.file, begin, stop - begin), np.float32))
+            if not frames.isfinite().all():
+                raise BadInput(f"holds NaN or infinite latents in frames {begin} to {stop - 1}",
+                               source=self.names[piece.file] if self.names else f"video {piece.file}",
+                               remedy="encode the video again, or take it out")
             yield Rows(frames.unfold(0, min(T, len(frames)), 1).movedim(-1, 1), piece.file, begin, target - begin - 1)
             target = stop
 

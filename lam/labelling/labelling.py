@@ -88,10 +88,10 @@ def label(asked: Asked, done: Callable[[int], object] = lambda number: None) -> 
     parts = Parts(asked.out, len(plan.portions), {
         "model": model.provenance["weights_sha256"],
         "data": listing(plan.reader.folder, dict(zip(plan.names, plan.known, strict=True))),
-        "columns": ["embedding"] * asked.embedding, "batch size": asked.batch_size, "portion": asked.portion})
+        "columns": ["embedding"] * asked.embedding, "batch size": asked.batch_size, "portion": asked.portion,
+        "naming of codes": _named(model)})
     parts.begin()
     missing = parts.missing()
-    _ = model.naming  # learned once and not by every worker
     what = f"labelling {asked.data}, in portions of {asked.portion:,} transitions"
     for number in track(_portions_done(asked, model, plan, parts, missing), len(missing), what):
         done(number)
@@ -102,6 +102,13 @@ def label(asked: Asked, done: Callable[[int], object] = lambda number: None) -> 
     return Done(asked.out, plan.transitions, len(plan.names), len(plan.short),
                 {name: str(error) for name, error in plan.problems.items()},
                 named=bool(names) or model.config.quantizer == "none")
+
+
+def _named(model: ActionModel) -> str | None:
+    """Hex digits that tell one naming from another; learned here once, and not by every worker."""
+    if model.naming is None:
+        return None
+    return hashlib.sha256(json.dumps(model.naming.as_written()).encode()).hexdigest()
 
 
 def label_folder(model: str | Path, data: str | Path, out: str | Path, **how: Any) -> Done:
@@ -117,7 +124,7 @@ def _portions_done(asked: Asked, model: ActionModel, plan: Plan, parts: Parts, m
     if asked.address:
         done = _cluster()(asked.address, asked.workers, prepared, given, missing)
     elif asked.workers == 1 or len(missing) < 2:
-        done = Coder(model, plan.source(), asked.embedding, asked.batch_size).portions(
+        done = Coder(model, plan.source(), asked.embedding, asked.batch_size, plan.names).portions(
             (number, plan.portions[number]) for number in missing)
     else:
         done = _in_processes(asked.workers, given, missing)
@@ -159,7 +166,7 @@ def prepared(sent: tuple[Any, ...], plan: Plan, asked: Asked) -> Callable[[int],
     module = opening.built(config, shape)
     module.load_state_dict(weights)
     model = ActionModel(module, shape, lambda: naming, {}).to(device)
-    coder = Coder(model, plan.source(), asked.embedding, asked.batch_size)
+    coder = Coder(model, plan.source(), asked.embedding, asked.batch_size, plan.names)
     return lambda number: coder.portion(plan.portions[number])
 
 

@@ -55,9 +55,12 @@ def form_of(path: Path) -> Callable[[IO[bytes], Table], None]:
     """How a file of this name is written.
 
     Raises:
-        BadInput: its ending names no format, or one that cannot be written here.
+        BadInput: its ending names no format, or one that cannot be written here; or it is a folder.
     """
     forms = {".h5": _h5, ".parquet": _parquet, ".npz": _npz}
+    if path.is_dir():
+        raise BadInput(f"got {str(path)!r}, which is a folder", key="--output",
+                       remedy=f"name a file that ends in {', '.join(forms)}")
     if path.suffix not in forms:
         raise BadInput(f"got {path.name!r}", key="--output", remedy=f"end it in {', '.join(forms)}")
     if path.suffix == ".parquet" and importlib.util.find_spec("pyarrow") is None:
