@@ -105,9 +105,10 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def cluster(folder: Path, *words: str) -> Iterator[Cluster]:
+def cluster(folder: Path, *words: str, **env: str) -> Iterator[Cluster]:
     """A cluster for the length of a with-block."""
     found = Cluster(folder)
+    found.env |= env
     try:
         found.start_head(*words)
         yield found

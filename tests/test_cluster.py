@@ -185,6 +185,50 @@ def test_a_cluster_without_a_machine_waits_for_one_where_it_may_grow(tmp_path: P
     assert Counter(trial.status for trial in state_of(folder).trials.values()) == {"completed": 3}
 
 
+CPUS = """
+import sys, ray
+ray.init({address!r}, log_to_driver=False)
+print(sum(node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]))
+"""
+
+
+def cpus(nodes: Cluster) -> float:
+    return float(ended(nodes.driver(CPUS.format(address=nodes.address)))[0].splitlines()[-1])
+
+
+def test_an_autoscaler_starts_machines_for_a_sweep_and_takes_them_away(tmp_path: Path) -> None:
+    """Ray's own autoscaler, over machines that are processes here; as many as `concurrency` asks for, then none."""
+    from ray.util import get_node_ip_address
+
+    port = free_port()
+    empty: list[str] = []
+    kinds = {"head": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
+             "worker": {"resources": {"CPU": 1, "object_store_memory": 100_000_000}, "node_config": {},
+                        "min_workers": 0, "max_workers": 4}}
+    file = tmp_path / "autoscaling.yaml"
+    file.write_text(yamlio.dump_mapping({
+        "cluster_name": "loopback", "max_workers": 4, "upscaling_speed": 10.0, "idle_timeout_minutes": 0.1,
+        "provider": {"type": "fake_multinode", "use_node_id_as_ip": True, "disable_node_updaters": True,
+                     "disable_launch_config_check": True, "gcs_address": f"{get_node_ip_address()}:{port}"},
+        "available_node_types": {"ray.head.default": kinds["head"], "ray.worker.cpu": kinds["worker"]},
+        "head_node_type": "ray.head.default", "auth": {}, "docker": {}, "file_mounts": {},
+        **dict.fromkeys(("initialization_commands", "setup_commands", "head_setup_commands", "worker_setup_commands",
+                         "head_start_ray_commands", "worker_start_ray_commands", "cluster_synced_files",
+                         "rsync_exclude", "rsync_filter"), empty), "file_mounts_sync_continuously": False}))
+    folder = tmp_path / "runs" / "demo"
+    with cluster(tmp_path, f"--port={port}", f"--autoscaling-config={file}", RAY_FAKE_CLUSTER="1",
+                 AUTOSCALER_UPDATE_INTERVAL_S="1", FAKE_EPOCH_SECONDS="0.5") as nodes:
+        assert cpus(nodes) == 0
+        ended(launched(nodes, spec(tmp_path, space=PLAIN, search="random", scheduler="none", budget={"trials": 4},
+                                   base={"data_dir": "nowhere", "num_epochs": 6}), FAKE))
+        joined = {event.node for event in told(folder) if isinstance(event, events.MachineJoined)}
+        assert len(joined) == 2, "as many as hold the two trials that may run at a time"
+        wait_until(lambda: cpus(nodes) == 0, 120, "the end of idle machines")
+    state = state_of(folder)
+    assert Counter(trial.status for trial in state.trials.values()) == {"completed": 4}
+    assert Counter(event.event for event in told(folder))["failed"] == 0
+
+
 def test_a_sweep_is_submitted_once_logs_and_stops_resumably(tmp_path: Path, tiny_data: Path,
                                                            monkeypatch: pytest.MonkeyPatch) -> None:
     path = spec(tmp_path, base={"data_dir": str(tiny_data), **TINY, "num_epochs": 40}, search="random",
