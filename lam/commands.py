@@ -51,6 +51,8 @@ def train(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; repeatable.")
     ] = None,
     run_dir: Annotated[Path | None, typer.Option(help="Folder of the run; default: runs/<name of CONFIG>.")] = None,
+    workers: Annotated[int, typer.Option(min=1, max=256, help="Processes of this machine that train together, each on "
+                                         "its share of a batch and a GPU of its own; the run is the same.")] = 1,
     overfit: Annotated[bool, typer.Option("--overfit", help="Only check that the model can learn one batch by heart; "
                                           "writes nothing.")] = False,
     steps: Annotated[int, typer.Option(min=1, help="Most optimizer steps of --overfit.")] = 2000,
@@ -66,8 +68,12 @@ def train(
 ) -> None:
     """Train one model. The same command again resumes."""
     from lam import config
+    from record.errors import BadInput
     from record.tracking import notices
 
+    if overfit and workers > 1:
+        raise BadInput("got both", key="--workers and --overfit", remedy="leave --workers out: one process learns "
+                       "one batch")
     told = notices.receivers(notify_file, notify_command, notify_webhook)
     asked = config.relative_paths_from(config.load(config_file, overrides), config_file.parent)
     from lam.training import console  # only now: torch takes seconds, and a misspelt key is answered at once
@@ -75,7 +81,7 @@ def train(
     if overfit:
         console.show_overfit(asked, steps)
         return
-    console.show_training(asked, run_dir or Path("runs") / config_file.stem, config_file, strict, told)
+    console.show_training(asked, run_dir or Path("runs") / config_file.stem, config_file, strict, told, workers)
 
 
 def evaluate(

@@ -6,6 +6,7 @@ LamError
  |    +-- Damaged      2  a journal is not as it was written
  +-- AnswerIsNo        1  the work was done and the answer is no (a run that must abort, no finished trial)
  +-- EnvironmentFailed 3  disk, Ray or storage failed; the work is resumable
+ |    +-- WorkerLost    3  of several processes that train one model another is gone
  +-- Interrupted     130  Ctrl-C or SIGTERM (143); the work is resumable
 
 A message says what was wrong, the value received and the remedy, in that order. The command line
@@ -69,6 +70,10 @@ class EnvironmentFailed(LamError):
     """The machine, not the input, stopped the work; the same command resumes it."""
 
     exit_code = 3
+
+
+class WorkerLost(EnvironmentFailed):
+    """Of several processes that train one model another is gone, or does not answer; its own end tells why."""
 
 
 class Interrupted(LamError):

@@ -13,6 +13,7 @@ data-dependent initialisation and revival.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +22,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lam.config import RunConfig
+
+# Makes, of the rows that one worker saw of a batch, those of all workers.
+Whole = Callable[[Tensor], Tensor]
 
 
 class Quantized(NamedTuple):
@@ -58,7 +62,7 @@ class Quantizer(nn.Module):
     def prepare(self, z_e: Tensor) -> None:
         """Place the first codes by the embeddings of the first batch, where a quantizer does that; once only."""
 
-    def after_step(self, step: int, optimizer: Optimizer | None = None) -> None:
+    def after_step(self, step: int, optimizer: Optimizer | None = None, whole: Whole | None = None) -> None:
         """Do what follows an optimizer step (`step` counts from 1), where there is something to do."""
 
     def forget(self) -> None:
@@ -141,16 +145,18 @@ class Codebook(Quantizer):
             self.initialized.fill_(True)
 
     @torch.no_grad()
-    def after_step(self, step: int, optimizer: Optimizer | None = None) -> None:
+    def after_step(self, step: int, optimizer: Optimizer | None = None, whole: Whole | None = None) -> None:
         """Fold what the step's forwards saw into the averages, and revive dead codes when due.
 
         Args:
             step: optimizer steps so far; the revival interval counts these and not forwards.
             optimizer: where the moments of a revived gradient code are cleared.
+            whole: of several workers, what each saw counts at all of them.
         """
         if not self._seen:
             return
-        seen_NQ, codes_N = (torch.cat(parts) for parts in zip(*self._seen, strict=True))
+        whole = whole or (lambda rows: rows)
+        seen_NQ, codes_N = (whole(torch.cat(parts)) for parts in zip(*self._seen, strict=True))
         self.forget()
         counts_K = torch.bincount(codes_N, minlength=len(self.usage_K)).float()
         self.usage_K.lerp_(counts_K / len(codes_N), 1 - usage_decay(self.config))

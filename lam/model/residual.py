@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lam.model.quantizers import Codebook, Quantized, Quantizer
+from lam.model.quantizers import Codebook, Quantized, Quantizer, Whole
 
 
 class ResidualSlots(Quantizer):
@@ -61,10 +61,10 @@ class ResidualSlots(Quantizer):
             book.prepare(left)
             left = left - book.lookup(book.nearest(left))
 
-    def after_step(self, step: int, optimizer: Optimizer | None = None) -> None:
+    def after_step(self, step: int, optimizer: Optimizer | None = None, whole: Whole | None = None) -> None:
         """What follows an optimizer step, book by book."""
         for book in self._each():
-            book.after_step(step, optimizer)
+            book.after_step(step, optimizer, whole)
 
     def forget(self) -> None:
         """Drop what the forwards of a step saw that was not taken."""

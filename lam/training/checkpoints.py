@@ -7,6 +7,7 @@ safetensors. Both are replaced whole, so that a kill at any moment leaves the on
 from __future__ import annotations
 
 import contextlib
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -52,6 +53,19 @@ def load_state(folder: Path, device: torch.device) -> dict[str, Any] | None:
     except Exception as error:  # a damaged pickle raises whatever the instruction it has become raises
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]  # torch's advice is to run its code
         raise _no_state(path, f"cannot be read as a checkpoint ({first.partition('. ')[0]})") from None
+    return state
+
+
+def packed(state: dict[str, Any]) -> bytes:
+    """A state as it is sent to another worker."""
+    file = io.BytesIO()
+    torch.save(state, file)
+    return file.getvalue()
+
+
+def unpacked(data: bytes) -> dict[str, Any]:
+    """What was packed, in this machine's own memory."""
+    state: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     return state
 
 

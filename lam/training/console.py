@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from lam.evaluation import measure, probe
 from lam.model.lam import LatentActionModel
 from lam.training import checkpoints, identity, loop
 from lam.training.devices import choose_device
+from lam.training.workers import group, starting
 from record import files, yamlio
 from record.documents import PRODUCTION_FILE
 from record.errors import AnswerIsNo, BadInput
@@ -39,17 +40,21 @@ WIDTH = 10
 
 
 def show_training(config: RunConfig, run_dir: Path, file: Path | None = None, strict: bool = False,
-                  told: Receivers = NOBODY) -> None:
+                  told: Receivers = NOBODY, workers: int = 1) -> None:
     """Train with a line an epoch; the last lines say what was reached and where it is.
 
     Args:
         file: the YAML; where promotion wrote it, its alerts, aborts and expected ranges go with the run.
         strict: refuse one whose data, values or software are not those of its promotion.
         told: who hears of health rules that fire or clear, and of the verdict.
+        workers: processes that train together. Under torchrun this is one of them, and the first one alone speaks.
 
     Raises:
         AnswerIsNo: the run diverged, a health rule aborted it, or `strict` refuses it.
     """
+    if group.rank() > 0:
+        next(loop.train(config, run_dir), None)  # until the first one has ended
+        return
     folder = RunFolder(run_dir)
     folder.check_free(config.mapping())
     _take_production(config, folder, file, strict)
@@ -57,13 +62,14 @@ def show_training(config: RunConfig, run_dir: Path, file: Path | None = None, st
     if done:
         print(f"resuming {run_dir} after epoch {done}")
     with contextlib.closing(Notices(told, folder.path.name)) as notices:
-        _show_epochs(config, folder, notices)
+        with starting.company(config, workers), contextlib.closing(loop.train(config, folder.path)) as records:
+            _show_epochs(records, folder, notices)
         _conclude(folder, notices)
 
 
-def _show_epochs(config: RunConfig, folder: RunFolder, notices: Notices) -> None:
+def _show_epochs(records: Iterator[dict[str, Any]], folder: RunFolder, notices: Notices) -> None:
     header = " ".join(title.rjust(WIDTH) for title, _, _ in COLUMNS) + "   state"
-    for record in loop.train(config, folder.path):
+    for record in records:
         if header:  # after what may still be refused
             print(header)
             header = ""

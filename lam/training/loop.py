@@ -3,19 +3,19 @@
 Whatever is random is a function of (seed, epoch, step), so nothing of it needs saving: a run that is
 killed and started again continues from its last saved state and ends, on a CPU, bit-equal to one that
 was not. On a GPU it is equal to rounding: sums over codes and attention's way back add in any order.
-An epoch's record is on disk, and its checkpoint after it, before it is yielded.
+An epoch's record is on disk, and its checkpoint after it, before it is yielded. Of several workers
+(`lam.training.workers`) the first one does what is told here, the others compute their share of each step.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from lam.config import RunConfig
@@ -24,16 +24,14 @@ from lam.data import windows as data
 from lam.evaluation import measure, samples
 from lam.metrics import better
 from lam.model import flops, losses
-from lam.model.lam import LatentActionModel
 from lam.trackers import RunTrackers
 from lam.training import checkpoints, identity, vitals
-from lam.training.devices import check_room, choose_device
-from lam.training.guidance import change
-from lam.training.guidance.labels import Labels
 from lam.training.patience import Patience
-from lam.training.stepping import Stepper, learning_rate, rollout_anchor
+from lam.training.stepping import learning_rate, rollout_anchor
 from lam.training.sums import Sums
 from lam.training.watch import Watch
+from lam.training.workers.group import ALONE, Group, joined
+from lam.training.workers.learner import Learner, follow
 from record.health.engine import Finding
 from record.run import RunFolder
 
@@ -41,17 +39,23 @@ from record.run import RunFolder
 STATE_FIELDS = ("epoch", "epoch_seconds", "seconds", "tflops", "tflops_before", "best", "previous_loss", "diverged")
 
 
-def train(config: RunConfig, run_dir: str | Path) -> Iterator[dict[str, Any]]:
+def train(config: RunConfig, run_dir: str | Path) -> Generator[dict[str, Any], None, None]:
     """Train, yielding the record of each epoch still to do; the same call again resumes.
 
     Closing the generator leaves a resumable run. A run whose loss stops being finite yields a last
     record with NaN losses and ends in the state `failed`; so does one that a health rule aborts, where
-    `health.abort` is set, after its last record and with its checkpoints kept.
+    `health.abort` is set, after its last record and with its checkpoints kept. Where the environment tells of several
+    workers, as torchrun's does, all call this, and the first one alone yields and writes.
 
     Raises:
         BadInput: the config or its data are wrong, or `run_dir` holds a run of another config.
+        WorkerLost: another worker is gone; the same call resumes, with as many or fewer.
     """
-    yield from epochs(Run(config, RunFolder(run_dir)))
+    with joined(config) as group:
+        if group.rank == 0:
+            yield from epochs(Run(config, RunFolder(run_dir), group))
+        else:
+            follow(config, group)
 
 
 def epochs(run: Run) -> Iterator[dict[str, Any]]:
@@ -69,28 +73,13 @@ def epochs(run: Run) -> Iterator[dict[str, Any]]:
         run.close()
 
 
-class Run:
-    """The state of one training run: model, optimizer, position, records."""
+class Run(Learner):
+    """The state of one training run: what a worker has, and position and records."""
 
-    def __init__(self, config: RunConfig, folder: RunFolder) -> None:
-        self.config, self.folder = config, folder
-        if config.threads:
-            torch.set_num_threads(config.threads)
-        self.device = choose_device(config)
-        self.data = data.check(config)
-        self.train_set = data.open_split(config, "train", checked=self.data)
+    def __init__(self, config: RunConfig, folder: RunFolder, group: Group = ALONE) -> None:
+        super().__init__(config, group, anew=bool(config.init_from) and identity.begins_anew(folder))
+        self.folder = folder
         self.validation_set = data.open_split(config, "validation", stride=1, checked=self.data)
-        identity.refuse_without_labels(config, self.data)
-        check_room(config, self.train_set.latent_shape, self.device)
-        torch.manual_seed(config.seed)
-        self.model = LatentActionModel(config, self.train_set.latent_shape)
-        if config.init_from and identity.begins_anew(folder):
-            checkpoints.begin_from(Path(config.init_from), self.model)
-        self.model.to(self.device)
-        self.steps_per_epoch = config.steps_in_epoch(len(self.train_set))
-        self.labels = Labels(config, self.train_set) if config.action_weight else None
-        self.stepper = Stepper(config, self.model, self.steps_per_epoch, change.of_config(config, self.train_set),
-                               self.labels.kinds if self.labels else None)
         self.epoch = 0
         self.sums, self.epoch_seconds = Sums(), 0.0  # of the epoch under way
         self.tflops = self.tflops_before = self.seconds = 0.0
@@ -103,6 +92,9 @@ class Run:
         self._begin()
         self.logged = (time.perf_counter(), self.stepper.number)  # when the last line of steps.jsonl was written
         self.trackers = None if self.is_over else RunTrackers(config, folder)
+        if group.size > 1 and not self.is_over:
+            group.said(checkpoints.packed(self.stepper.state()))
+            group.total(0)  # all are there: no epoch's clock counts their start
 
     @property
     def is_over(self) -> bool:
@@ -157,10 +149,8 @@ class Run:
                 **vitals.of_steps(of["grad_norm"], of["loss"]), **vitals.loss_ratios(parts)}
 
     def _train_step(self, epoch: int, number: int, index: NDArray[np.int64]) -> None:
+        values = self.learn(*self.group.said((epoch, number, index)))
         anchor = rollout_anchor(self.config, epoch, number)
-        batch = self.train_set.batch(index)
-        actions = self.labels.of(batch).to(self.device, non_blocking=True) if self.labels else None
-        values = self.stepper.step(batch.latents.to(self.device, non_blocking=True), anchor, actions)
         self.tflops += len(index) * flops.training_flops(self.config, self.train_set.latent_shape, anchor) / 1e12
         self.sums.add(values)
         self._log_step(epoch, values)

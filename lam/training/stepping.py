@@ -20,6 +20,7 @@ from lam.model.lam import LatentActionModel, Output
 from lam.training import decay
 from lam.training.guidance import change
 from lam.training.guidance.labels import ActionHead
+from lam.training.workers.group import ALONE, Group
 from record.errors import BadInput
 
 MOST_SKIPPED = 10  # steps in a row without a finite gradient; that many end the run as diverged
@@ -36,11 +37,12 @@ class Stepper:
         change_HW: how much each cell of the grid changes, relative to their mean (`lam.training.guidance.change`);
             None = the loss has no weight for that.
         kinds: true actions that training may see are numbers below this; None = it sees none.
+        group: the workers that take each step together, each with its share of the batch and all with the same result.
     """
 
     def __init__(self, config: RunConfig, model: LatentActionModel, steps_per_epoch: int,
-                 change_HW: Tensor | None = None, kinds: int | None = None) -> None:
-        self.config, self.model, self.steps_per_epoch = config, model, steps_per_epoch
+                 change_HW: Tensor | None = None, kinds: int | None = None, group: Group = ALONE) -> None:
+        self.config, self.model, self.steps_per_epoch, self.group = config, model, steps_per_epoch, group
         self.device = next(model.parameters()).device
         self.change_HW = None if change_HW is None else change_HW.to(self.device)
         self.skipped = 0
@@ -63,7 +65,7 @@ class Stepper:
         return torch.compiler.set_stance("force_eager") if self.config.compile else nullcontext()
 
     def step(self, latents_BTCHW: Tensor, anchor: int | None, actions_BL: Tensor | None = None) -> dict[str, float]:
-        """Take one step on a batch; returns its losses, the gradient's norm and the codes in use.
+        """Take one step on a batch, of which this worker has its share; returns losses, gradient norm and codes in use.
 
         `actions_BL` are the true actions that training may see, -1 elsewhere; None where it sees none.
         A step whose gradient is not finite changes nothing and is counted; the returned loss is NaN where the loss
@@ -73,17 +75,20 @@ class Stepper:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.config, self.number, self.steps_per_epoch)
         self.optimizer.zero_grad(set_to_none=True)
-        values, codes = self._backward(latents_BTCHW, anchor, actions_BL)
+        labels = 0 if actions_BL is None else self.group.total(_known(actions_BL))
+        values, codes = self._backward(latents_BTCHW, anchor, actions_BL, labels)
+        values = self.group.sums(values)
+        self._add_up_gradients()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
         loss = losses.total(values, losses.weights(self.config))
         record = _floats(values | {"loss": loss, "loss_mae": losses.total_mae(values, self.config), "grad_norm": norm})
         record["skipped_steps"] = float(self._take_or_skip(record))
         if anchor is None:  # no rollout: nothing to average
             record["rollout_loss"] = record["rollout_loss_mae"] = math.nan
-        if actions_BL is not None and not _known(actions_BL):
+        if actions_BL is not None and not labels:
             record["action_loss"] = math.nan
         if codes is not None:
-            record["codebook_usage"] = distinct(codes, self.config.books)
+            record["codebook_usage"] = distinct(self.group.gathered(codes), self.config.books)
         return record
 
     def _take_or_skip(self, record: dict[str, float]) -> bool:
@@ -99,14 +104,20 @@ class Stepper:
             record["loss"] = math.nan
         return True
 
-    def _backward(self, latents_BTCHW: Tensor, anchor: int | None,
-                  actions_BL: Tensor | None) -> tuple[dict[str, Tensor], Tensor | None]:
+    def _backward(self, latents_BTCHW: Tensor, anchor: int | None, actions_BL: Tensor | None,
+                  labels: int) -> tuple[dict[str, Tensor], Tensor | None]:
         """Gradients of the batch's loss, part by part; returns its mean losses and its codes.
 
-        Every term is a mean over samples, so the parts' terms weighted by their shares are the batch's.
+        Every term is a mean over samples, so the parts' terms weighted by their shares are the batch's; so are those of
+        several workers, whose shares are parts that are computed at the same time.
+
+        Args:
+            labels: known actions of the batch, at all workers.
         """
-        parts = latents_BTCHW.tensor_split(min(self.config.accumulate_parts, len(latents_BTCHW)))
-        if len(parts) > 1:
+        sequences = self.group.total(len(latents_BTCHW))
+        wanted = math.ceil(self.config.accumulate_parts / self.group.size)
+        parts = latents_BTCHW.tensor_split(min(wanted, len(latents_BTCHW)))
+        if len(parts) > 1 or self.group.size > 1:
             self._prepare_quantizer(parts)
         means: dict[str, Tensor] = {}
         codes: list[Tensor] = []
@@ -115,9 +126,9 @@ class Stepper:
             with self._autocast():
                 output = self.model(part, remember=anchor is not None)
                 values = losses.terms(self.model, part, output, anchor, emphasis_HW)
-            shares = {name: value.mean() * (len(part) / len(latents_BTCHW)) for name, value in values.items()}
+            shares = {name: value.mean() * (len(part) / sequences) for name, value in values.items()}
             if actions_BL is not None:
-                shares["action_loss"] = self._naming(output, actions_BL[done : done + len(part)], _known(actions_BL))
+                shares["action_loss"] = self._naming(output, actions_BL[done : done + len(part)], labels)
             done += len(part)
             losses.total(shares, losses.weights(self.config)).backward()
             means = {name: means.get(name, 0) + share.detach() for name, share in shares.items()}
@@ -142,17 +153,24 @@ class Stepper:
 
     @torch.no_grad()
     def _prepare_quantizer(self, parts: tuple[Tensor, ...]) -> None:
-        """First codes come from the whole batch, however many parts it has."""
+        """First codes come from the whole batch, however many parts and workers it has."""
         if self.number == 1:
             with self._autocast():
                 z_e = torch.cat([self.model.encode(part) for part in parts])
-            self.model.quantizer.prepare(z_e.float())
+            self.model.quantizer.prepare(self.group.gathered(z_e.float()))
 
     def _update(self) -> None:
         self.optimizer.step()
-        self.model.quantizer.after_step(self.number, self.optimizer)
+        self.model.quantizer.after_step(self.number, self.optimizer, self.group.gathered)
+        # On a GPU sums over codes add in any order: without this the workers' codebooks would drift apart.
+        self.group.equal(each for each in self.model.quantizer.buffers() if each.is_floating_point())
         if self.average is not None:
             self.average.update(self.model, self.number)
+
+    def _add_up_gradients(self) -> None:
+        """The batch's gradients are the sums of the workers'; what one of them does not train, none does."""
+        trained = (each for group in self.optimizer.param_groups for each in group["params"])
+        self.group.add_up(each.grad for each in trained if each.grad is not None)
 
     def state(self) -> dict[str, Any]:
         """What a resume needs."""
