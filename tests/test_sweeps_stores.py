@@ -17,7 +17,6 @@ from rich.console import Console
 from sweep_driver import left_over, options, run, spec, start, state_of, until, wait_for
 from typer.testing import CliRunner
 
-from analysis.read.sources import journal as events_of
 from record.errors import BadInput, EnvironmentFailed
 from record.journal import journals
 from record.journal.events import SweepStarted
@@ -197,4 +196,4 @@ def check_commands(folder: Path) -> None:
     assert "t0005 (weight_decay=" in said("explain")
     assert "the winner t000" in said("replay", "--policy", "asha:reduction_factor=2")
     assert "with 5 trials" in said("optuna", "--to", f"sqlite:///{folder}/studies.db")
-    assert len([event for event in events_of(folder) if event.event == "completed"]) == 5
+    assert len([event for event in journals.read(folder) if event.event == "completed"]) == 5
