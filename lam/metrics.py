@@ -213,7 +213,8 @@ SKILL = [
     Metric("val/action_skill", "(accuracy - majority) / (1 - majority) of a probe of the codes, slots and commonest "
            "tuples, fitted on other videos of the split; absent without true actions", "up", "sums",
            bounds=(-INF, 1), needs=("labels",)),
-    Metric("val/action_skill_low", "lower 95 % bound of action_skill over videos", "up", "sums", bounds=(-INF, 1),
+    Metric("val/action_skill_low", "lower 95 % bound of action_skill: over videos, and no narrower than of "
+           "independent labels", "up", "sums", bounds=(-INF, 1),
            needs=("labels",)),
     Metric("val/action_skill_high", "upper 95 % bound", "up", "sums", bounds=(-INF, INF), needs=("labels",)),
     Metric("val/action_accuracy", "share of true actions that this probe tells", "up", "counts", bounds=(0, 1),

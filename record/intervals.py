@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import sys
+import threading
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -111,7 +112,7 @@ def share_interval(successes: int, of: int) -> tuple[float, float]:
 def _functions() -> Any:
     """scipy.special's compiled functions alone: the package around them takes a fifth of a second, for other arrays."""
     name = "scipy.special"
-    if name not in sys.modules:
+    if name not in sys.modules and threading.active_count() == 1:  # nobody else meets the empty room
         room = ModuleType(name)
         room.__path__ = [str(Path(scipy.__file__).with_name("special"))]
         sys.modules[name] = room

@@ -9,6 +9,7 @@ import pytest
 from build_records import Planted, confirmed, write_run, write_sweep
 from four_arms import write_arm, write_four
 
+from analysis.decision import production
 from analysis.decision.checklist import counted
 from analysis.decision.decide import Decision
 from analysis.promote import promote
@@ -261,3 +262,13 @@ def test_time_is_of_the_whole_run_and_not_of_its_last_epoch(tmp_path: Path) -> N
     production = decision(report).production
     assert production is not None
     assert production.lasts.startswith(f"{production.epochs} epochs at 1.50 s each")
+
+
+@pytest.mark.parametrize(("stretch", "epochs", "patience", "why"), [
+    (2, 40, 5, "the least that is advised; the longest wait for a new best here (2 epochs) is shorter"),
+    (6, 8, 5, "the least that is advised; half of the run is shorter"),
+    (6, 40, 9, "half as long again as the longest wait for a new best here (6 epochs)"),
+    (20, 40, 20, "half as long again as the longest wait for a new best here (20 epochs), but at most half of the run"),
+])
+def test_the_reason_of_a_patience_is_the_one_that_decided(stretch: int, epochs: int, patience: int, why: str) -> None:
+    assert production._why_patience(patience, stretch, epochs) == why

@@ -112,9 +112,11 @@ def _run(trial: Trial, epochs: int, why: str) -> list[Setting]:
 
 def _why_patience(patience: int, stretch: int, epochs: int) -> str:
     waited = f"the longest wait for a new best here ({count(stretch, 'epoch')})"
-    if round(1.5 * stretch) < LEAST_PATIENCE:
-        return f"the least that is advised; {waited} is shorter"
-    return f"half as long again as {waited}" + (", but at most half of the run" if patience == epochs // 2 else "")
+    wanted = round(1.5 * stretch)
+    if patience == LEAST_PATIENCE != wanted:
+        return "the least that is advised" + (f"; {waited} is shorter" if wanted < LEAST_PATIENCE else
+                                              "; half of the run is shorter")
+    return f"half as long again as {waited}" + (", but at most half of the run" if patience < wanted else "")
 
 
 def _longest_wait(trial: Trial) -> int:

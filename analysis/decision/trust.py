@@ -126,10 +126,11 @@ def _tie(study: Study, standings: Sequence[Standing], winner: Standing, baseline
     low, high = own
     spans = [(item, _span(item) or (item.score, item.score)) for item in others]  # a single training is a point
     close = [item.label for item, (least, most) in spans if least is not None and most is not None
-             and least <= high and low <= most]
+             and (most >= low if study.maximise else least <= high)]
     if close:
         more = f" and {len(close) - 4} more" if len(close) > 4 else ""
-        return "warning", f"{count(len(close), 'config')} within its interval over seeds: {', '.join(close[:4])}{more}"
+        return "warning", \
+            f"its interval over seeds is reached by {count(len(close), 'config')}: {', '.join(close[:4])}{more}"
     return "ok", f"{number(low)} to {number(high)} over seeds, and none of {count(len(others), 'other')} reaches it"
 
 

@@ -190,12 +190,6 @@ class Measured(JournalEvent):
     violation: float | None = Field(0.0, description="with constraints: 0 inside, null = not measured")
 
 
-    @property
-    def decides_equals(self) -> float | None:
-        """The error, where an older journal has it."""
-        return self.error if "error" in self.model_fields_set else self.metrics.get(OLD_ERROR)
-
-
 class _Taken(JournalEvent):
     source: str = Field(description="`<sweep>/<id>`")
     params: dict[str, Knob] = Field(description="as this sweep would have suggested them")

@@ -50,8 +50,13 @@ def begun(work: Callable[[], T]) -> Callable[[], T]:
     fork = multiprocessing.get_context("fork")
     result, answer = fork.Pipe(duplex=False)
     worker = fork.Process(target=_answer, args=(work, answer), daemon=True)
-    worker.start()
-    answer.close()
+    try:
+        worker.start()
+    except OSError:  # no room for another process
+        result.close()
+        return work
+    finally:
+        answer.close()
 
     def wait() -> T:
         try:
