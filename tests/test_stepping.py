@@ -11,7 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +43,10 @@ def small(data: Path, **changes: Any) -> RunConfig:
     return RunConfig(**(values | changes))
 
 
-def finish(config: RunConfig, folder: Path) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor]]:
+def finish(config: RunConfig, folder: Path,
+           train: Callable[..., Any] = loop.train) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor]]:
     """Train to the end; the records without their times, and the last weights."""
-    for _ in loop.train(config, folder):
+    for _ in train(config, folder):
         pass
     records = RunFolder(folder).metrics()
     assert [record["epoch"] for record in records] == list(range(1, config.num_epochs + 1))

@@ -9,20 +9,22 @@ import os
 import queue
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from test_stepping import assert_same, finish, kill_after, small
 
 from lam.config import RunConfig
-from lam.training import loop
+from lam.training import console, loop
+from lam.training.devices import check_room, lower_bounds
 from lam.training.workers import starting
-from lam.training.workers.group import Group
-from record.errors import BadInput, WorkerLost
+from lam.training.workers.group import ALONE, Group, told
+from record.errors import BadInput, EnvironmentFailed, WorkerLost
 from record.run import RunFolder
 
 # One process that computes a batch in two parts adds up what two workers add up: nothing may differ, not by a bit.
@@ -44,7 +46,7 @@ from lam.training import loop
 for line in sys.stdin:
     told, config = json.loads(line)
     os.environ.update(told)
-    print([*loop.train(RunConfig(**config), "nowhere")], flush=True)
+    print([*loop.train_together(RunConfig(**config), "nowhere")], flush=True)
 """
 
 
@@ -70,7 +72,7 @@ def second() -> Iterator[Begin]:
 
 def together(second: Begin, config: RunConfig, folder: Path) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor]]:
     with starting._environment(second(config)):
-        return finish(config, folder)
+        return finish(config, folder, loop.train_together)
 
 
 @pytest.mark.parametrize("changes", CASES.values(), ids=CASES)
@@ -105,7 +107,7 @@ def test_a_worker_that_dies_ends_the_run_at_once_and_one_process_goes_on_with_it
 
 
 def _kill_the_second_after_an_epoch(config: RunConfig, folder: Path) -> None:
-    with starting.company(config, 2), contextlib.closing(loop.train(config, folder)) as records:
+    with starting.company(config, 2), contextlib.closing(loop.train_together(config, folder)) as records:
         next(records)
         multiprocessing.active_children()[0].kill()
         list(records)
@@ -141,12 +143,75 @@ def test_shares_are_consecutive_and_make_up_the_batch(workers: int, rows: int) -
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
+FIRST = {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+NO_WORKER: dict[str, tuple[dict[str, str], str]] = {
+    "alone": ({"WORLD_SIZE": "2"}, "got 2, and no RANK and no MASTER_ADDR and no MASTER_PORT"),
+    "no word": ({"WORLD_SIZE": "x"}, "got WORLD_SIZE=x, which has to be a whole number from 1"),
+    "none": ({"WORLD_SIZE": "0"}, "got WORLD_SIZE=0, which has to be a whole number from 1"),
+    "nowhere": ({**FIRST, "MASTER_ADDR": ""}, "got 2, and no MASTER_ADDR"),
+    "third of two": ({**FIRST, "RANK": "2"}, "got RANK=2, which has to be a whole number from 0 to 1"),
+    "port": ({**FIRST, "MASTER_PORT": "x"}, "got MASTER_PORT=x, which has to be a whole number from 1 to 65535"),
+    "many": ({**FIRST, "LOCAL_WORLD_SIZE": "3"}, "got LOCAL_WORLD_SIZE=3, which has to be a whole number from 1 to 2"),
+}
+
+
+def set_environment(monkeypatch: pytest.MonkeyPatch, values: Mapping[str, str]) -> None:
+    for name in (*FIRST, "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.parametrize(("values", "what"), NO_WORKER.values(), ids=NO_WORKER)
+def test_an_environment_that_makes_no_worker_is_refused_with_its_remedy(
+        values: dict[str, str], what: str, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_environment(monkeypatch, values)
+    with pytest.raises(BadInput) as found:
+        console.show_training(small(tiny_data), tmp_path / "run")
+    assert str(found.value) == f"environment:WORLD_SIZE: {what}; start by torchrun, or unset WORLD_SIZE"
+    assert not (tmp_path / "run").exists()
+
+
+def test_who_a_worker_is_stands_in_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for values, group in (({}, ALONE), ({"WORLD_SIZE": "1", "RANK": "x"}, ALONE), ({**FIRST, "RANK": "1"}, Group(1, 2)),
+                          ({**FIRST, "LOCAL_WORLD_SIZE": "2"}, Group(0, 2, 2))):
+        set_environment(monkeypatch, values)
+        assert told() == group
+
+
+def test_only_the_command_asks_who_else_trains(
+        tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trial of a sweep that was started where torchrun's variables stand is one process all the same."""
+    set_environment(monkeypatch, FIRST)
+    assert next(loop.train(small(tiny_data), tmp_path / "run"))["epoch"] == 1
+
+
+def test_a_batch_has_to_fit_where_its_shares_are(tiny_data: Path) -> None:
+    """Two workers of one machine have its memory between them, those of two machines or GPUs have twice as much."""
+    config, device = small(tiny_data), torch.device("cpu")
+    free = psutil.virtual_memory().available
+    shape = (1, 1, int(1.5 * free / 4) // (config.batch_size * config.sequence_length))
+    for workers, here in ((1, 1), (2, 2)):
+        with pytest.raises(EnvironmentFailed, match=r"^the latents of one batch of 8 take"):
+            check_room(config, shape, device, workers, here)
+    check_room(config, shape, device, workers=2, here=1)
+
+
+@pytest.mark.parametrize(("parts", "workers", "beside", "sequences"), [
+    (1, 1, 1, 8), (2, 1, 1, 4), (1, 2, 1, 4), (1, 2, 2, 8), (2, 2, 1, 4), (4, 2, 1, 2), (4, 2, 2, 4), (1, 8, 1, 1)])
+def test_what_a_memory_holds_of_a_batch(
+        parts: int, workers: int, beside: int, sequences: int, tiny_data: Path) -> None:
+    config = small(tiny_data, accumulate_parts=parts)
+    latents, *_ = lower_bounds(config, (3, 5, 7), workers, beside).values()
+    assert latents[0] == 4 * sequences * config.sequence_length * 3 * 5 * 7
+
+
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
 def test_two_gpus_reach_what_one_reaches(tiny_data: Path, tmp_path: Path) -> None:
     """NCCL carries the gradients there; sums on GPUs add in any order."""
     config = small(tiny_data, device="cuda", learning_rate=1e-4)
     with starting.company(config, 2):
-        two, _ = finish(config, tmp_path / "two")
+        two, _ = finish(config, tmp_path / "two", loop.train_together)
     one, _ = finish(config, tmp_path / "one")
     for key in ("train/loss", "train/codebook_usage", "val/mse_loss", "val/objective"):
         assert [record[key] for record in two] == pytest.approx([record[key] for record in one], rel=1e-3)

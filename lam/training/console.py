@@ -50,10 +50,11 @@ def show_training(config: RunConfig, run_dir: Path, file: Path | None = None, st
         workers: processes that train together. Under torchrun this is one of them, and the first one alone speaks.
 
     Raises:
+        BadInput: torchrun's variables are there in part, or wrong.
         AnswerIsNo: the run diverged, a health rule aborted it, or `strict` refuses it.
     """
-    if group.rank() > 0:
-        next(loop.train(config, run_dir), None)  # until the first one has ended
+    if group.told().rank > 0:
+        next(loop.train_together(config, run_dir), None)  # until the first one has ended
         return
     folder = RunFolder(run_dir)
     folder.check_free(config.mapping())
@@ -62,7 +63,8 @@ def show_training(config: RunConfig, run_dir: Path, file: Path | None = None, st
     if done:
         print(f"resuming {run_dir} after epoch {done}")
     with contextlib.closing(Notices(told, folder.path.name)) as notices:
-        with starting.company(config, workers), contextlib.closing(loop.train(config, folder.path)) as records:
+        with (starting.company(config, workers),
+              contextlib.closing(loop.train_together(config, folder.path)) as records):
             _show_epochs(records, folder, notices)
         _conclude(folder, notices)
 

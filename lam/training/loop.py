@@ -44,11 +44,19 @@ def train(config: RunConfig, run_dir: str | Path) -> Generator[dict[str, Any], N
 
     Closing the generator leaves a resumable run. A run whose loss stops being finite yields a last
     record with NaN losses and ends in the state `failed`; so does one that a health rule aborts, where
-    `health.abort` is set, after its last record and with its checkpoints kept. Where the environment tells of several
-    workers, as torchrun's does, all call this, and the first one alone yields and writes.
+    `health.abort` is set, after its last record and with its checkpoints kept.
 
     Raises:
         BadInput: the config or its data are wrong, or `run_dir` holds a run of another config.
+    """
+    yield from epochs(Run(config, RunFolder(run_dir)))
+
+
+def train_together(config: RunConfig, run_dir: str | Path) -> Generator[dict[str, Any], None, None]:
+    """`train` with the workers that the environment tells of: all call this, the first one alone yields and writes.
+
+    Raises:
+        BadInput: as `train`, or the environment is not that of one of several workers.
         WorkerLost: another worker is gone; the same call resumes, with as many or fewer.
     """
     with joined(config) as group:

@@ -7,6 +7,7 @@ LOCAL_WORLD_SIZE in its environment. With one process all of this is the identit
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import socket
 from collections.abc import Iterable, Iterator, Mapping
@@ -24,7 +25,7 @@ from torch import Tensor
 from lam.config import RunConfig
 from lam.training.devices import choose_device
 from record.errors import BadInput, WorkerLost, is_out_of_memory
-from record.text import gist
+from record.text import gist, printable
 
 ARRIVAL = timedelta(minutes=5)  # a worker that has not come by then does not come
 SILENCE = timedelta(hours=2)  # a worker waits so long for another, which may be validating, or be stuck
@@ -106,9 +107,32 @@ class Group:
 ALONE = Group()
 
 
-def rank() -> int:
-    """Which worker this process is, 0 where it is the only one."""
-    return int(os.environ.get("RANK", "0")) if "WORLD_SIZE" in os.environ else 0
+def told() -> Group:
+    """Who this process is by its environment; where WORLD_SIZE is 1 or not there, the others are not looked at.
+
+    Raises:
+        BadInput: another variable is not there, or one is not a number that it can be.
+    """
+    size = _number("WORLD_SIZE", "1", 1)
+    if size == 1:
+        return ALONE
+    if missing := [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]:
+        raise _not_a_worker(f"got {size}, and no {' and no '.join(missing)}")
+    _number("MASTER_PORT", "", 1, 65535)
+    _number("LOCAL_RANK", "0", 0, size - 1)
+    return Group(_number("RANK", "", 0, size - 1), size, _number("LOCAL_WORLD_SIZE", "1", 1, size))
+
+
+def _number(name: str, default: str, low: int, high: float = math.inf) -> int:
+    text = os.environ.get(name, default)
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and low <= int(text) <= high):
+        limits = f"from {low}" + (f" to {high}" if high < math.inf else "")
+        raise _not_a_worker(f"got {name}={printable(text)}, which has to be a whole number {limits}")
+    return int(text)
+
+
+def _not_a_worker(what: str) -> BadInput:
+    return BadInput(what, source="environment", key="WORLD_SIZE", remedy="start by torchrun, or unset WORLD_SIZE")
 
 
 @contextlib.contextmanager
@@ -119,19 +143,19 @@ def joined(config: RunConfig) -> Iterator[Group]:
     it fails, they find it gone.
 
     Raises:
-        BadInput: there are more workers than sequences in a batch, or than GPUs on this machine.
+        BadInput: there are more workers than sequences in a batch, or than GPUs on this machine, or the environment
+            is wrong.
         WorkerLost: another one did not come.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1:
+    group = told()
+    if group.size == 1:
         yield ALONE
         return
-    group = Group(rank(), size, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-    refuse_too_many(config, size, group.here)
+    refuse_too_many(config, group.size, group.here)
     backend = _claim_device(config)
     with _others():
         _use_interface(os.environ["MASTER_ADDR"])
-        dist.init_process_group(backend, store=_store(group), rank=group.rank, world_size=size, timeout=SILENCE)
+        dist.init_process_group(backend, store=_store(group), rank=group.rank, world_size=group.size, timeout=SILENCE)
     try:
         yield group
     except GeneratorExit:

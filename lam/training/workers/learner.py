@@ -38,7 +38,7 @@ class Learner:
         self.data = data.check(config)
         self.train_set = data.open_split(config, "train", checked=self.data)
         identity.refuse_without_labels(config, self.data)
-        check_room(config, self.train_set.latent_shape, self.device)
+        check_room(config, self.train_set.latent_shape, self.device, group.size, group.here)
         torch.manual_seed(config.seed)
         self.model = LatentActionModel(config, self.train_set.latent_shape)
         if anew:
