@@ -106,8 +106,21 @@ def test_a_worker_that_dies_ends_the_run_at_once_and_one_process_goes_on_with_it
     assert_same(finish(config, tmp_path / "run"), finish(config, tmp_path / "whole"))
 
 
+def test_a_worker_that_dies_while_it_starts_is_not_waited_for(tiny_data: Path, tmp_path: Path) -> None:
+    with pytest.raises(WorkerLost, match=r"^worker 1 of 2 ended without a word \(SIGKILL\); the same command resumes"):
+        _kill_the_second_at_once(small(tiny_data), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def _kill_the_second_at_once(config: RunConfig, folder: Path) -> None:
+    with starting.company(config, 2) as gone:
+        multiprocessing.active_children()[0].kill()
+        next(loop.train_together(config, folder, gone))
+
+
 def _kill_the_second_after_an_epoch(config: RunConfig, folder: Path) -> None:
-    with starting.company(config, 2), contextlib.closing(loop.train_together(config, folder)) as records:
+    with (starting.company(config, 2) as gone,
+          contextlib.closing(loop.train_together(config, folder, gone)) as records):
         next(records)
         multiprocessing.active_children()[0].kill()
         list(records)

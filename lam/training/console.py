@@ -63,8 +63,8 @@ def show_training(config: RunConfig, run_dir: Path, file: Path | None = None, st
     if done:
         print(f"resuming {run_dir} after epoch {done}")
     with contextlib.closing(Notices(told, folder.path.name)) as notices:
-        with (starting.company(config, workers),
-              contextlib.closing(loop.train_together(config, folder.path)) as records):
+        with (starting.company(config, workers) as gone,
+              contextlib.closing(loop.train_together(config, folder.path, gone)) as records):
             _show_epochs(records, folder, notices)
         _conclude(folder, notices)
 

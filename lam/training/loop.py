@@ -30,7 +30,7 @@ from lam.training.patience import Patience
 from lam.training.stepping import learning_rate, rollout_anchor
 from lam.training.sums import Sums
 from lam.training.watch import Watch
-from lam.training.workers.group import ALONE, Group, joined
+from lam.training.workers.group import ALONE, Gone, Group, joined, nobody_gone
 from lam.training.workers.learner import Learner, follow
 from record.health.engine import Finding
 from record.run import RunFolder
@@ -52,14 +52,15 @@ def train(config: RunConfig, run_dir: str | Path) -> Generator[dict[str, Any], N
     yield from epochs(Run(config, RunFolder(run_dir)))
 
 
-def train_together(config: RunConfig, run_dir: str | Path) -> Generator[dict[str, Any], None, None]:
+def train_together(config: RunConfig, run_dir: str | Path,
+                   gone: Gone = nobody_gone) -> Generator[dict[str, Any], None, None]:
     """`train` with the workers that the environment tells of: all call this, the first one alone yields and writes.
 
     Raises:
         BadInput: as `train`, or the environment is not that of one of several workers.
         WorkerLost: another worker is gone; the same call resumes, with as many or fewer.
     """
-    with joined(config) as group:
+    with joined(config, gone) as group:
         if group.rank == 0:
             yield from epochs(Run(config, RunFolder(run_dir), group))
         else:

@@ -10,7 +10,8 @@ import contextlib
 import math
 import os
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -105,6 +106,12 @@ class Group:
 
 
 ALONE = Group()
+Gone = Callable[[], bool]  # whether one of the others has ended, where that can be known
+
+
+def nobody_gone() -> bool:
+    """What is known of workers that others have started: who does not come is missed after five minutes."""
+    return False
 
 
 def told() -> Group:
@@ -136,7 +143,7 @@ def _not_a_worker(what: str) -> BadInput:
 
 
 @contextlib.contextmanager
-def joined(config: RunConfig) -> Iterator[Group]:
+def joined(config: RunConfig, gone: Gone = nobody_gone) -> Iterator[Group]:
     """The group that this process's environment tells of, for the length of a with-block.
 
     Where the first worker's block ends in order, and a generator that is closed does, the others are told so. Where
@@ -155,7 +162,8 @@ def joined(config: RunConfig) -> Iterator[Group]:
     backend = _claim_device(config)
     with _others():
         _use_interface(os.environ["MASTER_ADDR"])
-        dist.init_process_group(backend, store=_store(group), rank=group.rank, world_size=group.size, timeout=SILENCE)
+        dist.init_process_group(backend, store=_store(group, gone), rank=group.rank, world_size=group.size,
+                                timeout=SILENCE)
     try:
         yield group
     except GeneratorExit:
@@ -195,7 +203,7 @@ def _tell_end(group: Group) -> None:
         group.said(None)
 
 
-def _store(group: Group) -> dist.Store:
+def _store(group: Group, gone: Gone) -> dist.Store:
     """Where workers meet: the first one listens, on the address that all were told and on no other.
 
     Under torchrun its agent listens already.
@@ -204,8 +212,22 @@ def _store(group: Group) -> dist.Store:
     ours = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     listening = socket.create_server((address, port)).detach() if ours and group.rank == 0 else None
     met = dist.TCPStore(address, port, group.size, is_master=listening is not None, timeout=ARRIVAL,
-                        wait_for_workers=ours, master_listen_fd=listening)
+                        wait_for_workers=False, master_listen_fd=listening)
+    if ours:
+        _arrive(met, group, gone)
     return dist.PrefixStore("lam", met)
+
+
+def _arrive(met: dist.Store, group: Group, gone: Gone) -> None:
+    """Be counted; the first worker waits until all are."""
+    met.add("arrived", 1)
+    end = time.monotonic() + ARRIVAL.total_seconds()
+    while group.rank == 0 and met.add("arrived", 0) < group.size:
+        if gone():
+            raise RuntimeError("it ended before all had met")
+        if time.monotonic() > end:
+            raise TimeoutError(f"it has not come within {ARRIVAL.total_seconds():.0f} s")
+        time.sleep(0.02)
 
 
 def _use_interface(address: str) -> None:

@@ -14,7 +14,7 @@ from torch import multiprocessing
 from torch.multiprocessing.spawn import ProcessContext, ProcessExitedException, ProcessRaisedException
 
 from lam.config import RunConfig
-from lam.training.workers.group import joined, refuse_too_many
+from lam.training.workers.group import Gone, joined, nobody_gone, refuse_too_many
 from lam.training.workers.learner import follow
 from record.errors import LamError, WorkerLost, is_out_of_memory
 
@@ -23,8 +23,10 @@ PATIENCE = 10.0  # seconds in which the others end by themselves once the first 
 
 
 @contextlib.contextmanager
-def company(config: RunConfig, workers: int) -> Iterator[None]:
+def company(config: RunConfig, workers: int) -> Iterator[Gone]:
     """So many workers on this machine, of which this process is the first, for the length of a with-block.
+
+    What is handed over says whether one of the others has ended.
 
     Raises:
         BadInput: they are too many.
@@ -32,7 +34,7 @@ def company(config: RunConfig, workers: int) -> Iterator[None]:
         LamError, MemoryError, RuntimeError: what one of them ended by.
     """
     if workers == 1:
-        yield
+        yield nobody_gone
         return
     refuse_too_many(config, workers, workers)
     told = {"MASTER_ADDR": LOOPBACK, "MASTER_PORT": str(free_port(LOOPBACK)), "WORLD_SIZE": str(workers),
@@ -41,7 +43,7 @@ def company(config: RunConfig, workers: int) -> Iterator[None]:
     others = multiprocessing.spawn(_follow, (config, told, errors), workers - 1, join=False, daemon=True)
     try:
         with _environment({**told, "RANK": "0", "LOCAL_RANK": "0"}):
-            yield
+            yield lambda: any(process.exitcode is not None for process in others.processes)
     except WorkerLost as lost:
         raise _cause(lost, others, errors) from None
     finally:
