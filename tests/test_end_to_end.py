@@ -107,6 +107,7 @@ def check_that_a_change_is_noticed(folder: Path) -> None:
         assert not (folder / "other").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_sweep_kill_resume_confirm_report_promote_train(
     latents: Callable[[demo.Demo], Path], tmp_path: Path, ray_address: str

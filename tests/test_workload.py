@@ -58,6 +58,7 @@ def done(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     return process.returncode, out, err
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_another_training_is_launched_interrupted_resumed_reported_and_promoted(
     folder: Path, ray_address: str, monkeypatch: pytest.MonkeyPatch
