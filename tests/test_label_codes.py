@@ -17,6 +17,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 from test_inference import trained
 from typer.testing import CliRunner
@@ -170,6 +171,25 @@ def test_killed_and_begun_again_it_makes_the_same_file(asked: Asked) -> None:
     assert kept
     assert same(asked.out, killed.out)
     assert not folder.exists()
+
+
+@pytest.mark.slow
+def test_ctrl_c_while_the_workers_begin_is_heard_by_none_of_them(asked: Asked) -> None:
+    code = ("from pathlib import Path, PosixPath\nfrom lam.labelling import labelling\n"
+            "from lam.labelling.labelling import Asked\n"
+            f"try: labelling.label({replace(asked, workers=2)!r})\n"
+            "except KeyboardInterrupt: print('interrupted')")
+    with subprocess.Popen([sys.executable, "-c", code], start_new_session=True, text=True, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE) as process:
+        me = psutil.Process(process.pid)
+        while sum("spawn_main" in " ".join(child.cmdline()) for child in me.children()) < 2:
+            assert process.poll() is None
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        said, errors = process.communicate(timeout=120)
+    assert said == "interrupted\n"
+    assert "Traceback" not in errors, errors
+    assert not asked.out.exists()
 
 
 def test_a_labelling_of_another_model_does_not_go_on(asked: Asked, tiny_data: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from multiprocessing import get_context
@@ -145,10 +146,22 @@ def _cluster() -> Callable[..., Iterator[tuple[int, Columns]]]:
 def _in_processes(workers: int, given: tuple[Any, ...], missing: list[int]) -> Iterator[tuple[int, Columns]]:
     with ProcessPoolExecutor(min(workers, len(missing)), get_context("spawn"), _prepare, (workers, given)) as pool:
         try:
-            for future in as_completed([pool.submit(_do, number) for number in missing]):
+            with _deaf():  # a submission starts processes
+                doing = [pool.submit(_do, number) for number in missing]
+            for future in as_completed(doing):
                 yield future.result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Processes that begin within never hear Ctrl-C, which a terminal sends to all: who began them says when to end."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _here: dict[str, Callable[[int], Columns]] = {}  # of a worker process
@@ -171,7 +184,6 @@ def prepared(sent: tuple[Any, ...], plan: Plan, asked: Asked) -> Callable[[int],
 
 
 def _prepare(workers: int, given: tuple[Any, ...]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the parent says when to end
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
     _here["work"] = prepared(*given)
 
