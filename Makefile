@@ -36,7 +36,7 @@ demo: $(READY) ## The main job on real video: data, sweep, confirmation, promoti
 	$(BIN)/lam promote $(DEMO)/runs/demo -o $(DEMO)/production.yaml
 	$(BIN)/lam report $(DEMO)/runs/demo -o $(DEMO)/report.html -o $(DEMO)/report.md
 
-test: $(READY) ## The tests, six minutes; those that start much or train long are in test-long and test-nightly
+test: $(READY) ## The tests, some six minutes; those that start much or train long are in test-long and test-nightly
 	$(BIN)/python -m pytest -m 'not long and not nightly and not cluster' -n 3 --dist worksteal --durations=10
 
 test-long: $(READY) ## What takes long for what it asks, a few minutes more: a whole sweep killed, resumed and promoted; part of CI
