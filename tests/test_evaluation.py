@@ -103,7 +103,7 @@ def stored_moments(config: RunConfig) -> tuple[np.ndarray, np.ndarray]:
 
 
 def close(a: Any, b: Any) -> bool:
-    """Equal to float32's accuracy: a bound near 0 is the difference of two numbers near 1, each known to its epsilon."""
+    """Equal to float32: a bound near 0 is the difference of two numbers near 1, each known to its epsilon."""
     if isinstance(a, str) or isinstance(b, str):
         return a == b
     return bool(np.allclose(a, b, rtol=1e-5, atol=float(np.finfo(np.float32).eps), equal_nan=True))
