@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
+from interrupting import answer_ctrl_c
 from test_inference import trained
 from typer.testing import CliRunner
 
@@ -180,7 +181,7 @@ def test_ctrl_c_while_the_workers_begin_is_heard_by_none_of_them(asked: Asked) -
             f"try: labelling.label({replace(asked, workers=2)!r})\n"
             "except KeyboardInterrupt: print('interrupted')")
     with subprocess.Popen([sys.executable, "-c", code], start_new_session=True, text=True, stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE) as process:
+                          stderr=subprocess.PIPE, preexec_fn=answer_ctrl_c) as process:
         me = psutil.Process(process.pid)
         while sum("spawn_main" in " ".join(child.cmdline()) for child in me.children()) < 2:
             assert process.poll() is None
