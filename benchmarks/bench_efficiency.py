@@ -1,14 +1,15 @@
 """Search efficiency on recorded curves: TFLOPs until the incumbent is in the top 2 % of its table.
 
-    python benchmarks/bench_efficiency.py TABLE [--seeds 30] [--runs 60] [--by last|best|probe] [--candidates]
+    python benchmarks/bench_efficiency.py TABLE [--seeds 30] [--runs 60] [--by last|best|probe|near] [--candidates]
 
 The incumbent is the config that a method would name at that moment; its rank is that of its mean objective over the
 recorded seeds: with `--by last` at full budget, as stock names its best; with `--by best` at a seed's best epoch, by
 which this product ranks and keeps weights. Where validations are noisy the two are not the same configs; `--by probe`
-favours neither: what the kept weights tell of the actions of test videos, which no search has seen. All methods have
-the same objective (val/objective), curves and budget. `stock, with our rungs` tells what the ladder alone does. With
-``--candidates`` other settings of this product stand beside its default: the default was chosen on `breakout` and is
-reported on `pong`.
+favours neither: what the kept weights tell of the actions of test videos, which no search has seen; `--by near` asks
+for any config whose probe is within 5 % of the best one's, as bench_deception does. `probe` is the mean probe of the
+incumbents after a tenth, a quarter, a half and all of the budget. All methods have the same objective
+(val/objective), curves and budget. `stock, with our rungs` tells what the ladder alone does. With ``--candidates``
+other settings of this product stand beside its default: the default was chosen on `breakout` and is reported on `pong`.
 """
 
 from __future__ import annotations
@@ -22,12 +23,14 @@ from typing import Any
 
 import numpy as np
 from bench_deception import budget_of
-from simulate import Method, Ours, Stock, objective, play
+from simulate import Method, Ours, Stock, Trace, objective, play
 from tables import Table
 
 from sweeps.spec.sections import Asha
 
 TOP_SHARE = 0.02
+SHARES = (0.1, 0.25, 0.5, 1.0)  # of the budget, at which the incumbents are asked for their probe
+STOCK = "stock Ray + Optuna + ASHA"
 FULL_RUNS = 60  # the budget of a search unless told, in full trainings of a mean config; the table cost 200
 
 Make = Callable[[Table, int], Method]
@@ -35,7 +38,7 @@ Make = Callable[[Table, int], Method]
 METHODS: dict[str, Make] = {
     "random": lambda table, seed: Ours(table, seed, search="random"),
     "random + ASHA": lambda table, seed: Stock(table, seed, objective, random=True),
-    "stock Ray + Optuna + ASHA": lambda table, seed: Stock(table, seed, objective),
+    STOCK: lambda table, seed: Stock(table, seed, objective),
     "stock, with our rungs": lambda table, seed: Stock(table, seed, objective, **rungs_of(table)),
     "default": lambda table, seed: Ours(table, seed, scheduler={"asha": {"max_epochs": table.epochs}}),
 }
@@ -59,7 +62,13 @@ CANDIDATES: dict[str, Make] = {
 
 
 def top(table: Table, by: str = "last") -> set[int]:
-    """Rows in the top 2 % by mean objective over seeds, at full budget or at the best epoch, or by the test probe."""
+    """Rows in the top 2 % by mean objective over seeds, at full budget or at the best epoch, or by the test probe.
+
+    `near` takes all within 5 % of the best probe instead.
+    """
+    if by == "near":
+        probes = np.array([probe(table, row) for row in range(len(table.rows))])
+        return {int(row) for row in np.flatnonzero(probes >= 0.95 * np.nanmax(probes))}
     ways = {"last": table.final, "best": functools.partial(best_epoch, table), "probe": functools.partial(probe, table)}
     finals = [ways[by](row) for row in range(len(table.rows))]
     worth = [-math.inf if math.isnan(value) else value for value in finals]
@@ -80,10 +89,12 @@ def probe(table: Table, row: int) -> float:
     return found["accuracy"] if found else math.nan
 
 
-def measure(table: Table, make: Make, seeds: int, budget: float, by: str = "last") -> list[float]:
-    """TFLOPs of each search seed; infinite where the budget was spent first."""
-    good = top(table, by)
-    return [play(table, make(table, seed), budget).until(good) for seed in range(seeds)]
+def incumbent_probe(table: Table, trace: Trace, spent: float) -> float:
+    """Test probe of the config a method would have named by then; the commonest action's share before that."""
+    rows = [row for when, row in trace.incumbents if when <= spent]
+    first = next(row["probe"]["majority"] for row in table.rows if row["probe"])
+    found = probe(table, rows[-1]) if rows else math.nan
+    return first if math.isnan(found) else found
 
 
 def summary(values: list[float], budget: float) -> dict[str, Any]:
@@ -114,19 +125,31 @@ def main() -> None:
     parser.add_argument("table")
     parser.add_argument("--seeds", type=int, default=30)
     parser.add_argument("--runs", type=float, default=FULL_RUNS, help="budget of a search, in full trainings")
-    parser.add_argument("--by", choices=["last", "best", "probe"], default="last", help="what the top is ranked by")
+    parser.add_argument("--by", choices=["last", "best", "probe", "near"], nargs="+", default=["last"],
+                        help="what the top is ranked by; several are of the same searches")
     parser.add_argument("--candidates", action="store_true")
+    parser.add_argument("--methods", nargs="+", help="only these, and stock")
     arguments = parser.parse_args()
     table = Table(arguments.table)
     budget = budget_of(table, arguments.runs)
     methods = {**METHODS, **(CANDIDATES if arguments.candidates else {})}
-    values = {name: measure(table, make, arguments.seeds, budget, arguments.by) for name, make in methods.items()}
-    stock = values["stock Ray + Optuna + ASHA"]
+    asked = {STOCK, *(arguments.methods or methods)}
+    traces = {name: [play(table, make(table, seed), budget) for seed in range(arguments.seeds)]
+              for name, make in methods.items() if name in asked}
     print(json.dumps({
         "table": arguments.table, "configs": len(table.rows), "budget_tflops": budget, "seeds": arguments.seeds,
-        "methods": {name: {**summary(row, budget), "against_stock": ratio(row, stock, budget)}
-                    for name, row in values.items()},
+        "probe": {name: [round(float(np.mean([incumbent_probe(table, trace, share * budget) for trace in played])), 3)
+                         for share in SHARES] for name, played in traces.items()},
+        **{by: compared(traces, top(table, by), budget) for by in arguments.by},
     }, indent=1))
+
+
+def compared(traces: dict[str, list[Trace]], good: set[int], budget: float) -> dict[str, Any]:
+    """TFLOPs until the incumbent is one of `good` and stays so, of each method and against stock."""
+    values = {name: [trace.until(good) for trace in played] for name, played in traces.items()}
+    return {"configs": len(good), "methods": {
+        name: {**summary(row, budget), "against_stock": ratio(row, values[STOCK], budget)}
+        for name, row in values.items()}}
 
 
 if __name__ == "__main__":
