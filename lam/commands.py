@@ -26,7 +26,7 @@ def register(app: typer.Typer) -> None:
 
 def init(
     folder: Annotated[Path, typer.Argument(help="Where to write; made if missing.")] = Path(),
-    data_dir: Annotated[str, typer.Option("--data", help="Folder of videos of latents.")] = "data",
+    data_dir: Annotated[str, typer.Option("--data", help="Folder of videos of latents, or its URI.")] = "data",
     preset: Annotated[str, typer.Option(help="full, the guide's model for a GPU, or laptop, a small one.")] = "full",
 ) -> None:
     """Write a commented run.yaml and sweep.yaml, with JSON schemas for editors.
@@ -37,7 +37,7 @@ def init(
 
     for path in scaffold.write(folder, data_dir, preset):
         typer.echo(f"wrote {path}")
-    if not Path(data_dir).is_dir():
+    if "://" not in data_dir and not Path(data_dir).is_dir():
         typer.echo(f"warning: {data_dir}: no such folder yet; put .h5 latents there, or make some: "
                    f"{shlex.join(['lam', 'data', 'demo', data_dir])}", err=True)
     train_it, sweep_it = (shlex.join(["lam", *words, str(folder / name)]) for words, name in (

@@ -76,10 +76,10 @@ def relative_paths_from(config: RunConfig, folder: Path) -> RunConfig:
 
     A config may be read from anywhere, so the absolute path is what records keep.
     """
-    changes: dict[str, Any] = {"data_dir": str(resolve(config.data_dir, folder)), "data": [
-        part.model_dump() | {key: str(resolve(value, folder)) for key, value in part.model_dump().items()
+    changes: dict[str, Any] = {"data_dir": resolve(config.data_dir, folder), "data": [
+        part.model_dump() | {key: resolve(value, folder) for key, value in part.model_dump().items()
                              if key in PLACES and value} for part in config.data]}
     for key in ("manifest_path", "init_from"):
         if getattr(config, key):
-            changes[key] = str(resolve(getattr(config, key), folder))
+            changes[key] = resolve(getattr(config, key), folder)
     return config.replace(**changes, **absolute_profile(config, folder))

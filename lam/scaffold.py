@@ -17,6 +17,7 @@ from lam.config import RunConfig
 from record import files, yamlio
 from record.errors import BadInput
 from record.schema import suggest
+from record.storage import addresses
 
 PRESETS: dict[str, dict[str, Any]] = {
     "full": {},
@@ -46,7 +47,8 @@ def write(folder: Path, data_dir: str, preset: str) -> list[Path]:
         raise BadInput(f"got {preset!r}", source="--preset", remedy=suggest(preset, list(PRESETS)))
     sweep = resources.files("lam").joinpath("templates", f"sweep-{preset}.yaml").read_text(encoding="utf-8")
     swept = set(yamlio.parse_mapping(sweep, source="sweep.yaml")["space"])
-    stated = data_dir if Path(data_dir).is_absolute() else os.path.relpath(data_dir, folder)
+    fixed = Path(data_dir).is_absolute() or addresses.is_one(data_dir)
+    stated = data_dir if fixed else os.path.relpath(data_dir, folder)
     contents = {"run.yaml": run_yaml(stated, preset, swept), "sweep.yaml": sweep}
     for point in entry_points(group="lam.schemas"):
         contents[f"{point.name}.schema.json"] = json.dumps(point.load().model_json_schema(), indent=2) + "\n"

@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, PrivateAttr, model_validator
 
 from lam.metrics import NEEDS, TABLE
-from lam.sections import DataPart, EarlyStopping, LabelRule, Positive, Seed, Share, Weight
+from lam.sections import DataPart, EarlyStopping, LabelRule, Place, Positive, Seed, Share, SplitFile, Weight
 from record.workload.settings import (
     Count,
     HealthConfig,
@@ -34,14 +34,15 @@ class RunConfig(Settings):
     """One run. Build it with `load`, `from_mapping` or by keyword; it cannot be changed afterwards."""
 
     # data
-    data_dir: str = Field("data", description="folder of videos of latents: .h5, .zarr, .safetensors, .tar "
-                          "(WebDataset), .npy, or a LeRobot data set")
+    data_dir: Place = Field("data", description="folder of videos of latents: .h5, .zarr, .safetensors, .tar "
+                            "(WebDataset), .npy, or a LeRobot data set; or the URI of one (s3://bucket/prefix), which "
+                            "each machine fetches once")
     data: tuple[DataPart, ...] = Field(
         (), description="several folders instead of data_dir, [{dir, weight}, ...]; a sequence of a batch is of each "
         "with the probability of its weight, and validation scores all their validation sequences alike")
     latents: str | None = Field(None, description="name of the latents in a video: of its dataset, tensor, array or "
                                 "feature; default: embeddings, of LeRobot observation.latent")
-    manifest_path: str | None = Field(None, description="split file; default: data_dir/manifest.json")
+    manifest_path: SplitFile | None = Field(None, description="split file; default: data_dir/manifest.json")
     sequence_length: int = Field(8, ge=3, description="latent frames in one sequence")
     window_stride: Count = Field(1, description="latent frames between the starts of two training sequences")
     cache: bool = Field(True, description="decode the files once into a memory-mapped cache shared by all processes")

@@ -6,10 +6,11 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from lam.metrics import TABLE
 from record.schema import Strict
+from record.storage import addresses
 from record.workload.settings import Count, Whole
 
 Weight = Annotated[float, Field(ge=0)]
@@ -18,13 +19,30 @@ Seed = Annotated[Whole, Field(lt=2**32)]
 Positive = Annotated[float, Field(gt=0)]
 
 
+def _is_place(value: str) -> str:
+    if "://" in value and (wrong := addresses.problem(value)):
+        raise ValueError(wrong)
+    return value
+
+
+def _is_file(value: str) -> str:
+    if addresses.is_one(value):
+        raise ValueError(f"got {value}, and a split file is read from a folder; leave it out where the data set on the "
+                         "store has its own manifest.json")
+    return value
+
+
+Place = Annotated[str, AfterValidator(_is_place)]
+SplitFile = Annotated[str, AfterValidator(_is_file)]
+
+
 class DataPart(Strict):
     """One folder of a mixture."""
 
-    dir: str = Field(min_length=1, description="folder of videos")
+    dir: Place = Field(min_length=1, description="folder of videos, or the URI of one")
     weight: Positive = Field(1.0, description="how often its sequences are drawn for training, against the others'")
     name: str | None = Field(None, min_length=1, description="what metrics call it; default: the folder's name")
-    manifest: str | None = Field(None, description="split file; default: dir/manifest.json")
+    manifest: SplitFile | None = Field(None, description="split file; default: dir/manifest.json")
     latents: str | None = Field(None, description="name of its latents; default: the config's `latents`")
 
     @property

@@ -20,6 +20,7 @@ from lam.config import RunConfig
 from lam.metrics import NEEDS, TABLE, with_tflops
 from lam.schema import CHANGES_NO_RESULT, RESUMABLE
 from record.run import RunFolder
+from record.storage import sets
 from record.workload.knobs import KnobRule, Onset, Reach, Size
 from record.workload.observation import Observation
 from record.workload.settings import Settings
@@ -157,6 +158,11 @@ class LatentActions(Workload):
 
                 Labels(config, train)
         return windows.data_fingerprint(_own(configs[0]))
+
+    def fetched(self, configs: Sequence[Settings]) -> int:
+        """The sizes of the data sets on stores."""
+        own = [_own(config) for config in configs]
+        return sum(map(sets.size, {part.dir for each in own for part in each.data} | {each.data_dir for each in own}))
 
     def data_of(self, config: Settings) -> Hashable:
         """The folders, the split, the length of its sequences, and which labels are used."""

@@ -26,6 +26,7 @@ from lam.data.readers.video import Reader
 from lam.data.sources import has_room
 from lam.sections import DataPart
 from record.errors import BadData, BadInput
+from record.storage import sets
 
 
 @contextlib.contextmanager
@@ -34,7 +35,7 @@ def of_data() -> Iterator[None]:
     try:
         yield
     except BadInput as error:
-        raise BadData(str(error)) from error.__cause__
+        raise BadData(sets.shown(str(error))) from error.__cause__
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def check(config: RunConfig) -> Checked:
 
 
 def _part(part: DataPart, config: RunConfig) -> Part:
-    folder = Path(part.dir)
+    folder = sets.at_hand(part.dir)
     manifest = Path(part.manifest) if part.manifest else folder / "manifest.json"
     if not folder.is_dir():
         read_manifest(manifest, folder)  # says what is wrong

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 FOLDER_HELP = "Folder of videos of latents: .h5, .zarr, .safetensors, .tar, .npy, or a LeRobot data set."
+OR_URI = "Or the URI of one."
 LATENTS_HELP = "Name of the latents in each video; default: embeddings, of LeRobot observation.latent."
 GAME_HELP = "An Atari game, such as breakout or pong; or panning, where nothing but the action changes the picture."
 
@@ -48,7 +49,7 @@ def demo(
 
 
 def manifest(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help=FOLDER_HELP)],
+    where: Annotated[str, typer.Argument(metavar="DIR", help=f"{FOLDER_HELP} {OR_URI}")],
     train_ratio: Annotated[float, typer.Option(help="Share of the files for training.")] = 0.8,
     val_ratio: Annotated[float, typer.Option(help="Share for validation.")] = 0.1,
     test_ratio: Annotated[float, typer.Option(help="Share for the test at promotion.")] = 0.1,
@@ -63,14 +64,18 @@ def manifest(
     """
     from lam.data.manifest import SPLITS, Ratios, read_manifest, write_manifest
     from lam.data.readers.registry import reader_of
+    from record.storage import copies, sets
 
+    folder = sets.at_hand(where)
     path = write_manifest(folder, Ratios(train_ratio, val_ratio, test_ratio), seed, replace, latents)
     splits = read_manifest(path, folder, reader_of(folder, latents))
-    typer.echo(f"wrote {path}: " + ", ".join(f"{split} {len(splits.of(split))}" for split in SPLITS) + " files")
+    copies.publish(folder, path.name)
+    counts = ", ".join(f"{split} {len(splits.of(split))}" for split in SPLITS)
+    typer.echo(f"wrote {copies.where(path)}: {counts} files")
 
 
 def inspect(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help=FOLDER_HELP)],
+    where: Annotated[str, typer.Argument(metavar="DIR", help=f"{FOLDER_HELP} {OR_URI}")],
     batches: Annotated[int, typer.Option(min=0, help="Training batches to read and time; 0 = none.")] = 20,
     cached: Annotated[bool, typer.Option("--cached", help="Time the decoded cache, building it first.")] = False,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")] = False,
@@ -84,16 +89,18 @@ def inspect(
     from lam.data.manifest import SPLITS
     from record.errors import AnswerIsNo
     from record.files import jsonable
+    from record.storage import sets
     from record.text import count
 
+    folder = sets.at_hand(where)
     found = inspection.inspect(folder, batches, cached, latents)
     if json_output:
         typer.echo(json.dumps(jsonable(found.mapping()), indent=2, allow_nan=False))
     else:
         inspection.show(found)
     if len(found.files) < len(SPLITS) and not found.splits and not found.problems:
-        raise AnswerIsNo(f"{folder}: holds {count(len(found.files), 'file')}, and a split into training, validation "
+        raise AnswerIsNo(f"{where}: holds {count(len(found.files), 'file')}, and a split into training, validation "
                          f"and test needs {len(SPLITS)}; add more videos")
     if found.problems:
         total = len(found.problems) + len(found.files)
-        raise AnswerIsNo(f"{folder}: {len(found.problems)} of {total} files cannot be used")
+        raise AnswerIsNo(f"{where}: {len(found.problems)} of {total} files cannot be used")

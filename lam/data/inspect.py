@@ -23,6 +23,7 @@ from lam.data.readers.video import Reader
 from lam.data.windows import open_split
 from record.errors import BadInput
 from record.progress import Screen
+from record.storage import copies, sets
 
 SEQUENCE = 8  # latent frames of the windows that are timed
 
@@ -121,7 +122,8 @@ def _inspection(folder: Path, records: dict[str, FileRecord], split_of: dict[str
     rows = [_row(name, split_of.get(name), record) for name, record in records.items()]
     alike = len({record.info.channels for record in records.values()}) == 1
     names = next((record.info.action_names for record in records.values()), ())
-    return Inspection(str(folder), rows, problems, notes, splits, _channels(records.values()) if alike else [],
+    return Inspection(copies.where(folder), rows, {name: sets.shown(text) for name, text in problems.items()},
+                      [sets.shown(text) for text in notes], splits, _channels(records.values()) if alike else [],
                       list(names), speed)
 
 

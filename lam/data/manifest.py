@@ -22,6 +22,7 @@ from lam.data.readers.video import Reader
 from record import files
 from record.errors import BadInput
 from record.schema import Strict, build
+from record.storage import copies
 
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
@@ -147,7 +148,7 @@ def document(folder: Path, splits: Splits, ratios: Ratios, seed: int, infos: dic
     return {
         "metadata": {
             "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "data_directory": str(folder.absolute()),
+            "data_directory": copies.where(folder.absolute()),
             "total_files": len(splits.all()),
             "seed": seed,
             "split_ratios": ratios._asdict(),

@@ -20,6 +20,7 @@ from lam.data.manifest import SplitName
 from lam.data.windows import Windows
 from lam.evaluation.draws import subset
 from record.errors import BadInput
+from record.storage import addresses
 
 FRAMES_BEFORE = 3  # latent frames shown before the one that the action led into
 
@@ -91,6 +92,9 @@ def begin(config: RunConfig, split: SplitName, count: int) -> Session:
     Raises:
         BadInput: the data has no codec to show them by, or every transition has its label.
     """
+    if addresses.is_one(config.data_dir):
+        raise BadInput("labels are kept beside the data, and a store's are read only", source=config.data_dir,
+                       key="data_dir", remedy=f"write {labels.FILE_NAME} in a folder, and copy it into the data set")
     checked = data.check(config)
     if len(checked.parts) > 1:
         raise BadInput("the run's data is a mixture, whose folders may know other actions", key="data",

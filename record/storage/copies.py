@@ -11,6 +11,7 @@ Readers and drivers have copies of their own, so that a report never meets what 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 from collections.abc import Iterator
@@ -34,16 +35,20 @@ SETTLED_NS = 900 * 10**9  # clocks of a store and its clients differ by less: be
 DOCUMENTS = (".json", ".yaml")
 RECORDS = (*DOCUMENTS, ".jsonl", ".npz")
 WEIGHTS = (".safetensors",)
+# What this machine says where it has no place for a copy, and what helps then.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+ELSEWHERE = "let XDG_CACHE_HOME name a larger disk"
 _JOURNAL = ("journal-", "lease-", "probe-")
 
 
-def local(kind: Literal["readers", "drivers", "trials"], uri: str) -> Path:
+def local(kind: Literal["readers", "drivers", "trials", "data"], uri: str) -> Path:
     """The folder of this machine, readable by its user alone, for what lies at a URI."""
-    _home().mkdir(mode=0o700, parents=True, exist_ok=True)
-    return _home() / kind / hashlib.sha256(uri.encode()).hexdigest()[:16] / addresses.above(uri)[1]
+    home().mkdir(mode=0o700, parents=True, exist_ok=True)
+    return home() / kind / hashlib.sha256(uri.encode()).hexdigest()[:16] / addresses.above(uri)[1]
 
 
-def _home() -> Path:
+def home() -> Path:
+    """Where the copies of this user on this machine are."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lamsweep" / "stores"
 
 
@@ -84,7 +89,7 @@ def at_hand(where: str | Path, deep: bool = True) -> Path:
         if not store.has("sweep.json", "run.json"):
             raise _nothing(store)
         found = store.listed(deep=deep)
-        _mark(folder, uri)
+        mark(folder, uri)
         _bring(store, folder, {name: info for name, info in found.items() if _is_record(name)})
         _forget(folder, found, deep)
     return folder
@@ -109,7 +114,7 @@ def driven(where: str | Path) -> Path:
 def begun(uri: str) -> Path:
     """The driver's own copy of a sweep that is on a store, or will be."""
     folder = local("drivers", uri)
-    _mark(folder, uri)
+    mark(folder, uri)
     refresh(folder)
     return folder
 
@@ -124,7 +129,7 @@ def address(folder: str | Path) -> str | None:
         BadInput: `.store` names a server that this reader has not allowed.
     """
     file = Path(folder) / ORIGIN
-    if not (files.stands(file) and file.resolve().is_relative_to(_home().resolve())):
+    if not (files.stands(file) and file.resolve().is_relative_to(home().resolve())):
         return None
     return named(files.read_record(file, 10_000).decode(errors="replace").strip(), file)
 
@@ -195,12 +200,16 @@ def told(uri: str) -> Iterator[None]:
     except OSError as error:
         if error.filename is not None:  # a file of this machine
             raise
+        if error.errno in FULL:
+            raise EnvironmentFailed(f"{home()}: {os.strerror(error.errno)} (copying {uri}); make room there, or "
+                                    f"{ELSEWHERE}") from error
         what, remedy = refusals.meaning(str(error), uri) or (
             "the store refused", "check the network and what the credentials in the environment may do there")
         raise EnvironmentFailed(f"{uri}: {what} ({first_line(error)}); {remedy}") from error
 
 
-def _mark(folder: Path, uri: str) -> None:
+def mark(folder: Path, uri: str) -> None:
+    """Make the folder of a copy, which says where it comes from."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not (folder / ORIGIN).exists():
         files.write_text(folder / ORIGIN, f"{uri}\n")

@@ -12,7 +12,7 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
@@ -22,6 +22,7 @@ from record.errors import BadInput, EnvironmentFailed
 from record.storage import refusals
 
 if TYPE_CHECKING:
+    from pyarrow import NativeFile
     from pyarrow.fs import FileInfo, FileSystem
 
 T = TypeVar("T")
@@ -57,7 +58,7 @@ def connect(uri: str, key: str = "journal") -> tuple[FileSystem, str]:
                        remedy="write a URI that pyarrow knows, such as s3://bucket/prefix") from None
     except OSError as error:
         if is_passing(error):
-            what = "the store" if key == "storage" else f"the {key}'s store"
+            what = f"the {key}'s store" if key == "journal" else "the store"
             raise EnvironmentFailed(f"{uri}: {what} cannot be reached ({first_line(error)}); check the "
                                     "address, the network and the credentials in the environment") from error
         said = str(error) if filesystem is None else refusals.in_full(filesystem, root, error)
@@ -71,6 +72,11 @@ def _in_one_request(uri: str) -> str:
     if parts.scheme != "s3" or "allow_delayed_open" in parts.query:
         return uri
     return parts._replace(query="&".join(filter(None, [parts.query, "allow_delayed_open=true"]))).geturl()
+
+
+def _tag(known: Mapping[str, bytes] | None) -> str:
+    """The entity tag among what a store says of an object; each spells the word in its own way."""
+    return next((value.decode() for name, value in (known or {}).items() if name.lower() == "etag"), "")
 
 
 def first_line(error: BaseException) -> str:
@@ -147,12 +153,13 @@ class Store:
 
     Args:
         patience: seconds for which a store that does not answer is asked again.
+        key: what of a config names the URI, for messages.
     """
 
-    def __init__(self, uri: str, patience: float = 0.0) -> None:
+    def __init__(self, uri: str, patience: float = 0.0, key: str = "storage") -> None:
         self.uri = uri
         self._patiently = Patience(uri, patience)
-        self._filesystem, self._root = self._patiently(lambda: connect(uri, "storage"))
+        self._filesystem, self._root = self._patiently(lambda: connect(uri, key))
         self._has_folders = urlsplit(uri).scheme in ("file", "hdfs", "viewfs")
 
     def listed(self, below: str = "", deep: bool = True) -> dict[str, FileInfo]:
@@ -197,16 +204,20 @@ class Store:
         def put() -> None:
             if self._has_folders:
                 self._filesystem.create_dir(self._path(name).rpartition("/")[0], recursive=True)
-            with open(file, "rb") as source, self._filesystem.open_output_stream(self._path(name)) as stream:
+            with open(file, "rb") as source, self._filesystem.open_output_stream(
+                    self._path(name), compression=None) as stream:
                 while piece := source.read(PIECE):
                     stream.write(piece)
 
         self._patiently(put)
 
-    def fetch(self, name: str, file: Path, mtime_ns: int) -> None:
+    def fetch(self, name: str, file: Path, mtime_ns: int) -> str:
         """Replace a file by an object's content, whole or not at all; it gets the object's time.
 
         It is not forced to the disk: it can be fetched again.
+
+        Returns:
+            the object's entity tag, as `tag` tells it.
 
         Raises:
             FileNotFoundError: there is no such object any more.
@@ -214,17 +225,34 @@ class Store:
         file.parent.mkdir(parents=True, exist_ok=True)
         temporary = file.with_name(f".{file.name}.{secrets.token_hex(4)}.tmp")
 
-        def get() -> None:
-            with self._filesystem.open_input_stream(self._path(name)) as stream, open(temporary, "wb") as target:
+        def get() -> str:
+            with self._opened(name) as stream, open(temporary, "wb") as target:
                 while piece := stream.read(PIECE):
                     target.write(piece)
+                return _tag(stream.metadata())
 
         try:
-            self._patiently(get)
+            tag = self._patiently(get)
             os.utime(temporary, ns=(mtime_ns, mtime_ns))
             os.replace(temporary, file)
+            return tag
         finally:
             temporary.unlink(missing_ok=True)
+
+    def tag(self, name: str) -> str:
+        """An object's entity tag, which another content does not have; '' where the store has none, or no object."""
+        def ask() -> str:
+            try:
+                with self._opened(name) as stream:
+                    return _tag(stream.metadata())
+            except FileNotFoundError:
+                return ""
+
+        return self._patiently(ask)
+
+    def _opened(self, name: str) -> NativeFile:
+        """An object as it is; a compressed one stays so."""
+        return self._filesystem.open_input_stream(self._path(name), compression=None)
 
     def delete(self, name: str) -> None:
         """Delete an object; one that is not there stays so."""

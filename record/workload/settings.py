@@ -15,6 +15,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from record import files
 from record.errors import BadInput
 from record.schema import Strict, build
+from record.storage import addresses
 
 # Sections of a production YAML that describe where a config came from; they configure nothing.
 PRODUCTION_SECTIONS = ("provenance", "gates", "alerts", "aborts", "expected", "cost")
@@ -137,18 +138,22 @@ def absolute_profile(config: Settings, folder: Path) -> dict[str, Any]:
     """The change that makes the path of a health profile of one's own absolute; empty for a shipped one."""
     if not config.health.profile.endswith((".yaml", ".yml")):
         return {}
-    return {"health": {**config.health.model_dump(), "profile": str(resolve(config.health.profile, folder))}}
+    return {"health": {**config.health.model_dump(), "profile": resolve(config.health.profile, folder)}}
 
 
-def resolve(path: str, folder: Path) -> Path:
+def resolve(path: str, folder: Path) -> str:
     """The absolute path of one that a file in `folder` states: relative to it, or else to the current folder.
+
+    The address of a store is one already.
 
     Raises:
         BadInput: it is longer than the system takes.
     """
+    if addresses.is_one(path):
+        return path
     beside = folder / path
     try:
-        return files.plain(beside if beside.exists() else path)
+        return str(files.plain(beside if beside.exists() else path))
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:
             raise

@@ -147,6 +147,10 @@ class Workload(ABC):
             BadData: it is missing, or cannot be trained on.
         """
 
+    def fetched(self, configs: Sequence[Settings]) -> int:
+        """Bytes that a machine fetches before it can read the data of these configs; 0 where they lie in folders."""
+        return 0
+
     def data_of(self, config: Settings) -> Hashable:
         """What of the data a config reads; configs for which it is equal are prepared once."""
         return None

@@ -264,9 +264,10 @@ def _machines(options: Options, folder: Path, sweep: Sweep) -> tuple[Machines, P
     resources = cluster.resolved(spec.resources)
     if options.address is None:
         return Machines(), Place(resources, cluster.fitting(resources, sweep.source))
-    configs = [config.mapping() for config in data_configs(sweep)]
-    asked = probe.Asked(str(folder.absolute()), probe.versions(), spec.workload, configs, options.prepare,
-                        options.fingerprint, copies.address(folder) or "")
+    configs = data_configs(sweep)
+    asked = probe.Asked(str(folder.absolute()), probe.versions(), spec.workload, [each.mapping() for each in configs],
+                        options.prepare, options.fingerprint, copies.address(folder) or "",
+                        0 if options.prepare else sweep.workload.fetched(configs))
     joined = cluster.RayCluster(resources, asked)
     could = cluster.could_become(cluster.BOOTSTRAP.expanduser())
     fitting = cluster.fitting(resources, sweep.source, spec.concurrency, joined.growth(), could)

@@ -57,7 +57,7 @@ def _make_absolute(space: dict[str, Any], keys: Sequence[str], folder: Path) -> 
     for key in keys:
         choices = space.get(key, {}).get("choice")
         if choices:
-            space[key]["choice"] = [str(resolve(path, folder)) if isinstance(path, str) else path for path in choices]
+            space[key]["choice"] = [resolve(path, folder) if isinstance(path, str) else path for path in choices]
 
 
 def _base_values(spec: SweepSpec, path: Path) -> tuple[dict[str, Any], str]:

@@ -21,6 +21,7 @@ from sweeps.workers import probe
 from sweeps.workers.machines import Machine
 
 ANSWER_SECONDS = 180.0  # a first probe imports the software, perhaps from a slow disk, and looks at the data
+LEAST_SPEED = 10e6  # bytes a second at which a machine fetches data
 BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")  # where `ray up` puts its file on the head
 
 
@@ -55,8 +56,9 @@ class RayCluster:
         try:
             return str(ray.get(answer, timeout=0.01))
         except GetTimeoutError:
-            late = time.monotonic() - since > ANSWER_SECONDS
-            return f"has not answered within {ANSWER_SECONDS:g} s" if late else None
+            patience = answers_within(self._asked)
+            late = time.monotonic() - since > patience
+            return f"has not answered within {patience:.0f} s" if late else None
         except RayError as error:
             return in_words(error)
 
@@ -67,6 +69,11 @@ class RayCluster:
     def words(self) -> str:
         """What its machines have."""
         return inventory([node["Resources"] for node in ray.nodes() if node["Alive"]])
+
+
+def answers_within(asked: probe.Asked) -> float:
+    """Seconds in which a machine should have answered: more where it fetches its data first."""
+    return ANSWER_SECONDS + asked.fetched / LEAST_SPEED
 
 
 def host(node: Mapping[str, Any]) -> str:

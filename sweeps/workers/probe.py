@@ -37,6 +37,7 @@ class Asked:
         configs: complete configs, one for each reading of the data.
         fingerprint: what `prepare` says of the data on the driver's machine.
         store: URI of the sweep, where a store keeps it; the machine then needs room for its own trials alone.
+        fetched: bytes of data that it fetches before it can answer.
     """
 
     folder: str
@@ -46,6 +47,7 @@ class Asked:
     prepare: Callable[[list[Settings]], str] | None = None
     fingerprint: str = ""
     store: str = ""
+    fetched: int = 0
 
 
 @cache
