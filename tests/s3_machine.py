@@ -17,6 +17,7 @@ from loopback_cluster import ROOT, free_port, wait_until
 from record.errors import LamError
 from record.journal import journals
 from record.journal.events import JournalEvent
+from record.storage.store import Store
 
 SERVER = str(Path(sys.executable).with_name("moto_server"))
 FAKE = """
@@ -137,6 +138,15 @@ class Machine:
         out, err = process.communicate(timeout=400)
         assert process.returncode in codes, (words, out, err)
         return out
+
+
+def send(folder: Path, uri: str) -> str:
+    """Copy a folder to a store; its URI there."""
+    there = Store(uri)
+    for file in folder.rglob("*"):
+        if file.is_file():
+            there.send(file, file.relative_to(folder).as_posix())
+    return uri
 
 
 def told(uri: str) -> list[JournalEvent]:

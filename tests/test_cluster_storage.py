@@ -1,4 +1,4 @@
-"""Ray nodes that share nothing but an S3 server: one dies, one is drained, then the head with all that is on it."""
+"""Ray nodes that share nothing but an S3 server, no data either: one dies, one drains, then the head with all of it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from loopback_cluster import Cluster, cluster, wait_until
-from s3_machine import server, told
+from s3_machine import send, server, told
 from sweep_driver import spec
 from test_cluster import CODE, ROOT, TINY, ended, numbers
 
@@ -43,11 +43,13 @@ def drain(nodes: Cluster, node: str) -> None:
 
 
 def test_nodes_that_share_no_file_die_and_a_new_cluster_goes_on_from_the_store(tmp_path: Path, tiny_data: Path) -> None:
-    settings: dict[str, Any] = {"base": {"data_dir": str(tiny_data), **TINY}, "search": "random", "scheduler": "none",
-                                "space": {"learning_rate": {"loguniform": [1e-4, 1e-2]}}, "budget": {"trials": 12}}
+    settings: dict[str, Any] = {"search": "random", "scheduler": "none", "budget": {"trials": 12},
+                                "space": {"learning_rate": {"loguniform": [1e-4, 1e-2]}}}
     with server(tmp_path) as store:
         uri = f"{store.bucket}/runs/demo"
-        path = spec(tmp_path, **settings, concurrency=3, storage=f"{store.bucket}/runs")
+        data = send(tiny_data, f"{store.bucket}/sets/pong")
+        base = {"data_dir": data, **TINY}
+        path = spec(tmp_path, **settings, base=base, concurrency=3, storage=f"{store.bucket}/runs")
         caches = tmp_path / "caches"
 
         def own(name: str) -> dict[str, str]:
@@ -70,7 +72,8 @@ def test_nodes_that_share_no_file_die_and_a_new_cluster_goes_on_from_the_store(t
             wait_until(lambda: results(uri) >= before + 2, 200, "two more results")
             driver.kill()
             driver.communicate()
-        assert {name.name for name in caches.iterdir()} >= {"driver", "first", "second", "third"}
+        machines = {"driver", "first", "second", "third"}
+        assert {file.relative_to(caches).parts[0] for file in caches.rglob("pong-0000.h5")} == machines
         shutil.rmtree(caches)  # the head with its driver, and every other machine
         (tmp_path / "two").mkdir()
         with cluster(tmp_path / "two") as nodes:
@@ -86,6 +89,7 @@ def test_nodes_that_share_no_file_die_and_a_new_cluster_goes_on_from_the_store(t
             if name.endswith(".jsonl"):
                 kept.fetch(name, tmp_path / "copy" / name, info.mtime_ns or 0)
         (tmp_path / "alone").mkdir()
-        launch(spec(tmp_path / "alone", **settings), options=Options(quiet=True))
+        alone = spec(tmp_path / "alone", **settings, base={"data_dir": str(tiny_data), **TINY})
+        launch(alone, options=Options(quiet=True))
         for trial in state.trials:
             assert numbers(tmp_path / "copy", trial) == numbers(tmp_path / "alone" / "runs" / "demo", trial)

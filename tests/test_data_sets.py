@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from s3_machine import send
 from sweep_driver import spec
 from typer.testing import CliRunner
 
@@ -35,14 +36,6 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-def send(uri: str, folder: Path) -> None:
-    """Copy a folder to a store, as `aws s3 sync` does."""
-    there = store.Store(uri)
-    for file in folder.rglob("*"):
-        if file.is_file():
-            there.send(file, file.relative_to(folder).as_posix())
-
-
 def write(uri: str, name: str, content: bytes, scratch: Path) -> None:
     (scratch / "sent").write_bytes(content)
     store.Store(uri).send(scratch / "sent", name)
@@ -51,8 +44,7 @@ def write(uri: str, name: str, content: bytes, scratch: Path) -> None:
 @pytest.fixture
 def pong(s3: str, tiny_data: Path) -> str:
     """The demonstration on an S3 server."""
-    send(f"{s3}/pong", tiny_data)
-    return f"{s3}/pong"
+    return send(tiny_data, f"{s3}/pong")
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 from loopback_cluster import wait_until
-from s3_machine import FAKE, Machine, server, told
+from s3_machine import FAKE, Machine, send, server, told
 from sweep_driver import left_over, spec
 from test_cluster import TINY, numbers
 
+from record import yamlio
 from record.journal import events
 from record.storage.store import Store
 from sweeps.commands.launching import Options, launch
@@ -35,12 +36,13 @@ def results(uri: str) -> dict[str, list[int]]:
 
 def test_a_sweep_on_s3_outlives_its_machine_and_equals_a_local_one(tmp_path: Path, tiny_data: Path) -> None:
     """The driver is killed and everything on its machine deleted; other machines go on, read, confirm and promote."""
-    settings: dict[str, Any] = {"base": {"data_dir": str(tiny_data), **TINY}, "search": "random", "concurrency": 1,
+    settings: dict[str, Any] = {"search": "random", "concurrency": 1,
                                 "scheduler": {"asha": {"max_epochs": 4, "grace_epochs": 1, "reduction_factor": 2}},
                                 "space": {"learning_rate": {"loguniform": [1e-4, 1e-2]}}, "budget": {"trials": 4}}
-    path = spec(tmp_path, **settings)
     with server(tmp_path) as store:
         runs, uri = f"{store.bucket}/runs", f"{store.bucket}/runs/demo"
+        settings["base"] = {"data_dir": send(tiny_data, f"{store.bucket}/sets/pong"), **TINY}
+        path = spec(tmp_path, **settings)
         first, second, third = (Machine(tmp_path / name) for name in ("first", "second", "third"))
         driver = first.start("-m", "lam.cli", "sweep", "launch", str(path), "--storage", runs)
         wait_until(lambda: sum(map(len, results(uri).values())) >= 5, 300, "five results")
@@ -59,6 +61,10 @@ def test_a_sweep_on_s3_outlives_its_machine_and_equals_a_local_one(tmp_path: Pat
         assert f"wrote {uri}/confirm.json" in said
         shutil.rmtree(third.cache)
         check_promotion(third, uri)
+        assert yamlio.load_mapping(third.folder / "production.yaml")["data_dir"] == settings["base"]["data_dir"]
+        shutil.rmtree(third.cache)
+        third.lam("train", "production.yaml", "--run-dir", "served", "--set", "num_epochs=1")
+        assert "val/objective" in third.lam("evaluate", "served")
         state = replay(told(uri))
         check_nothing_twice(state, results(uri))
         (tmp_path / "alone").mkdir()
