@@ -162,7 +162,7 @@ class LatentActions(Workload):
     def fetched(self, configs: Sequence[Settings]) -> int:
         """The sizes of the data sets on stores."""
         own = [_own(config) for config in configs]
-        return sum(map(sets.size, {part.dir for each in own for part in each.data} | {each.data_dir for each in own}))
+        return sum(map(sets.weight, {part.dir for each in own for part in each.data} | {each.data_dir for each in own}))
 
     def data_of(self, config: Settings) -> Hashable:
         """The folders, the split, the length of its sequences, and which labels are used."""

@@ -60,23 +60,23 @@ def times(folder: Path) -> dict[str, int]:
 
 
 def test_a_set_is_fetched_whole_and_once(pong: str, tiny_data: Path) -> None:
-    folder = sets.at_hand(pong)
+    folder = sets.brought(pong)
     assert contents(folder) == contents(tiny_data)
     assert folder.name == "pong"
     assert folder.parent.parent.stat().st_mode & 0o002 == 0
     before = times(folder)
-    assert sets.at_hand(f"{pong}/") == folder
+    assert sets.brought(f"{pong}/") == folder
     assert times(folder) == before, "nothing was fetched again"
-    assert sets.size(pong) == sum(map(len, contents(tiny_data).values()))
-    assert sets.at_hand(tiny_data) == tiny_data
-    assert sets.size(str(tiny_data)) == 0
+    assert sets.weight(pong) == sum(map(len, contents(tiny_data).values()))
+    assert sets.brought(tiny_data) == tiny_data
+    assert sets.weight(str(tiny_data)) == 0
 
 
 def test_what_changed_what_is_new_and_what_is_gone(s3: str, tmp_path: Path) -> None:
     """An object of the same size in the same second is another one by its entity tag."""
     for name in ("a", "b", "deep/c", "deep/d"):
         write(s3, name, b"first", tmp_path)
-    folder = sets.at_hand(s3)
+    folder = sets.brought(s3)
     before = times(folder)
     write(s3, "a", b"other", tmp_path)
     write(s3, "new.gz", b"\x1f\x8b not unpacked", tmp_path)
@@ -84,7 +84,7 @@ def test_what_changed_what_is_new_and_what_is_gone(s3: str, tmp_path: Path) -> N
     stat = (folder / "a").stat()
     listed = store.Store(s3).listed()["a"]
     os.utime(folder / "a", ns=(stat.st_atime_ns, listed.mtime_ns or 0))
-    assert contents(sets.at_hand(s3)) == {"a": b"other", "b": b"first", "deep/c": b"first",
+    assert contents(sets.brought(s3)) == {"a": b"other", "b": b"first", "deep/c": b"first",
                                           "new.gz": b"\x1f\x8b not unpacked"}
     assert times(folder)["b"] == before["b"], "what stayed is not fetched again"
 
@@ -95,37 +95,37 @@ def test_an_object_whose_time_has_settled_is_asked_for_no_more(tmp_path: Path) -
     (there / "a").write_text("first")
     old = (there / "a").stat().st_mtime_ns - 2 * copies.SETTLED_NS
     os.utime(there / "a", ns=(old, old))
-    folder = sets.at_hand(there.as_uri())
+    folder = sets.brought(there.as_uri())
     (there / "a").write_text("other")
     os.utime(there / "a", ns=(old, old))
-    assert (sets.at_hand(there.as_uri()) / "a").read_text() == "first"
+    assert (sets.brought(there.as_uri()) / "a").read_text() == "first"
     (there / "a").write_text("third")
-    assert (sets.at_hand(there.as_uri()) / "a").read_text() == "third"
-    assert sets.at_hand(there.as_uri()) == folder
+    assert (sets.brought(there.as_uri()) / "a").read_text() == "third"
+    assert sets.brought(there.as_uri()) == folder
 
 
 def test_a_copy_that_was_cut_off_or_damaged_is_made_whole(pong: str, tiny_data: Path) -> None:
-    folder = sets.at_hand(pong)
+    folder = sets.brought(pong)
     kept = sorted(contents(folder))
     (folder / kept[0]).unlink()
     (folder / kept[1]).write_bytes(b"cut")
     (folder / sets.TAGS).write_text("{")
-    assert contents(sets.at_hand(pong)) == contents(tiny_data)
+    assert contents(sets.brought(pong)) == contents(tiny_data)
 
 
 def test_what_is_hidden_at_the_top_is_somebodys_cache(s3: str, tmp_path: Path) -> None:
     for name in (".cache/index.json", "a.zarr/.zarray", "a.zarr/0.0"):
         write(s3, name, b"x", tmp_path)
-    folder = sets.at_hand(s3)
+    folder = sets.brought(s3)
     assert sorted(contents(folder)) == ["a.zarr/.zarray", "a.zarr/0.0"]
     (folder / ".cache").mkdir()
     (folder / ".cache/index.json").write_text("{}")
     before = times(folder)
-    sets.at_hand(s3)
+    sets.brought(s3)
     assert (times(folder), (folder / ".cache/index.json").exists()) == (before, True)
 
 
-CODE = "import sys; from record.storage import sets; print(sets.at_hand(sys.argv[1]))"
+CODE = "import sys; from record.storage import sets; print(sets.brought(sys.argv[1]))"
 
 
 def test_processes_that_ask_at_once_fetch_once(pong: str, tiny_data: Path) -> None:
@@ -145,11 +145,11 @@ def test_processes_that_ask_at_once_fetch_once(pong: str, tiny_data: Path) -> No
 
 def test_a_set_that_is_not_there_is_one_message(s3: str) -> None:
     with pytest.raises(BadInput, match=rf"{s3}/none:data_dir: holds no object; check the address, or copy"):
-        sets.at_hand(f"{s3}/none")
+        sets.brought(f"{s3}/none")
     with pytest.raises(BadData, match="holds no object"):
         windows.check(RunConfig(data_dir=f"{s3}/none"))
     with pytest.raises(BadInput, match="s3://nobody/p:data_dir: there is no 'nobody'; create the bucket"):
-        sets.at_hand("s3://nobody/p")
+        sets.brought("s3://nobody/p")
 
 
 def test_a_disk_without_room_is_one_message(tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_an_address_that_cannot_be_one_is_refused_with_the_config(place: str, sa
 def test_an_address_that_names_a_server_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LAM_JOURNALS", raising=False)
     with pytest.raises(BadInput, match="which names a server; name the bucket alone and the server in AWS_"):
-        sets.at_hand("s3://bucket/p?endpoint_override=http%3A%2F%2Fevil")
+        sets.brought("s3://bucket/p?endpoint_override=http%3A%2F%2Fevil")
     with pytest.raises(BadInput, match="a split file is read from a folder"):
         from_mapping({"data_dir": "s3://b/p", "manifest_path": "s3://b/m.json"}, "test")
 
@@ -193,8 +193,8 @@ def test_the_data_are_those_of_the_folder(pong: str, tiny_data: Path) -> None:
     there, here = (RunConfig(data_dir=place, **TINY) for place in (pong, str(tiny_data)))
     assert windows.data_fingerprint(there) == windows.data_fingerprint(here) == LAM.prepare([there])
     mixed = RunConfig(data=({"dir": pong, "name": "far"}, {"dir": str(tiny_data)}), **TINY)  # type: ignore[arg-type]
-    assert windows.check(mixed).parts[0].reader.folder == sets.at_hand(pong)
-    assert LAM.fetched([there, here, mixed]) == sets.size(pong)
+    assert windows.check(mixed).parts[0].reader.folder == sets.brought(pong)
+    assert LAM.fetched([there, here, mixed]) == sets.weight(pong)
 
 
 def test_a_training_on_a_store_is_that_on_the_folder(pong: str, tiny_data: Path, tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ def test_a_training_on_a_store_is_that_on_the_folder(pong: str, tiny_data: Path,
     there, here = (RunFolder(tmp_path / name) for name in ("there", "here"))
     assert there.config()["data_dir"] == pong
     assert there.identity()["data_fingerprint"] == here.identity()["data_fingerprint"]
-    assert str(copies.home()) not in (there.path / "config.yaml").read_text() + (there.path / "run.json").read_text()
+    assert str(copies.kept_in()) not in (there.path / "config.yaml").read_text() + (there.path / "run.json").read_text()
 
 
 def test_a_run_does_not_go_on_with_data_that_changed_on_the_store(pong: str, tmp_path: Path) -> None:

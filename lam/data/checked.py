@@ -35,7 +35,7 @@ def of_data() -> Iterator[None]:
     try:
         yield
     except BadInput as error:
-        raise BadData(sets.shown(str(error))) from error.__cause__
+        raise BadData(sets.by_address(str(error))) from error.__cause__
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def check(config: RunConfig) -> Checked:
 
 
 def _part(part: DataPart, config: RunConfig) -> Part:
-    folder = sets.at_hand(part.dir)
+    folder = sets.brought(part.dir)
     manifest = Path(part.manifest) if part.manifest else folder / "manifest.json"
     if not folder.is_dir():
         read_manifest(manifest, folder)  # says what is wrong

@@ -66,7 +66,7 @@ def manifest(
     from lam.data.readers.registry import reader_of
     from record.storage import copies, sets
 
-    folder = sets.at_hand(where)
+    folder = sets.brought(where)
     path = write_manifest(folder, Ratios(train_ratio, val_ratio, test_ratio), seed, replace, latents)
     splits = read_manifest(path, folder, reader_of(folder, latents))
     copies.publish(folder, path.name)
@@ -92,7 +92,7 @@ def inspect(
     from record.storage import sets
     from record.text import count
 
-    folder = sets.at_hand(where)
+    folder = sets.brought(where)
     found = inspection.inspect(folder, batches, cached, latents)
     if json_output:
         typer.echo(json.dumps(jsonable(found.mapping()), indent=2, allow_nan=False))

@@ -122,8 +122,8 @@ def _inspection(folder: Path, records: dict[str, FileRecord], split_of: dict[str
     rows = [_row(name, split_of.get(name), record) for name, record in records.items()]
     alike = len({record.info.channels for record in records.values()}) == 1
     names = next((record.info.action_names for record in records.values()), ())
-    return Inspection(copies.where(folder), rows, {name: sets.shown(text) for name, text in problems.items()},
-                      [sets.shown(text) for text in notes], splits, _channels(records.values()) if alike else [],
+    return Inspection(copies.where(folder), rows, {name: sets.by_address(text) for name, text in problems.items()},
+                      [sets.by_address(text) for text in notes], splits, _channels(records.values()) if alike else [],
                       list(names), speed)
 
 

@@ -140,7 +140,7 @@ def _rms(values: NDArray[np.float32]) -> float:
 def serve(where: str, data: Path | None, port: int, browser: bool, checkpoint: str | None = None) -> None:
     """Serve the page until Ctrl-C."""
     model = opening.load(where, checkpoint)
-    folder = sets.at_hand(data or model.config.data_dir)
+    folder = sets.brought(data or model.config.data_dir)
     if not folder.is_dir():
         raise BadInput("no such folder", source=folder, remedy=f"name the videos to begin with: lam play {where} DATA")
     game = Game(model, folder)

@@ -43,11 +43,11 @@ _JOURNAL = ("journal-", "lease-", "probe-")
 
 def local(kind: Literal["readers", "drivers", "trials", "data"], uri: str) -> Path:
     """The folder of this machine, readable by its user alone, for what lies at a URI."""
-    home().mkdir(mode=0o700, parents=True, exist_ok=True)
-    return home() / kind / hashlib.sha256(uri.encode()).hexdigest()[:16] / addresses.above(uri)[1]
+    kept_in().mkdir(mode=0o700, parents=True, exist_ok=True)
+    return kept_in() / kind / hashlib.sha256(uri.encode()).hexdigest()[:16] / addresses.above(uri)[1]
 
 
-def home() -> Path:
+def kept_in() -> Path:
     """Where the copies of this user on this machine are."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lamsweep" / "stores"
 
@@ -129,7 +129,7 @@ def address(folder: str | Path) -> str | None:
         BadInput: `.store` names a server that this reader has not allowed.
     """
     file = Path(folder) / ORIGIN
-    if not (files.stands(file) and file.resolve().is_relative_to(home().resolve())):
+    if not (files.stands(file) and file.resolve().is_relative_to(kept_in().resolve())):
         return None
     return named(files.read_record(file, 10_000).decode(errors="replace").strip(), file)
 
@@ -201,7 +201,7 @@ def told(uri: str) -> Iterator[None]:
         if error.filename is not None:  # a file of this machine
             raise
         if error.errno in FULL:
-            raise EnvironmentFailed(f"{home()}: {os.strerror(error.errno)} (copying {uri}); make room there, or "
+            raise EnvironmentFailed(f"{kept_in()}: {os.strerror(error.errno)} (copying {uri}); make room there, or "
                                     f"{ELSEWHERE}") from error
         what, remedy = refusals.meaning(str(error), uri) or (
             "the store refused", "check the network and what the credentials in the environment may do there")

@@ -46,7 +46,7 @@ class Tag(NamedTuple):
     seen_ns: int
 
 
-def at_hand(where: str | Path) -> Path:
+def brought(where: str | Path) -> Path:
     """A folder of this machine, as it is; of a URI the copy of what lies there now, fetched where it is not here yet.
 
     Raises:
@@ -66,7 +66,7 @@ def at_hand(where: str | Path) -> Path:
     return folder
 
 
-def size(where: str | Path) -> int:
+def weight(where: str | Path) -> int:
     """Bytes that are fetched before data can be read: of a URI those of its objects, of a folder none."""
     if not addresses.is_one(where):
         return 0
@@ -75,9 +75,9 @@ def size(where: str | Path) -> int:
         return sum(each.size for each in _listed(Store(uri, PATIENCE_SECONDS, KEY)).values())
 
 
-def shown(text: str) -> str:
+def by_address(text: str) -> str:
     """A text in which the folders of sets on stores are named by their addresses."""
-    within = re.escape(str(copies.home() / "data")) + r"/[0-9a-f]{16}/[^/\s:;,')]+"
+    within = re.escape(str(copies.kept_in() / "data")) + r"/[0-9a-f]{16}/[^/\s:;,')]+"
     return re.sub(within, lambda found: copies.where(Path(found[0])), text)
 
 
