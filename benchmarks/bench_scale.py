@@ -1,15 +1,17 @@
 """What a sweep's driver and its readers cost as the sweep grows: growth from 100 to 10,000 trials within one run.
 
-    python benchmarks/bench_scale.py [--trials 100 1000 10000] [--results 100] [--rule none asha promote median stock]
+    python benchmarks/bench_scale.py [--trials 100 1000 10000] [--results 100]
+                                     [--rule none asha promote median stock written]
 
 The real driver, journal, searcher (random) and scheduler; a fake engine stands in for Ray and reports at once, 200
 trials at a time. Microseconds of driver a result and a suggestion, each also for the last tenth of the sweep alone,
 where a cost that grows with it would show. The journal lies in memory, so that the product's own work is measured; what
-forcing an event to this machine's disk adds is told beside. Then `status`, `explain` and `replay` on what the sweep
-left, in a process each, from its start to its end, and the largest peak memory of the three.
+forcing an event to this machine's disk adds is told beside. Then the commands `status`, `explain` and `replay` on what
+the sweep left, from a process's start to its end, and the largest peak memory of the three.
 
 `stock` is Ray Tune's OptunaSearch (random), AsyncHyperBandScheduler and Trials on the same curves, called as its
-controller calls them: no journal, no log, no snapshot, nothing on a disk. All seconds are processor time.
+controller calls them: no journal, no log, no snapshot, nothing on a disk. `written` is for the readers alone: a journal
+of trials that all trained to their end, which no driver wrote. All seconds are processor time, in brackets a clock's.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ import time
 from array import array
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +36,7 @@ sys.path[:0] = [str(ROOT)]
 
 AT_A_TIME = 200
 MEMORY = Path("/dev/shm")
+COST = ("results", "result_us", "result_last_us", "next_us", "next_last_us", "grown_mib", "peak_mib")
 RULES: dict[str, Any] = {
     "none": "none", "asha": {"asha": {"max_epochs": 0, "reduction_factor": 4}},
     "promote": {"asha": {"max_epochs": 0, "reduction_factor": 4, "promote": True}},
@@ -43,7 +47,7 @@ def sweep_file(folder: Path, trials: int, results: int, rule: str) -> Path:
     """The sweep's YAML."""
     from record import yamlio
 
-    scheduler = RULES[rule]
+    scheduler = RULES.get(rule, "none")
     if isinstance(scheduler, dict):
         scheduler = {name: {**values, "max_epochs": results} for name, values in scheduler.items()}
     path = folder / "sweep.yaml"
@@ -113,14 +117,29 @@ def drive(folder: Path, trials: int, results: int, rule: str) -> dict[str, float
     return cost(tell, ask, before)
 
 
+def write(folder: Path, trials: int, results: int) -> dict[str, float]:
+    """A whole sweep without a driver; what there is of it to read."""
+    import written_journal
+
+    from sweeps.journal import folders
+    from sweeps.spec.load import load
+
+    sweep, home = load(sweep_file(folder, trials, results, "written")), folder / "scale"
+    home.mkdir()
+    folders.write_identity(sweep, home, "none")
+    written_journal.write(sweep, home, trials, results, AT_A_TIME, record)
+    return {"results": trials * results}
+
+
 def cost(tell: Clocked, ask: Clocked, before: int) -> dict[str, float]:
     """What results and suggestions took, and what the process has grown by since it had `before` bytes."""
+    import resource
+
     import psutil
 
-    result, suggestion = tell.micros(), ask.micros()
-    return {"results": len(tell.times), "result_us": result[0], "result_last_us": result[1],
-            "next_us": suggestion[0], "next_last_us": suggestion[1],
-            "driver_mib": (psutil.Process().memory_info().rss - before) / 2**20}
+    grown, peak = psutil.Process().memory_info().rss - before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    values = len(tell.times), *tell.micros(), *ask.micros(), grown / 2**20, peak / 2**10
+    return dict(zip(COST, values, strict=True))
 
 
 def drive_stock(folder: Path, trials: int, results: int) -> dict[str, float]:
@@ -180,42 +199,19 @@ def record(decay: float, epoch: int) -> dict[str, Any]:
             "train/loss": 1.0, "val/mse_loss": 1 - objective, "val/objective": objective, "val/collapsed": 0.0}
 
 
-def status(home: Path) -> None:
-    """`lam sweep status`."""
-    from sweeps.views import display, looking
-
-    seen = looking.look(home)
-    display.sentences(seen.sweep, seen.state, seen.at_work)
-    display.table(seen.sweep, seen.state)
+OTHERS = {"stock": drive_stock, "written": write}
+COMMANDS = {"status": ["status"], "explain": ["explain"], "replay": ["replay", "--policy", "asha:reduction_factor=3"]}
 
 
-def explain(home: Path) -> None:
-    """`lam sweep explain`."""
-    from sweeps.journal import folders
-    from sweeps.views import summary
-
-    summary.explain(*folders.open_sweep(home))
-
-
-def replay(home: Path) -> None:
-    """`lam sweep replay --policy asha`."""
-    from record.journal.journals import history
-    from sweeps.journal import folders
-    from sweeps.scheduling.replaying import recorded, replay_policy
-
-    replay_policy(folders.sweep_in(home), recorded(history(home)), "asha:reduction_factor=3")
-
-
-READERS = {"status": status, "explain": explain, "replay": replay}
-
-
-def reading(name: str, home: Path) -> dict[str, float]:
-    """Seconds of this process, once a reader has done its work, and its peak memory."""
-    import resource
-
-    READERS[name](home)
-    return {"seconds": time.process_time(),
-            "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+def read(command: str, home: Path) -> dict[str, float]:
+    """Seconds of a processor that a command takes from its start to its end, of a clock, and its peak memory."""
+    begin = time.perf_counter()
+    process = subprocess.Popen([sys.executable, "-m", "lam", "sweep", *COMMANDS[command], str(home)], cwd=ROOT,
+                               stdout=subprocess.DEVNULL)
+    _, status, used = os.wait4(process.pid, 0)
+    assert status == 0, f"{command} ended with {status}"
+    return {"seconds": used.ru_utime + used.ru_stime, "clock": time.perf_counter() - begin,
+            "peak_mib": used.ru_maxrss / 1024}
 
 
 def forced(times: int = 200) -> float:
@@ -231,9 +227,19 @@ def forced(times: int = 200) -> float:
 
 def apart(*words: str) -> dict[str, float]:
     """A part of this file in a process of its own."""
-    done = subprocess.run([sys.executable, __file__, *words], check=True, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, __file__, "--part", *words], check=True, capture_output=True, text=True)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
+
+
+def row(rule: str, trials: int, results: int) -> str:
+    """A line of the table."""
+    with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder:
+        driven = apart(folder, str(trials), str(results), rule)
+        found = [read(command, Path(folder) / "scale") for command in COMMANDS if rule != "stock"]
+    cells = [f"{driven[name]:.0f}" if name in driven else "-" for name in COST]
+    cells += [f"{one['seconds']:.1f} ({one['clock']:.1f})" for one in found] or ["-"] * len(COMMANDS)
+    return f"| {rule} | {trials} | {' | '.join(cells)} | {max((one['peak_mib'] for one in found), default=0):.0f} |"
 
 
 def main() -> None:
@@ -241,30 +247,21 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--trials", type=int, nargs="+", default=[100, 1000, 10000])
     parser.add_argument("--results", type=int, default=100)
-    parser.add_argument("--rule", nargs="+", default=["asha", "median"], choices=[*RULES, "stock"])
-    parser.add_argument("--part", nargs="+")
+    parser.add_argument("--rule", nargs="+", default=["asha", "median"], choices=[*RULES, *OTHERS])
+    parser.add_argument("--part", nargs=4, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.part and given.part[0] == "drive":
-        _, folder, trials, results, rule = given.part
-        found = (drive_stock(Path(folder), int(trials), int(results)) if rule == "stock" else
-                 drive(Path(folder), int(trials), int(results), rule))
-        print(json.dumps(found))
-        return
     if given.part:
-        print(json.dumps(reading(given.part[0], Path(given.part[1]))))
+        folder, trials, results, rule = given.part
+        act = OTHERS.get(rule) or partial(drive, rule=rule)
+        print(json.dumps(act(Path(folder), int(trials), int(results))))
         return
-    print(f"an event forced to the disk: {forced():.0f} us more\n")
-    print("| rule | trials | results | us a result | of the last tenth | us a next | of the last tenth | MiB "
-          "| status s | explain s | replay s | peak MiB |\n|" + "---|" * 12)
+    print(f"an event forced to the disk: {forced():.0f} us more; load {os.getloadavg()[0]:.1f}\n")
+    print("| rule | trials | results | us a result | of the last tenth | us a next | of the last tenth | grown by MiB "
+          "| peak MiB | status s (clock) | explain s | replay s | peak MiB |\n|" + "---|" * 13)
     for rule in given.rule:
         for trials in given.trials:
-            with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder:
-                driven = apart("--part", "drive", folder, str(trials), str(given.results), rule)
-                read = {name: apart("--part", name, f"{folder}/scale") for name in READERS if rule != "stock"}
-            cells = [f"{amount:.0f}" for amount in driven.values()]
-            cells += [f"{found['seconds']:.1f}" for found in read.values()]
-            cells += [f"{max(found['peak_mib'] for found in read.values()):.0f}"] if read else ["-"] * 4
-            print(f"| {rule} | {trials} | {' | '.join(cells)} |", flush=True)
+            print(row(rule, trials, given.results), flush=True)
+    print(f"\nload {os.getloadavg()[0]:.1f}")
 
 
 if __name__ == "__main__":
