@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
+import msgspec
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from record import intervals
@@ -25,8 +26,7 @@ Numbers = Sequence[float] | NDArray[np.float64]
 _DEAD = ("collapsed", "nonfinite")
 
 
-@dataclass(slots=True)  # not frozen: to make one takes a fifth of the time, and long sweeps have millions
-class Outcome:
+class Outcome(msgspec.Struct, gc=False):  # long sweeps have millions, which no search for cycles walks through
     """What counts of one validated epoch, or of the trainings of one config. Never changed.
 
     Attributes:
@@ -42,7 +42,7 @@ class Outcome:
     verdict: str
     violation: float = 0.0
     mse: float = math.nan
-    values: dict[str, float] = field(default_factory=dict)
+    values: dict[str, float] = {}
 
 
 O = TypeVar("O", bound=Outcome)  # noqa: E741

@@ -10,7 +10,7 @@ from typing import Any
 
 from pyarrow import fs
 
-from record.journal import journal_objects
+from record.journal import journal_objects, parsing
 from record.journal.events import Suggested
 from sweeps.journal.journal import Journal
 from sweeps.journal.lease import Lease
@@ -67,4 +67,4 @@ def fill(journal: Journal, count: int) -> None:
 
 
 def seqs(disk: Disk) -> list[int]:
-    return [event.seq for event in journal_objects.read_objects(disk, disk.root, "mem://x")]
+    return [event.seq for event in journal_objects.Reading(disk, disk.root, "mem://x", parsing.read_lines).more()]

@@ -15,7 +15,7 @@ import pytest
 from loopback_cluster import ROOT, free_port, wait_until
 
 from record.errors import LamError
-from record.journal import journals
+from record.journal import journals, parsing
 from record.journal.events import JournalEvent
 from record.storage.store import Store
 
@@ -152,5 +152,5 @@ def send(folder: Path, uri: str) -> str:
 def told(uri: str) -> list[JournalEvent]:
     """The events so far."""
     with contextlib.suppress(LamError):
-        return list(journals.read_at(uri))
+        return list(journals.read_at(uri, parsing.read_lines))
     return []

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import typer
 from build_records import PLANTED, Planted, write_sweep
+from msgspec.structs import replace
 from small_sweep import make_sweep
 from typer.testing import CliRunner
 
@@ -136,7 +137,7 @@ def test_an_interval_is_held_against_copying_on_the_scale_of_the_objective(
 def test_status_report_and_confirmation_name_the_same_trial(tmp_path: Path) -> None:
     """t0001 diverges on a further seed, t0003 ends collapsed, t0004 is outside: each has a better number than t0005."""
     def planted(control: float, **more: object) -> Planted:
-        return replace(PLANTED["t0001"], control=control, **more)  # type: ignore[arg-type]
+        return dataclasses.replace(PLANTED["t0001"], control=control, **more)  # type: ignore[arg-type]
 
     trials = {
         "t0001": planted(0.9, seed=0),

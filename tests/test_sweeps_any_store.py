@@ -12,7 +12,7 @@ from no_room import no_room
 from object_disk import Disk, fill, journal_on
 
 from record.errors import EnvironmentFailed
-from record.journal import journal_objects, journals
+from record.journal import journal_objects, journals, parsing
 from record.journal.events import JournalEvent, Suggested
 from record.journal.journals import Damaged
 from sweeps.journal.journal import Journal
@@ -32,7 +32,7 @@ class InFolder:
             yield journal
 
     def events(self) -> list[JournalEvent]:
-        return list(journals.read_at(self.folder))
+        return list(journals.read_at(self.folder, parsing.read_lines))
 
 
 class InObjects:
@@ -45,7 +45,7 @@ class InObjects:
         return journal_on(self._disk, self.folder)
 
     def events(self) -> list[JournalEvent]:
-        return list(journal_objects.read_objects(self._disk, self._disk.root, "mem://x"))
+        return list(journal_objects.Reading(self._disk, self._disk.root, "mem://x", parsing.read_lines).more())
 
 
 Kept = InFolder | InObjects

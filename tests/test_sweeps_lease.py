@@ -14,7 +14,7 @@ import pytest
 from object_disk import Disk, fill, journal_on, refuse, seqs, store_on
 
 from record.errors import BadInput, EnvironmentFailed
-from record.journal import journal_objects
+from record.journal import journal_objects, parsing
 from record.journal.events import Suggested
 from sweeps.journal import lease
 from sweeps.journal.lease import Lease
@@ -90,7 +90,7 @@ def test_what_a_driver_writes_after_it_lost_its_claim_does_not_count(disk: Disk,
             assert [event.trial for event in second.store.read()] == ["t0000", "t0001", "t0002", "counts"]
             fill(second, 5)
     assert seqs(disk) == list(range(1, 10))
-    assert "void" not in str(list(journal_objects.read_objects(disk, disk.root, "mem://x")))
+    assert "void" not in str(list(journal_objects.Reading(disk, disk.root, "mem://x", parsing.read_lines).more()))
 
 
 def test_two_that_claim_at_once_agree_on_one(disk: Disk) -> None:

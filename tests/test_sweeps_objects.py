@@ -9,7 +9,7 @@ import pytest
 from object_disk import Disk, fill, journal_on, refuse, seqs
 
 from record.errors import EnvironmentFailed
-from record.journal import journal_objects
+from record.journal import journal_objects, parsing
 
 
 def test_full_blocks_are_merged_and_the_events_stay(disk: Disk, tmp_path: Path) -> None:
@@ -101,4 +101,5 @@ def test_a_merge_during_a_read_is_not_taken_for_a_gap(disk: Disk, tmp_path: Path
                 fill(journal, 1)
 
         reader.refuse = merge_first
-        assert [event.seq for event in journal_objects.read_objects(reader, reader.root, "mem://x")] == [1, 2, 3, 4]
+        found = journal_objects.Reading(reader, reader.root, "mem://x", parsing.read_lines).more()
+        assert [event.seq for event in found] == [1, 2, 3, 4]

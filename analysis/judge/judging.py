@@ -8,12 +8,13 @@ checkpoint.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from analysis.judge.vitality import told_by_rules
@@ -30,7 +31,6 @@ MEANS = ("val/control", "val/codebook_health", "val/dsnr", "val/mse_copy", "val/
          "val/action_skill_embedding")
 
 
-@dataclass
 class Judged(standing.Outcome):
     """One training at the epoch it is ranked by, with its status as its verdict.
 
@@ -40,7 +40,7 @@ class Judged(standing.Outcome):
 
     label: str = ""
     seed: int | None = None
-    record: Mapping[str, Any] = field(default_factory=dict)
+    record: Mapping[str, Any] = {}
     outside: tuple[str, ...] = ()
 
     @property
@@ -109,7 +109,7 @@ def _violations(trial: Trial) -> NDArray[np.float64]:
 
 def judge_ended(trial: Trial, objective: str) -> Judged:
     """The same for a further training of a config, which counts with what it reached even if its process was lost."""
-    return judge(replace(trial, state="stopped") if trial.state == "failed" else trial, objective)
+    return judge(dataclasses.replace(trial, state="stopped") if trial.state == "failed" else trial, objective)
 
 
 def _epoch(trial: Trial, record: Mapping[str, Any], objective: str) -> Judged:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Generic, NamedTuple
 
 from record import files
 from record.errors import Damaged, EnvironmentFailed
-from record.journal import events, parsing
+from record.journal import parsing
 from record.journal.parsing import E
 from record.storage.store import first_line
 
@@ -113,11 +113,6 @@ def accepted(found: dict[int, tuple[Key, E]], after: int = 0, latest: Key = (0, 
         latest = entry[0]
         counted.append(entry[1])
     return counted, latest
-
-
-def read_objects(filesystem: FileSystem, root: str, where: str) -> Iterator[events.JournalEvent]:
-    """All events in order; raises as `Reading.more`."""
-    return Reading(filesystem, root, where, parsing.read_lines).more()
 
 
 class Reading(Generic[E]):

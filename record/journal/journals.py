@@ -17,6 +17,8 @@ from record.journal.parsing import E
 from record.journal.results import Event, Told
 from record.storage import addresses, copies, store, trust
 
+_RESULTS = (Told, parsing.Skimmed)
+
 
 def home(folder: str | Path) -> Path | str:
     """Where the journal of the sweep in `folder` is kept, by its sweep.json.
@@ -45,7 +47,7 @@ def read(folder: str | Path) -> Iterator[events.JournalEvent]:
         Damaged: a line in the middle is no event, a field of one is wrong, or a sequence number is missing.
         EnvironmentFailed: a newer version wrote it, or the store does not answer.
     """
-    return read_at(home(folder))
+    return read_at(home(folder), parsing.read_lines)
 
 
 def changes(folder: str | Path) -> Iterator[events.Change]:
@@ -54,26 +56,23 @@ def changes(folder: str | Path) -> Iterator[events.Change]:
     Raises:
         BadInput, Damaged, EnvironmentFailed: as `read`, but of a result only number and trial are looked at.
     """
-    where = home(folder)
-    found = coherent(_in_folder(where, parsing.skim_lines), where) if isinstance(where, Path) else read_at(where)
-    return (event for event in found if isinstance(event, events.Change))
-
-
-def read_at(where: Path | str) -> Iterator[events.JournalEvent]:
-    """The events kept at a `place`; see `read`."""
-    if isinstance(where, Path):
-        return coherent(_in_folder(where, parsing.read_lines), where)
-    filesystem, root = store.connect(where)
-    return coherent(journal_objects.read_objects(filesystem, root, where), where)
+    return (event for event in read_at(home(folder), parsing.skim_lines) if isinstance(event, events.Change))
 
 
 def history(folder: str | Path) -> Iterator[Event]:
     """As `read`, for who wants to know what the sweep has come to: results are taken as decisions read them."""
-    where = home(folder)
+    return read_at(home(folder), parsing.read_told)
+
+
+def read_at(where: Path | str, lines: parsing.Lines[E]) -> Iterator[E]:
+    """The events kept at a place (`home`), from a folder or a store; raises as `read`.
+
+    Args:
+        lines: reads them: `parsing.read_lines`, `parsing.read_told` or `parsing.skim_lines`.
+    """
     if isinstance(where, Path):
-        return coherent(_in_folder(where, parsing.read_told), where)
-    filesystem, root = store.connect(where)
-    return coherent(journal_objects.Reading(filesystem, root, where, parsing.read_told).more(), where)
+        return coherent(_in_folder(where, lines), where)
+    return coherent(journal_objects.Reading(*store.connect(where), where, lines).more(), where)
 
 
 def coherent(found: Iterable[E], where: Path | str, trials: set[str] | None = None) -> Iterator[E]:
@@ -88,7 +87,7 @@ def coherent(found: Iterable[E], where: Path | str, trials: set[str] | None = No
     trials = set() if trials is None else trials
     with parsing.uncollected():
         for event in found:
-            if not (isinstance(event, Told | parsing.Skimmed) and event.trial in trials):  # as almost all are
+            if not (isinstance(event, _RESULTS) and event.trial in trials):  # as almost all are
                 _check(event, where, trials)
             yield event
 

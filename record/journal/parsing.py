@@ -6,27 +6,26 @@ import contextlib
 import gc
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, TypeVar
 
-import orjson
+import msgspec
 from pydantic import ValidationError
 
 from record import files
 from record.errors import Damaged, EnvironmentFailed
 from record.journal import events, results
 
-_RESULT = b'"event":"result"'
-_HEAD = 96  # bytes of a line in which its event is named
 
-
-class Skimmed(NamedTuple):
+class Skimmed(msgspec.Struct, gc=False):
     """A `result` of which only number and trial were looked at."""
 
     seq: int
     trial: str
-    event: str = "result"
+    event: Literal["result"]
 
 
+_skimming = msgspec.json.Decoder(Skimmed)
+T = TypeVar("T")
 E = TypeVar("E", bound=results.Event | Skimmed)
 Lines = Callable[[bytes, "str | Path"], Iterator[E]]
 
@@ -64,32 +63,25 @@ def read_lines(data: bytes, source: str | Path) -> Iterator[events.JournalEvent]
 
 def skim_lines(data: bytes, source: str | Path) -> Iterator[events.JournalEvent | Skimmed]:
     """As `read_lines`, with each result only skimmed: they are twenty of twenty-one lines."""
-    where = str(source)
-    return files.parse_lines(data, where, lambda line, number: _skimmed(line) or read_event(line, f"{where}:{number}"))
-
-
-def _skimmed(line: bytes) -> Skimmed | None:
-    """The result on a line; None where it is another event, or not what a result looks like."""
-    if _RESULT not in line[:_HEAD]:
-        return None
-    try:
-        found = orjson.loads(line)
-        seq, trial, event = found["seq"], found["trial"], found["event"]
-    except (ValueError, LookupError, TypeError):
-        return None
-    return Skimmed(seq, trial) if type(seq) is int and type(trial) is str and event == "result" else None
+    return _where_not(_skimmed, data, str(source))
 
 
 def read_told(data: bytes, source: str | Path) -> Iterator[results.Event]:
     """The same, with results as decisions read them wherever nothing else is in their lines; raises as `read_lines`."""
-    return files.parse_lines(data, source,
-                             lambda line, number: results.take(line) or _learnt(line, f"{source}:{number}"))
+    return _where_not(results.take, data, str(source))
 
 
-def _learnt(line: bytes, where: str) -> events.JournalEvent:
-    event = read_event(line, where)
-    results.learn(line, event)
-    return event
+def _where_not(take: Callable[[bytes], T | None], data: bytes, source: str) -> Iterator[events.JournalEvent | T]:
+    """What `take` makes of the lines, and of those of which it makes nothing the events."""
+    return files.parse_lines(data, source, lambda line, number: take(line) or read_event(line, f"{source}:{number}"))
+
+
+def _skimmed(line: bytes) -> Skimmed | None:
+    """The result on a line; None where it is another event, or not what a result looks like."""
+    try:
+        return _skimming.decode(line)
+    except ValueError:
+        return None
 
 
 @contextlib.contextmanager

@@ -35,7 +35,7 @@ class Journal:
         self.folder = Path(folder)
         self.store = store or FolderStore(folder)
         self.state = SweepState()
-        for event in self.store.read():
+        for event in self.store.history():
             self.state.apply(event)
         self.listen: Callable[[events.JournalEvent], None] | None = None
 

@@ -12,7 +12,9 @@ from typing import Any
 
 from record.errors import Damaged, EnvironmentFailed
 from record.journal import events, journal_objects, journals, parsing
-from record.journal.journal_objects import READERS, ObjectPart
+from record.journal.journal_objects import READERS, ObjectPart, Reading
+from record.journal.parsing import E
+from record.journal.results import Event
 from record.storage.store import Patience
 from sweeps.journal.lease import Lease, refused
 
@@ -54,7 +56,14 @@ class ObjectStore:
 
     def read(self) -> Iterator[events.JournalEvent]:
         """All events in order."""
-        return journals.coherent(journal_objects.read_objects(self._filesystem, self._root, self.where), self.where)
+        return self._read(parsing.read_lines)
+
+    def history(self) -> Iterator[Event]:
+        """The same, results as decisions read them."""
+        return self._read(parsing.read_told)
+
+    def _read(self, lines: parsing.Lines[E]) -> Iterator[E]:
+        return journals.coherent(Reading(self._filesystem, self._root, self.where, lines).more(), self.where)
 
     def append(self, seq: int, line: bytes) -> None:
         """Write the event with number `seq`; it is stored when this returns.

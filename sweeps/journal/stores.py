@@ -18,8 +18,9 @@ from typing import Protocol
 
 from record import files
 from record.errors import BadInput, EnvironmentFailed
-from record.journal import journals
+from record.journal import journals, parsing
 from record.journal.events import JournalEvent
+from record.journal.results import Event
 from record.storage import copies
 from record.storage.store import PATIENCE_SECONDS, Patience, connect
 from record.text import printable
@@ -41,6 +42,9 @@ class Store(Protocol):
 
     def read(self) -> Iterator[JournalEvent]:
         """All events in order."""
+
+    def history(self) -> Iterator[Event]:
+        """The same, results as decisions read them."""
 
     def append(self, seq: int, line: bytes) -> None:
         """Write one event; it is durable when this returns, or EnvironmentFailed."""
@@ -122,7 +126,11 @@ class FolderStore:
 
     def read(self) -> Iterator[JournalEvent]:
         """All events in order."""
-        return journals.read_at(self._folder)
+        return journals.read_at(self._folder, parsing.read_lines)
+
+    def history(self) -> Iterator[Event]:
+        """The same, results as decisions read them."""
+        return journals.read_at(self._folder, parsing.read_told)
 
     def append(self, seq: int, line: bytes) -> None:
         """Write one event.
