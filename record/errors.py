@@ -15,6 +15,8 @@ prints it without a traceback; anything that is not a LamError is a bug and keep
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -90,6 +92,22 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out: Python's or NumPy's, a GPU's, or the CPU's in torch, which calls that a RuntimeError."""
     return (isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__
             or (isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)))
+
+
+@contextmanager
+def worker_deaths(what: str | Path) -> Iterator[None]:
+    """A process that dies at its part of the work in the with-block, as an error that says so.
+
+    Raises:
+        EnvironmentFailed: naming `what` was worked on.
+    """
+    from concurrent.futures.process import BrokenProcessPool  # here: whoever starts processes has loaded it already
+
+    try:
+        yield
+    except BrokenProcessPool as error:
+        raise EnvironmentFailed(f"{what}: a process that did part of the work was killed, perhaps because memory ran "
+                                "out (dmesg says so); what is done is kept: run the same command again") from error
 
 
 def check_there(path: str | Path, remedy: str) -> None:

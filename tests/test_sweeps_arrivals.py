@@ -46,7 +46,7 @@ class Story:
         if trial.final:
             return
         self.apply(events.Result, trial=name, epoch=trial.epoch + ahead, objective=value, verdict=verdict,
-                   tflops=float(trial.epoch), seconds=0.25 * trial.epoch)
+                   tflops=float(trial.epoch), seconds=math.nan if verdict == "nonfinite" else 0.25 * trial.epoch)
         if ending == "completed":
             self.apply(events.Completed, trial=name, epoch=trial.epoch, objective=value)
         elif ending in ("collapsed", "stopped"):
@@ -75,6 +75,15 @@ def test_an_index_is_what_a_walk_finds(maximise: bool, steps: list[tuple[int, in
         assert Unrepeated.of(state, 2).first(state) is walks.wants_another_seed(state, 2)
         totals = state.config_count, state.epochs, state.tflops, state.trial_seconds
         assert totals == pytest.approx(walks.spent(state))
+
+
+def test_a_result_without_a_time_leaves_the_time_that_was_known() -> None:
+    story = Story()
+    for verdict in ("live", "live", "nonfinite", "live"):
+        story.take(0, 1, 0.5, verdict, "")
+        assert math.isfinite(story.state.trial_seconds)
+        assert story.state.trial_seconds == story.state.trials["t0000"].seconds
+    assert story.state.trial_seconds == 0.25 * 2
 
 
 @given(steps=st.lists(STEP, min_size=1, max_size=60))

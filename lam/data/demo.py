@@ -26,7 +26,7 @@ from lam.data.games import atari, panning
 from lam.data.h5 import ACTIONS, CODEC, EMBEDDINGS, read_info
 from lam.data.manifest import Ratios, Splits
 from record import files
-from record.errors import BadInput
+from record.errors import BadInput, worker_deaths
 from record.progress import track
 
 CHUNK_FRAMES = 2  # latent frames a chunk
@@ -89,7 +89,8 @@ def _play_missing(folder: Path, demo: Demo, action_names: list[str], training: l
     """Write the clips with these numbers; returns the codec's explained variance, None where nothing is missing."""
     if not missing:
         return None
-    with threadpool_limits(1, user_api="blas"), _two_processes() as pool:  # two clips are made at a time already
+    with (worker_deaths(folder), threadpool_limits(1, user_api="blas"),  # two clips are made at a time already
+          _two_processes() as pool):
         codec = _fit(pool, demo, training)
         write = partial(_write_clip, folder, demo, codec, action_names)
         for _ in track(pool.map(write, missing), len(missing), f"playing {demo.game}"):

@@ -28,7 +28,7 @@ from lam.labelling.coding import Coder
 from lam.labelling.parts import Parts, listing
 from lam.labelling.plan import Plan
 from lam.labelling.tables import Columns, Table
-from record.errors import BadInput
+from record.errors import BadInput, worker_deaths
 from record.progress import track
 
 
@@ -129,9 +129,10 @@ def _portions_done(asked: Asked, model: ActionModel, plan: Plan, parts: Parts, m
             (number, plan.portions[number]) for number in missing)
     else:
         done = _in_processes(asked.workers, given, missing)
-    for number, columns in done:
-        parts.save(number, columns)
-        yield number
+    with worker_deaths(asked.out):
+        for number, columns in done:
+            parts.save(number, columns)
+            yield number
 
 
 def _cluster() -> Callable[..., Iterator[tuple[int, Columns]]]:

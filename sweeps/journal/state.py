@@ -75,8 +75,8 @@ class TrialState:
 
     @property
     def seconds(self) -> float:
-        """Training time so far."""
-        return self.results[-1].seconds if self.results else 0.0
+        """Training time so far; where the last results do not know it, what was known before them."""
+        return next((result.seconds for result in reversed(self.results) if math.isfinite(result.seconds)), 0.0)
 
     def best(self, maximise: bool) -> Result | None:
         """The result that the trial is ranked by, see `record.standing`."""
@@ -174,10 +174,10 @@ class SweepState:
 
     def measure(self, trial: TrialState, result: Result) -> None:
         """Take a trial's next result in."""
-        last = trial.results[-1] if trial.results else _NOTHING
+        last, seconds = trial.results[-1] if trial.results else _NOTHING, trial.seconds
         trial.results.append(result)
         self.epochs += result.epoch - last.epoch
-        self.trial_seconds += result.seconds - last.seconds
+        self.trial_seconds += trial.seconds - seconds
         if result.tflops != last.tflops:
             self.tflops += _finite(result.tflops) - _finite(last.tflops)
         if result.verdict == "collapsed":
