@@ -150,6 +150,9 @@ class RunConfig(Settings):
         "prolonged with a larger num_epochs")
     checkpoint_steps: Count | None = Field(
         None, description="steps between two saves of the state inside an epoch; null = at its end only")
+    checkpoint_minutes: Positive | None = Field(
+        None, description="the state is also saved inside an epoch once so many minutes have passed since; null = "
+        "at its end only")
     log_steps: Count | None = Field(
         None, description="steps between two lines of steps.jsonl, with losses, gradient and samples/s; null = none")
     checkpoint_every: Count | None = Field(None, description="also keep the weights of every N-th epoch")
@@ -275,11 +278,11 @@ BEFORE: dict[str, Any] = {"slots": "parallel", "time_positions": "learned", "fra
                           "action_modulation": "film", "change_weight": 0.0, "change_measure": "difference",
                           "change_weight_decay_epochs": None,
                           "action_weight": 0.0, "action_start_epoch": 0, "labels": {"share": 1.0, "files": None},
-                          "init_from": None, "log_steps": None, "data": [], "latents": None}
+                          "init_from": None, "log_steps": None, "data": [], "latents": None, "checkpoint_minutes": None}
 
 # Fields that change how a run is computed and kept, and no result beyond rounding.
-CHANGES_NO_RESULT = ("eval_batch_size", "cache", "keep", "checkpoint_every", "checkpoint_steps", "log_steps",
-                     "sample_count",
+CHANGES_NO_RESULT = ("eval_batch_size", "cache", "keep", "checkpoint_every", "checkpoint_steps",
+                     "checkpoint_minutes", "log_steps", "sample_count",
                      "accumulate_parts", "compile", "recompute")
 
 # Fields that a resume may change: with these a run is prolonged or moved, to data that are told by their content.

@@ -96,6 +96,20 @@ def test_killed_at_any_step_and_started_again_is_bit_equal(
         assert_same(finish(config, tmp_path / str(last)), whole)
 
 
+@pytest.mark.parametrize(("minutes", "step"), [(1e-6, 4), (1000.0, 3)])
+def test_the_state_is_saved_once_so_many_minutes_have_passed(
+    minutes: float, step: int, tiny_data: Path, tmp_path: Path
+) -> None:
+    """Two epochs of three steps, killed in the fifth: after the fourth, or at the end of the first epoch."""
+    config = small(tiny_data, checkpoint_minutes=minutes)
+    run = loop.Run(config, RunFolder(tmp_path / "run"))
+    kill_after(run, 5)
+    state = checkpoints.load_state(run.folder.checkpoints, run.device)
+    assert state is not None
+    assert state["step"] == step
+    assert_same(finish(config, tmp_path / "run"), finish(config.replace(checkpoint_minutes=None), tmp_path / "whole"))
+
+
 def test_killed_between_record_and_state_writes_no_epoch_twice(
     tiny_data: Path, tmp_path: Path
 ) -> None:

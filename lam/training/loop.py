@@ -100,6 +100,7 @@ class Run(Learner):
         self.patience = Patience(config.early_stopping)
         self._begin()
         self.logged = (time.perf_counter(), self.stepper.number)  # when the last line of steps.jsonl was written
+        self.saved = time.perf_counter()
         self.trackers = None if self.is_over else RunTrackers(config, folder)
         if group.size > 1 and not self.is_over:
             group.said(checkpoints.packed(self.stepper.state()))
@@ -179,8 +180,11 @@ class Run(Learner):
             **{f"train/{name}": value for name, value in values.items()}})
 
     def _save_is_due(self, done: int) -> bool:
-        every = self.config.checkpoint_steps
-        return every is not None and done % every == 0 and done < self.steps_per_epoch
+        """Every `checkpoint_steps`, and `checkpoint_minutes` after the last save; an epoch's end saves anyway."""
+        steps, minutes = self.config.checkpoint_steps, self.config.checkpoint_minutes
+        due = steps is not None and done % steps == 0
+        late = minutes is not None and time.perf_counter() - self.saved >= 60 * minutes
+        return (due or late) and done < self.steps_per_epoch
 
     def _batches(self, epoch: int) -> Iterator[NDArray[np.int64]]:
         """Sequence numbers of each step, from (seed, epoch)."""
@@ -282,6 +286,7 @@ class Run(Learner):
             "patience": (self.patience.best, self.patience.stale),
             **{name: getattr(self, name) for name in STATE_FIELDS},
         })
+        self.saved = time.perf_counter()
 
     def _restore(self, state: dict[str, Any] | None) -> None:
         if state is not None:
