@@ -40,7 +40,7 @@ class Cluster:
         """Start it; its address."""
         self._start("head", ["--head", "--port=0", "--num-cpus=0", f"--temp-dir={self.scratch}", *words])
         file = Path(self.scratch) / "ray_current_cluster"
-        wait_until(lambda: file.exists() and file.read_text().strip() != "", 60, "the head")
+        wait_until(lambda: file.exists() and file.read_text().strip() != "", 240, "the head")
         self.address = file.read_text().strip()
         return self.address
 
