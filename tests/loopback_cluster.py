@@ -38,7 +38,8 @@ class Cluster:
 
     def start_head(self, *words: str) -> str:
         """Start it; its address."""
-        self._start("head", ["--head", "--port=0", "--num-cpus=0", f"--temp-dir={self.scratch}", *words])
+        plain = [] if any(word.startswith("--include-dashboard") for word in words) else ["--include-dashboard=false"]
+        self._start("head", ["--head", "--port=0", "--num-cpus=0", f"--temp-dir={self.scratch}", *plain, *words])
         file = Path(self.scratch) / "ray_current_cluster"
         wait_until(lambda: file.exists() and file.read_text().strip() != "", 240, "the head")
         self.address = file.read_text().strip()
