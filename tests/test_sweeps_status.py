@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import math
+import shutil
 import signal
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -17,6 +18,7 @@ import typer
 from rich.console import Console
 from typer.testing import CliRunner
 
+from lam import cli
 from record import yamlio
 from record.journal.events import (
     KINDS,
@@ -117,6 +119,21 @@ def test_further_seeds_are_named_and_the_mean_is_said(tmp_path: Path) -> None:
     assert [(row["seed"], row["repeats"], row["mean_objective"]) for row in rows] == [
         (0, None, pytest.approx(0.3)), (1, "t0001", None)]
     assert "repeats t0001 with seed 1: weight_decay=0.25" in rendered(display.table(sweep, journal.state))
+
+
+def test_explain_says_in_json_what_its_lines_say(tmp_path: Path) -> None:
+    folder = shutil.copytree(Path(__file__).parent / "records_before" / "before", tmp_path / "before")
+
+    def told(*words: str) -> str:
+        result = CliRunner().invoke(cli.build(), ["sweep", "explain", str(folder), *words], catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        return str(result.output)
+
+    rows = json.loads(told("--json"))
+    assert [row["sentence"] for row in rows] == told().splitlines()[:len(rows)]
+    assert [(row["id"], row["state"], row["epoch"], row["rule"]) for row in rows[2:4]] == [
+        ("t0003", "stopped", 2, "asha"), ("t0004", "stopped", 2, "asha")]
+    assert json.loads(told("t0003", "--json")) == rows[2:3]
 
 
 def test_what_is_outside_its_constraints_is_said(tmp_path: Path) -> None:

@@ -120,6 +120,7 @@ def status(
 def explain(
     folder: Folder,
     trial: Annotated[str | None, typer.Argument(help="One trial, for example t0003; default: all.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Why each trial ended, in a sentence; and what early stopping saved."""
     from record.errors import BadInput
@@ -131,6 +132,9 @@ def explain(
     if trial is not None and trial not in state.trials:
         raise BadInput(f"has no trial {trial!r}", source=folder, remedy=f"its trials are {', '.join(state.trials)}"
                        if len(state.trials) <= 5 else f"its trials are {min(state.trials)} to {max(state.trials)}")
+    if as_json:
+        typer.echo(json.dumps(summary.stories(sweep, state, trial), indent=2))
+        return
     for line in summary.explain(sweep, state, trial):
         typer.echo(printable(line))
 

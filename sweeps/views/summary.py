@@ -161,9 +161,15 @@ def _trial(state: SweepState, trial: TrialState, maximise: bool) -> dict[str, An
 
 def explain(sweep: Sweep, state: SweepState, trial_id: str | None = None) -> list[str]:
     """A sentence for each trial (or the one named), and for all of them the totals."""
-    chosen = [state.trials[trial_id]] if trial_id else list(state.trials.values())
-    lines = [_sentence(sweep, trial) + _mean(sweep, state, trial) for trial in chosen]
+    lines = [told["sentence"] for told in stories(sweep, state, trial_id)]
     return lines if trial_id else [*lines, *totals_lines(state)]
+
+
+def stories(sweep: Sweep, state: SweepState, trial_id: str | None = None) -> list[dict[str, Any]]:
+    """What `lam sweep explain --json` prints: of each trial (or the one named) what ended it, and the sentence."""
+    chosen = [state.trials[trial_id]] if trial_id else list(state.trials.values())
+    return [{"id": trial.id, "state": trial.status, "epoch": trial.epoch, "rule": trial.rule or None,
+             "sentence": _sentence(sweep, trial) + _mean(sweep, state, trial)} for trial in chosen]
 
 
 def _sentence(sweep: Sweep, trial: TrialState) -> str:
