@@ -6,8 +6,8 @@ Real Ray actors that take no CPU to speak of (0.01). Each waits until all are th
 many epochs as there are seconds; the whole would take so many seconds if nothing cost anything. No early stopping,
 random search. Ours is the product's launch, its journal forced to the disk; stock is `Tuner` with its defaults and a
 class trainable. Of each: results a second of the clock, from when all run until the last result, beside the ideal; by
-how much the time between two results of a trial is over a second; processor seconds of the driver, of Ray and of the
-workers; and the memory of a worker, pages that several share counted in parts.
+how much the time between two results of a trial is over a second; processor seconds of the driver and of Ray's own
+processes; and the memory of a worker, pages that several share counted in parts.
 """
 
 from __future__ import annotations
@@ -108,16 +108,15 @@ def stock(trials: int, seconds: int, folder: Path) -> None:
 
         def load_checkpoint(self, state: Any) -> None: ...
 
-    with open(folder / "told.jsonl", "w", encoding="utf-8") as file:
-
-        class Noting(tune.Callback):
-            def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Any, **info: Any) -> None:
+    class Noting(tune.Callback):
+        def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Any, **info: Any) -> None:
+            with open(folder / "told.jsonl", "a", encoding="utf-8") as file:  # Tune pickles what a callback keeps
                 file.write(json.dumps([trial.trial_id, time.time()]) + "\n")
 
-        tune.Tuner(tune.with_resources(Sleeping, {"cpu": CPU}), param_space={"weight_decay": tune.uniform(0.0, 1.0)},
-                   tune_config=tune.TuneConfig(metric="val/objective", mode="max", num_samples=trials),
-                   run_config=tune.RunConfig(storage_path=str(folder), name="stock", verbose=0,
-                                             callbacks=[Noting()])).fit()
+    tune.Tuner(tune.with_resources(Sleeping, {"cpu": CPU}), param_space={"weight_decay": tune.uniform(0.0, 1.0)},
+               tune_config=tune.TuneConfig(metric="val/objective", mode="max", num_samples=trials),
+               run_config=tune.RunConfig(storage_path=str(folder), name="stock", verbose=0,
+                                         callbacks=[Noting()])).fit()
 
 
 def told_by_stock(folder: Path) -> list[tuple[str, float]]:
@@ -177,7 +176,7 @@ def followed(arm: str, process: subprocess.Popen[bytes], folder: Path, trials: i
     await_files(process, folder, "done", trials)
     after = spent(process.pid)
     assert process.wait() == 0, (folder / "log").read_text()[-3000:]
-    used = {kind: round(after[kind] - before.get(kind, 0.0), 1) for kind in after}
+    used = {kind: round(after[kind] - before[kind], 1) for kind in ("driver", "ray")}  # workers end meanwhile
     return {"ready_s": round(ready, 1), **figures(ARMS[arm][1](folder), begin), "processor_s": used,
             "worker_mib": round(memory)}
 
@@ -221,6 +220,7 @@ def main() -> None:
         arm, trials, seconds, folder = given.part
         ARMS[arm][0](int(trials), int(seconds), Path(folder))
         return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started ends, too
     for arm in given.arm:
         load = os.getloadavg()[0]
         found = measured(arm, given.trials, given.seconds)
