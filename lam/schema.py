@@ -131,8 +131,10 @@ class RunConfig(Settings):
 
     # evaluation
     eval_batch_size: Count = Field(64, description="sequences evaluated at a time; changes numbers by rounding only")
-    eval_sequences: Count = Field(512, description="at most so many sequences of a split are scored, and as many asked "
-                                  "for their true action")
+    eval_sequences: Count = Field(512, description="at most so many sequences of a split are scored")
+    label_sequences: Count | None = Field(
+        2048, description="at most so many sequences that end in a known true action are asked for it, which takes the "
+        "encoder alone; null = as many as are scored")
     eval_seed: Seed = Field(0, description="seed of the random and flipped codes")
     val_every: Count = Field(1, description="epochs between two validations; the last epoch is always validated")
     val_at_tflops: tuple[Positive, ...] = Field(
@@ -278,7 +280,8 @@ BEFORE: dict[str, Any] = {"slots": "parallel", "time_positions": "learned", "fra
                           "action_modulation": "film", "change_weight": 0.0, "change_measure": "difference",
                           "change_weight_decay_epochs": None,
                           "action_weight": 0.0, "action_start_epoch": 0, "labels": {"share": 1.0, "files": None},
-                          "init_from": None, "log_steps": None, "data": [], "latents": None, "checkpoint_minutes": None}
+                          "init_from": None, "log_steps": None, "data": [], "latents": None, "checkpoint_minutes": None,
+                          "label_sequences": None}
 
 # Fields that change how a run is computed and kept, and no result beyond rounding.
 CHANGES_NO_RESULT = ("eval_batch_size", "cache", "keep", "checkpoint_every", "checkpoint_steps",

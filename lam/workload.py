@@ -87,7 +87,8 @@ def _knobs() -> dict[str, KnobRule]:
     }
 
 
-_CHANGES_WHAT_IS_MEASURED = ("objective_preset", "perplexity_target", "eval_seed", "eval_sequences", "val_every")
+_CHANGES_WHAT_IS_MEASURED = ("objective_preset", "perplexity_target", "eval_seed", "eval_sequences",
+                             "label_sequences", "val_every")
 
 # Averages of the codes' use decide about revivals only: they change nothing until one comes.
 _BOOKKEEPING = ("usage_K", "weights_K", "sums_KQ", "cluster_size", "embed_avg")

@@ -75,7 +75,7 @@ def as_before(folder: Path) -> None:
 
 
 def test_a_run_of_before_is_resumed_as_what_it_was(tiny_data: Path, tmp_path: Path) -> None:
-    config = RunConfig(data_dir=str(tiny_data), slots="parallel", **TINY)
+    config = RunConfig(data_dir=str(tiny_data), slots="parallel", label_sequences=None, **TINY)
     whole = list(loop.train(config, tmp_path / "whole"))
     epochs = loop.train(config, tmp_path / "cut")
     next(epochs)

@@ -3,8 +3,8 @@
 Every number is a function of (weights, split, eval_seed): no rollout coin, a fixed anchor, no
 codebook update, random codes drawn from (eval_seed, file, frame). A sequence is scored at its last
 transition; sequences start at every frame of a file, evenly thinned to `eval_sequences`, so that
-each scored transition counts once. What codes tell of true actions is asked of as many sequences that
-have one: where few have, these are others.
+each scored transition counts once. What codes tell of true actions is asked of `label_sequences` that
+have one, scored or not.
 """
 
 from __future__ import annotations

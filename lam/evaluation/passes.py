@@ -127,8 +127,8 @@ def _encode(model: LatentActionModel, windows: Windows, index: Array, config: Ru
 
 
 def _known(model: LatentActionModel, windows: Windows, index: Array, encoded: Encoded, config: RunConfig) -> Known:
-    """Codes of transitions with a true action, as many as are scored; what was not scored is encoded for them."""
-    wanted = draws.labelled(windows.labelled, config.eval_sequences)
+    """Codes of transitions with a true action, scored ones or not: to encode some more costs little."""
+    wanted = draws.labelled(windows.labelled, config.label_sequences or config.eval_sequences)
     scored, further = np.isin(index, wanted), np.setdiff1d(wanted, index)
     known = encoded.known(windows, index).rows(scored)
     if not len(further):

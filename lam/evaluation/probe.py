@@ -8,7 +8,6 @@ videos, and the same probe fitted on shuffled labels.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,12 +16,9 @@ from torch.nn import functional as F
 
 from lam.config import RunConfig
 from lam.data.windows import Windows
-from lam.evaluation import draws
+from lam.evaluation import draws, logistic
 from lam.model.lam import LatentActionModel
 from record import intervals
-
-if TYPE_CHECKING:
-    from sklearn.linear_model import LogisticRegression
 
 
 @dataclass(frozen=True)
@@ -58,8 +54,8 @@ def probe(model: LatentActionModel, train_set: Windows, scored_set: Windows, con
         return None
     x_train, x = features(model, train_set, chosen, config), features(model, scored_set, scored, config)
     files = scored_set.starts[scored, 0]
-    right = _fit(x_train, y_train).predict(x) == y
-    shuffled = _fit(x_train, np.random.default_rng(0).permutation(y_train)).predict(x) == y
+    right = _named(x_train, y_train, x) == y
+    shuffled = _named(x_train, np.random.default_rng(0).permutation(y_train), x) == y
     majority = y == np.bincount(y_train).argmax()
     gain = intervals.mean(right.astype(float) - majority.astype(float), files)
     return ProbeResult(
@@ -95,7 +91,8 @@ def features(
     return np.concatenate(parts)
 
 
-def _fit(x: NDArray[np.float64], y: NDArray[np.int64]) -> LogisticRegression:
-    from sklearn.linear_model import LogisticRegression  # seconds of import, which most commands do not need
-
-    return LogisticRegression(max_iter=1000).fit(x, y)
+def _named(x_train: NDArray[np.float64], y_train: NDArray[np.int64], x: NDArray[np.float64]) -> NDArray[np.int64]:
+    """The action that a probe of some transitions names of others."""
+    probe = logistic.fit(x_train, y_train)
+    named: NDArray[np.int64] = probe.classes[probe.shares(x).argmax(axis=1)]
+    return named

@@ -10,22 +10,18 @@ be less, since a few codes are easier to learn from than many numbers.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lam.evaluation import logistic
 from lam.evaluation.control import action_information
 from record import intervals
 
-if TYPE_CHECKING:
-    from sklearn.linear_model import LogisticRegression
-
 FOLDS = 8
 TUPLES = 64
-MOST_EXACT = 800  # weights of a probe up to which its Hessian is inverted
 SMOOTHING = 0.01  # of a probe's probabilities towards the frequencies: one confident mistake is not infinite
 Array = NDArray[Any]
 
@@ -102,9 +98,9 @@ def cross_fitted(x: Array, y: Array, group: Array) -> tuple[Array, Array, Array]
         frequencies = _frequencies(y[fitted], y.max() + 1)
         shares = np.tile(frequencies, (len(asked), 1))
         if len(np.unique(y[fitted])) > 1:
-            probe = _fit(x[fitted], y[fitted])
+            probe = logistic.fit(x[fitted], y[fitted])
             shares = SMOOTHING * shares
-            shares[:, probe.classes_] += (1 - SMOOTHING) * probe.predict_proba(x[asked])
+            shares[:, probe.classes] += (1 - SMOOTHING) * probe.shares(x[asked])
         truth = y[asked]
         found[:, asked] = (truth == shares.argmax(axis=1), -np.log(frequencies[truth]),
                            -np.log(shares[np.arange(len(asked)), truth]))
@@ -125,18 +121,6 @@ def _frequencies(y: Array, count: int) -> NDArray[np.float64]:
     counts = np.bincount(y, minlength=count) + 1 / count
     shares: NDArray[np.float64] = counts / counts.sum()
     return shares
-
-
-def _fit(x: Array, y: Array) -> LogisticRegression:
-    """A few exact steps where the Hessian is small, which take half the time; the same probe either way."""
-    from sklearn.exceptions import ConvergenceWarning  # seconds of import, which runs without labels do not need
-    from sklearn.linear_model import LogisticRegression
-
-    small = x.shape[1] * len(np.unique(y)) <= MOST_EXACT
-    how: dict[str, Any] = {"solver": "newton-cholesky", "tol": 1e-2} if small else {"max_iter": 300, "tol": 1e-3}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # a little short of the optimum is as good a probe
-        return LogisticRegression(**how).fit(x, y)
 
 
 def _mean(values: Array) -> float:
