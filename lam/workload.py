@@ -104,6 +104,7 @@ class LatentActions(Workload):
     objective = "val/objective"
     error = "val/mse_loss"
     train = "lam.training.loop:train"
+    together = "lam.training.loop:train_together"
     fixed: ClassVar[Mapping[str, str]] = {
         "health": "it judges trials, so they could not be compared",
         **dict.fromkeys(_CHANGES_WHAT_IS_MEASURED, "it changes what is measured, so trials could not be compared"),
@@ -145,6 +146,11 @@ class LatentActions(Workload):
         """Ranked by how well it predicts, a model needs none."""
         by_error = objective == self.objective and config.get("objective_preset") == "mse"
         return not objective.endswith("loss") and not by_error
+
+    def undivided(self, config: Settings, workers: int) -> str:
+        """Each worker needs a sequence of each batch."""
+        size = _own(config).batch_size
+        return f"a batch has {size} sequences, one for each worker at least" if workers > size else ""
 
     def prepare(self, configs: Sequence[Settings]) -> str:
         """Check the data and build the cache that all trials share."""

@@ -10,15 +10,22 @@ The knobs steer it: `weight_decay` is the quality of a trial (0 best), `seed` ho
     seed % 10 == 3   its process kills itself at epoch 2, each time
     seed == 14       has no memory left at epoch 2, once
     seed == 12       finds no space on the disk at epoch 2, once
+and, where two processes train `together`, how the second one fares:
+    seed == 20       raises at epoch 2
+    seed == 21       is killed at epoch 2, once
+    seed == 22       is killed at epoch 2, each time
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import itertools
 import json
 import math
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -29,7 +36,9 @@ from typing import Any
 from lam import codebook
 from lam.config import RunConfig
 from lam.data import windows
+from record.errors import WorkerLost
 from record.run import RunFolder
+from record.workload.together import Gone
 
 EPOCH_SECONDS = float(os.environ.get("FAKE_EPOCH_SECONDS", "0.01"))
 
@@ -89,6 +98,54 @@ def on_a_gpu(config: RunConfig, run_dir: str | Path) -> Iterator[dict[str, Any]]
     vars(torch).update(set_num_threads=int, cuda=cuda)
     sys.modules.setdefault("torch", torch)
     yield from train(config, run_dir)
+
+
+def together(config: RunConfig, run_dir: str | Path, gone: Gone) -> Iterator[dict[str, Any]]:
+    """`train` as one of two processes, of which the second has to agree to each epoch."""
+    address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    if os.environ["RANK"] != "0":
+        _agree(config, Path(run_dir), _connected(address))
+        return
+    with socket.create_server(address) as listening:
+        listening.settimeout(0.1)
+        while not (line := _accepted(listening)):
+            if gone():
+                raise WorkerLost("the other one ended before it came")
+    folder = RunFolder(run_dir)
+    with line, contextlib.closing(train(config, run_dir)) as records:
+        for epoch in itertools.count(len(folder.metrics()) + 1 if folder.exists() else 1):
+            with contextlib.suppress(OSError):
+                line.sendall(bytes([epoch]))
+            if not line.recv(1):
+                raise WorkerLost("the other one does not answer")
+            if (record := next(records, None)) is None:
+                return
+            yield record
+
+
+def _accepted(listening: socket.socket) -> socket.socket | None:
+    try:
+        return listening.accept()[0]
+    except TimeoutError:
+        return None
+
+
+def _connected(address: tuple[str, int]) -> socket.socket:
+    while True:
+        with contextlib.suppress(ConnectionRefusedError):
+            return socket.create_connection(address)
+        time.sleep(0.05)
+
+
+def _agree(config: RunConfig, run_dir: Path, line: socket.socket) -> None:
+    with line:
+        while (epoch := line.recv(1)):
+            if epoch == b"\2" and config.seed == 20:
+                raise RuntimeError("the second encoder exploded")
+            if epoch == b"\2" and (config.seed == 22 or (config.seed == 21 and not (run_dir / "died").exists())):
+                (run_dir / "died").touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            line.sendall(b"y")
 
 
 def greedy(config: RunConfig, run_dir: str | Path) -> Iterator[dict[str, Any]]:

@@ -20,7 +20,8 @@ from sweeps.workers.driver import MAX_BLAMED, WAIT_SECONDS, SweepDriver
 from sweeps.workers.engine import Job
 from sweeps.workers.lost import Losses
 from sweeps.workers.machines import JOIN_SECONDS, LOOK_SECONDS, STRIKES, Machine, Machines
-from sweeps.workers.trainable import TrialTrainable, claim_gpu
+from sweeps.workers.trainable import TrialTrainable
+from sweeps.workers.trial.process import claim_gpu
 
 
 @dataclass
@@ -300,13 +301,13 @@ def test_what_an_autoscaler_can_start_is_read_from_its_file(tmp_path: Path) -> N
 
 
 def test_a_trial_is_kept_off_machines_by_its_own_placement() -> None:
-    place = TrialTrainable.default_resource_request({"place": '{"cpu": 2, "gpu": 0, "avoid": ["x", "y"]}'})
+    place = TrialTrainable.default_resource_request({"place": '{"cpu": 2, "gpu": 0, "workers": 1, "avoid": ["x", "y"]}'})
     assert place is not None
     assert place.bundles == [{"CPU": 2.0}]
     assert place._bound.kwargs["bundle_label_selector"] == [{"ray.io/node-id": "!in(x,y)"}]
-    free = TrialTrainable.default_resource_request({"place": '{"cpu": 1, "gpu": 1, "avoid": []}'})
+    free = TrialTrainable.default_resource_request({"place": '{"cpu": 1, "gpu": 1, "workers": 2, "avoid": []}'})
     assert free is not None
-    assert free.bundles == [{"CPU": 1.0, "GPU": 1.0}]
+    assert free.bundles == [{"CPU": 1.0, "GPU": 1.0}] * 2
     assert free._bound.kwargs == {}
 
 

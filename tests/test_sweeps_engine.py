@@ -20,6 +20,7 @@ from lam.data import windows
 from record.errors import BadData, BadInput, EnvironmentFailed
 from sweeps.commands import launching
 from sweeps.workers import engine, ray_session, trainable
+from sweeps.workers.trial import process
 
 
 class Broken:
@@ -71,8 +72,8 @@ def test_data_that_cannot_be_used_is_the_machines_fault(tmp_path: Path) -> None:
     config = from_mapping({"data_dir": str(tmp_path / "gone")}, "test")
     with pytest.raises(BadData, match="gone") as found:
         windows.open_split(config, "train")
-    assert trainable._reason(found.value) == {"rule": "environment", "sentence": str(found.value)}
-    assert trainable._reason(BadInput("got 3", source="config"))["rule"] == "raised"
+    assert process.reason(found.value) == {"rule": "environment", "sentence": str(found.value)}
+    assert process.reason(BadInput("got 3", source="config"))["rule"] == "raised"
 
 
 def test_a_run_folder_that_stays_locked_is_the_machines_fault(tmp_path: Path) -> None:
@@ -80,7 +81,7 @@ def test_a_run_folder_that_stays_locked_is_the_machines_fault(tmp_path: Path) ->
         fcntl.flock(other, fcntl.LOCK_EX)
         with pytest.raises(EnvironmentFailed, match=r"still being written by another process after 0\.2 s") as found:
             trainable._hold(tmp_path / ".writer", seconds=0.2)
-    assert trainable._reason(found.value)["rule"] == "environment"
+    assert process.reason(found.value)["rule"] == "environment"
     assert trainable.WRITER_WAIT_SECONDS > 90, "the lease after which a server forgets a client that is gone"
 
 
@@ -93,8 +94,8 @@ def test_an_error_in_closing_is_told_and_leaves_no_lock(tmp_path: Path, capsys: 
             raise RuntimeError("the tracker would not close")
 
     worker = trainable.TrialTrainable.__new__(trainable.TrialTrainable)
-    worker._settled, worker._held, worker._records = True, contextlib.ExitStack(), records()  # type: ignore[assignment]
-    next(worker._records)
+    worker._settled, worker._held, worker._messages = True, contextlib.ExitStack(), records()  # type: ignore[assignment]
+    next(worker._messages)
     worker._held.enter_context(trainable._hold(tmp_path / ".writer"))
     worker._close()
     assert "RuntimeError: the tracker would not close" in capsys.readouterr().err

@@ -26,6 +26,7 @@ from lam.training.workers import starting
 from lam.training.workers.group import ALONE, Group, told
 from record.errors import BadInput, EnvironmentFailed, WorkerLost
 from record.run import RunFolder
+from record.workload.together import environment, free_port
 
 # One process that computes a batch in two parts adds up what two workers add up: nothing may differ, not by a bit.
 CASES: dict[str, dict[str, Any]] = {
@@ -57,7 +58,7 @@ def second() -> Iterator[Begin]:
     process = subprocess.Popen([sys.executable, "-c", FOLLOWER], stdin=subprocess.PIPE, text=True, env=environment)
 
     def begin(config: RunConfig) -> dict[str, str]:
-        told = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(starting.free_port("127.0.0.1")), "WORLD_SIZE": "2",
+        told = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port("127.0.0.1")), "WORLD_SIZE": "2",
                 "LOCAL_WORLD_SIZE": "1", "LOCAL_RANK": "0"}
         assert process.stdin is not None
         process.stdin.write(json.dumps([{**told, "RANK": "1"}, config.mapping()]) + "\n")
@@ -71,7 +72,7 @@ def second() -> Iterator[Begin]:
 
 
 def together(second: Begin, config: RunConfig, folder: Path) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor]]:
-    with starting._environment(second(config)):
+    with environment(second(config)):
         return finish(config, folder, loop.train_together)
 
 

@@ -50,9 +50,10 @@ def show_training(config: RunConfig, run_dir: Path, file: Path | None = None, st
         workers: processes that train together. Under torchrun this is one of them, and the first one alone speaks.
 
     Raises:
-        BadInput: torchrun's variables are there in part, or wrong.
+        BadInput: torchrun's variables are there in part, or wrong, or are there and `workers` should be started.
         AnswerIsNo: the run diverged, a health rule aborted it, or `strict` refuses it.
     """
+    starting.refuse_another_group(workers)
     if group.told().rank > 0:
         next(loop.train_together(config, run_dir), None)  # until the first one has ended
         return

@@ -30,10 +30,11 @@ from lam.training.patience import Patience
 from lam.training.stepping import learning_rate, rollout_anchor
 from lam.training.sums import Sums
 from lam.training.watch import Watch
-from lam.training.workers.group import ALONE, Gone, Group, joined, nobody_gone
+from lam.training.workers.group import ALONE, Group, joined
 from lam.training.workers.learner import Learner, follow
 from record.health.engine import Finding
 from record.run import RunFolder
+from record.workload.together import Gone, nobody_gone
 
 # What a resume needs besides what the stepper holds, by the names of a run's attributes.
 STATE_FIELDS = ("epoch", "epoch_seconds", "seconds", "tflops", "tflops_before", "best", "previous_loss", "diverged")

@@ -131,7 +131,8 @@ class MachineJoined(MachineEvent):
     """A machine may take trials: it sees what they need."""
 
     event: Literal["machine_joined"] = "machine_joined"
-    fits: Int = Field(description="trials that it holds at a time")
+    fits: Int = Field(description="trials that it holds at a time, or workers of them where a trial is several")
+    workers: Int = Field(1, description="of one trial")
 
 
 class MachineLeftOut(MachineEvent):

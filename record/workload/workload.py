@@ -47,6 +47,9 @@ class Workload(ABC):
         error: the metric, lower is better, that decides between equal objectives.
         train: dotted path ``module:function`` of ``train(config, run_dir)``, which yields an epoch record after
             each epoch, is durable up to it, and goes on where the folder's records end.
+        together: dotted path of ``together(config, run_dir, gone)``, which is `train` as one of several processes
+            (`record.workload.together`): the first one yields and writes, the others follow it, yield nothing and end
+            with it; where another is gone it raises WorkerLost; '' = a training is one process.
         fixed: config keys that a sweep may not vary, and why.
         no_result: config keys that change how a training is computed and kept, and no number.
         resumable: config keys that may change while a run goes on: with other values it is no other run.
@@ -67,6 +70,7 @@ class Workload(ABC):
     objective: str
     error: str
     train: str
+    together: str = ""
     fixed: ClassVar[Mapping[str, str]] = {}
     no_result: frozenset[str] = frozenset()
     resumable: frozenset[str] = frozenset()
@@ -136,6 +140,10 @@ class Workload(ABC):
     def needs_codes(self, objective: str, config: Mapping[str, Any]) -> bool:
         """Whether a training with the verdict `no_codes` is out of a contest by this objective."""
         return False
+
+    def undivided(self, config: Settings, workers: int) -> str:
+        """Why a training of this config cannot be so many processes, in words; '' where it can."""
+        return "" if self.together else f"{self.name} trains in one process"
 
     # the data
 

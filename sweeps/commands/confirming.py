@@ -159,7 +159,7 @@ class _ConfirmJobs:
                  concurrency: int | None, console: Console, stopping: Callable[[], bool],
                  machines: Machines | None = None) -> None:
         self._sweep, self._folder, self._train, self._console = (
-            sweep, folder, options.train or sweep.workload.train, console)
+            sweep, folder, launching.training(sweep, options), console)
         self._waiting, self._concurrency, self._asked_to_stop = list(reruns), concurrency, stopping
         self.refused: str | None = None
         self._quiet = options.quiet
@@ -191,6 +191,9 @@ class _ConfirmJobs:
         self._machines.started(job_id, node)
         self._say(f"{job_id} started")
 
+    def placed(self, job_id: str, nodes: list[str]) -> None:
+        self._machines.started(job_id, *nodes)
+
     def record(self, job_id: str, record: dict[str, Any]) -> bool:
         verdict = self._sweep.workload.verdict(record)
         self._losses.pop(job_id, None)
@@ -213,7 +216,7 @@ class _ConfirmJobs:
 
     def failed(self, job_id: str, reason: dict[str, str]) -> None:
         if reason["rule"] == "environment":
-            out = self._machines.refused(job_id, reason["sentence"])
+            out = self._machines.refused(job_id, reason["sentence"], reason.get("node", ""))
             for event in out or ():
                 self._say(display.line(event, self._sweep.max_epochs))
             if out is None:

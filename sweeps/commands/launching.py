@@ -172,7 +172,7 @@ def _run(sweep: Sweep, journal: Journal, options: Options, console: Console, fou
         from sweeps.workers.driver import SweepDriver  # here: it loads optuna and ray
 
         driver_display = display.display_for(console, sweep, journal.state, options.quiet, signals)
-        driver = SweepDriver(sweep, journal, options.train or sweep.workload.train,
+        driver = SweepDriver(sweep, journal, training(sweep, options),
                              concurrency(sweep, place.fitting, options.address), driver_display.event,
                              lambda: signals.received is not None, machines=machines)
         _begin(sweep, journal)
@@ -195,6 +195,12 @@ def _run(sweep: Sweep, journal: Journal, options: Options, console: Console, fou
             journal.append(events.SweepHalted(reason=driver.refused))
             raise refused(journal.folder, driver.refused)
         _finish(sweep, journal)
+
+
+def training(sweep: Sweep, options: Options) -> str:
+    """Dotted path of what trains a trial."""
+    several = sweep.spec.resources.workers > 1
+    return options.train or (sweep.workload.together if several else sweep.workload.train)
 
 
 def concurrency(sweep: Sweep, fitting: int, address: str | None) -> int | None:
@@ -271,7 +277,7 @@ def _machines(options: Options, folder: Path, sweep: Sweep) -> tuple[Machines, P
     joined = cluster.RayCluster(resources, asked)
     could = cluster.could_become(cluster.BOOTSTRAP.expanduser())
     fitting = cluster.fitting(resources, sweep.source, spec.concurrency, joined.growth(), could)
-    return Machines(joined), Place(resources, fitting)
+    return Machines(joined, workers=resources.workers), Place(resources, fitting)
 
 
 def run_jobs(jobs: Jobs, resources: Resources, folder: Path, scratch: Path,

@@ -72,11 +72,11 @@ def _cost(sweep: Sweep, probing: bool) -> list[str]:
 def _at_a_time(sweep: Sweep, cpus: int) -> list[str]:
     """How many trials run at once here; where the GPU decides, a launch counts what Ray finds."""
     asked = sweep.spec.resources
-    fitting = math.floor(cpus / asked.cpu + 1e-9)
+    fitting = math.floor(cpus / asked.cpu + 1e-9) // asked.workers
     if fitting == 0:
-        return [f"no trial fits on this machine: each takes {asked.cpu:g} CPUs, here are {cpus}; lower resources.cpu, "
-                "or launch on a cluster with --address"]
+        return [f"no trial fits on this machine: each takes {asked.cpu * asked.workers:g} CPUs, here are {cpus}; lower "
+                "resources.cpu, or launch on a cluster with --address"]
     if asked.gpus:
-        return [f"each trial takes {asked.gpus:g} GPU and {asked.cpu:g} CPUs; how many at a time, a "
-                "launch finds out from Ray"]
+        return [f"each trial takes {asked.gpus * asked.workers:g} GPU and {asked.cpu * asked.workers:g} CPUs; how many "
+                "at a time, a launch finds out from Ray"]
     return [f"{min(sweep.spec.concurrency or fitting, fitting)} trials at a time on this machine ({cpus} CPUs)"]

@@ -261,7 +261,8 @@ def out_of_budget(spent: str, saved: int) -> Ending:
 _USED: dict[str, Callable[[SweepSpec, SweepState], float]] = {
     "trials": lambda spec, state: float(state.config_count), "epochs": lambda spec, state: float(state.epochs),
     "hours": lambda spec, state: state.seconds / 3600, "tflops": lambda spec, state: state.tflops,
-    "gpu_hours": lambda spec, state: state.trial_seconds * spec.resources.gpus / 3600}
+    "gpu_hours": lambda spec, state: (
+        state.trial_seconds * spec.resources.gpus * spec.resources.workers / 3600)}
 
 
 def used(spec: SweepSpec, state: SweepState) -> dict[str, float]:

@@ -33,6 +33,7 @@ def check(sweep: Sweep, given: Mapping[str, Any]) -> None:
         _check_is_active(sweep, name, configs)
         _check_when(sweep, name)
     _check_objective(sweep, configs)
+    _check_workers(sweep, configs)
     _check_grid(sweep)
     _check_gp(sweep)
     _check_brackets(sweep)
@@ -167,6 +168,16 @@ def _check_objective(sweep: Sweep, configs: list[tuple[dict[str, Any], Settings]
             raise BadInput(f"got {key}, which needs {lacking[1]}; the trial {where} would not have it",
                            source=sweep.source, key="objective" if key in sweep.spec.objectives else "constraints",
                            remedy="take such trials out of the space, or judge by " + sweep.workload.error)
+
+
+def _check_workers(sweep: Sweep, configs: list[tuple[dict[str, Any], Settings]]) -> None:
+    """Refuse several workers where some trial cannot be several processes."""
+    workers = sweep.spec.resources.workers
+    for params, config in configs if workers > 1 else ():
+        if why := sweep.workload.undivided(config, workers):
+            where = ", ".join(f"{name}={value!r}" for name, value in params.items())
+            raise BadInput(f"got {workers}, and {why} (the trial {where})", source=sweep.source,
+                           key="resources.workers", remedy="use fewer workers")
 
 
 def check_data(sweep: Sweep) -> None:

@@ -195,7 +195,7 @@ class Budget(Strict):
     hours: Amount | None = Field(None, description="wall clock of all sessions")
     epochs: Count | None = None
     tflops: Amount | None = None
-    gpu_hours: Amount | None = Field(None, description="training time of all trials times resources.gpu")
+    gpu_hours: Amount | None = Field(None, description="training time of all trials times their GPUs")
 
     @model_validator(mode="after")
     def _bounded(self) -> Budget:
@@ -206,14 +206,23 @@ class Budget(Strict):
 
 
 class Resources(Strict):
-    """What one trial occupies."""
+    """What one trial occupies; where it is several workers, what each of them does."""
 
     example: ClassVar[str] = "{cpu: 1}"
 
+    workers: Annotated[StrictInt, Field(ge=1, le=256)] = Field(
+        1, description="processes that train a trial together, each on its share of a batch; the run is the same")
     cpu: Amount = 1
     gpu: Annotated[Number, Field(ge=0)] | Literal["auto"] = Field(
         "auto", description="auto: one where a machine has any, else none; a trial with none does not see a GPU, one "
         "with a part of a GPU has that part of its memory")
+
+    @model_validator(mode="after")
+    def _whole_gpus(self) -> Resources:
+        if self.workers > 1 and 0 < self.gpus < 1:
+            raise ValueError(f"got gpu {self.gpu:g} for each of {self.workers} workers, which need a GPU of their own; "
+                             "use gpu: 1, gpu: 0 or workers: 1")
+        return self
 
     @property
     def gpus(self) -> float:
@@ -230,4 +239,5 @@ class Resources(Strict):
 
     def words(self) -> str:
         """What it occupies, for people."""
-        return f"{short(self.cpu)} CPU" + (f" and {short(self.gpus)} GPU" if self.gpus else "")
+        each = f"{short(self.cpu)} CPU" + (f" and {short(self.gpus)} GPU" if self.gpus else "")
+        return each if self.workers == 1 else f"{self.workers} workers of {each}"

@@ -103,7 +103,9 @@ def _of_machines(event: events.JournalEvent) -> str:
     """An event of the cluster in words, '' for another."""
     match event:
         case events.MachineJoined():
-            return f"machine {event.host} takes up to {count(event.fits, 'trial')}"
+            each = "trial" if event.workers == 1 else "worker"
+            of = "" if event.workers == 1 else f", {event.workers} of which are a trial"
+            return f"machine {event.host} takes up to {count(event.fits, each)}{of}"
         case events.MachineEvent():
             return machine_words(event)
         case events.Waiting():

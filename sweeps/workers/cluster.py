@@ -39,7 +39,7 @@ class RayCluster:
         self._answers: dict[str, tuple[Any, float]] = {}
 
     def machines(self) -> list[Machine]:
-        """Those that are there and hold a trial."""
+        """Those that are there and hold a trial, or a worker of one."""
         draining = ray_state.state.get_draining_nodes()
         found = [Machine(node["NodeID"], host(node), fits(node["Resources"], self._resources),
                          draining[node["NodeID"]] / 1000 if node["NodeID"] in draining else None)
@@ -98,7 +98,7 @@ def inventory(nodes: list[dict[str, float]]) -> str:
 
 
 def fits(node: Mapping[str, float], resources: Resources) -> int:
-    """Trials that fit on a machine at a time."""
+    """Trials that fit on a machine at a time; where a trial is several workers, how many of those."""
     needs = {"CPU": resources.cpu, "GPU": resources.gpus}
     return min(math.floor(node.get(name, 0.0) / need + 1e-9) for name, need in needs.items() if need > 0)
 
@@ -116,15 +116,26 @@ def fitting(resources: Resources, source: str, asked: int | None = None, grows: 
         BadInput: not even one fits on any machine, and none will.
     """
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    found = sum(fits(node, resources) for node in nodes)
+    found = sum(fits(node, resources) for node in nodes) // resources.workers
     most = {name: max(node.get(name, 0.0) for node in nodes) for name in ("CPU", "GPU")}
     from_none = grows is None and most["CPU"] == 0  # a head alone: what its autoscaler starts is not known
     if found == 0 and not grows and not (from_none and asked):
-        raise BadInput(f"got cpu {resources.cpu:g} and gpu {resources.gpus:g} for one trial; the largest node has "
-                       f"{most['CPU']:g} CPUs and {most['GPU']:g} GPUs{could}", source=source, key="resources",
+        raise BadInput(f"{_asked(resources)}; the largest node has {most['CPU']:g} CPUs and {most['GPU']:g} GPUs"
+                       f"{_in_all(nodes, resources)}{could}", source=source, key="resources",
                        remedy="set 'concurrency', for which the cluster's autoscaler then starts machines" if from_none
                        else "ask for less, or join a larger cluster with --address")
     return found
+
+
+def _asked(resources: Resources) -> str:
+    each = f"each of the {resources.workers} workers of " if resources.workers > 1 else ""
+    return f"got cpu {resources.cpu:g} and gpu {resources.gpus:g} for {each}one trial"
+
+
+def _in_all(nodes: list[dict[str, float]], resources: Resources) -> str:
+    if resources.workers == 1:
+        return ""
+    return f", and all nodes hold {sum(fits(node, resources) for node in nodes)} such workers ({inventory(nodes)})"
 
 
 def resolved(resources: Resources, bootstrap: Path = BOOTSTRAP) -> Resources:
@@ -137,7 +148,7 @@ def resolved(resources: Resources, bootstrap: Path = BOOTSTRAP) -> Resources:
 def grows_to(bootstrap: Path, resources: Resources) -> int | None:
     """Trials that fit on all machines that `ray up`'s file lets the autoscaler start; None where it is not there."""
     known = _bootstrap(bootstrap)
-    return None if known is None else sum(count * fits(each, resources) for each, count in known)
+    return None if known is None else sum(count * fits(each, resources) for each, count in known) // resources.workers
 
 
 def could_become(bootstrap: Path) -> str:

@@ -158,6 +158,10 @@ class SweepDriver:
         self._hear(job_id)
         self._write(events.Started(trial=job_id))
 
+    def placed(self, job_id: str, nodes: list[str]) -> None:
+        """The trial's workers are on these machines."""
+        self._machines.started(job_id, *nodes)
+
     def _hear(self, job_id: str) -> None:
         """A worker has said something: the one that has been silent for longest stays the first."""
         self._heard.pop(job_id, None)
@@ -292,7 +296,7 @@ class SweepDriver:
         """
         trial = self._trial(job_id)
         if reason["rule"] == "environment":
-            out = self._machines.refused(job_id, reason["sentence"])
+            out = self._machines.refused(job_id, reason["sentence"], reason.get("node", ""))
             for event in out or ():
                 self._write(event)
             if out is None:
@@ -301,7 +305,7 @@ class SweepDriver:
             return
         elif reason["rule"] != "out_of_memory" or self._losses.of(job_id, trial.epoch) + 1 >= MAX_MEMORY_LOSSES:
             self._strike(job_id, reason["sentence"])
-            self._fail(trial, Reason.model_validate(reason))
+            self._fail(trial, Reason(rule=reason["rule"], sentence=reason["sentence"]))
 
     def _strike(self, job_id: str, sentence: str) -> None:
         for event in self._machines.failed(job_id, sentence):

@@ -48,7 +48,8 @@ class Job:
     """One training.
 
     Attributes:
-        train: dotted path ``module:function`` of ``train(config, run_dir)``.
+        train: dotted path ``module:function`` of ``train(config, run_dir)``; of several workers, of the workload's
+            ``together(config, run_dir, gone)``.
         config: the complete run config.
         after: the last epoch that is already known; only later ones are reported.
         silence_seconds: a worker that finishes no epoch for so long kills itself.
@@ -80,6 +81,9 @@ class Jobs(Protocol):
 
     def started(self, job_id: str, node: str = "") -> None:
         """A worker has taken the job, on the machine `node`."""
+
+    def placed(self, job_id: str, nodes: list[str]) -> None:
+        """The job is several workers, on these machines."""
 
     def record(self, job_id: str, record: dict[str, Any]) -> bool:
         """An epoch record has come; whether the job goes on."""
@@ -143,7 +147,8 @@ class _Searcher(_Adapter, Searcher):
         if not isinstance(job, Job):
             return None
         self._ids[trial_id] = job.id
-        place = {"cpu": self._resources.cpu, "gpu": self._resources.gpus, "avoid": list(job.avoid)}
+        asked = self._resources
+        place = {"cpu": asked.cpu, "gpu": asked.gpus, "workers": asked.workers, "avoid": list(job.avoid)}
         return {"id": job.id, "job": json.dumps(asdict(job)), "place": json.dumps(place)}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
@@ -180,6 +185,9 @@ class _Scheduler(_Adapter, FIFOScheduler):
         kind, value = json.loads(result["message"])
         job_id = trial.config["id"]
         if kind == "record" and self._jobs.record(job_id, value):
+            return str(TrialScheduler.CONTINUE)
+        if kind == "placed":
+            self._jobs.placed(job_id, value)
             return str(TrialScheduler.CONTINUE)
         if kind == "exhausted":
             self._jobs.exhausted(job_id)

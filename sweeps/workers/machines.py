@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
@@ -29,7 +29,7 @@ class Machine:
     """A machine as the cluster knows it.
 
     Attributes:
-        fits: trials that it holds at a time.
+        fits: trials that it holds at a time; where a trial is several workers, how many of those.
         drains: when it goes away, in seconds since 1970; 0 where nobody says; None where it stays.
     """
 
@@ -61,16 +61,18 @@ class Machines:
     Args:
         cluster: None on this machine alone, which is neither probed nor left out.
         clock: seconds that only grow.
+        workers: of a trial; they may be on several machines.
     """
 
-    def __init__(self, cluster: Cluster | None = None, clock: Callable[[], float] = time.monotonic) -> None:
-        self._cluster, self._clock, self._next = cluster, clock, -math.inf
+    def __init__(self, cluster: Cluster | None = None, clock: Callable[[], float] = time.monotonic,
+                 workers: int = 1) -> None:
+        self._cluster, self._clock, self._next, self._workers = cluster, clock, -math.inf, workers
         self._none_since = math.inf
         self._there: dict[str, Machine] = {}
         self._ready: set[str] = set()
         self._out: dict[str, str] = {}
         self._draining: set[str] = set()
-        self._at: dict[str, str] = {}
+        self._at: dict[str, tuple[str, ...]] = {}
         self._blamed: dict[str, str] = {}
         self._strikes: dict[str, set[str]] = {}
 
@@ -97,7 +99,8 @@ class Machines:
             said = cluster.probed(machine)
             if said == "":
                 self._ready.add(machine.id)
-                yield events.MachineJoined(node=machine.id, host=machine.host, fits=machine.fits)
+                several = {"workers": self._workers} if self._workers > 1 else {}
+                yield events.MachineJoined(node=machine.id, host=machine.host, fits=machine.fits, **several)
             elif said:
                 yield self._leave_out(machine.id, said)
 
@@ -137,51 +140,69 @@ class Machines:
         """Trials that fit, or will once the cluster has grown."""
         if self._cluster is None:
             return math.inf
-        return max(1, sum(self._there[name].fits for name in self._ready), self._cluster.growth() or 0)
+        return max(1, self._holds(self._ready), self._cluster.growth() or 0)
+
+    def _holds(self, names: Iterable[str]) -> int:
+        """Trials that these machines hold together."""
+        return sum(self._there[name].fits for name in names) // self._workers
 
     def hopeless(self) -> str:
         """Why no trial can be placed any more, '' while one can, or a machine may still be on its way."""
-        none = self._cluster is not None and bool(self._out) and not self._ready and not self.pending()
+        none = self._cluster is not None and bool(self._out) and not self._holds(self._ready) and not self.pending()
         self._none_since = min(self._none_since, self._clock()) if none else math.inf
         if self._clock() - self._none_since < JOIN_SECONDS or not none:
             return ""
-        return f"no machine of the cluster may take a trial: {'; '.join(self._out.values())}"
+        few = f"too few machines are left for the {self._workers} workers of a trial"
+        none_left = few if self._ready else "no machine of the cluster may take a trial"
+        return f"{none_left}: {'; '.join(self._out.values())}"
 
-    def started(self, job: str, node: str) -> None:
-        """A trial runs on a machine."""
-        self._at[job] = node
+    def started(self, job: str, *nodes: str) -> None:
+        """A trial runs on a machine, or its workers on several, the first one's first."""
+        self._at[job] = nodes
 
     def reported(self, job: str) -> None:
-        """A trial has finished an epoch: its machine works."""
-        self._strikes.pop(self._at.get(job, ""), None)
+        """A trial has finished an epoch: its machines work."""
+        for node in self._at.get(job, ()):
+            self._strikes.pop(node, None)
 
     def leaves(self, job: str) -> bool:
-        """Whether a trial should leave its machine now."""
-        return self._at.get(job) in self._out.keys() | self._draining
+        """Whether a trial should leave its machines now."""
+        return not (self._out.keys() | self._draining).isdisjoint(self._at.get(job, ()))
 
-    def refused(self, job: str, why: str) -> list[events.MachineEvent] | None:
-        """A trial's machine refused it what trials need: it is left out. None where no other machine could take it."""
-        node = self._at.get(job, "")
+    def _one(self, job: str) -> str:
+        """The machine of a trial; '' where that is not known, or not one."""
+        nodes = {*self._at.get(job, ())}
+        return nodes.pop() if len(nodes) == 1 else ""
+
+    def refused(self, job: str, why: str, node: str = "") -> list[events.MachineEvent] | None:
+        """A trial's machine refused it what trials need: it is left out. None where no other machine could take it.
+
+        Args:
+            node: which one of several; default: the first worker's.
+        """
+        node = node or next(iter(self._at.get(job, ())), "")
         if not self._elsewhere(node):
             return None
         self._blamed[job] = f"machine {self._there[node].host} refused it"
         return [] if node in self._out else [self._leave_out(node, f"refused {job}: {why}")]
 
     def failed(self, job: str, why: str) -> list[events.MachineEvent]:
-        """A trial failed by itself, or its process died; several in a row on one machine are the machine's doing."""
-        node = self._at.get(job, "")
+        """A trial failed by itself, or its process died; several in a row on one machine are the machine's doing.
+
+        Of workers on several machines nobody knows whose doing it was.
+        """
+        node = self._one(job)
         self._strikes.setdefault(node, set()).add(job)
         if len(self._strikes[node]) < STRIKES or node in self._out or not self._elsewhere(node):
             return []
         return [self._leave_out(node, f"had {STRIKES} trials in a row that failed, the last one {job}: {why}")]
 
     def _elsewhere(self, node: str) -> bool:
-        return node in self._there and bool(self._ready - {node} or self.pending() or self._growing())
+        return node in self._there and bool(self._holds(self._ready - {node}) or self.pending() or self._growing())
 
     def _growing(self) -> bool:
         """Whether machines may still join: what is there holds fewer trials than the cluster would, grown."""
-        here = sum(machine.fits for machine in self._there.values())
-        return self._cluster is not None and (self._cluster.growth() or 0) > here
+        return self._cluster is not None and (self._cluster.growth() or 0) > self._holds(self._there)
 
     def left(self, job: str, lost: bool, error: str) -> str:
         """What a trial's machine did, where that is why the trial is off it; '' where the trial is to blame.
@@ -190,14 +211,20 @@ class Machines:
             lost: its process ended without a word.
             error: what Ray knows of that.
         """
-        node, blamed = self._at.get(job, ""), self._blamed.pop(job, "")
-        host = self._there[node].host if node in self._there else "of this trial"
+        nodes, blamed = self._at.get(job, ("",)), self._blamed.pop(job, "")
         if blamed or self._cluster is None:
             return blamed
-        if lost and (node not in self._there or any(words in error for words in GONE)):
-            return f"machine {host} went away"
-        return f"machine {host} is being drained" if node in self._draining else (
-            f"machine {host} is left out" if node in self._out else "")
+        gone = [node for node in nodes if node not in self._there]
+        if lost and (gone or any(words in error for words in GONE)):
+            return f"machine {self._host(*gone[:1] or {*nodes})} went away"
+        for known, what in ((self._draining, "being drained"), (self._out, "left out")):
+            if found := [node for node in nodes if node in known]:
+                return f"machine {self._host(found[0])} is {what}"
+        return ""
+
+    def _host(self, *nodes: str) -> str:
+        """A machine's name; of one that is not known any more, or of one of several, that it was this trial's."""
+        return self._there[nodes[0]].host if len(nodes) == 1 and nodes[0] in self._there else "of this trial"
 
     def words(self) -> str:
         """What the cluster has, for people."""

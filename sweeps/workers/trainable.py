@@ -8,38 +8,32 @@ reused for trial after trial (`reset_config`), which spares the imports.
 from __future__ import annotations
 
 import contextlib
-import errno
 import faulthandler
 import fcntl
 import gc
-import importlib
 import json
 import math
 import os
 import sys
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from ray.tune import PlacementGroupFactory, Trainable
 
 from record import files
-from record.errors import MEMORY_REMEDY, BadData, EnvironmentFailed, LamError, is_out_of_memory
+from record.errors import EnvironmentFailed, LamError
 from record.run import RunFolder
 from record.workload import workload
-from record.workload.settings import Settings
+from record.workload.together import Gone
 from sweeps.journal.runs import LOCK, Published
 from sweeps.workers import probe
+from sweeps.workers.trial import company, process
+from sweeps.workers.trial.peers import Peers
 
-Train = Callable[[Settings, Path], Iterator[dict[str, Any]]]
+Message = tuple[str, Any]
 WRITER_WAIT_SECONDS = 120.0  # a server frees the lock of a machine that is gone after its lease, 90 s with NFS
-# What the system says of a disk that is full, read-only, broken or gone.
-ENVIRONMENT = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENODEV, errno.ENOTCONN,
-               errno.ENOLCK, errno.EOPNOTSUPP}
-# What CUDA says of a GPU that is broken, taken or gone.
-BROKEN_GPU = ("uncorrectable ECC error", "no CUDA-capable device", "devices are busy or unavailable",
-              "driver version is insufficient", "fallen off the bus", "system not yet initialized")
 
 
 class ProcessSpent(Exception):
@@ -54,18 +48,22 @@ class TrialTrainable(Trainable):
     process.
 
     ``result["message"]`` is JSON too, because Tune flattens nested results: ``["record", {...}]``,
-    ``["exhausted", null]`` (no epoch is left) or ``["failure", {"rule", "sentence"}]``.
+    ``["exhausted", null]`` (no epoch is left), ``["failure", {"rule", "sentence"}]``, or, of a trial that is several
+    processes, first of all ``["placed", [node, ...]]``.
     """
 
     @classmethod
     def default_resource_request(cls, config: dict[str, Any]) -> PlacementGroupFactory | None:
-        """What a trial occupies, and where it must not be placed: its own, so that a machine can be left out later."""
+        """What a trial occupies, a bundle for each worker, and where it must not be placed.
+
+        The placement group is its own, so that a machine can be left out later.
+        """
         if "place" not in config:
             return None
         place = json.loads(config["place"])
-        bundle = {name.upper(): place[name] for name in ("cpu", "gpu") if place[name]}
-        elsewhere = {"ray.io/node-id": f"!in({','.join(place['avoid'])})"}
-        return PlacementGroupFactory([bundle], **({"bundle_label_selector": [elsewhere]} if place["avoid"] else {}))
+        bundles = [{name.upper(): place[name] for name in ("cpu", "gpu") if place[name]}] * place["workers"]
+        elsewhere = [{"ray.io/node-id": f"!in({','.join(place['avoid'])})"}] * place["workers"]
+        return PlacementGroupFactory(bundles, **({"bundle_label_selector": elsewhere} if place["avoid"] else {}))
 
     def setup(self, config: dict[str, Any]) -> None:
         """Open the first job."""
@@ -74,9 +72,8 @@ class TrialTrainable(Trainable):
         self._open(config)
 
     def _open(self, config: dict[str, Any]) -> None:
-        job = json.loads(config["job"])
-        if "place" in config:
-            claim_gpu(json.loads(config["place"])["gpu"])
+        job, place = json.loads(config["job"]), json.loads(config["place"])
+        process.claim_gpu(place["gpu"])
         self._silence = job["silence_seconds"]
         self._held, self._published = contextlib.ExitStack(), None
         try:
@@ -88,40 +85,46 @@ class TrialTrainable(Trainable):
                 published.fetch()
             self._published = published
             _write_output_to(run_dir / "output.log")
-            self._records = _records(job, run_dir)
+            self._messages = _messages(job, run_dir, place)
         except (OSError, EnvironmentFailed) as error:
-            if not _is_environment(error):
+            if not process.is_environment(error):
                 raise
-            self._records = _refused(error)
+            self._messages = _refused(error)
 
     def step(self) -> dict[str, Any]:
         """The next message.
 
         Raises:
             ProcessSpent: the training failed before.
+            OtherDied: another worker of this trial died, which is what this one's death would be.
         """
         if self._failed:
             raise ProcessSpent
         with _limited(self._silence):
             return {"message": json.dumps(self._next())}
 
-    def _next(self) -> tuple[str, Any]:
+    def _next(self) -> Message:
         try:
             message = self._trained()
             if self._published:
                 self._published.publish()
             return message
+        except company.OtherDied as error:
+            self._failed = True
+            print(error, file=sys.stderr, flush=True)
+            raise
         except Exception as error:
             self._failed = True
-            reason = _reason(error)
+            reason = error.reason if isinstance(error, company.OtherRaised) else process.reason(error)
             if self._published and reason["rule"] != "environment":
                 with contextlib.suppress(OSError, LamError):
                     self._published.publish()  # with the traceback in output.log
             return "failure", reason
 
-    def _trained(self) -> tuple[str, Any]:
+    def _trained(self) -> Message:
         try:
-            return "record", files.jsonable(next(self._records))
+            kind, value = next(self._messages)
+            return kind, files.jsonable(value)
         except StopIteration:
             return "exhausted", None
 
@@ -139,7 +142,7 @@ class TrialTrainable(Trainable):
         """Close the job; an error in that is its own, told in its output.log, and the next job knows nothing of it."""
         with self._held:
             try:
-                self._records.close()
+                self._messages.close()
                 if self._published:
                     self._published.close()
             except Exception as error:
@@ -163,14 +166,31 @@ def _limited(seconds: float) -> Iterator[None]:
         faulthandler.cancel_dump_traceback_later()
 
 
-def _records(job: dict[str, Any], run_dir: Path) -> Generator[dict[str, Any], None, None]:
-    """Records after epoch `job["after"]`: those on disk that the journal has not seen, then new ones."""
-    train: Train = resolve(job["train"])
+def _messages(job: dict[str, Any], run_dir: Path, place: dict[str, Any],
+              start: company.Start = Peers) -> Generator[Message, None, None]:
+    """What a trial says: where its workers are, if there are several, and its records."""
+    with contextlib.ExitStack() as held:
+        gone = None
+        if place["workers"] > 1:
+            others = held.enter_context(company.beside(start(job, place)))
+            yield "placed", others.nodes
+            gone = others.gone
+        for record in held.enter_context(contextlib.closing(_records(job, run_dir, gone))):
+            yield "record", record
+
+
+def _records(job: dict[str, Any], run_dir: Path, gone: Gone | None = None) -> Generator[dict[str, Any], None, None]:
+    """Records after epoch `job["after"]`: those on disk that the journal has not seen, then new ones.
+
+    Args:
+        gone: whether another worker has ended; None where there is no other.
+    """
+    train = process.resolve(job["train"])
     trained = workload.find(job["workload"])
     config = trained.read(job["config"], source=f"trial {job['id']}")
-    _use_threads(config.threads)
+    process.use_threads(config.threads)
     seen = job["after"]
-    stream = train(config, run_dir)
+    stream = train(config, run_dir) if gone is None else train(config, run_dir, gone)
     try:
         for record in stream:
             yield from _on_disk(run_dir, seen, record["epoch"])
@@ -190,57 +210,10 @@ def _on_disk(run_dir: Path, after: int, before: float) -> Iterator[dict[str, Any
         yield from (record for record in RunFolder(run_dir).metrics() if after < record["epoch"] < before)
 
 
-def resolve(dotted: str) -> Any:
-    """The object that ``package.module:name`` names."""
-    module, _, name = dotted.partition(":")
-    return getattr(importlib.import_module(module), name)
-
-
-def claim_gpu(share: float) -> None:
-    """Keep this process to its share of a GPU: with none it sees none, with a part it may use that part of the memory.
-
-    Ray leaves all GPUs visible to a worker that asked for none, and caps nothing.
-    """
-    if share == 0:
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    elif share < 1:
-        torch = importlib.import_module("torch")
-        if torch.cuda.is_available():
-            torch.cuda.set_per_process_memory_fraction(share)
-
-
-def _use_threads(threads: int) -> None:
-    if threads and "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(threads)
-
-
-def _refused(error: Exception) -> Generator[dict[str, Any], None, None]:
-    """Records of a run whose folder cannot be written."""
+def _refused(error: Exception) -> Generator[Message, None, None]:
+    """Messages of a run whose folder cannot be written."""
     raise error
     yield  # makes it a generator
-
-
-def _is_environment(error: Exception) -> bool:
-    """Whether the machine failed and not the training: what it was doing can go on once that is mended.
-
-    Data is the machine's: the driver has read it before it started a trial.
-    """
-    if isinstance(error, OSError):
-        return error.errno in ENVIRONMENT
-    return isinstance(error, EnvironmentFailed | BadData) or (
-        isinstance(error, RuntimeError) and any(words in str(error) for words in BROKEN_GPU))
-
-
-def _reason(error: Exception) -> dict[str, str]:
-    """Rule and sentence of a training that raised; the traceback goes to the trial's output.log."""
-    if _is_environment(error):
-        return {"rule": "environment", "sentence": str(error)}
-    if not isinstance(error, LamError):
-        sys.excepthook(type(error), error, error.__traceback__)
-    rule = "out_of_memory" if is_out_of_memory(error) else "raised"
-    text = str(error) or "no message"
-    remedy = f"; {MEMORY_REMEDY}" if rule == "out_of_memory" else ""
-    return {"rule": rule, "sentence": f"training raised {type(error).__name__}: {text.splitlines()[0][:300]}{remedy}"}
 
 
 def _check_machine(job: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ import math
 import os
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -27,6 +27,7 @@ from lam.config import RunConfig
 from lam.training.devices import choose_device
 from record.errors import BadInput, WorkerLost, is_out_of_memory
 from record.text import gist, printable
+from record.workload.together import Gone, nobody_gone
 
 ARRIVAL = timedelta(minutes=5)  # a worker that has not come by then does not come
 SILENCE = timedelta(hours=2)  # a worker waits so long for another, which may be validating, or be stuck
@@ -106,12 +107,6 @@ class Group:
 
 
 ALONE = Group()
-Gone = Callable[[], bool]  # whether one of the others has ended, where that can be known
-
-
-def nobody_gone() -> bool:
-    """What is known of workers that others have started: who does not come is missed after five minutes."""
-    return False
 
 
 def told() -> Group:

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import traceback
 from collections.abc import Iterator, Mapping
 from multiprocessing.queues import SimpleQueue
-from typing import Any
 
 from torch import multiprocessing
 from torch.multiprocessing.spawn import ProcessContext, ProcessExitedException, ProcessRaisedException
 
 from lam.config import RunConfig
-from lam.training.workers.group import Gone, joined, nobody_gone, refuse_too_many
+from lam.training.workers.group import joined, refuse_too_many, told
 from lam.training.workers.learner import follow
-from record.errors import LamError, WorkerLost, is_out_of_memory
+from record.errors import BadInput, LamError, WorkerLost, is_out_of_memory
+from record.workload.together import Gone, environment, free_port, nobody_gone, who
 
 LOOPBACK = "127.0.0.1"
 PATIENCE = 10.0  # seconds in which the others end by themselves once the first one has
@@ -37,12 +36,11 @@ def company(config: RunConfig, workers: int) -> Iterator[Gone]:
         yield nobody_gone
         return
     refuse_too_many(config, workers, workers)
-    told = {"MASTER_ADDR": LOOPBACK, "MASTER_PORT": str(free_port(LOOPBACK)), "WORLD_SIZE": str(workers),
-            "LOCAL_WORLD_SIZE": str(workers)}
+    first = who(0, workers, LOOPBACK, free_port(LOOPBACK), workers)
     errors: SimpleQueue[Exception] = multiprocessing.get_context("spawn").SimpleQueue()
-    others = multiprocessing.spawn(_follow, (config, told, errors), workers - 1, join=False, daemon=True)
+    others = multiprocessing.spawn(_follow, (config, first, errors), workers - 1, join=False, daemon=True)
     try:
-        with _environment({**told, "RANK": "0", "LOCAL_RANK": "0"}):
+        with environment(first):
             yield lambda: any(process.exitcode is not None for process in others.processes)
     except WorkerLost as lost:
         raise _cause(lost, others, errors) from None
@@ -50,23 +48,28 @@ def company(config: RunConfig, workers: int) -> Iterator[Gone]:
         _end(others)
 
 
-def free_port(address: str) -> int:
-    """A port of this machine on which nobody listens now."""
-    with socket.create_server((address, 0)) as listening:
-        return int(listening.getsockname()[1])
+def refuse_another_group(workers: int) -> None:
+    """A process that torchrun started as one of several starts none itself.
+
+    Raises:
+        BadInput: it should.
+    """
+    if workers > 1 and (outer := told().size) > 1:
+        raise BadInput(f"got {workers}, and WORLD_SIZE={outer} says that this process is one of {outer} already",
+                       key="--workers", remedy="leave it out under torchrun, else unset WORLD_SIZE")
 
 
-def _follow(number: int, config: RunConfig, told: Mapping[str, str], errors: SimpleQueue[Exception]) -> None:
-    """The whole life of a worker beside the first one."""
+def _follow(number: int, config: RunConfig, first: Mapping[str, str], errors: SimpleQueue[Exception]) -> None:
+    """The whole life of a worker beside the first one, which was told `first`."""
     rank = number + 1
-    os.environ.update(told, RANK=str(rank), LOCAL_RANK=str(rank))
+    os.environ.update(first, RANK=str(rank), LOCAL_RANK=str(rank))
     try:
         with joined(config) as group:
             follow(config, group)
     except WorkerLost:  # the first one has ended, or asks who is gone
         return
     except Exception as error:
-        errors.put(_named(error, f"worker {rank} of {told['WORLD_SIZE']}"))
+        errors.put(_named(error, f"worker {rank} of {first['WORLD_SIZE']}"))
         raise
 
 
@@ -102,14 +105,3 @@ def _end(others: ProcessContext) -> None:
         if process.is_alive():
             process.kill()
             process.join()
-
-
-@contextlib.contextmanager
-def _environment(told: Mapping[str, str]) -> Iterator[None]:
-    before: dict[str, Any] = {name: os.environ.get(name) for name in told}
-    os.environ.update(told)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
