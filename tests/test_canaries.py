@@ -79,6 +79,15 @@ def test_a_worker_whose_task_raises_is_dropped_and_one_that_stops_is_kept() -> N
     assert "if not exception and self._maybe_cache_trial_actor(trial)" in text
 
 
+def test_the_workers_of_a_trial_find_its_placement_group() -> None:
+    """Its table says where each bundle is: sweeps/workers/trial/peers.py."""
+    from ray._private.state import GlobalState
+    from ray.util.placement_group import get_current_placement_group, placement_group_table
+
+    assert (parameters(get_current_placement_group), parameters(placement_group_table)) == ([], ["placement_group"])
+    assert '"bundles_to_node_id"' in inspect.getsource(GlobalState._gen_placement_group_info)
+
+
 def test_rays_environment_variables_are_still_read() -> None:
     import ray
 

@@ -127,6 +127,29 @@ def test_machines_die_drain_and_join_and_no_trial_pays(tmp_path: Path, tiny_data
         assert numbers(folder, trial) == numbers(alone / "runs" / "demo", trial)
 
 
+def test_a_trial_over_two_machines_survives_the_loss_of_one(tmp_path: Path) -> None:
+    """Its two workers are on one machine each; what is left of it ends, and both begin again once there is room."""
+    path = spec(tmp_path, base={"data_dir": "nowhere", "num_epochs": 12}, search="random", scheduler="none",
+                space=PLAIN, budget={"trials": 2}, concurrency=1, resources={"cpu": 1, "gpu": 0, "workers": 2})
+    folder = tmp_path / "runs" / "demo"
+    with cluster(tmp_path) as nodes:
+        for name in ("first", "second"):
+            nodes.add(name, FAKE_EPOCH_SECONDS="1")
+        driver = launched(nodes, path, "train='fake_training:together', prepare=fake_training.prepare")
+        until(driver, lambda: nodes.mend() or (joined(folder) >= 2 and results(folder) >= 2), "two results")
+        nodes.kill("second")
+        until(driver, lambda: any(event.event == "interrupted" for event in told(folder)), "the end of the trial")
+        nodes.add("third", FAKE_EPOCH_SECONDS="0.1")
+        ended(driver)
+    state = state_of(folder)
+    assert Counter(trial.status for trial in state.trials.values()) == {"completed": 2}
+    found = [event for event in told(folder) if isinstance(event, events.TrialInterrupted)]
+    assert {event.trial for event in found} == {"t0001"}
+    assert all("went away" in event.because for event in found), "nothing is held against the trial"
+    for trial in state.trials.values():
+        assert [result.epoch for result in trial.results] == list(range(1, 13))
+
+
 def test_machines_that_lack_something_are_named_and_left_out(tmp_path: Path, tiny_data: Path) -> None:
     """One has no data, one another version, one a full disk: nothing of it is a trial's fault."""
     if subprocess.run(["unshare", "-m", "true"], check=False).returncode:

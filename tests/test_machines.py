@@ -115,6 +115,34 @@ def test_the_only_machine_is_left_out_only_where_another_may_join(
     assert [event.event for event in found] == left_out
 
 
+def test_a_trial_of_several_workers_may_be_on_several_machines() -> None:
+    cluster = of("a", "b", "c", "d")
+    machines = Machines(cluster, workers=2)
+    joined = machines.look()
+    assert (machines.capacity, display.line(joined[0], 9)) == (
+        2, "machine host-a takes up to 1 worker, 2 of which are a trial")
+    machines.started("t1", "a", "b")
+    for number in range(STRIKES):
+        assert machines.failed(f"t{number}", "diverged") == [], "nobody knows on which of them"
+    cluster.there["b"] = replace(cluster.there["b"], drains=0.0)
+    assert kinds(machines) == [("machine_draining", "b")]
+    assert (machines.leaves("t1"), machines.capacity) == (True, 1)
+    assert machines.left("t1", False, "") == "machine host-b is being drained"
+    del cluster.there["b"]
+    machines.look(now=True)
+    assert machines.left("t1", True, "its connection was closed") == "machine of this trial went away"
+
+
+def test_too_few_machines_for_the_workers_of_a_trial_are_said() -> None:
+    clock = Clock()
+    machines = Machines(of("a", "b", b="has no torch"), clock, workers=2)
+    machines.look()
+    assert machines.hopeless() == "", "another one may be on its way"
+    clock.tick(JOIN_SECONDS)
+    assert machines.hopeless() == ("too few machines are left for the 2 workers of a trial: machine host-b has no "
+                                   "torch")
+
+
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
@@ -162,6 +190,18 @@ def test_what_a_machine_refuses_goes_elsewhere_and_fails_no_trial(tmp_path: Path
     driver.failed(job.id, {"rule": "environment", "sentence": "[Errno 28] No space left on device"})
     assert driver.stopping(), "no machine is left"
     assert driver.refused == f"{job.id}: [Errno 28] No space left on device"
+    driver.journal.close()
+
+
+def test_what_the_machine_of_another_worker_lacks_leaves_out_that_one(tmp_path: Path, clock: Clock) -> None:
+    driver = driven(tmp_path, of("a", "b", "c"), clock)
+    job = take(driver, "a")
+    driver.placed(job.id, ["a", "b"])
+    driver.failed(job.id, {"rule": "environment", "sentence": "worker 1 of 2: no such folder", "node": "b"})
+    driver.left(job.id, lost=True, error="ProcessSpent")
+    assert status(driver, job) == "interrupted"
+    assert driver.journal.state.machines == {
+        "b": f"left out: machine host-b refused {job.id}: worker 1 of 2: no such folder"}
     driver.journal.close()
 
 
@@ -298,10 +338,12 @@ def test_what_an_autoscaler_can_start_is_read_from_its_file(tmp_path: Path) -> N
     assert grows_to(file, Resources(cpu=2)) == 12
     assert grows_to(file, Resources(cpu=2, gpu=1)) == 3
     assert grows_to(file, Resources(cpu=9)) == 0
+    assert grows_to(file, Resources(cpu=2, workers=5)) == 2
 
 
 def test_a_trial_is_kept_off_machines_by_its_own_placement() -> None:
-    place = TrialTrainable.default_resource_request({"place": '{"cpu": 2, "gpu": 0, "workers": 1, "avoid": ["x", "y"]}'})
+    alone = '{"cpu": 2, "gpu": 0, "workers": 1, "avoid": ["x", "y"]}'
+    place = TrialTrainable.default_resource_request({"place": alone})
     assert place is not None
     assert place.bundles == [{"CPU": 2.0}]
     assert place._bound.kwargs["bundle_label_selector"] == [{"ray.io/node-id": "!in(x,y)"}]
@@ -309,6 +351,9 @@ def test_a_trial_is_kept_off_machines_by_its_own_placement() -> None:
     assert free is not None
     assert free.bundles == [{"CPU": 1.0, "GPU": 1.0}] * 2
     assert free._bound.kwargs == {}
+    several = TrialTrainable.default_resource_request({"place": alone.replace("1", "3")})
+    assert several is not None
+    assert several._bound.kwargs["bundle_label_selector"] == [{"ray.io/node-id": "!in(x,y)"}] * 3
 
 
 def test_auto_is_one_gpu_where_there_is_any() -> None:
@@ -318,6 +363,7 @@ def test_auto_is_one_gpu_where_there_is_any() -> None:
     assert (auto.gpu, auto.gpus, auto.where(True).gpus, auto.where(False).gpus) == ("auto", 0.0, 1.0, 0.0)
     assert Resources(gpu=0.5).where(True).gpus == 0.5
     assert (auto.words(), auto.where(True).words()) == ("1 CPU", "1 CPU and 1 GPU")
+    assert Resources(workers=2, gpu=1).words() == "2 workers of 1 CPU and 1 GPU"
 
 
 def test_a_trial_without_a_gpu_sees_none_and_half_a_one_has_half_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,4 +101,8 @@ def test_what_fits_at_a_time(tmp_path: Path) -> None:
 
     assert said(cpu=0.5) == "4 trials at a time on this machine (2 CPUs)"
     assert said(cpu=64).startswith("no trial fits on this machine: each takes 64 CPUs, here are 2; lower resources.cpu")
+    assert said(cpu=0.5, workers=2) == "2 trials at a time on this machine (2 CPUs)"
+    assert said(workers=3).startswith("no trial fits on this machine: each takes 3 CPUs, here are 2; lower "
+                                      "resources.cpu or workers, or")
+    assert said(workers=2, gpu=1).startswith("each trial takes 2 GPU and 2 CPUs;")
     assert said(cpu=1, gpu=1) == ("each trial takes 1 GPU and 1 CPUs; how many at a time, a launch finds out from Ray")

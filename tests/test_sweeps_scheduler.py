@@ -174,6 +174,8 @@ def test_gpu_hours_are_training_time_times_gpus(tmp_path: Path) -> None:
                        seconds=1800.0, step=10))
     assert scheduler.used(sweep.spec, journal.state)["gpu_hours"] == 1.0
     assert scheduler.spent_budget(sweep.spec, journal.state) == "1 of 1 gpu_hours"
+    several = make_sweep(tmp_path, budget={"gpu_hours": 1.0}, resources={"cpu": 1, "gpu": 2, "workers": 3})
+    assert scheduler.used(several.spec, journal.state)["gpu_hours"] == 3.0
 
 
 @pytest.mark.parametrize(("changes", "message"), [

@@ -49,7 +49,7 @@ def epochs(folder: Path) -> int:
 
 @pytest.mark.long
 def test_trials_of_two_workers_are_those_of_one_also_killed_stopped_and_resumed_alone(
-        tmp_path: Path, tiny_data: Path) -> None:
+        tmp_path: Path, tiny_data: Path, ray_address: str) -> None:
     """One trial's second worker is killed; Ctrl-C ends all processes; with one worker a trial the sweep goes on."""
     path = spec(tmp_path, **settings(tiny_data, workers=2))
     folder = tmp_path / "runs" / "demo"
@@ -65,12 +65,13 @@ def test_trials_of_two_workers_are_those_of_one_also_killed_stopped_and_resumed_
     out, err = driver.communicate(timeout=180)
     assert driver.returncode == 130, (out, err)
     assert left_over(driver.pid) == []
-    launch(spec(tmp_path, **settings(tiny_data)), options=Options(quiet=True))
+    shared = Options(quiet=True, address=ray_address)
+    launch(spec(tmp_path, **settings(tiny_data)), options=shared)
     trials = state_of(folder).trials.values()
     assert {trial.status for trial in trials} == {"completed", "stopped"}
     alone = tmp_path / "alone"
     alone.mkdir()
-    launch(spec(alone, **settings(tiny_data)), options=Options(quiet=True))
+    launch(spec(alone, **settings(tiny_data)), options=shared)
     for trial in trials:
         same(records(folder, trial.id), records(alone / "runs" / "demo", trial.id))
 

@@ -186,6 +186,17 @@ def test_an_environment_that_makes_no_worker_is_refused_with_its_remedy(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_a_process_of_an_outer_group_starts_no_workers(rank: str, tiny_data: Path, tmp_path: Path,
+                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    set_environment(monkeypatch, {**FIRST, "RANK": rank})
+    with pytest.raises(BadInput) as found:
+        console.show_training(small(tiny_data), tmp_path / "run", workers=4)
+    assert str(found.value) == ("--workers: got 4, and WORLD_SIZE=2 says that this process is one of 2 already; leave "
+                                "it out under torchrun, else unset WORLD_SIZE")
+    assert not (tmp_path / "run").exists()
+
+
 def test_who_a_worker_is_stands_in_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for values, group in (({}, ALONE), ({"WORLD_SIZE": "1", "RANK": "x"}, ALONE), ({**FIRST, "RANK": "1"}, Group(1, 2)),
                           ({**FIRST, "LOCAL_WORLD_SIZE": "2"}, Group(0, 2, 2))):

@@ -58,6 +58,14 @@ def done(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     return process.returncode, out, err
 
 
+def test_a_training_that_is_one_process_is_refused_several(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(PLUGIN)
+    (folder / "sweep.yaml").write_text(SWEEP + "resources: {workers: 2}\n")
+    code, _, err = typed.lam(folder, "sweep", "launch", "sweep.yaml")
+    assert code == 2
+    assert "sweep.yaml:resources.workers: got 2, and second trains in one process (the trial " in err
+
+
 @pytest.mark.slow
 @pytest.mark.long
 def test_another_training_is_launched_interrupted_resumed_reported_and_promoted(

@@ -75,7 +75,7 @@ def _at_a_time(sweep: Sweep, cpus: int) -> list[str]:
     fitting = math.floor(cpus / asked.cpu + 1e-9) // asked.workers
     if fitting == 0:
         return [f"no trial fits on this machine: each takes {asked.cpu * asked.workers:g} CPUs, here are {cpus}; lower "
-                "resources.cpu, or launch on a cluster with --address"]
+                f"resources.cpu{' or workers' * (asked.workers > 1)}, or launch on a cluster with --address"]
     if asked.gpus:
         return [f"each trial takes {asked.gpus * asked.workers:g} GPU and {asked.cpu * asked.workers:g} CPUs; how many "
                 "at a time, a launch finds out from Ray"]
