@@ -15,19 +15,21 @@ from sweep_driver import DRIVER, ROOT, left_over, options, spec, state_of, until
 
 from lam.config import from_mapping
 from record.errors import BadInput
+from record.journal.events import TrialInterrupted
 from record.run import RunFolder
 from sweeps.commands.launching import Options, launch
+from sweeps.journal.journal import read
 
 pytestmark = pytest.mark.slow
 TINY = {"sequence_length": 3, "embed_dim": 16, "encoder_depth": 1, "decoder_depth": 1, "head_dim": 16, "patch_dim": 16,
-        "codebook_dim": 8, "steps_per_epoch": 6, "batch_size": 8, "eval_sequences": 16, "sample_count": 0, "threads": 1,
-        "device": "cpu", "warmup_steps": 2}
+        "codebook_dim": 8, "steps_per_epoch": 12, "batch_size": 8, "eval_sequences": 16, "sample_count": 0,
+        "threads": 1, "device": "cpu", "warmup_steps": 2}
 
 
 def settings(data: Path, **resources: Any) -> dict[str, Any]:
     return {"base": {"data_dir": str(data), **TINY}, "search": "random", "concurrency": 2, "budget": {"trials": 4},
             "space": {"learning_rate": {"loguniform": [1e-5, 1e-4]}},
-            "scheduler": {"asha": {"max_epochs": 4, "grace_epochs": 2, "reduction_factor": 2}},
+            "scheduler": {"asha": {"max_epochs": 6, "grace_epochs": 3, "reduction_factor": 2}},
             "resources": {"cpu": 0.5, "gpu": 0, **resources}}
 
 
@@ -77,7 +79,7 @@ def test_trials_of_two_workers_are_those_of_one_also_killed_stopped_and_resumed_
 
 
 def interrupted(folder: Path) -> list[str]:
-    return [trial.id for trial in state_of(folder).trials.values() if trial.status == "interrupted"]
+    return [event.trial for event in read(folder) if isinstance(event, TrialInterrupted)]
 
 
 def records(folder: Path, trial: str) -> list[dict[str, Any]]:
