@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +35,16 @@ def settings(data: Path, **resources: Any) -> dict[str, Any]:
             "resources": {"cpu": 0.5, "gpu": 0, **resources}}
 
 
-def started(path: Path) -> subprocess.Popen[str]:
-    """`lam sweep launch` as a process of its own, in a session of its own."""
+@contextlib.contextmanager
+def started(path: Path) -> Iterator[subprocess.Popen[str]]:
+    """`lam sweep launch` as a process of its own, in a session of its own, for the length of a with-block."""
     code = DRIVER.format(tests=str(ROOT / "tests"), root=str(ROOT), call=f"launch({str(path)!r}, options=Options())")
-    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                            start_new_session=True)
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                          start_new_session=True) as driver:
+        try:
+            yield driver
+        finally:
+            driver.kill()  # where the test failed; its reaper then ends its Ray
 
 
 def peers(driver: subprocess.Popen[str]) -> list[psutil.Process]:
@@ -55,17 +62,17 @@ def test_trials_of_two_workers_are_those_of_one_also_killed_stopped_and_resumed_
     """One trial's second worker is killed; Ctrl-C ends all processes; with one worker a trial the sweep goes on."""
     path = spec(tmp_path, **settings(tiny_data, workers=2))
     folder = tmp_path / "runs" / "demo"
-    driver = started(path)
-    until(lambda: epochs(folder) > 0 and bool(peers(driver)), driver)
-    peers(driver)[0].send_signal(signal.SIGKILL)
-    until(lambda: bool(interrupted(folder)), driver)
-    told = (folder / "trials" / interrupted(folder)[0] / "output.log").read_text()
-    assert "worker 1 of 2 ended without a word: ActorDiedError" in told
-    before = epochs(folder)
-    until(lambda: epochs(folder) >= before + 3, driver)
-    driver.send_signal(signal.SIGINT)
-    out, err = driver.communicate(timeout=180)
-    assert driver.returncode == 130, (out, err)
+    with started(path) as driver:
+        until(lambda: epochs(folder) > 0 and bool(peers(driver)), driver)
+        peers(driver)[0].send_signal(signal.SIGKILL)
+        until(lambda: bool(interrupted(folder)), driver)
+        told = (folder / "trials" / interrupted(folder)[0] / "output.log").read_text()
+        assert "worker 1 of 2 ended without a word: ActorDiedError" in told
+        before = epochs(folder)
+        until(lambda: epochs(folder) >= before + 3, driver)
+        driver.send_signal(signal.SIGINT)
+        out, err = driver.communicate(timeout=180)
+        assert driver.returncode == 130, (out, err)
     assert left_over(driver.pid) == []
     shared = Options(quiet=True, address=ray_address)
     launch(spec(tmp_path, **settings(tiny_data)), options=shared)
