@@ -6,8 +6,8 @@ The incumbent is the config that a method would name at that moment; its rank is
 recorded seeds: with `--by last` at full budget, as stock names its best; with `--by best` at a seed's best epoch, by
 which this product ranks and keeps weights. Where validations are noisy the two are not the same configs; `--by probe`
 favours neither: what the kept weights tell of the actions of test videos, which no search has seen; `--by near` asks
-for any config whose probe is within 5 % of the best one's, as bench_deception does. `probe` is the mean probe of the
-incumbents after a tenth, a quarter, a half and all of the budget. All methods have the same objective
+for any config whose probe is within 5 % of the best one's, as bench_deception does. `probe_of_pick` is the mean probe
+of the incumbents after a tenth, a quarter, a half and all of the budget. All methods have the same objective
 (val/objective), curves and budget. `stock, with our rungs` tells what the ladder alone does. With ``--candidates``
 other settings of this product stand beside its default: the default was chosen on `breakout` and is reported on `pong`.
 """
@@ -138,7 +138,7 @@ def main() -> None:
               for name, make in methods.items() if name in asked}
     print(json.dumps({
         "table": arguments.table, "configs": len(table.rows), "budget_tflops": budget, "seeds": arguments.seeds,
-        "probe": {name: [round(float(np.mean([incumbent_probe(table, trace, share * budget) for trace in played])), 3)
+        "probe_of_pick": {name: [round(float(np.mean([incumbent_probe(table, trace, share * budget) for trace in played])), 3)
                          for share in SHARES] for name, played in traces.items()},
         **{by: compared(traces, top(table, by), budget) for by in arguments.by},
     }, indent=1))
