@@ -97,6 +97,11 @@ def incumbent_probe(table: Table, trace: Trace, spent: float) -> float:
     return first if math.isnan(found) else found
 
 
+def mean_probe(table: Table, traces: list[Trace], spent: float) -> float:
+    """Of the incumbents of several searches."""
+    return round(float(np.mean([incumbent_probe(table, trace, spent) for trace in traces])), 3)
+
+
 def summary(values: list[float], budget: float) -> dict[str, Any]:
     """Mean with its 95 % bootstrap interval, a search that did not get there counted with the whole budget."""
     capped = np.minimum(np.array(values), budget)
@@ -138,8 +143,8 @@ def main() -> None:
               for name, make in methods.items() if name in asked}
     print(json.dumps({
         "table": arguments.table, "configs": len(table.rows), "budget_tflops": budget, "seeds": arguments.seeds,
-        "probe_of_pick": {name: [round(float(np.mean([incumbent_probe(table, trace, share * budget) for trace in played])), 3)
-                         for share in SHARES] for name, played in traces.items()},
+        "probe_of_pick": {name: [mean_probe(table, played, share * budget) for share in SHARES]
+                          for name, played in traces.items()},
         **{by: compared(traces, top(table, by), budget) for by in arguments.by},
     }, indent=1))
 
