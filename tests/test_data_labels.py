@@ -56,6 +56,38 @@ def test_data_without_actions_have_those_that_were_given_and_the_others_are_unkn
     assert (windows.open_split(config(folder), "train").actions_of(0) == -1).all()
 
 
+@pytest.mark.parametrize(("first", "second"), [("0", "jump"), ("jump", "0")])
+def test_names_and_numbers_of_no_table_are_not_taken_for_each_other(folder: Path, first: str, second: str) -> None:
+    without_actions(folder)
+    name = windows.open_split(config(folder), "train").files[0]
+    for frame, action in ((1, first), (2, second)):
+        labels.append(folder, name, frame, action)
+    with pytest.raises(BadData, match=rf"labels.csv:3:action: got '{second}' beside '{first}', and no file says"):
+        windows.open_split(config(folder), "train")
+
+
+def test_a_name_is_not_taken_for_a_number_of_the_videos(folder: Path) -> None:
+    for path in folder.glob("*.h5"):
+        with h5py.File(path, "r+") as file:
+            del file.attrs["action_names"]
+    labels.append(folder, windows.open_split(config(folder), "validation").files[0], 3, "jump")
+    with pytest.raises(BadData, match=r"got 'jump', and the videos have numbers of actions without names; write their"):
+        windows.open_split(config(folder), "train")
+    for path in folder.glob("*.h5"):
+        with h5py.File(path, "r+") as file:
+            file["actions"][...] = -1
+    assert len(windows.open_split(config(folder), "validation").labelled) == 1, "who knows none has no numbers"
+
+
+def test_a_number_that_can_be_no_action_is_refused_before_anything_is_counted_by_it(folder: Path) -> None:
+    path = sorted(folder.glob("*.h5"))[0]
+    with h5py.File(path, "r+") as file:
+        del file.attrs["action_names"]
+        file["actions"][4] = 10**15
+    with pytest.raises(BadData, match=r"holds 1000000000000000, expected -1 \(unknown\) to 999; number the actions"):
+        windows.open_split(config(folder), "train")
+
+
 def test_other_labels_are_other_data(folder: Path) -> None:
     before = windows.data_fingerprint(config(folder))
     labels.append(folder, windows.open_split(config(folder), "train").files[0], 1, "LEFT")

@@ -116,6 +116,24 @@ def test_a_person_names_actions_where_the_data_names_none(folder: Path) -> None:
     assert windows.action_names(config(folder)) == ["jump"]
 
 
+def test_where_the_data_number_their_actions_a_person_gives_numbers(tiny_data: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_data, tmp_path / "data"))
+    for path in folder.glob("*.h5"):
+        with h5py.File(path, "r+") as file:
+            del file.attrs["action_names"]
+            file["actions"][::2] = -1
+    session = questions.begin(config(folder), "validation", 5)
+    assert session.names == ["0", "1", "2"]
+    with pytest.raises(BadInput, match="got 'LEFT'; a number below 1000"):
+        session.answer(0, "LEFT")
+    session.answer(0, "2")
+    session.answer(1, "3")
+    assert session.names == ["0", "1", "2", "3"]
+    windows_ = questions.begin(config(folder), "validation", 5).windows
+    asked = session.questions[1]
+    assert windows_.actions_of(windows_.files.index(asked.file))[asked.frame] == 3
+
+
 def test_data_without_pictures_or_without_open_questions_say_so(folder: Path, tiny_data: Path) -> None:
     with pytest.raises(BadInput, match="every transition of validation has its true action already"):
         questions.begin(config(tiny_data), "validation", 5)
@@ -166,6 +184,7 @@ def test_the_page_is_for_this_machine_and_whoever_knows_its_address(page: Page) 
     assert fetch(page.url, Host="evil.example")[0] == 404
     assert fetch(page.url + "answer", {"number": 0, "action": "L" * 2000})[0] == 404
     assert fetch(page.url + "answer", ["LEFT"])[0] == 400
+    assert fetch(page.url + "answer", {"number": 0, "action": 2})[0] == 400
 
 
 @pytest.mark.parametrize(("given", "said"), [

@@ -100,6 +100,17 @@ def test_an_action_that_is_never_seen_elsewhere_costs_and_breaks_nothing() -> No
     assert math.isfinite(record["val/action_log_skill"])
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_embeddings_that_are_not_finite_have_no_skill_and_end_nothing(value: float) -> None:
+    spoilt = NOISE.copy()
+    spoilt[7] = value
+    told = found(slots(ACTIONS), spoilt)
+    assert math.isnan(told["val/action_skill_embedding"])
+    assert told["val/action_skill"] > 0.9
+    assert math.isnan(found(None, spoilt)["val/action_skill"])
+
+
 def test_the_embedding_may_know_what_the_codes_lost() -> None:
     knows = NOISE * 0.1 + np.eye(5)[ACTIONS][:, None]
     record = found(np.ones((N, 2), dtype=int), z_e=knows)

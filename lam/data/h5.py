@@ -29,6 +29,7 @@ EMBEDDINGS = "embeddings"
 ACTIONS = "actions"
 CODEC = "codec"
 UNKNOWN_ACTION = -1
+MOST_KINDS = 1000  # numbers of actions that have no names; a larger one is a mistake
 LARGE_BYTES = 1 << 28  # below, what it unpacks to does no harm
 MOST_EXPANSION = 200  # of constant latents it is 1,000, of others 1 to 4
 EXPECTED = "expected [N_chunks, C, T_latent, H, W] of floats"

@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from lam.data.h5 import ACTIONS, UNKNOWN_ACTION, FileInfo
+from lam.data.h5 import ACTIONS, MOST_KINDS, UNKNOWN_ACTION, FileInfo
 from lam.data.readers.decoded import remove_stale, writing
 from lam.data.readers.statistics import Running
 from lam.data.readers.video import Reader, Signature, Video, signature
@@ -253,7 +253,7 @@ def _check_finite(block: NDArray[np.float32], first: int, video: Video) -> None:
 
 
 def _check_values(actions: NDArray[np.integer], info: FileInfo, path: Path) -> None:
-    most = len(info.action_names) - 1 if info.action_names else np.iinfo(np.int64).max
+    most = (len(info.action_names) or MOST_KINDS) - 1
     low, high = int(actions.min()), int(actions.max())
     if low < UNKNOWN_ACTION or high > most:
         raise BadInput(f"holds {low if low < UNKNOWN_ACTION else high}, expected {UNKNOWN_ACTION} (unknown) to {most}",

@@ -4,8 +4,9 @@
     clip-0003.h5,17,LEFT
 
 `frame` is the latent frame that the action led into; `action` is a name of the data's action table or a number of it.
-Where no file has a table, names count from 0 in the order in which they first stand here. Of two lines about one
-frame the later counts, so that answers are only ever added.
+Where no file has a table, names count from 0 in the order in which they first stand here; then there may be no action
+by number, here or in the files, since nothing says which name it is. Of two lines about one frame the later counts, so
+that answers are only ever added.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from lam.data.h5 import MOST_KINDS
 from lam.data.index import Header
 from lam.data.sources import Source
 from record import files
@@ -28,7 +30,6 @@ from record.schema import suggest
 
 FILE_NAME = "labels.csv"
 COLUMNS = ("file", "frame", "action")
-MOST_KINDS = 1000  # numbers of actions; a larger one is a mistake
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,13 @@ class GivenLabels:
         names: of the actions by number, the data's own or those first used here; empty where only numbers are.
         of: for each file the action by latent frame.
         digest: of the text, "" where there is none: other labels are other data.
+        path: of the file, where its names are of its own; None where the data have a table.
     """
 
     names: tuple[str, ...] = ()
     of: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
     digest: str = ""
+    path: Path | None = None
 
     @property
     def count(self) -> int:
@@ -78,7 +81,35 @@ def read(folder: Path, records: Mapping[str, Header], names: Sequence[str]) -> G
         if row:
             file, frame, action = _line(row, records, known, bool(names), f"{path}:{number}")
             of.setdefault(file, {})[frame] = action
-    return GivenLabels(tuple(known), of, hashlib.sha256(content).hexdigest())
+    _refuse_names_beside_numbers(rows[1:], names, path)
+    return GivenLabels(tuple(known), of, hashlib.sha256(content).hexdigest(), None if names else path)
+
+
+def _refuse_names_beside_numbers(rows: Sequence[Sequence[str]], names: Sequence[str], path: Path) -> None:
+    """Where no table says which name a number is: the second of the two ways is an error, with its line."""
+    ways = [(number, row[2]) for number, row in enumerate(rows, 2) if row]
+    if names or not ways:
+        return
+    first = ways[0][1]
+    for number, action in ways:
+        if action.isdecimal() != first.isdecimal():
+            raise BadInput(f"got {action!r:.40} beside {first!r:.40}, and no file says which action has which number",
+                           source=f"{path}:{number}", key="action", remedy="write names alone, or numbers alone")
+
+
+def check_numbers(given: GivenLabels, source: Source, headers: Sequence[Header]) -> None:
+    """Refuse names in labels.csv beside numbers in the files that have no name: 0 here would not be 0 there.
+
+    Raises:
+        BadInput: both are there.
+    """
+    if given.path is None or not given.names:
+        return
+    for file, header in enumerate(headers):
+        if header.info.actions and (source.actions(file, 0, header.info.latent_frames) >= 0).any():
+            raise BadInput(f"got {given.names[0]!r:.40}, and the videos have numbers of actions without names",
+                           source=given.path, key="action", remedy="write their numbers, or give the videos the "
+                           "attribute action_names")
 
 
 def _line(row: list[str], records: Mapping[str, Header], known: list[str], fixed: bool,

@@ -30,7 +30,7 @@ from lam.data.checked import (
 from lam.data.codec import ARRAYS, Codec
 from lam.data.h5 import CODEC, dataset, hard_link, open_file
 from lam.data.index import FileRecord
-from lam.data.labels import Labelled
+from lam.data.labels import Labelled, check_numbers
 from lam.data.manifest import SplitName
 from lam.data.mixture import Joined
 from lam.data.readers.statistics import ChannelStatistics, pooled
@@ -192,6 +192,7 @@ def _opened(part: Part, names: tuple[str, ...], config: RunConfig) -> Opened:
     folder = build_cache(part.reader, wanted) if config.cache else None
     source: Source = Direct(part.reader, names, records) if folder is None else Cached(folder, records)
     if part.given.of:
+        check_numbers(part.given, source, records)
         source = Labelled(source, [part.given.of.get(name, {}) for name in names])
     return Opened(part, names, records, source)
 

@@ -54,7 +54,8 @@ def metrics(known: Known, num_embeddings: int) -> dict[str, float]:
         return {"val/labelled_transitions": 0}
     y, video, flat = known.actions, known.files, known.z_e.reshape(len(known.z_e), -1)
     group = intervals.clusters(video)
-    embedded = (flat - flat.mean(axis=0)) / (flat.std(axis=0) + 1e-8)
+    with np.errstate(invalid="ignore", over="ignore"):  # weights that are not finite make no finite embedding
+        embedded = (flat - flat.mean(axis=0)) / (flat.std(axis=0) + 1e-8)
     coded = embedded if known.codes is None else code_features(known.codes, num_embeddings)
     base = np.where(np.unique(group).size > 1, y == np.bincount(y).argmax(), math.nan)
     right, log_base, log_probe = cross_fitted(coded, y, group)
@@ -91,9 +92,12 @@ def code_features(codes_NS: Array, num_embeddings: int) -> NDArray[np.float64]:
 def cross_fitted(x: Array, y: Array, group: Array) -> tuple[Array, Array, Array]:
     """Per sample: whether the probe is right, the log loss of the actions' frequencies and that of the probe.
 
-    Each sample is answered by what was fitted on other groups; all NaN where there is one group.
+    Each sample is answered by what was fitted on other groups; all NaN where there is one group, or a feature is
+    not finite.
     """
     found = np.full((3, len(y)), math.nan)
+    if not np.isfinite(x).all():
+        return found[0], found[1], found[2]
     for fitted, asked in _folds(group):
         frequencies = _frequencies(y[fitted], y.max() + 1)
         shares = np.tile(frequencies, (len(asked), 1))

@@ -21,7 +21,8 @@ class Page(LocalPage):
         if given is None and path.startswith("question/") and path[9:].isdecimal():
             return question(self.session, int(path[9:]))
         if given is not None and path == "answer":
-            self.session.answer(int(given["number"]), given["action"])
+            action = given["action"]
+            self.session.answer(int(given["number"]), action if action is None else str(action))
             return {"given": self.session.given}
         return None
 
@@ -33,5 +34,5 @@ def question(session: Session, number: int) -> dict[str, Any]:
         return {"done": True, "given": session.given, "total": total}
     asked = session.questions[number]
     return {"done": False, "number": number, "total": total, "given": session.given, "file": asked.file,
-            "frame": asked.frame, "names": session.names, "fixed": session.fixed,
+            "frame": asked.frame, "names": session.names, "fixed": session.fixed, "numbered": session.numbered,
             "pictures": session.pictures(number), "led_into": BLOCK_FRAMES}

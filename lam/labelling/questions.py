@@ -16,6 +16,8 @@ from lam.config import RunConfig
 from lam.data import labels
 from lam.data import windows as data
 from lam.data.codec import Codec, png
+from lam.data.checked import Checked
+from lam.data.h5 import MOST_KINDS, UNKNOWN_ACTION
 from lam.data.manifest import SplitName
 from lam.data.windows import Windows
 from lam.evaluation.draws import subset
@@ -23,6 +25,7 @@ from record.errors import BadInput
 from record.storage import addresses
 
 FRAMES_BEFORE = 3  # latent frames shown before the one that the action led into
+_NUMBERS = frozenset(map(str, range(MOST_KINDS)))
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class Session:
     Attributes:
         names: actions to choose from, by number; a person may add to them where the data has no table.
         fixed: whether the data has a table of actions, which holds all there are.
+        numbered: whether its actions are numbers that have no names.
         answers: by question; None = skipped.
     """
 
@@ -49,6 +53,7 @@ class Session:
     questions: Sequence[Question]
     names: list[str]
     fixed: bool
+    numbered: bool = False
     answers: dict[int, str | None] = field(default_factory=dict)
 
     @property
@@ -73,9 +78,11 @@ class Session:
     def _check(self, action: str) -> None:
         if action in self.names:
             return
-        if self.fixed or not action.isidentifier():
-            raise BadInput(f"got {action!r:.40}", key="action",
-                           remedy=f"one of {', '.join(self.names)}" if self.fixed else "a word of letters and digits")
+        may, remedy = ((False, f"one of {', '.join(self.names)}") if self.fixed else
+                       (action in _NUMBERS, f"a number below {MOST_KINDS}") if self.numbered else
+                       (action.isidentifier(), "a word of letters and digits"))
+        if not may:
+            raise BadInput(f"got {action!r:.40}", key="action", remedy=remedy)
         self.names.append(action)
 
     def pictures(self, number: int) -> list[str]:
@@ -112,4 +119,14 @@ def begin(config: RunConfig, split: SplitName, count: int) -> Session:
     last = windows.sequence_length - 1
     questions = [Question(windows.files[file], start + last) for file, start in windows.starts[rows].tolist()]
     part, info = checked.first
-    return Session(part.reader.folder, windows, codec, questions, list(part.given.names), bool(info.action_names))
+    numbers = [] if part.given.names else _numbers(config, checked)
+    return Session(part.reader.folder, windows, codec, questions, [*part.given.names, *map(str, numbers)],
+                   bool(info.action_names), bool(numbers))
+
+
+def _numbers(config: RunConfig, checked: Checked) -> list[int]:
+    """The numbers of actions in the videos that train and that score, in order."""
+    splits = [data.open_split(config, split, stride=1, checked=checked) for split in ("train", "validation")]
+    found = {number for windows in splits for file in range(len(windows.files))
+             for number in windows.actions_of(file).tolist()}
+    return sorted(found - {UNKNOWN_ACTION})
