@@ -21,6 +21,7 @@ from lam.metrics import NEEDS, TABLE, with_tflops
 from lam.schema import CHANGES_NO_RESULT, RESUMABLE
 from record.run import RunFolder
 from record.storage import sets
+from record.text import count
 from record.workload.knobs import KnobRule, Onset, Reach, Size
 from record.workload.observation import Observation
 from record.workload.settings import Settings
@@ -183,6 +184,23 @@ class LatentActions(Workload):
 
         needy = "labels" in TABLE[metric].needs
         return NEEDS["labels"] if needy and not windows.has_labels(_own(config)) else ""
+
+    def ranks_by(self, config: Settings, metric: str) -> str:
+        """By which preset the objective ranks here, and whether that is what codes mean."""
+        from lam.data import windows
+
+        own = _own(config)
+        if metric != self.objective:
+            return ""
+        known = min(len(windows.open_split(own, "validation", stride=1).labelled), own.eval_sequences)
+        preset = codebook.preset_of({"val/labelled_transitions": known, "val/action_skill": 0.0}, own.objective_preset)
+        if preset == "action":
+            return f"ranked by what codes tell of {count(known, 'true action')} of the validation split (preset action)"
+        by = f"ranked by preset {preset}, not by what codes mean"
+        if own.objective_preset != "auto":
+            return by
+        few = f"{known} of the {codebook.ENOUGH_LABELS} true actions that it takes" if known else "no true action"
+        return f"{by}: the validation split has {few}; 'lam label RUN --ask' takes some"
 
     def steps_per_epoch(self, config: Settings, look: bool = True) -> int | None:
         """As the config says, or else as many batches as the training split holds."""

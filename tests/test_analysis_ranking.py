@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from build_records import EPOCHS, PLANTED, Planted, confirmed, write_run, write_sweep
@@ -51,6 +54,44 @@ def test_fresh_seeds_take_precedence(study: Study) -> None:
     assert decide(fresh, standings).sentence.startswith(
         "t0001 wins: mean objective 0.400 [0.350, 0.450] over 2 fresh seeds (in the sweep 0.400: control 0.400 "
         "[0.340, 0.460] × health 1); next is t0005 with 0.250 over 2 fresh seeds;")
+
+
+def measured(folder: Path, asked: str, **by_trial: dict[str, Any]) -> tuple[str, ...]:
+    """The cautions of a sweep whose records also hold these values."""
+    for path in write_sweep(folder).glob("trials/*/metrics.jsonl"):
+        more = by_trial.get(path.parent.name, by_trial["others"])
+        path.write_text("".join(json.dumps(json.loads(line) | more) + "\n" for line in path.read_text().splitlines()))
+        config = path.with_name("config.yaml")
+        config.write_text(config.read_text().replace("objective_preset: control_health", f"objective_preset: {asked}"))
+    found = read_study(folder)
+    return decide(found, rank(found)).cautions
+
+
+NO_LABELS = {"val/objective_preset": "control_health", "val/labelled_transitions": 0}
+FEW = NO_LABELS | {"val/labelled_transitions": 40, "val/action_skill": 0.5}
+ENOUGH = FEW | {"val/objective_preset": "action", "val/labelled_transitions": 300}
+CONTROL = r"Control is how much the prediction heeds the codes, not what they mean; 'lam label \S+t0005 --ask' takes"
+
+
+@pytest.mark.parametrize(("asked", "others", "said"), [
+    ("auto", NO_LABELS, f"true actions was not checked: the validation split has none. {CONTROL} some."),
+    ("auto", FEW | {"val/action_skill": None},
+     f"not checked: the 40 that are scored tell nothing apart. {CONTROL} some."),
+    ("auto", FEW, f"The order is not one of what the codes mean: the validation split's 40 true actions are too few. "
+                  f"{CONTROL} more."),
+    ("control_health", FEW, ""), ("auto", ENOUGH, ""),
+])
+def test_a_verdict_says_whether_codes_mean_something_and_by_how_many_labels(
+        tmp_path: Path, asked: str, others: dict[str, Any], said: str) -> None:
+    *cautions, last = measured(tmp_path / "sweep", asked, others=others)
+    assert re.search(said, last) if said else not cautions, "of one seed each intervals overlap, which is said first"
+
+
+def test_values_of_different_objectives_are_said_not_to_compare(tmp_path: Path) -> None:
+    cautions = measured(tmp_path / "sweep", "auto", others=FEW, t0001=ENOUGH)
+    assert any("not the same number for all (action for t0001, control health for t0005)" in each
+               or "not the same number for all (control health for t0005, action for t0001)" in each
+               for each in cautions), cautions
 
 
 @pytest.mark.parametrize(("low", "cautions"), [

@@ -25,6 +25,7 @@ from lam.data import windows
 from lam.labelling import questions
 from lam.labelling.page import Page
 from lam.labelling.questions import Session
+from lam.workload import LatentActions
 from record.errors import BadInput
 
 
@@ -142,6 +143,21 @@ def test_data_without_pictures_or_without_open_questions_say_so(folder: Path, ti
             del file["codec"]
     with pytest.raises(BadInput, match=r"holds no codec, so nothing can be shown; write labels.csv"):
         questions.begin(config(folder), "validation", 5)
+
+
+def test_a_sweep_is_told_by_what_it_ranks(folder: Path, tiny_data: Path) -> None:
+    told = LatentActions().ranks_by
+    scored = len(windows.open_split(config(folder), "validation", stride=1))
+    assert told(config(tiny_data).replace(eval_sequences=4), "val/objective") == (
+        "ranked by preset control_health, not by what codes mean: the validation split has 4 of the 100 true actions "
+        "that it takes; 'lam label RUN --ask' takes some")
+    assert "the validation split has no true action; 'lam label" in told(config(folder), "val/objective")
+    by_error = config(folder).replace(objective_preset="mse")
+    assert told(by_error, "val/objective") == "ranked by preset mse, not by what codes mean"
+    named = config(tiny_data).replace(objective_preset="action")
+    assert told(named, "val/objective") == (
+        f"ranked by what codes tell of {scored} true actions of the validation split (preset action)")
+    assert told(named, "val/mse_loss") == ""
 
 
 def test_the_page_asks_and_takes_answers(page: Page) -> None:

@@ -182,18 +182,38 @@ def _cautions(study: Study, first: Standing, others: list[Standing]) -> list[str
         why = trial and (trial.stopped_early or printable(str(trial.reason.get("sentence", ""))))
         cautions.append(full_stop(f"{first.label} was stopped at epoch {first.last_epoch} of {first.num_epochs}"
                               + (f": {why}" if why else "")))
-    if first.skill is None and _measures_skill(study.trial(first.label)):
-        cautions.append("Whether the codes mean the true actions was not checked: the validation split has none. A few "
-                        "labels would do; see val/action_skill in docs/metrics.md.")
+    cautions.extend(_on_meaning(study, first, others))
     if len(study.objectives) > 1:
         rest = ", ".join(study.objectives[1:])
         cautions.append(f"Several objectives were asked for. The order is by {study.objective} alone, not by {rest}.")
     return cautions
 
 
-def _measures_skill(trial: Trial | None) -> bool:
+def _on_meaning(study: Study, first: Standing, others: list[Standing]) -> list[str]:
+    """Whether the order is one of what codes mean, and one at all."""
+    said, presets = list[str](), {item.preset: item.label for item in reversed([first, *others])}
+    if study.objective == "val/objective" and len(presets) > 1:
+        each = ", ".join(f"{words(preset)} for {label}" for preset, label in presets.items())
+        said.append(f"The objective is not the same number for all ({each}), so their values do not compare. Give all "
+                    "of them the same labels, or report them apart.")
+    trial = study.trial(first.label)
+    if trial is None or not _measures_skill(trial) or first.preset == "action":
+        return said
+    known = int(finite(trial.validated.last("val/labelled_transitions")) or 0)
+    more = "Control is how much the prediction heeds the codes, not what they mean; " \
+           f"'lam label {trial.path} --ask' takes"
+    if first.skill is None:
+        why = f"the {known} that are scored tell nothing apart" if known else "the validation split has none"
+        said.append(f"Whether the codes mean the true actions was not checked: {why}. {more} some.")
+    elif trial.config.get("objective_preset") == "auto":
+        said.append("The order is not one of what the codes mean: the validation split's "
+                    f"{count(known, 'true action')} are too few. {more} more.")
+    return said
+
+
+def _measures_skill(trial: Trial) -> bool:
     """Whether the trial was validated by a version that measures the action skill where it can."""
-    return trial is not None and "val/objective_preset" in trial.validated.names()
+    return "val/objective_preset" in trial.validated.names()
 
 
 def _overlap(a: Seeds | None, b: Seeds | None) -> bool:

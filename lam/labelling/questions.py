@@ -15,8 +15,8 @@ import numpy as np
 from lam.config import RunConfig
 from lam.data import labels
 from lam.data import windows as data
-from lam.data.codec import Codec, png
 from lam.data.checked import Checked
+from lam.data.codec import Codec, png
 from lam.data.h5 import MOST_KINDS, UNKNOWN_ACTION
 from lam.data.manifest import SplitName
 from lam.data.windows import Windows

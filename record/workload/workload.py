@@ -167,6 +167,10 @@ class Workload(ABC):
         """What the data lack that a metric needs, in words; '' where nothing."""
         return ""
 
+    def ranks_by(self, config: Settings, metric: str) -> str:
+        """What a metric stands for on these data, as a sentence for who asks to rank by it; '' where it is itself."""
+        return ""
+
     def steps_per_epoch(self, config: Settings, look: bool = True) -> int | None:
         """Optimizer steps of one epoch; None where that is not known.
 

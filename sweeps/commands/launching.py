@@ -107,6 +107,8 @@ def run_in(sweep: Sweep, folder: Path, options: Options, console: Console) -> Sw
     served = in_production(sweep, options.baseline) if options.baseline else None
     fingerprint = prepared(sweep, options)
     checks.check_data(sweep)
+    if options.prepare is None and (told := sweep.workload.ranks_by(sweep.base, sweep.spec.primary)):
+        console.print(told, highlight=False, markup=False, soft_wrap=True)
     said = [*(found.warnings(fingerprint) if found else ()), *(served.warnings if served else ())]
     for warning in [*said, *folders.another_optuna(folder)]:
         console.print(f"warning: {warning}", highlight=False, markup=False, soft_wrap=True)
