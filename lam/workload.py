@@ -192,7 +192,8 @@ class LatentActions(Workload):
         own = _own(config)
         if metric != self.objective:
             return ""
-        known = min(len(windows.open_split(own, "validation", stride=1).labelled), own.eval_sequences)
+        labelled = windows.open_split(own, "validation", stride=1).labelled
+        known = min(len(labelled), own.label_sequences or own.eval_sequences)
         preset = codebook.preset_of({"val/labelled_transitions": known, "val/action_skill": 0.0}, own.objective_preset)
         if preset == "action":
             return f"ranked by what codes tell of {count(known, 'true action')} of the validation split (preset action)"

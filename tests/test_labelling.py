@@ -148,7 +148,7 @@ def test_data_without_pictures_or_without_open_questions_say_so(folder: Path, ti
 def test_a_sweep_is_told_by_what_it_ranks(folder: Path, tiny_data: Path) -> None:
     told = LatentActions().ranks_by
     scored = len(windows.open_split(config(folder), "validation", stride=1))
-    assert told(config(tiny_data).replace(eval_sequences=4), "val/objective") == (
+    assert told(config(tiny_data).replace(label_sequences=4), "val/objective") == (
         "ranked by preset control_health, not by what codes mean: the validation split has 4 of the 100 true actions "
         "that it takes; 'lam label RUN --ask' takes some")
     assert "the validation split has no true action; 'lam label" in told(config(folder), "val/objective")
