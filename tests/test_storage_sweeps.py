@@ -64,7 +64,7 @@ def test_a_sweep_on_s3_outlives_its_machine_and_equals_a_local_one(tmp_path: Pat
         assert yamlio.load_mapping(third.folder / "production.yaml")["data_dir"] == settings["base"]["data_dir"]
         shutil.rmtree(third.cache)
         third.lam("train", "production.yaml", "--run-dir", "served", "--set", "num_epochs=1")
-        assert "val/objective" in third.lam("evaluate", "served")
+        assert "wrote served/evaluation-validation.json" in third.lam("evaluate", "served")
         state = replay(told(uri))
         check_nothing_twice(state, results(uri))
         (tmp_path / "alone").mkdir()
