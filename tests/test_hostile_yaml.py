@@ -121,7 +121,7 @@ def test_a_path_is_relative_to_the_yaml_that_states_it_from_wherever_it_is_read(
 def test_a_path_that_no_system_has_is_refused_or_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"holds a path of 5,000 characters, '1{40}'\.\.\., and the system takes no"):
         resolve("1" * 5000, tmp_path)
-    assert resolve("a\ud800", tmp_path).name == "a\ud800"
+    assert Path(resolve("a\ud800", tmp_path)).name == "a\ud800"
 
 
 def test_a_path_beside_the_yaml_comes_before_one_in_the_current_folder(

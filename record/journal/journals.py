@@ -14,10 +14,10 @@ from record import documents, files
 from record.errors import BadInput, Damaged
 from record.journal import events, journal_objects, parsing
 from record.journal.parsing import E
-from record.journal.results import Event, Told
+from record.journal.results import Event, Line, Told
 from record.storage import addresses, copies, store, trust
 
-_RESULTS = (Told, parsing.Skimmed)
+_RESULTS = (Told, Line)
 
 
 def home(folder: str | Path) -> Path | str:
@@ -54,7 +54,7 @@ def changes(folder: str | Path) -> Iterator[events.Change]:
     """Those events that give trials their status; for whom results stand in the runs' own records.
 
     Raises:
-        BadInput, Damaged, EnvironmentFailed: as `read`, but of a result only number and trial are looked at.
+        BadInput, Damaged, EnvironmentFailed: as `read`; nothing is made of a result's fields, which are looked at.
     """
     return (event for event in read_at(home(folder), parsing.skim_lines) if isinstance(event, events.Change))
 
@@ -92,15 +92,15 @@ def coherent(found: Iterable[E], where: Path | str, trials: set[str] | None = No
             yield event
 
 
-def _check(event: Event | parsing.Skimmed, where: Path | str, trials: set[str]) -> None:
-    if isinstance(event, events.TrialEvent | Told | parsing.Skimmed):
+def _check(event: Event | Line, where: Path | str, trials: set[str]) -> None:
+    if isinstance(event, events.TrialEvent | Told | Line):
         if wrong := _stranger(event, trials):
             kind = "result" if isinstance(event, Told) else event.event
             raise Damaged(f"{where}: event {event.seq}: {kind}: {wrong}; restore the journal from a copy")
         trials.add(event.trial)
 
 
-def _stranger(event: events.TrialEvent | Told | parsing.Skimmed, trials: set[str]) -> str | None:
+def _stranger(event: events.TrialEvent | Told | Line, trials: set[str]) -> str | None:
     """What is wrong with the trials that an event names, given those suggested before."""
     if not isinstance(event, events.Suggested):
         return None if event.trial in trials else f"trial {event.trial!r} was never suggested"

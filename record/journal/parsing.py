@@ -6,27 +6,16 @@ import contextlib
 import gc
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
-import msgspec
 from pydantic import ValidationError
 
 from record import files
 from record.errors import Damaged, EnvironmentFailed
 from record.journal import events, results
 
-
-class Skimmed(msgspec.Struct, gc=False):
-    """A `result` of which only number and trial were looked at."""
-
-    seq: int
-    trial: str
-    event: Literal["result"]
-
-
-_skimming = msgspec.json.Decoder(Skimmed)
 T = TypeVar("T")
-E = TypeVar("E", bound=results.Event | Skimmed)
+E = TypeVar("E", bound=results.Event | results.Line)
 Lines = Callable[[bytes, "str | Path"], Iterator[E]]
 
 
@@ -61,9 +50,9 @@ def read_lines(data: bytes, source: str | Path) -> Iterator[events.JournalEvent]
     return files.parse_lines(data, source, lambda line, number: read_event(line, f"{source}:{number}"))
 
 
-def skim_lines(data: bytes, source: str | Path) -> Iterator[events.JournalEvent | Skimmed]:
+def skim_lines(data: bytes, source: str | Path) -> Iterator[events.JournalEvent | results.Line]:
     """As `read_lines`, with each result only skimmed: they are twenty of twenty-one lines."""
-    return _where_not(_skimmed, data, str(source))
+    return _where_not(results.skim, data, str(source))
 
 
 def read_told(data: bytes, source: str | Path) -> Iterator[results.Event]:
@@ -74,14 +63,6 @@ def read_told(data: bytes, source: str | Path) -> Iterator[results.Event]:
 def _where_not(take: Callable[[bytes], T | None], data: bytes, source: str) -> Iterator[events.JournalEvent | T]:
     """What `take` makes of the lines, and of those of which it makes nothing the events."""
     return files.parse_lines(data, source, lambda line, number: take(line) or read_event(line, f"{source}:{number}"))
-
-
-def _skimmed(line: bytes) -> Skimmed | None:
-    """The result on a line; None where it is another event, or not what a result looks like."""
-    try:
-        return _skimming.decode(line)
-    except ValueError:
-        return None
 
 
 @contextlib.contextmanager

@@ -50,7 +50,7 @@ class Told(NamedTuple):
 Event = events.JournalEvent | Told
 
 
-class _Line(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+class Line(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     """The fields of a `record.journal.events.Result`, as a line has them."""
 
     seq: Annotated[int, msgspec.Meta(ge=1)]
@@ -69,19 +69,24 @@ class _Line(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     violation: float | None = 0.0
 
 
-_lines = msgspec.json.Decoder(_Line)
+_lines = msgspec.json.Decoder(Line)
 
 
 def take(line: bytes) -> Told | None:
     """The result on a line; None where its class must be asked."""
+    found = skim(line)
+    return found and Told(found.seq, datetime.fromisoformat(found.time), _known(found.trial), _result(found))
+
+
+def skim(line: bytes) -> Line | None:
+    """The same, for who wants to know that there is one: nothing is made of its fields, which are sound."""
     try:
         found = _lines.decode(line)
-        time, trial = found.time, _known(found.trial)
-        if not trial or len(time) != _LENGTH or time[-6:] != _ZONE:  # as all are written
-            return None
-        return Told(found.seq, datetime.fromisoformat(time), trial, _result(found))
+        datetime.fromisoformat(found.time)
     except ValueError:
         return None
+    time = found.time
+    return found if _known(found.trial) and len(time) == _LENGTH and time[-6:] == _ZONE else None  # as all are written
 
 
 @lru_cache(100_000)
@@ -95,7 +100,7 @@ def result_of(event: events.Measured) -> Result:
     return _result(event, "error" in event.model_fields_set)
 
 
-def _result(found: events.Measured | _Line, given: bool = True) -> Result:
+def _result(found: events.Measured | Line, given: bool = True) -> Result:
     """A result from the fields of its event.
 
     Args:
