@@ -75,7 +75,9 @@ _lines = msgspec.json.Decoder(Line)
 def take(line: bytes) -> Told | None:
     """The result on a line; None where its class must be asked."""
     found = skim(line)
-    return found and Told(found.seq, datetime.fromisoformat(found.time), _known(found.trial), _result(found))
+    if found is None:
+        return None
+    return Told(found.seq, datetime.fromisoformat(found.time), _known(found.trial), _result(found))
 
 
 def skim(line: bytes) -> Line | None:
