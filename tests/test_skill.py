@@ -55,6 +55,11 @@ def test_the_base_rate_is_that_of_all_labels_and_the_interval_no_narrower_than_i
     assert wide > 2 * 1.9 * math.sqrt(noisy["val/action_accuracy"] * (1 - noisy["val/action_accuracy"]) / N)
 
 
+def test_it_does_not_matter_how_actions_are_numbered() -> None:
+    codes = slots(np.where(RNG.random(N) < 0.6, ACTIONS, 0))
+    assert found(codes) == pytest.approx(found(codes, actions=np.array([0, 3, 100, 900])[ACTIONS]), abs=1e-12)
+
+
 def test_a_tuple_may_say_what_no_slot_says() -> None:
     """The action is the sum of two slots: each alone tells nothing."""
     a, b = RNG.integers(4, size=N), RNG.integers(4, size=N)

@@ -52,7 +52,8 @@ def metrics(known: Known, num_embeddings: int) -> dict[str, float]:
     known = known.rows(known.actions >= 0)
     if not len(known.actions):
         return {"val/labelled_transitions": 0}
-    y, video, flat = known.actions, known.files, known.z_e.reshape(len(known.z_e), -1)
+    y = np.unique(known.actions, return_inverse=True)[1]  # how actions are numbered is no news
+    video, flat = known.files, known.z_e.reshape(len(known.z_e), -1)
     group = intervals.clusters(video)
     with np.errstate(invalid="ignore", over="ignore"):  # weights that are not finite make no finite embedding
         embedded = (flat - flat.mean(axis=0)) / (flat.std(axis=0) + 1e-8)
