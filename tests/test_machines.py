@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,7 +13,10 @@ import fake_training
 import pytest
 from small_sweep import make_sweep
 
+from analysis.read import reading
+from record.journal import events
 from record.journal.events import SweepStarted
+from record.journal.machines import MOST, over
 from sweeps.journal.journal import Journal
 from sweeps.views import display, summary
 from sweeps.workers import probe
@@ -380,3 +385,26 @@ def test_a_trial_without_a_gpu_sees_none_and_half_a_one_has_half_its_memory(monk
     assert (asked, os.environ["CUDA_VISIBLE_DEVICES"]) == ([0.5], "0,1")
     claim_gpu(0)
     assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
+
+
+def test_a_report_says_what_befell_the_machines(tmp_path: Path) -> None:
+    """And once, however often it happened; joining is no news."""
+    here = {"node": "n1", "host": "far"}
+    happened = [events.MachineJoined(**here, fits=2), events.MachineLeftOut(**here, reason="does not see /data"),
+                events.MachineDraining(**here), events.MachineLost(**here), events.MachineLost(**here)]
+    assert over(happened) == (
+        "machine far was left out: it does not see /data", "machine far was drained; its trials moved",
+        "machine far went away; its trials went on elsewhere, 2 times")
+    many = over(events.MachineLost(node="n", host=f"h{number}") for number in range(MOST + 2))
+    assert many[-1] == "and 2 more events of machines"
+    assert len(many) == MOST + 1
+
+
+def test_a_report_of_a_sweep_names_a_machine_that_went_away(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(Path(__file__).parent / "records_before" / "before", tmp_path / "sweep"))
+    (journal,) = folder.glob("journal-*.jsonl")
+    lines = journal.read_text().splitlines()
+    last = json.loads(lines[-1])
+    gone = {"seq": last["seq"] + 1, "time": last["time"], "event": "machine_lost", "node": "n1", "host": "far"}
+    journal.write_text("\n".join([*lines, json.dumps(gone)]) + "\n")
+    assert "machine far went away; its trials went on elsewhere" in reading.read_study([folder]).notes

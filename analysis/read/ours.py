@@ -16,7 +16,7 @@ from analysis.read.study import Study, Trial
 from record import documents, files, yamlio
 from record.bounds import Bound
 from record.errors import BadInput
-from record.journal import events, journals
+from record.journal import events, journals, machines
 from record.journal.events import FINISHED, STATUSES
 from record.run import RunFolder
 from record.schema import build
@@ -126,7 +126,8 @@ def _read_sweep(folder: Path, prefix: str) -> Study:
     trained = _workload(sweep.workload, folder / "sweep.json")
     limits, scheduler, configs = _limits(sweep, folder), _scheduler(sweep), Configs()
     with reading(_begun(folder), trained) as read:  # meanwhile the journal
-        states = _trial_states(journals.changes(folder))
+        happened = list(journals.changes(folder))
+        states = _trial_states(event for event in happened if isinstance(event, events.Change))
         epochs = read([RunFolder(folder / "trials" / name) for name in states])
         trials = tuple(
             _read_trial(folder / "trials" / name, prefix + name, last.event, id=name, params=first.params,
@@ -144,6 +145,7 @@ def _read_sweep(folder: Path, prefix: str) -> Study:
         sweep=sweep.as_written(), confirm=confirm, differences=differences, objectives=objectives, workload=trained,
         baseline=next((prefix + name for name, (first, _) in states.items()
                        if first.reason is not None and first.reason.rule == events.BASELINE), None),
+        notes=machines.over(event for event in happened if isinstance(event, events.MachineEvent)),
     )
 
 

@@ -50,13 +50,14 @@ def read(folder: str | Path) -> Iterator[events.JournalEvent]:
     return read_at(home(folder), parsing.read_lines)
 
 
-def changes(folder: str | Path) -> Iterator[events.Change]:
-    """Those events that give trials their status; for whom results stand in the runs' own records.
+def changes(folder: str | Path) -> Iterator[events.Change | events.MachineEvent]:
+    """Those events that give trials their status, and those of machines; for whom results stand in the runs' records.
 
     Raises:
         BadInput, Damaged, EnvironmentFailed: as `read`; nothing is made of a result's fields, which are looked at.
     """
-    return (event for event in read_at(home(folder), parsing.skim_lines) if isinstance(event, events.Change))
+    return (event for event in read_at(home(folder), parsing.skim_lines)
+            if isinstance(event, events.Change | events.MachineEvent))
 
 
 def history(folder: str | Path) -> Iterator[Event]:

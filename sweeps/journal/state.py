@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from record import standing
-from record.journal import events
+from record.journal import events, machines
 from record.journal.events import FINAL, FINISHED, Reason, Status
 from record.journal.results import Event, Result, Told, result_of
 
@@ -196,7 +196,7 @@ class SweepState:
 
     def _machine(self, event: events.MachineEvent) -> None:
         self.machines.pop(event.node, None)
-        if words := machine_words(event):
+        if words := machines.words(event):
             self.machines[event.node] = words
 
     def _change(self, event: events.Change) -> None:
@@ -241,19 +241,6 @@ class SweepState:
     def configs(self) -> list[TrialState]:
         """The first trial of each config, in the order of suggestion."""
         return [trial for trial in self.trials.values() if trial.repeats is None]
-
-
-def machine_words(event: events.MachineEvent) -> str:
-    """What an event of a machine says of it, '' where it takes trials."""
-    match event:
-        case events.MachineLeftOut():
-            return f"left out: machine {event.host} {event.reason}"
-        case events.MachineDraining():
-            when = f" and goes at {event.deadline}" if event.deadline else ""
-            return f"machine {event.host} is being drained{when}; its trials move"
-        case events.MachineLost():
-            return f"machine {event.host} went away; its trials go on elsewhere"
-    return ""
 
 
 def replay(journal: Iterable[Event]) -> SweepState:

@@ -17,10 +17,10 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from record.journal import events
+from record.journal import events, machines
 from record.progress import Screen
 from record.text import count, short, words
-from sweeps.journal.state import SweepState, TrialState, machine_words, ranking
+from sweeps.journal.state import SweepState, TrialState, ranking
 from sweeps.spec.spec import Sweep
 from sweeps.views import outlook, summary
 from sweeps.views.looking import Seen, Watch
@@ -107,7 +107,7 @@ def _of_machines(event: events.JournalEvent) -> str:
             of = "" if event.workers == 1 else f", {event.workers} of which are a trial"
             return f"machine {event.host} takes up to {count(event.fits, each)}{of}"
         case events.MachineEvent():
-            return machine_words(event)
+            return machines.words(event)
         case events.Waiting():
             return event.reason
     return ""
