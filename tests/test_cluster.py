@@ -86,6 +86,23 @@ def numbers(folder: Path, trial: str) -> list[dict[str, Any]]:
     return [{key: value for key, value in line.items() if key not in clocks} for line in lines]
 
 
+CPUS = """
+import sys, ray
+ray.init({address!r}, log_to_driver=False)
+print(sum(node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]))
+"""
+
+
+def cpus(nodes: Cluster) -> float:
+    return float(ended(nodes.driver(CPUS.format(address=nodes.address)))[0].splitlines()[-1])
+
+
+def all_there(nodes: Cluster, count: int) -> bool:
+    """Whether so many nodes have joined; one that gave up is started again."""
+    nodes.mend()
+    return cpus(nodes) >= count
+
+
 def test_machines_die_drain_and_join_and_no_trial_pays(tmp_path: Path, tiny_data: Path) -> None:
     settings: dict[str, Any] = {"base": {"data_dir": str(tiny_data), **TINY}, "search": "random", "scheduler": "none",
                                 "space": {"learning_rate": {"loguniform": [1e-4, 1e-2]}}, "budget": {"trials": 12},
@@ -171,6 +188,7 @@ def test_machines_that_lack_something_are_named_and_left_out(tmp_path: Path, tin
         nodes.add("bare", mounted=f"mount -t tmpfs none {data}", **slow)
         nodes.add("old", PYTHONPATH=str(other.parent), **slow)
         nodes.add("full", mounted=f"mount -t tmpfs -o size=4k none {full}", FAKE_FULL=str(full), **slow)
+        wait_until(lambda: all_there(nodes, 4), 240, "the nodes")  # of those that are there none but the good one stays
         driver = launched(nodes, path, "train='fake_training:reading'")
         _, _ = ended(driver)
     state = state_of(folder)
@@ -194,7 +212,7 @@ def test_a_cluster_without_a_machine_waits_for_one_where_it_may_grow(tmp_path: P
         assert "the largest node has 0 CPUs and 0 GPUs; set 'concurrency', for which the cluster's" in err
         path = spec(tmp_path, **settings)
         driver = launched(nodes, path, FAKE)
-        wait_until(lambda: len(told(folder)) > 2, 60, "the first suggestion")
+        wait_until(lambda: len(told(folder)) > 2, 240, "the first suggestion")
         nodes.add("old", PYTHONPATH=str(old.parent))
         _, err = ended(driver, 3)
         assert "no machine of the cluster may take a trial: machine " in err
@@ -202,21 +220,10 @@ def test_a_cluster_without_a_machine_waits_for_one_where_it_may_grow(tmp_path: P
         assert "no machine of the cluster may take a trial" in state_of(folder).halted
         nodes.kill("old")
         driver = launched(nodes, path, FAKE)
-        wait_until(lambda: sum(event.event == "sweep_resumed" for event in told(folder)) == 1, 60, "the resumption")
+        wait_until(lambda: sum(event.event == "sweep_resumed" for event in told(folder)) == 1, 240, "the resumption")
         nodes.add("good")
         ended(driver)
     assert Counter(trial.status for trial in state_of(folder).trials.values()) == {"completed": 3}
-
-
-CPUS = """
-import sys, ray
-ray.init({address!r}, log_to_driver=False)
-print(sum(node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]))
-"""
-
-
-def cpus(nodes: Cluster) -> float:
-    return float(ended(nodes.driver(CPUS.format(address=nodes.address)))[0].splitlines()[-1])
 
 
 def test_an_autoscaler_starts_machines_for_a_sweep_and_takes_them_away(tmp_path: Path) -> None:
