@@ -11,7 +11,7 @@ import pytest
 from loopback_cluster import Cluster, cluster, wait_until
 from s3_machine import send, server, told
 from sweep_driver import spec
-from test_cluster import CODE, ROOT, TINY, ended, numbers
+from test_cluster import CODE, ROOT, TINY, all_there, ended, numbers
 
 from record.journal import events
 from record.storage.store import Store
@@ -60,12 +60,13 @@ def test_nodes_that_share_no_file_die_and_a_new_cluster_goes_on_from_the_store(t
             for name in ("first", "second"):
                 nodes.add(name, **own(name))
             driver = launched(nodes, path, caches / "driver")
-            wait_until(lambda: len(joined(uri)) == 2 and results(uri) >= 4, 300, "two machines and four results")
+            wait_until(lambda: nodes.mend() or (len(joined(uri)) == 2 and results(uri) >= 4), 300,
+                       "two machines and four results")
             nodes.kill("first")
             nodes.add("third", **own("third"))
             wait_until(lambda: any(event.event == "machine_lost" for event in told(uri)), 60, "the loss of a machine")
             before = results(uri)
-            wait_until(lambda: results(uri) >= before + 4, 200, "four more results")
+            wait_until(lambda: nodes.mend() or results(uri) >= before + 4, 200, "four more results")
             lost = {event.node for event in told(uri) if isinstance(event, events.MachineLost)}
             drain(nodes, next(node for node in joined(uri) if node not in lost))
             before = results(uri)
@@ -78,6 +79,7 @@ def test_nodes_that_share_no_file_die_and_a_new_cluster_goes_on_from_the_store(t
         (tmp_path / "two").mkdir()
         with cluster(tmp_path / "two") as nodes:
             nodes.add("fourth", **own("fourth"))
+            wait_until(lambda: all_there(nodes, 1), 240, "the new machine")
             ended(launched(nodes, path, caches / "another driver"))
         state = replay(told(uri))
         assert Counter(trial.status for trial in state.trials.values()) == {"completed": 12}
