@@ -2,8 +2,8 @@
 
     python benchmarks/record_curves.py NAME DATA_DIR [--scratch DIR] [--pause-while FILE]
 
-DATA_DIR holds latents of the table's game, 60 clips of 120 latent frames on an 8 by 8 grid:
-``lam data demo DATA_DIR --game NAME --size 64``. Each config takes some seconds on one core. An
+DATA_DIR holds latents of the table's game, 120 clips of 120 latent frames on an 8 by 8 grid:
+``lam data demo DATA_DIR --game NAME --size 64 --episodes 120``. Each config takes some seconds on one core. An
 interrupted recording continues; the finished table is written to benchmarks/data/NAME.json.gz.
 """
 
