@@ -3,7 +3,7 @@
     python benchmarks/bench_labels.py TABLE DATA_DIR [--configs 12] [--draws 20] [--store FILE]
 
 Each config is trained as for the table. Its skill is measured on labels drawn from the validation videos, `--draws`
-times for each number of labels; the objective is then the mean of the three readings, as the product takes it. With 0
+times for each number of labels; the objective is then what the product makes of them. With 0
 labels the objective is control x health. Said of each number: Spearman's rank correlation of the configs with the skill
 from all labels and with the probe on the test videos, how far the probe of the picked config is from the best one's,
 the sd of a config's skill over draws, and how often its 95 % interval holds the skill from all labels.
@@ -52,14 +52,14 @@ def measured(recipe: tables.Recipe, params: dict[str, Any], data_dir: str) -> di
 
 def skill(run: dict[str, Any], known: Any) -> tuple[float, float, float, float]:
     """(objective, action skill, its bounds) from the labels `known`."""
+    from lam import codebook
     from lam.evaluation import skill as module
 
     actions = np.where(known, np.array(run["actions"]), -1)
     found = module.metrics(module.Known(np.array(run["codes"]), np.array(run["z_e"]), actions, np.array(run["files"])),
                            run["num_embeddings"])
-    accuracy = found["val/action_skill"]
-    return ((accuracy + found["val/action_log_skill"] + float(np.nan_to_num(found["val/action_nmi"]))) / 3,
-            accuracy, found["val/action_skill_low"], found["val/action_skill_high"])
+    return (codebook.action_score(found), found["val/action_skill"], found["val/action_skill_low"],
+            found["val/action_skill_high"])
 
 
 def compare(runs: list[dict[str, Any]], draws: int) -> None:

@@ -38,7 +38,7 @@ COLUMNS = (
     "val/control_low", "val/codebook_health", "val/perplexity_slot", "val/collapsed", "val/dsnr", "val/dsnr_status",
     "val/d_action_l2", "val/d_rand_l2", "val/d_action_eps_l2", "val/action_skill", "val/action_skill_low",
     "val/action_skill_high", "val/action_log_skill", "val/action_skill_embedding", "val/action_nmi", "val/joint_bits",
-    "val/slot_redundancy", "val/objective_preset",
+    "val/slot_redundancy", "val/objective_preset", "val/labelled_transitions",
 )
 
 # What all recorded runs share: small enough for some seconds on one core, large enough to live or to collapse.
@@ -98,6 +98,7 @@ RECIPES = {
                         {**BASE, "codebook_init": "uniform", "vq_refresh_interval": 0, "steps_per_epoch": 40}),
     "breakout": Recipe("breakout", SEARCH_SPACE, 120, 3, BASE),
     "pong": Recipe("pong", SEARCH_SPACE, 120, 3, BASE),
+    "haunted_house": Recipe("haunted_house", SEARCH_SPACE, 120, 3, BASE),  # nothing was chosen on it
 }
 
 

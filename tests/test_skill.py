@@ -151,6 +151,13 @@ def test_the_objective_is_the_mean_of_three_readings_of_a_live_run_that_beats_co
         assert codebook.objective(live(**dead), "action") < 0
 
 
+@pytest.mark.parametrize(("labels", "nmi", "value"), [
+    (999, 0.5, 0.5), (1000, 0.5, 0.5), (999, 0.8, 0.6), (1000, 0.8, 0.5), (1000, math.nan, 0.5)])
+def test_of_a_thousand_labels_information_ranks_nothing(labels: int, nmi: float, value: float) -> None:
+    many = live(**{"val/labelled_transitions": labels, "val/action_nmi": nmi})
+    assert codebook.objective(many, "action") == pytest.approx(value)
+
+
 @pytest.mark.parametrize(("asked", "changes", "is_it"), [
     ("auto", {}, "action"), ("auto", {"val/labelled_transitions": 99}, "control_health"),
     ("auto", {"val/action_skill": math.nan}, "control_health"), ("control_health", {}, "control_health"),
