@@ -1,14 +1,16 @@
 """Do the promoted config's codes recover the true actions? The promoted demonstration, trained on seeds it never saw.
 
-    make demo && .venv/bin/python benchmarks/bench_demo.py
+    make demo && .venv/bin/python benchmarks/bench_demo.py [demo/production.yaml] [--trials demo/runs/demo]
 
 Each seed is trained by `lam train demo/production.yaml` and measured on the test split by `lam evaluate`: the probe
 is a logistic regression on the one-hot code slots, fitted on training videos; its gain is its accuracy minus that of
-always naming the commonest action, with bounds clustered by video.
+always naming the commonest action, with bounds clustered by video. With --trials the kept weights of every trial of the
+sweep are asked the same instead, best ranked first: is the winner's probe near the best of them?
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -30,6 +32,23 @@ def measure(production: Path, seed: int, folder: Path) -> dict[str, Any]:
                           text=True)
     result: dict[str, Any] = json.loads(done.stdout)
     return result
+
+
+def trials(sweep: Path) -> None:
+    """A line for each trial of a sweep, in the order of its ranking, and how far the winner is from the best probe."""
+    from sweeps.journal.folders import open_sweep
+    from sweeps.journal.state import ranking
+
+    asked, state = open_sweep(sweep)
+    probes = []
+    print("| trial | ended | objective | probe on the test split |\n|---|---|---|---|")
+    for trial, result in ranking(state, asked.spec.maximise):
+        done = subprocess.run([LAM, "evaluate", sweep / "trials" / trial.id, "--split", "test", "--json"], check=True,
+                              capture_output=True, text=True)
+        probes.append(json.loads(done.stdout)["probe"]["accuracy"])
+        print(f"| {trial.id} | {trial.status} at {trial.epoch} | {result.objective:.3f} | {probes[-1]:.3f} |")
+    apart = max(probes) - probes[0]
+    print(f"the winner's probe {probes[0]:.3f}, the best of {len(probes)} {max(probes):.3f}: {apart:.3f} apart")
 
 
 def row(seed: int, result: dict[str, Any]) -> str:
@@ -60,4 +79,11 @@ def main(production: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1] if len(sys.argv) > 1 else "demo/production.yaml")))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("production", nargs="?", type=Path, default=Path("demo/production.yaml"))
+    parser.add_argument("--trials", metavar="SWEEP", type=Path, help="ask the trials of this sweep instead")
+    given = parser.parse_args()
+    if given.trials:
+        trials(given.trials)
+    else:
+        sys.exit(main(given.production))

@@ -87,14 +87,14 @@ class Rungs(Strict):
     """What every scheduler has: the full budget, and the first moment at which it may stop a trial."""
 
     max_epochs: Count = Field(description="epochs of a trial that is never stopped; sets num_epochs")
-    grace_epochs: Count = Field(1, description="first rung, in epochs; default: a fifth of max_epochs")
+    grace_epochs: Count = Field(1, description="first rung, in epochs; default: an eighth of max_epochs")
 
     @model_validator(mode="before")
     @classmethod
     def _first_rung(cls, given: Any) -> Any:
-        """A fifth of the training before anything is ranked: docs/decisions/0006-search-defaults.md."""
+        """An eighth of the training before anything is ranked: docs/decisions/0006-search-defaults.md."""
         if isinstance(given, dict) and "grace_epochs" not in given and isinstance(given.get("max_epochs"), int):
-            return {**given, "grace_epochs": max(1, round(given["max_epochs"] / 5))}
+            return {**given, "grace_epochs": max(1, round(given["max_epochs"] / 8))}
         return given
 
     @model_validator(mode="after")
