@@ -50,13 +50,15 @@ def rungs_of(table: Table) -> dict[str, float]:
     return {"grace_period": ours.grace_epochs, "reduction_factor": ours.reduction_factor}
 
 
+SEARCHES: dict[str, Any] = {"sobol": "qmc", **{
+    f"{'joint ' * joint}tpe from {start}": {"tpe": {"n_startup_trials": start, "multivariate": joint}}
+    for start in (10, 30) for joint in (False, True)}}
 CANDIDATES: dict[str, Make] = {
     f"{name}, first rung {grace}, eta {eta}": (
         lambda table, seed, search=search, eta=eta, grace=grace: Ours(  # type: ignore[misc]
             table, seed, search=search,
             scheduler={"asha": {"max_epochs": table.epochs, "grace_epochs": grace, "reduction_factor": eta}}))
-    for name, search in {"sobol": "qmc", "tpe from 10": {"tpe": {"n_startup_trials": 10}},
-                         "tpe from 30": {"tpe": {"n_startup_trials": 30}}}.items()
+    for name, search in SEARCHES.items()
     for grace in (1, 2, 3, 4) for eta in (3, 4)
 }
 

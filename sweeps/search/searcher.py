@@ -94,7 +94,8 @@ def sampler(search: Search, seed: int) -> BaseSampler:
         if search.gp is not None:
             return GPSampler(seed=seed, n_startup_trials=search.gp.n_startup_trials, warn_independent_sampling=False)
         assert search.tpe is not None, f"search {search.name} has no Optuna sampler"
-        return TPESampler(seed=seed, n_startup_trials=search.tpe.n_startup_trials, multivariate=True, group=True)
+        joint = search.tpe.multivariate
+        return TPESampler(seed=seed, n_startup_trials=search.tpe.n_startup_trials, multivariate=joint, group=joint)
 
 
 def directions(spec: SweepSpec) -> list[StudyDirection]:

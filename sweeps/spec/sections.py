@@ -23,7 +23,8 @@ Count = Annotated[StrictInt, Field(ge=1)]
 class Tpe(Strict):
     """Optuna's tree-structured Parzen estimator."""
 
-    n_startup_trials: Count = Field(default=30, description="random trials before the model is asked")
+    n_startup_trials: Count = Field(default=10, description="random trials before the model is asked")
+    multivariate: bool = Field(default=False, description="one density for all knobs of a branch, not one a knob")
 
 
 class Random(Strict):
