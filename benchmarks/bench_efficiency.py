@@ -131,6 +131,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("table")
     parser.add_argument("--seeds", type=int, default=30)
+    parser.add_argument("--first-seed", type=int, default=0, help="a start drawn badly is drawn so on every table")
     parser.add_argument("--runs", type=float, default=FULL_RUNS, help="budget of a search, in full trainings")
     parser.add_argument("--by", choices=["last", "best", "probe", "near"], nargs="+", default=["last"],
                         help="what the top is ranked by; several are of the same searches")
@@ -139,9 +140,10 @@ def main() -> None:
     arguments = parser.parse_args()
     table = Table(arguments.table)
     budget = budget_of(table, arguments.runs)
+    seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
     methods = {**METHODS, **(CANDIDATES if arguments.candidates else {})}
     asked = {STOCK, *(arguments.methods or methods)}
-    traces = {name: [play(table, make(table, seed), budget) for seed in range(arguments.seeds)]
+    traces = {name: [play(table, make(table, seed), budget) for seed in seeds]
               for name, make in methods.items() if name in asked}
     print(json.dumps({
         "table": arguments.table, "configs": len(table.rows), "budget_tflops": budget, "seeds": arguments.seeds,

@@ -23,10 +23,16 @@ from tables import Table
 from lam import codebook
 
 Array = NDArray[np.float64]
+FEW = codebook.ENOUGH_LABELS
 
 
 def _skill(record: dict[str, Any]) -> float:
     return _number(record["val/action_skill"])
+
+
+def _of(record: dict[str, Any], labels: int) -> float:
+    """The objective as if there were so many labels."""
+    return codebook.objective({**record, "val/labelled_transitions": labels}, "action")
 
 
 def _number(value: float | None) -> float:
@@ -35,6 +41,8 @@ def _number(value: float | None) -> float:
 
 NUMBERS: dict[str, Callable[[dict[str, Any]], float]] = {
     "objective (preset action)": lambda record: codebook.objective(record, "action"),
+    "mean of the three readings": lambda record: _of(record, FEW),
+    "mean of both skills": lambda record: _of(record, codebook.MANY_LABELS),
     "action skill": _skill,
     "its lower bound": lambda record: _number(record["val/action_skill_low"]),
     "log skill": lambda record: _number(record["val/action_log_skill"]),

@@ -23,6 +23,8 @@ from record.run import RunFolder
 from sweeps.commands.extending import extend
 from sweeps.commands.launching import launch
 from sweeps.journal import folders
+from sweeps.spec.sections import Tpe
+from sweeps.spec.spec import SweepSpec
 
 OLD = Path(__file__).parent / "records_before"
 TINY = {"sequence_length": 4, "embed_dim": 16, "encoder_depth": 1, "decoder_depth": 1, "head_dim": 8, "patch_dim": 16,
@@ -116,6 +118,24 @@ def test_weights_that_multiply_decay_and_nothing_else(quantizer: str) -> None:
     assert all(name.endswith("weight") and "norm" not in name for name in decayed)
     assert {"encoder.queries_SE", "encoder.positions.space_PE", "encoder.norm.weight", "decoder.head.bias"} <= kept
     assert {name for name in kept | decayed if name.startswith("quantizer.")} <= kept
+
+
+def test_a_search_of_before_keeps_its_densities_its_name_and_can_be_launched_again(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(OLD / "before", tmp_path / "before"))
+    values = json.loads((folder / "sweep.json").read_text())
+    values["spec"]["search"] = {**values["spec"]["search"], "random": None, "tpe": {"n_startup_trials": 30}}
+    values["asked"]["search"] = {"tpe": {"n_startup_trials": 30}}
+    (folder / "sweep.json").write_text(json.dumps(values))
+    begun = folders.sweep_in(folder)
+    assert begun.spec.search.tpe == Tpe(n_startup_trials=30, multivariate=True)
+    assert begun.asked()["search"] == values["asked"]["search"]
+    assert spelt({"tpe": {"n_startup_trials": 30, "multivariate": True}}) == values["asked"]["search"]
+    assert spelt("tpe") == {"tpe": {"n_startup_trials": 10, "multivariate": False}}
+
+
+def spelt(search: Any) -> dict[str, Any]:
+    spec = {"name": "x", "base": {}, "space": {"commitment_weight": {"uniform": [0, 1]}}, "budget": {"trials": 1}}
+    return SweepSpec.model_validate({**spec, "search": search}).search.asked()
 
 
 @pytest.mark.nightly

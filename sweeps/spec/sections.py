@@ -78,6 +78,13 @@ class Search(Strict):
             raise ValueError(f"expected exactly one of {', '.join(type(self).model_fields)}; for example {{tpe: {{}}}}")
         return self
 
+    def asked(self) -> dict[str, Any]:
+        """What defines the search; sweeps of before, which name no `multivariate`, had it."""
+        found = self.model_dump(mode="json", exclude_none=True)
+        if self.tpe is not None and self.tpe.multivariate:
+            del found["tpe"]["multivariate"]
+        return found
+
     @property
     def name(self) -> str:
         """Which searcher."""

@@ -214,7 +214,7 @@ class Sweep:
             "base": self.base.identity(),
             "space": self.space_mapping(),
             "objective": self.spec.objective,
-            "search": self.spec.search.model_dump(mode="json", exclude_none=True),
+            "search": self.spec.search.asked(),
             "scheduler": self.spec.model_dump(mode="json", exclude_none=True).get("scheduler"),
             "budget": self.spec.budget.model_dump(mode="json", exclude_none=True),
             "seed": self.spec.seed,
