@@ -74,7 +74,7 @@ def finish(journal: Journal, trial_id: str) -> None:
 
 
 SMALL = {"cmaes": {"cmaes": {"population": 4}}, "nsga2": {"nsga2": {"population": 4}},
-         "gp": {"gp": {"n_startup_trials": 18}}}
+         "gp": {"gp": {"n_startup_trials": 18}}, "joint tpe": {"tpe": {"multivariate": True}}}
 STEPPED = {"weight_decay": {"uniform": [0.0, 1.0], "step": 0.1}, "quantizer": {"choice": ["ema", "vq"]},
            "ema_decay": {"uniform": [0.9, 0.99], "step": 0.03, "when": {"quantizer": "ema"}}}
 NUMERIC = {"weight_decay": {"uniform": [0.0, 1.0]}, "learning_rate": {"loguniform": [1e-5, 1e-2]},
@@ -83,7 +83,8 @@ NUMERIC = {"weight_decay": {"uniform": [0.0, 1.0]}, "learning_rate": {"logunifor
 
 @pytest.mark.parametrize(("search", "policy"), [
     ("grid", "complete"), ("qmc", "complete"), ("cmaes", "complete"), ("gp", "complete"), ("nsga2", "complete"),
-    ("random", "complete"), ("tpe", "complete"), ("tpe", "pruned"), ("tpe", "infeasible"), ("tpe", "full_budget_only")])
+    ("random", "complete"), ("tpe", "complete"), ("tpe", "pruned"), ("tpe", "infeasible"), ("tpe", "full_budget_only"),
+    ("joint tpe", "complete")])
 def test_a_resumed_sweep_asks_what_the_uninterrupted_one_asks(tmp_path: Path, search: str, policy: str) -> None:
     """Killed after each of several events and rebuilt from its journal, the sweep makes the same suggestions."""
     spaces = {"grid": STEPPED, "cmaes": NUMERIC}
@@ -101,6 +102,19 @@ def test_a_resumed_sweep_asks_what_the_uninterrupted_one_asks(tmp_path: Path, se
         again.close()
         assert [trial.params for trial in again.state.trials.values()] == [
             trial.params for trial in whole.state.trials.values()]
+
+
+def test_one_density_for_all_knobs_asks_other_configs_than_one_a_knob(tmp_path: Path) -> None:
+    asked = []
+    for number, search in enumerate(("tpe", "joint tpe")):
+        sweep = make_sweep(tmp_path, search=SMALL.get(search, search))
+        journal = Journal(new(tmp_path / str(number)))
+        play(sweep, journal, 24)
+        asked.append([trial.params for trial in journal.state.trials.values()])
+        journal.close()
+    apart, joint = asked
+    assert apart[:10] == joint[:10]  # random
+    assert apart[10:] != joint[10:]
 
 
 def new(folder: Path) -> Path:
