@@ -80,7 +80,7 @@ def real(table: Table, data_dir: str, seed: int) -> dict[str, Any]:
             **default(table)}))
         state = launch(path, options=Options(quiet=True), console=Console(quiet=True))
         trial, result = ranking(state, True)[0]
-        measured = console.measured(RunFolder(Path(folder) / f"real-{seed}" / "trials" / trial.id), "validation")
+        measured = console.measured(RunFolder(Path(folder) / f"real-{seed}" / "trials" / trial.id), "test")
     probe, metrics = measured["probe"], measured["metrics"]
     return {"seed": seed, "trials": len(state.trials), "params": trial.params, "objective": result.objective,
             "perplexity_slot": metrics["val/perplexity_slot"], "probe": probe["accuracy"],
