@@ -131,7 +131,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("table")
     parser.add_argument("--seeds", type=int, default=30)
-    parser.add_argument("--first-seed", type=int, default=0, help="a start drawn badly is drawn so on every table")
+    parser.add_argument("--first-seed", type=int, default=0, help="a seed begins alike on every table")
     parser.add_argument("--runs", type=float, default=FULL_RUNS, help="budget of a search, in full trainings")
     parser.add_argument("--by", choices=["last", "best", "probe", "near"], nargs="+", default=["last"],
                         help="what the top is ranked by; several are of the same searches")

@@ -255,12 +255,12 @@ def sweep_in(folder: str | Path) -> Sweep:
     file = begun_in(folder)
     found = known(Path(folder))
     # The space is rebuilt from what was asked, since the plain dump also writes the kinds that are null.
-    begun = {"space": found.asked.get("space"), "search": as_begun(found.spec.get("search"))}
+    begun = {"space": found.asked.get("space"), "search": _as_begun(found.spec.get("search"))}
     spec = build(SweepSpec, {**found.spec, **begun}, file)
     return Sweep(spec, workload.find(spec.workload).read(found.base, file), str(file), "")
 
 
-def as_begun(search: Any) -> Any:
+def _as_begun(search: Any) -> Any:
     """A recorded search section: TPE without the key `multivariate` is of a version that always had it."""
     if not isinstance(search, dict) or not isinstance(search.get("tpe"), dict):
         return search
